@@ -1,0 +1,28 @@
+# Every target does its own set-up: a virtual environment in .venv with what the pack needs.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+.PHONY: demo test test-slow lint clean
+
+$(VENV)/.ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# A real photo through the whole pipeline; MODEL=BiRefNet_lite downloads and uses published weights.
+MODEL ?=
+demo: $(VENV)/.ready
+	$(RUN) examples/demo.py --output demo_output $(if $(MODEL),--model $(MODEL))
+
+lint: $(VENV)/.ready
+	$(RUN) -m ruff check .
+
+test: lint
+	$(RUN) -m pytest -q
+
+test-slow: $(VENV)/.ready
+	$(RUN) -m pytest -q -m slow
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache demo_output

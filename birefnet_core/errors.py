@@ -1,0 +1,21 @@
+"""The errors callers can rely on. Each message says what was found, what was expected, what to do."""
+
+
+class BiRefNetError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class ConfigError(BiRefNetError, ValueError):
+    """An option or a combination of options that no BiRefNet has."""
+
+
+class CheckpointError(BiRefNetError):
+    """Weights that cannot be found, fetched, read or fitted to a network."""
+
+
+class ImageError(BiRefNetError, ValueError):
+    """An image or mask of the wrong shape, type or content."""
+
+
+class DatasetError(BiRefNetError):
+    """A data set whose files do not pair, do not fit or cannot be read."""

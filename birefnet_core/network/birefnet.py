@@ -1,0 +1,83 @@
+"""BiRefNet (Zheng et al., "Bilateral Reference for High-Resolution Dichotomous Image Segmentation", 2024).
+
+The whole network: Localization Module -> Reconstruction Module (Sec. 3.1, Fig. 3).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ..config import BiRefNetConfig
+from ..errors import ImageError
+from .backbones import backbone_spec
+from .localization import LocalizationModule
+from .reconstruction import GradientMaps, ReconstructionModule
+
+SIZE_MULTIPLE = 32  # the coarsest stride: input sides must be multiples of it
+
+
+class BiRefNetOutput(NamedTuple):
+    """What BiRefNet gives. All but the logits only while training.
+
+    Attributes:
+        logits: B, 1, H, W; the mask is their sigmoid.
+        intermediate: Three logit maps B, 1, H / s, W / s at strides s = 32, 16, 8, coarse to fine
+            (multi-stage supervision); empty in eval mode and without it.
+        gradient: Predictions and labels of the outward reference; None in eval mode and without it.
+        classes: Logits B, num_classes of the auxiliary head; None in eval mode and without it.
+    """
+
+    logits: Tensor
+    intermediate: tuple[Tensor, ...] = ()
+    gradient: GradientMaps | None = None
+    classes: Tensor | None = None
+
+
+class BiRefNet(nn.Module):
+    """The bilateral reference network.
+
+    Args:
+        config: What it is made of; the published Swin-L network by default.
+
+    Attributes:
+        config: The same.
+        checkpoint: Where the weights came from (``checkpoints.CheckpointInfo``); None for a new network.
+    """
+
+    def __init__(self, config: BiRefNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or BiRefNetConfig()
+        self.checkpoint = None
+        self.localization = LocalizationModule(self.config)
+        self.reconstruction = ReconstructionModule(self.config)
+
+    def forward(self, image: Tensor) -> BiRefNetOutput:
+        """Segments a batch.
+
+        Args:
+            image: B, 3, H, W, RGB normalised with the ImageNet statistics; H and W multiples of 32.
+
+        Raises:
+            ImageError: Another shape, or an image smaller than the backbone can take.
+        """
+        self._check(image)
+        levels, classes = self.localization(image)
+        logits, intermediate, gradient = self.reconstruction(levels, image)
+        return BiRefNetOutput(logits, intermediate, gradient, classes)
+
+    @property
+    def min_side(self) -> int:
+        """Shortest side of an input image, in pixels."""
+        return backbone_spec(self.config.backbone).min_side
+
+    def _check(self, image: Tensor) -> None:
+        shape = tuple(image.shape)
+        if image.ndim != 4 or shape[1] != 3 or shape[0] == 0:
+            raise ImageError(f"BiRefNet takes images of shape B, 3, H, W; found {shape}.")
+        if min(shape[2:]) < self.min_side or shape[2] % SIZE_MULTIPLE or shape[3] % SIZE_MULTIPLE:
+            raise ImageError(
+                f"image height and width must be multiples of {SIZE_MULTIPLE} and at least {self.min_side} for "
+                f"{self.config.backbone}; found {shape[2]} x {shape[3]}. Segmenter resizes images of any size."
+            )

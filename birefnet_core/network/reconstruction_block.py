@@ -1,0 +1,130 @@
+"""Reconstruction block (Sec. 3.3, Fig. 4): convolutions with hierarchical receptive fields.
+
+Shapes: B batch, C channels, H W the stage's map.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..config import BiRefNetConfig
+from .deform_conv import DeformableConv2d
+from .layers import batch_norm
+
+INNER_CHANNELS = 64  # width inside a block, published
+BRANCH_CHANNELS = 256  # channels of each ASPP branch, published
+
+
+class AsppBranch(nn.Module):
+    """One receptive field: convolution, norm, ReLU."""
+
+    def __init__(self, conv: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = norm
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.norm(self.conv(x)))
+
+
+class GlobalPoolBranch(nn.Module):
+    """The receptive field of the whole map: mean, 1 x 1 convolution, norm, ReLU, spread out again."""
+
+    def __init__(self, in_channels: int, out_channels: int, normed: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = batch_norm(out_channels, normed)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x.mean(dim=(2, 3), keepdim=True)  # B C 1 1
+        return self.relu(self.norm(self.conv(pooled))).expand(-1, -1, *x.shape[2:])
+
+
+class Aspp(nn.Module):
+    """Atrous spatial pyramid pooling: branches side by side, joined by a 1 x 1 convolution.
+
+    The paper's form has deformable branches with kernels 1, 1, 3, 7 (two distinct 1 x 1 branches, as
+    published); the plain form has the dilated branches of DeepLabv3 (https://arxiv.org/abs/1706.05587).
+    """
+
+    DEFORMABLE_KERNELS = (1, 1, 3, 7)
+    DILATIONS = (1, 6, 12, 18)  # the first is a 1 x 1 convolution
+
+    def __init__(self, channels: int, deformable: bool, normed: bool) -> None:
+        super().__init__()
+        if deformable:
+            convs = [DeformableConv2d(channels, BRANCH_CHANNELS, k) for k in self.DEFORMABLE_KERNELS]
+        else:
+            convs = [_dilated_conv(channels, BRANCH_CHANNELS, d) for d in self.DILATIONS]
+        self.branches = nn.ModuleList(AsppBranch(c, batch_norm(BRANCH_CHANNELS, normed)) for c in convs)
+        self.pool = GlobalPoolBranch(channels, BRANCH_CHANNELS, normed)
+        self.conv = nn.Conv2d((len(convs) + 1) * BRANCH_CHANNELS, channels, 1, bias=False)
+        self.norm = batch_norm(channels, normed)
+        self.relu = nn.ReLU()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B, C, H, W -> B, C, H, W."""
+        fields = [branch(x) for branch in self.branches]
+        x = torch.cat([*fields, self.pool(x)], dim=1)  # B 5*256 H W
+        return self.dropout(self.relu(self.norm(self.conv(x))))
+
+
+def _dilated_conv(in_channels: int, out_channels: int, dilation: int) -> nn.Conv2d:
+    if dilation == 1:
+        return nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    return nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
+
+
+class ReconstructionBlock(nn.Module):
+    """RB (Sec. 3.3): 3 x 3 convolution, ASPP, 3 x 3 convolution, with norms; no ReLU at the end."""
+
+    def __init__(self, in_channels: int, out_channels: int, deformable: bool, normed: bool) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, INNER_CHANNELS, 3, padding=1)
+        self.norm_in = batch_norm(INNER_CHANNELS, normed)
+        self.relu = nn.ReLU()
+        self.aspp = Aspp(INNER_CHANNELS, deformable, normed)
+        self.conv_out = nn.Conv2d(INNER_CHANNELS, out_channels, 3, padding=1)
+        self.norm_out = batch_norm(out_channels, normed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B, C_in, H, W -> B, C_out, H, W."""
+        x = self.relu(self.norm_in(self.conv_in(x)))
+        return self.norm_out(self.conv_out(self.aspp(x)))
+
+
+class ResidualUnit(nn.Module):
+    """Two 3 x 3 convolutions beside a skip connection."""
+
+    def __init__(self, in_channels: int, out_channels: int, normed: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, INNER_CHANNELS, 3, padding=1)
+        self.norm1 = batch_norm(INNER_CHANNELS, normed)
+        self.conv2 = nn.Conv2d(INNER_CHANNELS, out_channels, 3, padding=1)
+        self.norm2 = batch_norm(out_channels, normed)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.norm1(self.conv1(x)))
+        return self.relu(self.norm2(self.conv2(y)) + self.skip(x))
+
+
+class ResidualBlocks(nn.Sequential):
+    """The baseline of Tab. 2 (reconstruction module off): two residual blocks."""
+
+    def __init__(self, in_channels: int, out_channels: int, normed: bool) -> None:
+        units = (in_channels, out_channels), (out_channels, out_channels)
+        super().__init__(*(ResidualUnit(a, b, normed) for a, b in units))
+
+
+def decoder_block(in_channels: int, out_channels: int, config: BiRefNetConfig) -> nn.Module:
+    """The block of a decoder stage, as the configuration asks for it."""
+    if config.reconstruction_block == "residual":
+        return ResidualBlocks(in_channels, out_channels, config.batch_norm)
+    deformable = config.reconstruction_block == "deformable_aspp"
+    return ReconstructionBlock(in_channels, out_channels, deformable, config.batch_norm)
