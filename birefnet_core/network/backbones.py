@@ -8,6 +8,7 @@ ResNet are torchvision's.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import timm
@@ -91,7 +92,7 @@ def _vgg16(normed: bool) -> BackboneSpec:
     def build() -> nn.Module:
         model = torchvision.models.vgg16_bn if normed else torchvision.models.vgg16
         layers = model(weights=None, init_weights=False).features
-        return Stages([layers[a:b] for a, b in zip(cuts, cuts[1:], strict=False)])
+        return Stages([layers[a:b] for a, b in itertools.pairwise(cuts)])
 
     return BackboneSpec(channels=(128, 256, 512, 512), build=build)
 
