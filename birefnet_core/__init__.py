@@ -2,6 +2,7 @@
 
 from .config import BiRefNetConfig, PatchOrder
 from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError
+from .metrics import evaluate
 from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "ImageError",
     "PatchOrder",
     "deform_conv2d",
+    "evaluate",
 ]
