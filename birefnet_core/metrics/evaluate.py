@@ -8,19 +8,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import ConfigError, DatasetError
 from .base import Metric
-from .cache import Cache
 from .folders import enumerate_names, pair_folders, set_name_of
 from .hce import RELAX
 from .optional import opencv_if_installed
 from .protocol import Outcome, Protocol, measure_files
+
+if TYPE_CHECKING:
+    from .cache import Cache
 
 Progress = Callable[[int, int], None]  # pairs done, pairs in all
 _Task = tuple[str, Path, Path]  # stem, prediction, ground truth
@@ -147,7 +150,7 @@ def evaluate_set(
     images: dict[str, dict[str, float]] = {}
     notes: dict[str, list[str]] = {}
     failures: dict[str, str] = {}
-    with Cache(cache) if cache is not None else nullcontext() as store:
+    with _open(cache) as store:
         for done, outcome in enumerate(_measure(pairing.pairs, protocol, workers, store), start=1):
             for note in outcome.notes:
                 notes.setdefault(note, []).append(outcome.stem)
@@ -186,6 +189,14 @@ def mean_of_sets(results: Sequence[SetResult], set_name: str) -> SetResult:
         scores={key: float(np.mean([result.scores[key] for result in results])) for key in keys},
         curves={name: np.mean([result.curves[name] for result in results], axis=0) for name in curves},
     )
+
+
+def _open(cache: str | Path | None) -> AbstractContextManager[Cache | None]:
+    if cache is None:
+        return nullcontext()
+    from .cache import Cache  # here, because some builds of Python lack SQLite
+
+    return Cache(cache)
 
 
 def _count(outcome: Outcome, metrics: list[Metric]) -> dict[str, float]:
