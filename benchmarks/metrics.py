@@ -156,7 +156,8 @@ def folder(size, pairs):
 
         seconds, result = timed(lambda: evaluate_set(Path(root, "pred"), Path(root, "gt"), progress=watch))
         print(f"\n{pairs} pairs of {size} x {size} from PNG files, all metrics, one process:")
-        print(f"{seconds / pairs:.2f} s a pair; peak memory {peaks[len(KINDS) - 1]:.0f} MB after {len(KINDS)} pairs, {peaks[-1]:.0f} MB after all.")
+        first, last = peaks[len(KINDS) - 1], peaks[-1]
+        print(f"{seconds / pairs:.2f} s a pair; peak memory {first:.0f} MB after {len(KINDS)}, {last:.0f} MB after all.")
         assert not result.failures
 
 
