@@ -157,7 +157,7 @@ def folder(size, pairs):
         seconds, result = timed(lambda: evaluate_set(Path(root, "pred"), Path(root, "gt"), progress=watch))
         print(f"\n{pairs} pairs of {size} x {size} from PNG files, all metrics, one process:")
         first, last = peaks[len(KINDS) - 1], peaks[-1]
-        print(f"{seconds / pairs:.2f} s a pair; peak memory {first:.0f} MB after {len(KINDS)}, {last:.0f} MB after all.")
+        print(f"{seconds / pairs:.2f} s a pair; peak memory {first:.0f} MB after {len(KINDS)}, {last:.0f} MB at last.")
         assert not result.failures
 
 
