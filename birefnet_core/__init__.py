@@ -1,7 +1,9 @@
 """BiRefNet: network, checkpoints and inference. Knows nothing of ComfyUI."""
 
+from .checkpoints.load import load_file, model_from_state_dict, save_checkpoint
 from .config import BiRefNetConfig, PatchOrder
 from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError
+from .inference import Segmenter
 from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
 __all__ = [
@@ -14,5 +16,9 @@ __all__ = [
     "DatasetError",
     "ImageError",
     "PatchOrder",
+    "Segmenter",
     "deform_conv2d",
+    "load_file",
+    "model_from_state_dict",
+    "save_checkpoint",
 ]

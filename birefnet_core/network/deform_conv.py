@@ -91,7 +91,7 @@ def _check_shapes(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None
         raise ConfigError(f"weight {tuple(weight.shape)} expects {weight.shape[1]} channels, x has {x.shape[1]}.")
     if offset.shape[1] != 2 * points or (mask is not None and mask.shape[1] != points):
         found = f"offset {tuple(offset.shape)}" + ("" if mask is None else f", mask {tuple(mask.shape)}")
-        raise ConfigError(f"a {points}-point kernel takes {2 * points} offset and {points} mask channels; found {found}.")
+        raise ConfigError(f"{points} kernel points take {2 * points} offset and {points} mask channels; found {found}.")
 
 
 def _torchvision_route(
@@ -165,14 +165,17 @@ def _bilinear(table: Tensor, size: torch.Size, y: Tensor, x: Tensor) -> Tensor:
         B, C, S.
     """
     height, width = size
-    y0, x0 = y.detach().floor(), x.detach().floor()
+    top, left = y.detach().floor(), x.detach().floor()
+    down, right = y - top, x - left  # B S, in [0, 1)
     total = None
-    for corner_y, corner_x in ((y0, x0), (y0, x0 + 1), (y0 + 1, x0), (y0 + 1, x0 + 1)):
-        inside = (corner_y >= 0) & (corner_y < height) & (corner_x >= 0) & (corner_x < width)
-        blend = (1 - (y - corner_y).abs()) * (1 - (x - corner_x).abs()) * inside  # B S
-        index = corner_y.clamp(0, height - 1) * width + corner_x.clamp(0, width - 1)
-        neighbour = table.gather(2, index.long().unsqueeze(1).expand(-1, table.shape[1], -1))  # B C S
-        total = neighbour * blend.unsqueeze(1) if total is None else total + neighbour * blend.unsqueeze(1)
+    for row, share_y in ((top, 1 - down), (top + 1, down)):
+        for col, share_x in ((left, 1 - right), (left + 1, right)):
+            inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+            share = share_y * share_x * inside  # B S
+            index = row.clamp(0, height - 1).long() * width + col.clamp(0, width - 1).long()
+            neighbour = table.gather(2, index.unsqueeze(1).expand(-1, table.shape[1], -1))  # B C S
+            part = neighbour * share.unsqueeze(1)
+            total = part if total is None else total + part
     return total
 
 

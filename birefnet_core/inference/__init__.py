@@ -1,0 +1,5 @@
+"""Images in, masks out."""
+
+from .segmenter import Segmenter
+
+__all__ = ["Segmenter"]
