@@ -1,6 +1,6 @@
 """BiRefNet: network, checkpoints and inference. Knows nothing of ComfyUI."""
 
-from .checkpoints.load import load_file, model_from_state_dict, save_checkpoint
+from .checkpoints import checkpoints, load_file, load_model, model_from_state_dict, save_checkpoint
 from .config import BiRefNetConfig, PatchOrder
 from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError
 from .inference import Segmenter
@@ -17,8 +17,10 @@ __all__ = [
     "ImageError",
     "PatchOrder",
     "Segmenter",
+    "checkpoints",
     "deform_conv2d",
     "load_file",
+    "load_model",
     "model_from_state_dict",
     "save_checkpoint",
 ]

@@ -1,4 +1,4 @@
-"""Weights -> network, and network -> file.
+"""Weights -> network.
 
 Reading goes one way: file -> tensors by name -> published names -> configuration -> our names, with the
 patch convolutions brought into the network's order -> network.
@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..config import BiRefNetConfig, PatchOrder
+from ..devices import choose_device, choose_dtype
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from . import detect, keymap
-from .io import read_file, write_safetensors
+from .io import read_file
 from .patch_order import PatchOrderEvidence, change_patch_order, read_patch_order
+from .resolve import resolve
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "birefnet_core/1"  # layout of the metadata below
 DEFAULT_TRAINING_SIZE = (1024, 1024)
 
 # Buffers that follow from the architecture, or only count; some converters leave them out.
@@ -58,6 +59,52 @@ class CheckpointInfo:
     patch_order_evidence: PatchOrderEvidence | None = None
     licence: str = ""
     provenance: str = ""
+
+
+def load_model(
+    source: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
+    patch_order: PatchOrder | str = "auto",
+    folders: Iterable[str | os.PathLike[str]] = (),
+    cache_dir: str | os.PathLike[str] | None = None,
+    download_dir: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> BiRefNet:
+    """Finds a checkpoint, downloads it if this disk does not have it, and builds its network.
+
+    Args:
+        source: Catalogue name, Hub repository ``owner/name`` (with ``@revision`` if wanted), folder, or file.
+        device: Where to put the network; "auto" chooses.
+        dtype: Precision of the network, whatever that of the file; "auto" chooses by device.
+        patch_order: See ``model_from_state_dict``; "auto" trusts the file's own metadata, then its weights,
+            then the catalogue.
+        folders: Where names are looked for before the Hub's cache.
+        cache_dir: The Hub's cache; None for HF_HUB_CACHE, HF_HOME or the default.
+        download_dir: Where downloads go instead of the Hub's cache.
+        token: Access token of the Hub; None for HF_TOKEN.
+        progress: Called while downloading with the bytes there are and will be.
+
+    Returns:
+        The network in eval mode; its ``checkpoint`` says where it came from.
+
+    Raises:
+        CheckpointError: Not found, not fetched, not read, or not a BiRefNet; the message says what to do.
+        ConfigError: A device, dtype or patch order that does not exist here.
+    """
+    device = choose_device(device)
+    dtype = choose_dtype(dtype, device)
+    found = resolve(
+        source, folders=folders, cache_dir=cache_dir, download_dir=download_dir, token=token, progress=progress
+    )
+    entry, info, expected = found.entry, None, None
+    if entry is not None:
+        info = CheckpointInfo(name=entry.name, training_size=entry.training_size, licence=entry.licence)
+        expected = entry.patch_order
+    model = load_file(found.path, patch_order=patch_order, expected_order=expected, dtype=dtype, info=info)
+    return model.to(device)
 
 
 def model_from_state_dict(
@@ -276,57 +323,8 @@ def _difference(missing: list[str], extra: list[str], shapes: Mapping[str, tuple
     )
 
 
-def save_checkpoint(
-    model: BiRefNet,
-    path: str | os.PathLike[str],
-    *,
-    training_size: tuple[int, int] | None = None,
-    licence: str | None = None,
-    provenance: str | None = None,
-    dtype: torch.dtype | None = None,
-) -> Path:
-    """Writes a network as a .safetensors file under the published names, for this package and every other.
-
-    The patch convolutions are written in ``model.config.patch_order``. The metadata carries the
-    configuration, training size, licence and provenance; what is not given is taken from the
-    checkpoint the network came from. Loading the file back gives the same network bit for bit.
-
-    Args:
-        model: The network.
-        path: A file ending in .safetensors; its folder is made if need be.
-        training_size: Width, height in pixels.
-        licence: Licence of the weights, such as "MIT".
-        provenance: Where the weights come from, in words.
-        dtype: Floating-point type in the file; None keeps the network's.
-
-    Returns:
-        The path.
-
-    Raises:
-        CheckpointError: It could not be written; nothing half-written stays behind.
-    """
-    config, info = model.config, model.checkpoint or CheckpointInfo()
-    state = model.state_dict()
-    names = keymap.to_published(state, config)
-    tensors = {}
-    for ours, published in names.items():
-        tensor = state[ours].detach().cpu()
-        if ours.endswith("inward.conv_in.weight"):
-            tensor = change_patch_order(tensor, PatchOrder.CHANNELS_FIRST, config.patch_order)
-        tensors[published] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
-    metadata = {
-        "format": "pt",
-        "birefnet_format": FORMAT,
-        "birefnet_config": json.dumps(config.to_dict(), sort_keys=True),
-        "training_size": "{}x{}".format(*(training_size or info.training_size)),
-        "licence": licence if licence is not None else info.licence,
-        "provenance": provenance if provenance is not None else info.provenance or info.name,
-    }
-    return write_safetensors(path, tensors, metadata)
-
-
 def _parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """What ``save_checkpoint`` wrote; None for files of other origin."""
+    """What ``save.save_checkpoint`` wrote; None for files of other origin."""
     if "birefnet_config" not in metadata:
         return None
     try:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.network import deform_conv
+from birefnet_core.network import deform_routes
 
-ROUTES = sorted(deform_conv.ROUTES)
+ROUTES = sorted(deform_routes.ROUTES)
 KERNELS = ("k1", "k3", "k7")
 
 
@@ -46,7 +46,8 @@ def test_routes_agree_far_outside_and_in_chunks(size, stride, monkeypatch):
     rows, columns = -(-9 // stride), -(-13 // stride)
     offset = 8 * torch.randn(2, 2 * size**2, rows, columns, generator=generator, dtype=torch.float64)
     mask = torch.rand(2, size**2, rows, columns, generator=generator, dtype=torch.float64)
-    monkeypatch.setattr(deform_conv, "COLUMN_BUDGET", 1)  # a row at a time
+    for budget in ("CPU_COLUMN_BUDGET", "DEVICE_COLUMN_BUDGET"):
+        monkeypatch.setattr(deform_routes, budget, 1)  # a row at a time
     results = [bc.deform_conv2d(x, offset, weight, mask=mask, route=route, **options) for route in ROUTES]
     for result in results[1:]:
         torch.testing.assert_close(result, results[0])
