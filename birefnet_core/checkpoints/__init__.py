@@ -1,0 +1,1 @@
+"""Checkpoints: names, files and keys."""
