@@ -95,7 +95,8 @@ def resolve(
     """
     text = _text(source)
     wanted = _published(text) if isinstance(source, str) else None
-    places = [Path(folder).expanduser() for folder in (*folders, *([download_dir] if download_dir is not None else []))]
+    places = [*folders, *([download_dir] if download_dir is not None else [])]
+    places = list(dict.fromkeys(Path(folder).expanduser() for folder in places))
     path = _existing(text, places if wanted is None else (), required=wanted is None or wanted.entry is None)
     if path is not None:
         return Resolved(path=path, entry=find_entry(path))
