@@ -1,0 +1,49 @@
+"""Parts of the Swin encoder against slow, plain definitions."""
+
+import torch
+
+from birefnet_core.network import swin
+
+
+def test_relative_position_index_points_at_the_offset_of_each_pair():
+    window = 3
+    index = swin.relative_position_index(window)
+    for a in range(9):
+        for b in range(9):
+            dy, dx = a // 3 - b // 3, a % 3 - b % 3
+            assert index[a, b] == (dy + window - 1) * (2 * window - 1) + dx + window - 1
+
+
+def test_shifted_windows_attend_only_to_former_neighbours():
+    """After rolling by 2, tokens of a 4-window belong together if no border lay between them before."""
+    window, height, width = 4, 8, 12
+    mask = swin.shifted_window_mask(height, width, window, torch.device("cpu"))
+    assert mask.shape == (6, 16, 16)
+    wrapped = torch.zeros(height, width)
+    wrapped[-2:] += 1  # rows that came from the top
+    wrapped[:, -2:] += 2  # columns that came from the left
+    windows = wrapped.view(2, 4, 3, 4).permute(0, 2, 1, 3).reshape(6, 16)
+    assert torch.equal(mask, windows[:, :, None] == windows[:, None, :])
+
+
+def test_patch_merging_takes_columns_before_rows_and_pads_odd_maps():
+    merge = swin.PatchMerging(1)
+    merge.norm = torch.nn.Identity()
+    merge.reduction = torch.nn.Identity()
+    x = torch.arange(9.0).view(1, 3, 3, 1)
+    assert merge(x)[0, 0, 0].tolist() == [0, 3, 1, 4]
+    assert merge(x)[0, 1, 1].tolist() == [8, 0, 0, 0]
+
+
+def test_padding_takes_part_in_unshifted_windows():
+    """Padded tokens are zero after the norm, so they attend with the bias of keys and values alone."""
+    torch.manual_seed(0)
+    attention = swin.WindowAttention(8, 2, 4)
+    torch.nn.init.normal_(attention.qkv.bias)
+    block = swin.SwinBlock(8, 2, 4, shifted=False, drop_path=0.0)
+    block.attn = attention
+    x = torch.randn(1, 2, 2, 8)
+    window = torch.zeros(1, 4, 4, 8)
+    window[:, :2, :2] = x
+    expected = attention(window.view(1, 16, 8), None).view(1, 4, 4, 8)[:, :2, :2]
+    torch.testing.assert_close(block._attend(x, None), expected)
