@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..network.deform_conv import DeformableConv2d, deform_conv2d
 from ..network.deform_routes import best_route
 from ..network.reconstruction_block import Aspp, AsppBranch
-from .folding import conv_from, fold_norm, project_after
+from .folding import conv_from, fold_norm
 
 # Samples of a chunk on the CPU: their columns (samples * 64 floats) should stay in the cache until they are
 # multiplied, and be enough for all cores.
@@ -71,7 +71,8 @@ class PreparedDeformableBranch(nn.Module):
         kernel = fold_norm(conv.kernel, branch.norm)
         self.padding = conv.kernel.padding[0]
         self.kernel = kernel.weight
-        self.bias = kernel.bias if kernel.bias is not None else nn.Parameter(kernel.weight.new_zeros(len(kernel.weight)))
+        zeros = kernel.weight.new_zeros(len(kernel.weight))
+        self.bias = kernel.bias if kernel.bias is not None else nn.Parameter(zeros, requires_grad=False)
         self.projection = nn.Parameter(projection.detach().clone(), requires_grad=False)
         # Rows (y and x of each point, point by point, then modulation) are regrouped to all y, all x, modulation.
         offset_weight, offset_bias = conv.offset.weight, conv.offset.bias
