@@ -2,8 +2,8 @@
 
 from .checkpoints import checkpoints, load_file, load_model, model_from_state_dict, save_checkpoint
 from .config import BiRefNetConfig, PatchOrder
-from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError
-from .inference import Segmenter
+from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError, MemoryLimitError
+from .inference import PreparedBiRefNet, Segmenter, prepare
 from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
 __all__ = [
@@ -15,12 +15,15 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "ImageError",
+    "MemoryLimitError",
     "PatchOrder",
+    "PreparedBiRefNet",
     "Segmenter",
     "checkpoints",
     "deform_conv2d",
     "load_file",
     "load_model",
     "model_from_state_dict",
+    "prepare",
     "save_checkpoint",
 ]
