@@ -4,6 +4,7 @@ from .checkpoints import checkpoints, load_file, load_model, model_from_state_di
 from .config import BiRefNetConfig, PatchOrder
 from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError, MemoryLimitError
 from .inference import PreparedBiRefNet, Segmenter, prepare
+from .masks import estimate_foreground
 from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Segmenter",
     "checkpoints",
     "deform_conv2d",
+    "estimate_foreground",
     "load_file",
     "load_model",
     "model_from_state_dict",
