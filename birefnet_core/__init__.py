@@ -5,6 +5,7 @@ from .config import BiRefNetConfig, PatchOrder
 from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError, MemoryLimitError
 from .inference import PreparedBiRefNet, Segmenter, prepare
 from .masks import estimate_foreground
+from .metrics import evaluate
 from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "checkpoints",
     "deform_conv2d",
     "estimate_foreground",
+    "evaluate",
     "load_file",
     "load_model",
     "model_from_state_dict",
