@@ -90,12 +90,13 @@ class BiRefNetConfig:
             if value not in choices or isinstance(value, bool):
                 close = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ConfigError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, choices))}.{hint}")
+                known = ", ".join(map(repr, choices))
+                raise ConfigError(f"{name}={value!r} is not known; choose one of {known}.{hint}")
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected True or False.")
         if not isinstance(self.num_classes, int) or isinstance(self.num_classes, bool) or self.num_classes < 0:
-            raise ConfigError(f"num_classes={self.num_classes!r}: expected 0 (no head) or a count such as {DIS5K_CLASSES}.")
+            raise ConfigError(f"num_classes={self.num_classes!r}: expected 0 (no head) or a count, as {DIS5K_CLASSES}.")
         try:
             object.__setattr__(self, "patch_order", PatchOrder(self.patch_order))
         except ValueError:
@@ -119,5 +120,5 @@ class BiRefNetConfig:
         """
         unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
-            raise ConfigError(f"unknown option {', '.join(unknown)}: the file may come from a newer version of this package.")
+            raise ConfigError(f"unknown option {', '.join(unknown)}: perhaps from a newer version of this package.")
         return cls(**values)

@@ -19,3 +19,7 @@ class ImageError(BiRefNetError, ValueError):
 
 class DatasetError(BiRefNetError):
     """A data set whose files do not pair, do not fit or cannot be read."""
+
+
+class MemoryLimitError(BiRefNetError, MemoryError):
+    """A device has too little memory even for the smallest step."""

@@ -53,7 +53,8 @@ class BiRefBlock(nn.Module):
         self.inward = InwardReference(stride, inward_channels) if config.inward_reference else None
         in_channels = channels + (inward_channels if config.inward_reference else 0)
         self.block = decoder_block(in_channels, out_channels, config)
-        self.outward = OutwardReference(out_channels, config.batch_norm) if outward and config.outward_reference else None
+        outward = outward and config.outward_reference
+        self.outward = OutwardReference(out_channels, config.batch_norm) if outward else None
 
     def forward(self, x: Tensor, image: Tensor) -> BiRefBlockOutput:
         """Runs the stage.

@@ -6,30 +6,12 @@ K = kernel height * kernel width sampling points, P = Ho * Wo output positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from ..errors import ConfigError
-
-# Largest column buffer the pure route makes at once, in elements (64 Mi floats = 256 MiB).
-COLUMN_BUDGET = 64 * 2**20
-
-
-@cache
-def _torchvision_operator() -> Callable[..., Tensor] | None:
-    """torchvision's compiled operator, or None where this installation has none."""
-    try:
-        from torchvision.ops import deform_conv2d as operator
-
-        x = torch.zeros(1, 1, 1, 1)
-        operator(x, torch.zeros(1, 2, 1, 1), x, mask=x)
-    except (ImportError, RuntimeError, NotImplementedError):
-        return None
-    return operator
+from .deform_routes import ROUTES, Geometry, best_route
 
 
 def deform_conv2d(
@@ -43,6 +25,7 @@ def deform_conv2d(
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
     route: str = "auto",
+    column_budget: int | None = None,
 ) -> Tensor:
     """Convolution whose sampling points move by learned offsets and are weighted by a learned mask.
 
@@ -59,8 +42,10 @@ def deform_conv2d(
         stride: Step between output positions, in pixels.
         padding: Zeros around the map, in pixels.
         dilation: Step between kernel points, in pixels.
-        route: "torchvision" for its compiled operator, "pure" for plain PyTorch operations that run on
-            any device, "auto" for the compiled one where it exists for the device.
+        route: "torchvision" for its compiled operator, "bag" for the fastest one on CPUs, "pure" for plain
+            PyTorch operations that run on any device; "auto" chooses by device.
+        column_budget: Elements (samples times channels) of the largest buffer "bag" and "pure" make at once;
+            None for the route's own choice. At least one output row is done at a time.
 
     Returns:
         B, O, Ho, Wo in the dtype of ``x``.
@@ -70,8 +55,7 @@ def deform_conv2d(
     """
     _check_shapes(x, offset, weight, mask)
     if route == "auto":
-        compiled = x.device.type in ("cpu", "cuda") and _torchvision_operator() is not None
-        route = "torchvision" if compiled else "pure"
+        route = best_route(x.device)
     if route not in ROUTES:
         raise ConfigError(f"route={route!r} is not known; choose 'auto' or one of {', '.join(map(repr, ROUTES))}.")
     dtype = x.dtype
@@ -81,7 +65,8 @@ def deform_conv2d(
     else:
         offset = offset.to(dtype)
         mask = None if mask is None else mask.to(dtype)
-    y = ROUTES[route](x, offset, weight, mask, _pair(stride), _pair(padding), _pair(dilation)).to(dtype)
+    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), column_budget)
+    y = ROUTES[route](x, offset, weight, mask, geometry).to(dtype)
     return y if bias is None else y + bias.to(dtype)[:, None, None]
 
 
@@ -91,92 +76,7 @@ def _check_shapes(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None
         raise ConfigError(f"weight {tuple(weight.shape)} expects {weight.shape[1]} channels, x has {x.shape[1]}.")
     if offset.shape[1] != 2 * points or (mask is not None and mask.shape[1] != points):
         found = f"offset {tuple(offset.shape)}" + ("" if mask is None else f", mask {tuple(mask.shape)}")
-        raise ConfigError(f"a {points}-point kernel takes {2 * points} offset and {points} mask channels; found {found}.")
-
-
-def _torchvision_route(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> Tensor:
-    operator = _torchvision_operator()
-    if operator is None:
-        raise ConfigError("route='torchvision': this torchvision has no compiled deform_conv2d; use route='auto'.")
-    return operator(x, offset, weight, None, stride, padding, dilation, mask)
-
-
-def _pure_route(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> Tensor:
-    """Gathers the four neighbours of every sample, blends them, and multiplies with the kernel.
-
-    Output rows are taken in chunks, so that the columns never exceed ``COLUMN_BUDGET``.
-    """
-    batch, channels = x.shape[:2]
-    out_channels, _, kernel_h, kernel_w = weight.shape
-    out_h, out_w = offset.shape[-2:]
-    points = kernel_h * kernel_w
-    device, dtype = x.device, x.dtype
-    kernel_y, kernel_x = torch.meshgrid(
-        torch.arange(kernel_h, device=device, dtype=dtype) * dilation[0] - padding[0],
-        torch.arange(kernel_w, device=device, dtype=dtype) * dilation[1] - padding[1],
-        indexing="ij",
-    )
-    col = torch.arange(out_w, device=device, dtype=dtype) * stride[1]
-    kernel = weight.reshape(out_channels, channels * points)
-    table = x.flatten(2)  # B C H*W
-    rows_at_once = max(1, COLUMN_BUDGET // (batch * channels * points * out_w))
-    chunks = []
-    for top in range(0, out_h, rows_at_once):
-        bottom = min(top + rows_at_once, out_h)
-        row = torch.arange(top, bottom, device=device, dtype=dtype) * stride[0]
-        delta = offset[:, :, top:bottom].unflatten(1, (points, 2))  # B K 2 h Wo
-        y = delta[:, :, 0] + kernel_y.reshape(points, 1, 1) + row[:, None]  # B K h Wo
-        x_ = delta[:, :, 1] + kernel_x.reshape(points, 1, 1) + col
-        sampled = _bilinear(table, x.shape[2:], y.flatten(1), x_.flatten(1))  # B C K*h*Wo
-        sampled = sampled.unflatten(2, (points, -1))  # B C K h*Wo
-        if mask is not None:
-            sampled = sampled * mask[:, :, top:bottom].flatten(2).unsqueeze(1)
-        chunk = kernel @ sampled.reshape(batch, channels * points, -1)  # B O h*Wo
-        chunks.append(chunk.unflatten(2, (bottom - top, out_w)))
-    return torch.cat(chunks, dim=2)  # B O Ho Wo
-
-
-def _bilinear(table: Tensor, size: torch.Size, y: Tensor, x: Tensor) -> Tensor:
-    """Samples a map at real positions; what lies outside is zero.
-
-    Args:
-        table: B, C, H * W.
-        size: (H, W).
-        y: B, S rows.
-        x: B, S columns.
-
-    Returns:
-        B, C, S.
-    """
-    height, width = size
-    y0, x0 = y.detach().floor(), x.detach().floor()
-    total = None
-    for corner_y, corner_x in ((y0, x0), (y0, x0 + 1), (y0 + 1, x0), (y0 + 1, x0 + 1)):
-        inside = (corner_y >= 0) & (corner_y < height) & (corner_x >= 0) & (corner_x < width)
-        blend = (1 - (y - corner_y).abs()) * (1 - (x - corner_x).abs()) * inside  # B S
-        index = corner_y.clamp(0, height - 1) * width + corner_x.clamp(0, width - 1)
-        neighbour = table.gather(2, index.long().unsqueeze(1).expand(-1, table.shape[1], -1))  # B C S
-        total = neighbour * blend.unsqueeze(1) if total is None else total + neighbour * blend.unsqueeze(1)
-    return total
-
-
-ROUTES: dict[str, Callable[..., Tensor]] = {"torchvision": _torchvision_route, "pure": _pure_route}
+        raise ConfigError(f"{points} kernel points take {2 * points} offset and {points} mask channels; found {found}.")
 
 
 class DeformableConv2d(nn.Module):

@@ -1,0 +1,110 @@
+"""Patch order of a checkpoint: reading it from the weights, and changing it.
+
+Two generations of published code stack the image patches of the inward reference differently (see
+``config.PatchOrder``). Names and shapes of the weights are the same, so nothing fails when the wrong
+one is assumed: only fine detail gets lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..config import PatchOrder
+
+# How a patch convolution's input channels are laid out, in einops' words.
+_LAYOUTS = {PatchOrder.CHANNELS_FIRST: "c i j", PatchOrder.COLUMNS_FIRST: "j i c"}
+
+# Standard errors by which one order must lead the other. Weights without any order lead by less than
+# five once in a million files.
+_DECISIVE_LEAD = 7.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchOrderEvidence:
+    """What the weights say.
+
+    Attributes:
+        order: The order they speak for; None where they do not tell.
+        scores: For each order, how far the kernels of neighbouring patches and of the colours of one
+            patch, assumed to lie in that order, resemble each other beyond chance, in standard errors.
+    """
+
+    order: PatchOrder | None
+    scores: Mapping[PatchOrder, float]
+
+    def __str__(self) -> str:
+        scores = ", ".join(f"{order.value} {score:+.1f}" for order, score in self.scores.items())
+        verdict = self.order.value if self.order else "the weights do not tell"
+        return f"{verdict} (likeness of neighbouring kernels in standard errors: {scores})"
+
+
+def change_patch_order(weight: Tensor, source: PatchOrder, target: PatchOrder) -> Tensor:
+    """Moves the input channels of a patch convolution from one order to another.
+
+    Args:
+        weight: O, 3 * g * g, kernel height, kernel width, for a grid of g x g patches.
+        source: The order it is in.
+        target: The order it is wanted in.
+
+    Returns:
+        The same weights, bit for bit, in the target order.
+    """
+    if source is target:
+        return weight
+    grid = math.isqrt(weight.shape[1] // 3)
+    pattern = f"o ({_LAYOUTS[source]}) y x -> o ({_LAYOUTS[target]}) y x"
+    return rearrange(weight, pattern, c=3, i=grid, j=grid).contiguous()
+
+
+def read_patch_order(weights: Iterable[Tensor]) -> PatchOrderEvidence:
+    """Reads the patch order from trained patch convolutions.
+
+    The three colours of one patch are nearly the same picture, and patches side by side are similar
+    ones, so training gives them similar kernels. Which input channels those are differs between the
+    orders: laid out in the right one, the kernels resemble their neighbours more. Colours alone
+    would not do: in the wrong layout what seems to be three colours can be three patches in a row.
+
+    Args:
+        weights: Patch convolutions, O, 3 * g * g, k, k each; a grid of one patch says nothing.
+    """
+    totals = dict.fromkeys(PatchOrder, 0.0)
+    count = 0
+    for weight in weights:
+        grid = math.isqrt(weight.shape[1] // 3)
+        if grid < 2:
+            continue
+        count += 1
+        kernels = weight.detach().float().cpu()
+        kernels = kernels - kernels.mean(dim=1, keepdim=True)  # what all patches share says nothing
+        for order, layout in _LAYOUTS.items():
+            totals[order] += _likeness(rearrange(kernels, f"o ({layout}) y x -> c i j (o y x)", c=3, i=grid, j=grid))
+    scores = {order: total / math.sqrt(max(count, 1)) for order, total in totals.items()}
+    best, other = sorted(PatchOrder, key=lambda order: -scores[order])
+    decided = scores[best] - scores[other] > _DECISIVE_LEAD and scores[best] > _DECISIVE_LEAD / 2
+    return PatchOrderEvidence(order=best if decided else None, scores=scores)
+
+
+def _likeness(kernels: Tensor) -> float:
+    """How far neighbouring kernels resemble each other beyond chance, in standard errors.
+
+    Args:
+        kernels: 3, g, g, weights of one kernel, laid out as colour, row, column.
+    """
+    unit = torch.nn.functional.normalize(kernels, dim=-1)
+    neighbours = (
+        (unit, unit.roll(1, dims=0)),  # colours of one patch
+        (unit[:, 1:], unit[:, :-1]),  # patches above each other
+        (unit[:, :, 1:], unit[:, :, :-1]),  # patches side by side
+    )
+    expected = -1 / (kernels.shape[:3].numel() - 1)  # cosine of unrelated vectors around their common mean
+    total = 0.0
+    for a, b in neighbours:
+        cosines = (a * b).sum(-1)
+        total += (float(cosines.mean()) - expected) * math.sqrt(cosines.numel() * kernels.shape[-1])
+    return total / math.sqrt(len(neighbours))

@@ -1,0 +1,70 @@
+"""python -m birefnet_core checkpoints"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .checkpoints import CatalogueEntry, checkpoints, present_locally
+
+COLUMNS = ("name", "size", "purpose", "licence", "backbone", "download", "here")
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Registers the command."""
+    parser = commands.add_parser(
+        "checkpoints",
+        help="list the known checkpoints, and which are on this disk",
+        description="Lists the known checkpoints. Nothing is downloaded, and the network is not used.",
+    )
+    parser.add_argument("--folder", action="append", default=[], type=Path, help="also look here (may be repeated)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the catalogue."""
+    rows = [(entry, present_locally(entry, folders=args.folder)) for entry in checkpoints()]
+    print(as_json(rows) if args.json else as_table(rows))
+    return 0
+
+
+def as_table(rows: list[tuple[CatalogueEntry, Path | None]]) -> str:
+    """The catalogue for people to read."""
+    cells = [COLUMNS, *(_cells(entry, path) for entry, path in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines += ["", *(f"{entry.name}: {entry.description} https://huggingface.co/{entry.repo}" for entry, _ in rows)]
+    return "\n".join(lines)
+
+
+def _cells(entry: CatalogueEntry, path: Path | None) -> tuple[str, ...]:
+    size = "any" if entry.any_size else "{} x {}".format(*entry.training_size)
+    download = f"{entry.size_bytes / 1e6:.0f} MB" if entry.size_bytes else "?"
+    here = str(path) if path else "-" if entry.loadable else "cannot be loaded"
+    return entry.name, size, entry.purpose, entry.licence, entry.backbone, download, here
+
+
+def as_json(rows: list[tuple[CatalogueEntry, Path | None]]) -> str:
+    """The catalogue for programs to read."""
+    entries = [
+        {
+            "name": entry.name,
+            "repo": entry.repo,
+            "file": entry.file,
+            "backbone": entry.backbone,
+            "training_size": list(entry.training_size),
+            "any_size": entry.any_size,
+            "purpose": entry.purpose,
+            "description": entry.description,
+            "licence": entry.licence,
+            "size_bytes": entry.size_bytes,
+            "patch_order": entry.patch_order.value if entry.patch_order else None,
+            "gated": entry.gated,
+            "loadable": entry.loadable,
+            "path": str(path) if path else None,
+        }
+        for entry, path in rows
+    ]
+    return json.dumps(entries, indent=2)

@@ -1,0 +1,90 @@
+"""Linear operations merged into one: the algebra behind the prepared form.
+
+Shapes: O output channels, I input channels, k kernel size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+
+def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """A convolution and the BatchNorm after it (or nothing) as one convolution, in the dtype of the first.
+
+    The product is taken in float32: half precision would round twice.
+    """
+    dtype = conv.weight.dtype
+    if isinstance(norm, nn.Identity):
+        return conv
+    return fuse_conv_bn_eval(_copy(conv).float(), _copy_norm(norm)).to(dtype)
+
+
+def _copy(conv: nn.Conv2d) -> nn.Conv2d:
+    with torch.device(conv.weight.device):
+        same = nn.utils.skip_init(
+            nn.Conv2d, conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+            conv.dilation, bias=conv.bias is not None, dtype=conv.weight.dtype,
+        )  # fmt: skip
+    same.load_state_dict(conv.state_dict())
+    return same.eval()
+
+
+def _copy_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    same = nn.BatchNorm2d(norm.num_features, norm.eps, device=norm.weight.device)
+    same.load_state_dict({name: value.float() for name, value in norm.state_dict().items()})
+    return same.eval()
+
+
+def conv_from(weight: Tensor, bias: Tensor | None, padding: int) -> nn.Conv2d:
+    """A convolution module around given weights."""
+    out_channels, in_channels, *size = weight.shape
+    conv = nn.utils.skip_init(
+        nn.Conv2d, in_channels, out_channels, tuple(size), padding=padding, bias=bias is not None,
+        device=weight.device, dtype=weight.dtype,
+    )  # fmt: skip
+    conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return conv
+
+
+def split_inputs(conv: nn.Conv2d, sizes: list[int]) -> list[nn.Conv2d]:
+    """A convolution of concatenated maps as one convolution a map, whose results add up; the first has the bias."""
+    parts = conv.weight.split(sizes, dim=1)
+    return [conv_from(part, conv.bias if i == 0 else None, conv.padding[0]) for i, part in enumerate(parts)]
+
+
+def project_after(conv: nn.Conv2d, projection: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A convolution followed by a 1 x 1 convolution as one convolution.
+
+    Args:
+        conv: O, I, k, k.
+        projection: Weight of the 1 x 1 convolution, P, O.
+        bias: Its bias, P, or None.
+    """
+    dtype = conv.weight.dtype
+    projection = projection.float()
+    weight = torch.einsum("po,oiyx->piyx", projection, conv.weight.float())
+    total = torch.zeros(len(projection), device=weight.device) if bias is None else bias.float()
+    if conv.bias is not None:
+        total = total + projection @ conv.bias.float()
+    return conv_from(weight.to(dtype), total.to(dtype), conv.padding[0])
+
+
+def compose(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Two 3 x 3 convolutions with nothing between them as one 5 x 5 convolution.
+
+    Equal to the two everywhere but in the outermost pixels: there the second one sees zeros
+    where the merged one sees what the first would have computed outside the image.
+
+    Args:
+        first: M, I, 3, 3 with bias.
+        second: O, M, 3, 3 with bias.
+    """
+    # Correlating the second kernel with the mirrored first one adds up every path through the middle map.
+    weight = F.conv2d(second.weight.float(), first.weight.float().flip(2, 3).transpose(0, 1), padding=2)  # O I 5 5
+    bias = second.bias.float() + (second.weight.float().sum((2, 3)) @ first.bias.float())
+    return conv_from(weight.to(first.weight.dtype), bias.to(first.weight.dtype), padding=2)

@@ -1,0 +1,214 @@
+"""The network prepared for inference: the same function with less work and less memory.
+
+Norms are folded into convolutions, convolutions of joined maps are split so that nothing is joined,
+linear operations in a row are merged, and maps are let go as soon as they have been used. The
+parameters of the encoder are shared with the network it was made from; the decoder's are copies.
+
+Shapes: B batch, H W image, C channels, h w a stage's map.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..network import BiRefNet, BiRefNetOutput
+from ..network.biref_block import BiRefBlock
+from ..network.deform_routes import DEVICE_COLUMN_BUDGET
+from ..network.inward_reference import InwardReference, image_patches
+from ..network.layers import resize
+from ..network.localization import decoder_channels
+from ..network.outward_reference import OutwardReference
+from ..network.reconstruction_block import ResidualBlocks, ResidualUnit
+from .folding import compose, fold_norm, project_after, split_inputs
+from .prepared_aspp import PreparedAspp, PreparedDeformableBranch
+
+SMALLEST_COLUMN_BUDGET = 2**20  # elements; below this, smaller pieces save nothing worth the time
+
+
+class PreparedBlock(nn.Module):
+    """ReconstructionBlock or ResidualBlocks on one or more maps that the plain form would concatenate."""
+
+    def __init__(self, block: nn.Module, inputs: list[int], projection: tuple[Tensor, Tensor] | None = None) -> None:
+        """Prepares a block.
+
+        Args:
+            block: The block.
+            inputs: Channels of each map.
+            projection: Weight P, C and bias P of a 1 x 1 convolution that alone reads the block's output.
+        """
+        super().__init__()
+        if isinstance(block, ResidualBlocks):
+            self.conv_in = None
+            self.body = nn.Sequential(*(PreparedResidualUnit(unit) for unit in block))
+            self.conv_out = nn.Identity() if projection is None else _as_conv(*projection)
+        else:
+            self.conv_in = nn.ModuleList(split_inputs(fold_norm(block.conv_in, block.norm_in), inputs))
+            self.body = PreparedAspp(block.aspp)
+            conv_out = fold_norm(block.conv_out, block.norm_out)
+            self.conv_out = conv_out if projection is None else project_after(conv_out, *projection)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Maps B, C_i, h, w -> B, C_out, h, w."""
+        if self.conv_in is None:
+            x = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
+        else:
+            x = self.conv_in[0](maps[0])
+            for conv, one in zip(self.conv_in[1:], maps[1:], strict=True):
+                x.add_(conv(one))
+            x.relu_()
+        return self.conv_out(self.body(x))
+
+
+def _as_conv(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    identity = nn.Conv2d(weight.shape[1], weight.shape[1], 1, bias=False, device=weight.device, dtype=weight.dtype)
+    identity.weight.data = torch.eye(weight.shape[1], device=weight.device, dtype=weight.dtype)[..., None, None]
+    return project_after(identity, weight, bias)
+
+
+class PreparedResidualUnit(nn.Module):
+    """ResidualUnit with norms folded in."""
+
+    def __init__(self, unit: ResidualUnit) -> None:
+        super().__init__()
+        self.conv1 = fold_norm(unit.conv1, unit.norm1)
+        self.conv2 = fold_norm(unit.conv2, unit.norm2)
+        self.skip = unit.skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(F.relu_(self.conv1(x))).add_(self.skip(x)).relu_()
+
+
+class PreparedOutwardReference(nn.Module):
+    """The attention of OutwardReference; the gradient head is for training only."""
+
+    def __init__(self, outward: OutwardReference) -> None:
+        super().__init__()
+        self.conv = fold_norm(outward.conv, outward.norm)
+        self.attention = outward.attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B, C, h, w -> the same, weighted in place."""
+        return x.mul_(torch.sigmoid(self.attention(F.relu_(self.conv(x)))))
+
+
+class PreparedStage(nn.Module):
+    """One BiRef block."""
+
+    def __init__(self, block: BiRefBlock, channels: int, projection: tuple[Tensor, Tensor] | None) -> None:
+        super().__init__()
+        self.inward = block.inward
+        inputs = [channels] + ([block.inward.conv_out.out_channels] if block.inward is not None else [])
+        self.block = PreparedBlock(block.block, inputs, projection)
+        self.outward = PreparedOutwardReference(block.outward) if block.outward is not None else None
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        """B, C, h, w and B, 3, H, W -> B, C_out, h, w."""
+        if self.inward is None:
+            x = self.block(x)
+        else:
+            patches = _channels_last(image_patches(image, *x.shape[2:]))
+            x = self.block(x, self.inward.conv_out(self.inward.conv_in(patches)))
+        return x if self.outward is None else self.outward(x)
+
+
+class PreparedFinalReference(nn.Module):
+    """The inward reference at full resolution and the share of the head that reads it, as one 5 x 5 convolution."""
+
+    def __init__(self, inward: InwardReference, weight: Tensor) -> None:
+        """Merges the inward reference with the head's weight 1, C."""
+        super().__init__()
+        self.first = inward.conv_in
+        self.second = project_after(inward.conv_out, weight, None)
+        self.merged = compose(self.first, self.second)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """B, 3, H, W -> B, 1, H, W."""
+        y = self.merged(image)
+        # The outermost pixels, where merging is not exact, are computed in two steps from the three next to them.
+        y[:, :, :1] = self._plainly(image[:, :, :3])[:, :, :1]
+        y[:, :, -1:] = self._plainly(image[:, :, -3:])[:, :, -1:]
+        y[..., :1] = self._plainly(image[..., :3])[..., :1]
+        y[..., -1:] = self._plainly(image[..., -3:])[..., -1:]
+        return y
+
+    def _plainly(self, image: Tensor) -> Tensor:
+        return self.second(self.first(image))
+
+
+class PreparedBiRefNet(nn.Module):
+    """BiRefNet for inference.
+
+    Attributes:
+        config: As of the network it was made from.
+        checkpoint: As of the network it was made from.
+        min_side: Shortest side of an input image, in pixels.
+    """
+
+    def __init__(self, model: BiRefNet) -> None:
+        super().__init__()
+        self.config, self.checkpoint, self.min_side = model.config, model.checkpoint, model.min_side
+        localization, reconstruction = model.localization, model.reconstruction
+        self.encoder = localization.encoder
+        self.fusion = localization.fusion
+        self.squeeze = PreparedBlock(localization.squeeze, [localization.squeeze.conv_in.in_channels])
+        self.neck = localization.neck
+        self.laterals = reconstruction.laterals
+
+        head = reconstruction.head.weight[:, :, 0, 0]  # 1 C
+        share = head.shape[1] - (reconstruction.inward.conv_out.out_channels if reconstruction.inward else 0)
+        # The head is linear and so is upsampling: the last feature is brought to one channel before it is upsampled.
+        projection = head[:, :share], reconstruction.head.bias
+        channels = decoder_channels(model.config)[::-1]
+        self.stages = nn.ModuleList(
+            PreparedStage(block, c, projection if block is reconstruction.blocks[-1] else None)
+            for block, c in zip(reconstruction.blocks, channels, strict=True)
+        )
+        self.final = PreparedFinalReference(reconstruction.inward, head[:, share:]) if reconstruction.inward else None
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> BiRefNetOutput:
+        """B, 3, H, W normalised, H and W multiples of 32 -> BiRefNetOutput with logits only."""
+        levels = [_channels_last(level) for level in self.encoder(image)]
+        deepest = levels.pop()
+        if self.fusion is not None:
+            deepest = self.fusion([*levels, deepest])
+        feature = self.squeeze(_channels_last(deepest))
+        del deepest
+        if self.neck is not None:
+            *levels, feature = self.neck([*levels, feature], *image.shape[2:])
+        for i, stage in enumerate(self.stages):
+            if i > 0:
+                lateral = self.laterals[i - 1](levels.pop())
+                feature = lateral.add_(resize(feature, lateral.shape[2:]))
+            feature = stage(feature, image)
+        logits = resize(feature, image.shape[2:])
+        return BiRefNetOutput(logits if self.final is None else logits + self.final(image))
+
+
+    def spare_memory(self) -> bool:
+        """Lets the deformable convolutions work on smaller pieces, half the size at each call.
+
+        Returns:
+            False where they are as small as makes sense already.
+        """
+        branches = [module for module in self.modules() if isinstance(module, PreparedDeformableBranch)]
+        if not branches:
+            return False
+        budget = (branches[0].column_budget or DEVICE_COLUMN_BUDGET) // 2
+        if budget < SMALLEST_COLUMN_BUDGET:
+            return False
+        for branch in branches:
+            branch.column_budget = budget
+        return True
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def prepare(model: BiRefNet) -> PreparedBiRefNet:
+    """The prepared form of a network; a later change of the network's decoder does not reach it."""
+    return PreparedBiRefNet(model)
+

@@ -1,0 +1,149 @@
+"""The ASPP of a reconstruction block, prepared for inference.
+
+The published block computes five maps of 256 channels, joins them to 1280, and brings them to 64 by a
+1 x 1 convolution. Here each branch is brought to 64 channels at once and added up, in chunks of rows
+for the deformable ones, so that no map of 256 channels ever exists as a whole.
+
+Shapes: B batch, C = 64 channels, H W map, K sampling points of a kernel, n positions of a chunk.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..network.deform_conv import DeformableConv2d, deform_conv2d
+from ..network.deform_routes import best_route
+from ..network.reconstruction_block import Aspp, AsppBranch
+from .folding import conv_from, fold_norm
+
+# Samples of a chunk on the CPU: their columns (samples * 64 floats) should stay in the cache until they are
+# multiplied, and be enough for all cores.
+CHUNK_SAMPLES = 48 * 1024
+
+
+class PreparedAspp(nn.Module):
+    """Aspp with norms folded in and without its 1280-channel map."""
+
+    def __init__(self, aspp: Aspp) -> None:
+        super().__init__()
+        fuse = fold_norm(aspp.conv, aspp.norm)
+        shares = fuse.weight[:, :, 0, 0].chunk(len(aspp.branches) + 1, dim=1)  # of C 256 each
+        self.branches = nn.ModuleList(_branch(b, share) for b, share in zip(aspp.branches, shares, strict=False))
+        self.pool = fold_norm(aspp.pool.conv, aspp.pool.norm)
+        self.pool_projection = conv_from(shares[-1][..., None, None], fuse.bias, padding=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B, C, H, W (channels last in memory) -> the same."""
+        pooled = F.relu(self.pool(x.mean(dim=(2, 3), keepdim=True)))
+        total = self.pool_projection(pooled).expand_as(x).contiguous(memory_format=torch.channels_last)
+        for branch in self.branches:
+            branch.add_to(total, x)
+        return total.relu_()
+
+
+def _branch(branch: AsppBranch, projection: Tensor) -> nn.Module:
+    if isinstance(branch.conv, DeformableConv2d):
+        return PreparedDeformableBranch(branch, projection)
+    return PreparedPlainBranch(branch, projection)
+
+
+class PreparedPlainBranch(nn.Module):
+    """A branch with an ordinary convolution."""
+
+    def __init__(self, branch: AsppBranch, projection: Tensor) -> None:
+        super().__init__()
+        self.conv = fold_norm(branch.conv, branch.norm)
+        self.projection = conv_from(projection[..., None, None], None, padding=0)
+
+    def add_to(self, total: Tensor, x: Tensor) -> None:
+        """Adds the branch, brought to C channels, to ``total``."""
+        total.add_(self.projection(F.relu_(self.conv(x))))
+
+
+class PreparedDeformableBranch(nn.Module):
+    """A branch with a deformable convolution; offsets and modulation come from one convolution."""
+
+    def __init__(self, branch: AsppBranch, projection: Tensor) -> None:
+        super().__init__()
+        conv = branch.conv
+        kernel = fold_norm(conv.kernel, branch.norm)
+        self.padding = conv.kernel.padding[0]
+        self.column_budget: int | None = None  # set where memory is short; see PreparedBiRefNet.spare_memory
+        self.kernel = kernel.weight
+        zeros = kernel.weight.new_zeros(len(kernel.weight))
+        self.bias = kernel.bias if kernel.bias is not None else nn.Parameter(zeros, requires_grad=False)
+        self.projection = nn.Parameter(projection.detach().clone(), requires_grad=False)
+        # Rows (y and x of each point, point by point, then modulation) are regrouped to all y, all x, modulation.
+        offset_weight, offset_bias = conv.offset.weight, conv.offset.bias
+        weight = torch.cat([offset_weight[0::2], offset_weight[1::2], conv.modulator.weight])
+        bias = torch.cat([offset_bias[0::2], offset_bias[1::2], conv.modulator.bias])
+        self.predictor = conv_from(weight, bias, self.padding)
+
+    def add_to(self, total: Tensor, x: Tensor) -> None:
+        """Adds the branch, brought to C channels, to ``total``."""
+        predicted = self.predictor(x)  # B 3K H W
+        route = best_route(x.device)
+        if self.column_budget or torch.compiler.is_compiling():  # also while exporting
+            route = "pure"
+        if route == "bag":
+            for i in range(len(x)):
+                self._add_by_bags(total[i], x[i], predicted[i])
+            return
+        dy, dx, modulator = predicted.chunk(3, dim=1)
+        offset = torch.stack([dy, dx], dim=2).flatten(1, 2)  # B 2K H W
+        mask = 2 * torch.sigmoid(modulator)
+        y = deform_conv2d(
+            x, offset, self.kernel, mask=mask, bias=self.bias, padding=self.padding,
+            route=route, column_budget=self.column_budget,
+        )  # fmt: skip
+        total.add_(F.conv2d(F.relu_(y), self.projection[..., None, None]))
+
+    def _add_by_bags(self, total: Tensor, x: Tensor, predicted: Tensor) -> None:
+        """One image on the CPU, in chunks of rows; see ``deform_routes.bag_route``.
+
+        Args:
+            total: C, H, W, channels last in memory; added to in place.
+            x: C, H, W.
+            predicted: 3K, H, W: rows, columns and modulation of the samples.
+        """
+        channels, height, width = x.shape
+        size, points = self.kernel.shape[2], self.kernel.shape[2] * self.kernel.shape[3]
+        # Zeros around the map take the place of every test whether a neighbour is inside.
+        table = F.pad(x.float().permute(1, 2, 0), (0, 0, 1, 2, 1, 2)).view(-1, channels)  # (H+3)*(W+3) C
+        stride = width + 3
+        kernel = self.kernel.float().permute(2, 3, 1, 0).reshape(points * channels, -1)  # K*C O
+        bias, projection = self.bias.float(), self.projection.float().t()  # O; O C
+        point = torch.arange(size, dtype=torch.float32) - self.padding
+        point_y, point_x = point.repeat_interleave(size), point.repeat(size)  # K each
+        column = (torch.arange(width, dtype=torch.float32)[:, None] + point_x).repeat(1, 1)  # W K
+        neighbours = torch.tensor([0, 1, stride, stride + 1], dtype=torch.int32)
+        first = stride + 1  # row of the table that holds position (0, 0)
+        predicted = predicted.permute(1, 2, 0).float()  # H W 3K
+        sums = total.permute(1, 2, 0).view(-1, channels)  # H*W C
+
+        rows = max(1, CHUNK_SAMPLES // (width * points))
+        for top in range(0, height, rows):
+            part = predicted[top : top + rows]
+            dy, dx, modulator = part.split(points, dim=-1)  # h W K each
+            row = torch.arange(top, top + len(part), dtype=torch.float32)[:, None] + point_y  # h K
+            y = (dy + row[:, None]).clamp_(-1, height)
+            x_ = (dx + column).clamp_(-1, width)
+            y0, x0 = y.floor(), x_.floor()
+            index = torch.add(x0, y0, alpha=stride).to(torch.int32).add_(first)  # h W K
+            down, right = y.sub_(y0), x_.sub_(x0)
+            factor = torch.sigmoid(modulator).mul_(2)
+            low = factor * down
+            high = factor.sub_(low)
+            low_right, high_right = low * right, high * right
+            shares = torch.stack([high.sub_(high_right), high_right, low.sub_(low_right), low_right], dim=-1)
+            columns = F.embedding_bag(
+                index.view(-1, 1) + neighbours, table, mode="sum", per_sample_weights=shares.view(-1, 4)
+            )  # h*W*K C
+            fields = torch.addmm(bias, columns.view(-1, points * channels), kernel).relu_()  # n O
+            into = sums[top * width : top * width + len(fields)]
+            if into.dtype == torch.float32:
+                into.addmm_(fields, projection)
+            else:
+                into.add_((fields @ projection).to(into.dtype))

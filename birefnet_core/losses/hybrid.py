@@ -1,0 +1,117 @@
+"""The hybrid loss (Sec. 3.5): weighted terms over every supervised map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, ImageError
+from .boundary import ssim, structure
+from .common import check_map, full_precision, resize
+from .gradient import gradient_map
+from .pixel import bce, mae, mse
+from .region import iou
+from .semantic import cross_entropy
+from .weights import LossWeights
+
+# Terms on each supervised map: name of the weight -> function of (logits, label).
+MAP_TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": bce,
+    "iou": iou,
+    "ssim": ssim,
+    "mae": mae,
+    "mse": mse,
+    "structure": structure,
+}
+
+
+class GradientOutput(Protocol):
+    """Gradient maps and their labels, one label B, 1, H, W for each map B, 1, h, w."""
+
+    @property
+    def predictions(self) -> Sequence[Tensor]: ...
+    @property
+    def labels(self) -> Sequence[Tensor]: ...
+
+
+class SupervisedOutput(Protocol):
+    """What the loss reads of a network's output; ``BiRefNetOutput`` is one."""
+
+    @property
+    def logits(self) -> Tensor: ...
+    @property
+    def intermediate(self) -> Sequence[Tensor]: ...
+    @property
+    def gradient(self) -> GradientOutput | None: ...
+    @property
+    def classes(self) -> Tensor | None: ...
+
+
+class LossValue(NamedTuple):
+    """A loss and what it is made of.
+
+    Attributes:
+        total: Scalar to differentiate.
+        terms: Weighted share of each term, summed over the maps; detached, and together the total.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class HybridLoss:
+    """L = 30 BCE + 0.5 IoU + 10 SSIM + 5 CE (Sec. 3.5), plus the gradient maps, with any weights.
+
+    Each map, final and intermediate, is resized to the label and weighs the same; maps are summed, images averaged. The
+    loss keeps no state, so that a schedule may make a new one for each epoch.
+
+    Args:
+        weights: Weight of each term. ``LossWeights.from_published`` gives the total of the published code.
+    """
+
+    def __init__(self, weights: LossWeights) -> None:
+        self.weights = weights
+
+    def __call__(self, output: SupervisedOutput, label: Tensor, classes: Tensor | None = None) -> LossValue:
+        """Compares an output with its label. Terms whose part the output does not have are left out.
+
+        Args:
+            output: Of the network in train mode; in eval mode the final map alone is compared.
+            label: B, 1, H, W in [0, 1]; values beyond are clamped, as published.
+            classes: B, int64, the class of each image or -1 (``cross_entropy``).
+
+        Raises:
+            ImageError: A label that is not a map, or of another batch size than the output.
+            ConfigError: Classes predicted and weighted, but no class labels; or no term applies.
+        """
+        label = self._check_label(output, label)
+        maps = [resize(full_precision(x), label.shape[-2:]) for x in (*output.intermediate, output.logits)]
+        weights = self.weights.to_dict()
+        terms = {
+            name: weights[name] * sum(term(x, label) for x in maps)
+            for name, term in MAP_TERMS.items()
+            if weights[name]
+        }
+        if weights["gradient"] and output.gradient is not None:
+            pairs = zip(output.gradient.predictions, output.gradient.labels, strict=True)
+            terms["gradient"] = weights["gradient"] * sum(gradient_map(*pair) for pair in pairs)
+        if weights["ce"] and output.classes is not None:
+            if classes is None:
+                raise ConfigError(f"ce={weights['ce']}, but the data has no class labels. Set the weight ce to 0.")
+            terms["ce"] = weights["ce"] * cross_entropy(output.classes, classes)
+        if not terms:
+            raise ConfigError("all weighted terms need a class head or gradient maps; this output has none.")
+        total = torch.stack(list(terms.values())).sum()
+        return LossValue(total, {name: value.detach() for name, value in terms.items()})
+
+    @staticmethod
+    def _check_label(output: SupervisedOutput, label: Tensor) -> Tensor:
+        check_map(label, "the label")
+        for x in (*output.intermediate, output.logits):
+            check_map(x, "logits")
+            if len(x) != len(label):
+                raise ImageError(f"the label has {len(label)} images, but the network gave {len(x)}.")
+        return full_precision(label).clamp(0, 1)

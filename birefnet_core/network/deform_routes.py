@@ -1,0 +1,193 @@
+"""Routes of the deformable convolution: the same result by different means, for different devices.
+
+Shapes: B batch, C input channels, O output channels, H W input map, Ho Wo output map,
+K = kernel height * kernel width sampling points, h output rows of a chunk, S = h * Wo * K samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import ConfigError
+
+# Largest column buffer (samples times channels) made at once, in elements. On the CPU the columns
+# should stay in the cache between sampling and the matrix product; elsewhere fewer, larger steps are faster.
+CPU_COLUMN_BUDGET = 4 * 2**20
+DEVICE_COLUMN_BUDGET = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Where the kernel's points fall before they are moved, (vertical, horizontal) each, and how much is done at once.
+
+    Attributes:
+        column_budget: Elements of the largest column buffer; None for the route's own choice.
+    """
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    column_budget: int | None = None
+
+
+@cache
+def torchvision_operator() -> Callable[..., Tensor] | None:
+    """torchvision's compiled operator, or None where this installation has none."""
+    try:
+        from torchvision.ops import deform_conv2d as operator
+
+        x = torch.zeros(1, 1, 1, 1)
+        operator(x, torch.zeros(1, 2, 1, 1), x, mask=x)
+    except (ImportError, RuntimeError, NotImplementedError):
+        return None
+    return operator
+
+
+def torchvision_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry) -> Tensor:
+    """torchvision's compiled operator: the best there is on CUDA."""
+    operator = torchvision_operator()
+    if operator is None:
+        raise ConfigError("route='torchvision': this torchvision has no compiled deform_conv2d; use route='auto'.")
+    return operator(x, offset, weight, None, geometry.stride, geometry.padding, geometry.dilation, mask)
+
+
+def pure_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry) -> Tensor:
+    """Plain gathers and a matrix product: runs on every device, and can be exported."""
+    batch, channels = x.shape[:2]
+    points = weight.shape[2] * weight.shape[3]
+    kernel = weight.reshape(weight.shape[0], channels * points)
+    table = x.flatten(2)  # B C H*W
+
+    def chunk(rows: slice, table: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
+        samples = _place_samples(offset, mask, weight.shape[2:], geometry, rows)
+        columns = 0
+        for index, share in _corners(*samples, x.shape[2:]):  # B K h Wo each
+            index = index.flatten(1).unsqueeze(1).expand(-1, channels, -1)
+            columns = columns + table.gather(2, index) * share.flatten(1).unsqueeze(1)  # B C K*h*Wo
+        product = kernel @ columns.reshape(batch, channels * points, -1)  # B O h*Wo
+        return product.unflatten(2, (-1, offset.shape[3]))  # B O h Wo
+
+    budget = (geometry.column_budget or DEVICE_COLUMN_BUDGET) // (batch * channels * points * offset.shape[3])
+    return torch.cat([_run(chunk, r, table, offset, mask) for r in _row_chunks(offset.shape[2], budget)], dim=2)
+
+
+def bag_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry) -> Tensor:
+    """The map as a table of H * W rows; each sample is a weighted bag of its four neighbours' rows.
+
+    On the CPU the rows of a sample's neighbours lie together in memory, and one vectorised kernel
+    (``embedding_bag``) gathers, weighs and adds them.
+    """
+    out_channels, channels, kernel_h, kernel_w = weight.shape
+    out_h, out_w = offset.shape[2:]
+    points = kernel_h * kernel_w
+    kernel = weight.permute(2, 3, 1, 0).reshape(points * channels, out_channels)  # in the order of the columns
+
+    def chunk(rows: slice, table: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
+        samples = _place_samples(offset, mask, weight.shape[2:], geometry, rows)
+        corners = list(_corners(*samples, x.shape[2:]))
+        # Output position major, kernel point minor, so that the columns of a position lie in one row.
+        index = torch.stack([index for index, _ in corners], dim=-1)[0].permute(1, 2, 0, 3).reshape(-1, 4)  # S 4
+        share = torch.stack([share for _, share in corners], dim=-1)[0].permute(1, 2, 0, 3).reshape(-1, 4)
+        columns = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # S C
+        return columns.view(-1, points * channels) @ kernel  # h*Wo O
+
+    images = []
+    for i in range(x.shape[0]):
+        table = x[i].flatten(1).t().contiguous()  # H*W C
+        one_mask = None if mask is None else mask[i : i + 1]
+        budget = (geometry.column_budget or CPU_COLUMN_BUDGET) // (channels * points * out_w)
+        parts = [_run(chunk, rows, table, offset[i : i + 1], one_mask) for rows in _row_chunks(out_h, budget)]
+        images.append(torch.cat(parts).view(out_h, out_w, out_channels))
+    return torch.stack(images).permute(0, 3, 1, 2)  # B O Ho Wo, channels last in memory
+
+
+def _row_chunks(rows: int, at_once: int) -> Iterator[slice]:
+    step = max(1, at_once)
+    return (slice(top, min(top + step, rows)) for top in range(0, rows, step))
+
+
+def _run(chunk: Callable[..., Tensor], rows: slice, *tensors: Tensor | None) -> Tensor:
+    """Runs a chunk; for training it is run again in the backward pass, so that its columns need not be kept."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return checkpoint(chunk, rows, *tensors, use_reentrant=False, preserve_rng_state=False)
+    return chunk(rows, *tensors)
+
+
+def _place_samples(
+    offset: Tensor, mask: Tensor | None, kernel_size: torch.Size, geometry: Geometry, rows: slice
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Row, column and factor of every sample of some output rows.
+
+    Args:
+        offset: B, 2K, Ho, Wo.
+        mask: B, K, Ho, Wo, or None.
+        kernel_size: Kernel height and width.
+        geometry: Where the points fall before they are moved.
+        rows: The output rows wanted.
+
+    Returns:
+        Three of B, K, h, Wo (the last may be None).
+    """
+    options = {"device": offset.device, "dtype": offset.dtype}
+    (stride_y, stride_x), (pad_y, pad_x), (step_y, step_x) = geometry.stride, geometry.padding, geometry.dilation
+    point_y = torch.arange(kernel_size[0], **options) * step_y - pad_y
+    point_x = torch.arange(kernel_size[1], **options) * step_x - pad_x
+    point_y, point_x = (p.reshape(-1, 1, 1) for p in torch.meshgrid(point_y, point_x, indexing="ij"))  # K 1 1
+    top = torch.arange(rows.start, rows.stop, **options).unsqueeze(1) * stride_y  # h 1
+    left = torch.arange(offset.shape[3], **options) * stride_x  # Wo
+    moved = offset[:, :, rows].unflatten(1, (-1, 2))  # B K 2 h Wo
+    factor = None if mask is None else mask[:, :, rows]
+    return moved[:, :, 0] + point_y + top, moved[:, :, 1] + point_x + left, factor
+
+
+def _corners(y: Tensor, x: Tensor, factor: Tensor | None, size: torch.Size) -> Iterator[tuple[Tensor, Tensor]]:
+    """The four neighbours of every sample, and the share each has in it; outside the map the share is zero.
+
+    Args:
+        y: Rows of the samples, any shape.
+        x: Columns, same shape.
+        factor: Factors of the samples, same shape, or None for ones.
+        size: Height and width of the map.
+
+    Yields:
+        Index into the flattened map (int64) and share, both of that shape.
+    """
+    height, width = size
+    top, left = y.detach().floor(), x.detach().floor()
+    down, right = y - top, x - left  # in [0, 1)
+    if factor is None:
+        up_share, down_share = 1 - down, down
+    else:
+        up_share, down_share = (1 - down) * factor, down * factor
+    rows = [_clip(row, height, share) for row, share in ((top, up_share), (top + 1, down_share))]
+    columns = [_clip(column, width, share) for column, share in ((left, 1 - right), (left + 1, right))]
+    for row, share_y in rows:
+        for column, share_x in columns:
+            yield row * width + column, share_y * share_x
+
+
+def _clip(position: Tensor, length: int, share: Tensor) -> tuple[Tensor, Tensor]:
+    """An integer position brought into the map, and its share, zero where it was outside."""
+    inside = (position >= 0) & (position < length)
+    return position.clamp(0, length - 1).long(), share * inside
+
+
+ROUTES: dict[str, Callable[..., Tensor]] = {
+    "torchvision": torchvision_route,
+    "bag": bag_route,
+    "pure": pure_route,
+}
+
+
+def best_route(device: torch.device) -> str:
+    """The fastest route of a device."""
+    if device.type == "cpu":
+        return "bag"
+    return "torchvision" if device.type == "cuda" and torchvision_operator() is not None else "pure"

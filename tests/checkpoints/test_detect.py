@@ -1,0 +1,80 @@
+"""Random variants are built, and every option is read back from their weights."""
+
+import pytest
+import torch
+
+import birefnet_core as bc
+from birefnet_core.checkpoints import detect, keymap
+
+VARIANTS = [
+    {},
+    {"image_pyramid": "none"},
+    {"context_fusion": 0},
+    {"image_pyramid": "none", "context_fusion": 0},
+    {"inward_reference": False},
+    {"outward_reference": False},
+    {"multi_stage_supervision": False},
+    {"reconstruction_block": "aspp"},
+    {"reconstruction_block": "residual"},
+    {"reconstruction_block": "residual", "batch_norm": False, "inward_reference": False},
+    {"num_classes": 219},
+    {"num_classes": 5, "batch_norm": False},
+]
+
+
+def published_state(config):
+    with torch.device("meta"):
+        state = bc.BiRefNet(config).state_dict()
+    names = keymap.to_published(state, config)
+    return {names[name]: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+@pytest.mark.parametrize("backbone", ["pvt_v2_b0", "dino_v3_s", "resnet50"])
+def test_options_are_read_from_names_and_shapes(backbone, options):
+    config = bc.BiRefNetConfig(backbone=backbone, **options)
+    assert detect.detect_config(published_state(config)) == config
+
+
+def test_added_pyramid_is_believed_where_metadata_says_so():
+    config = bc.BiRefNetConfig(backbone="pvt_v2_b0", image_pyramid="add")
+    assert detect.detect_config(published_state(config), image_pyramid="add") == config
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_wrapper_prefixes_are_stripped(prefix):
+    names = ["bb.norm0.weight", "decoder.conv_out1.0.bias"]
+    state = {prefix + name: torch.zeros(1) for name in names}
+    assert list(detect.strip_wrappers(state)) == names
+
+
+def test_a_prefix_that_is_part_of_the_names_stays():
+    state = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
+    assert list(detect.strip_wrappers(state)) == ["module.a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["model.diffusion_model.input_blocks.0.0.weight"], "Stable Diffusion"),
+        (["lora_unet_down.weight"], "LoRA"),
+        (["layer1.weight", "layer2.weight"], "layer1.weight, layer2.weight"),
+    ],
+)
+def test_strangers_are_named(names, words):
+    with pytest.raises(bc.CheckpointError, match=words):
+        detect.detect_config({name: torch.zeros(1) for name in names})
+
+
+def test_the_older_generation_is_named():
+    state = published_state(bc.BiRefNetConfig(backbone="pvt_v2_b0"))
+    state = {name: value for name, value in state.items() if "ipt_blk5" not in name}
+    with pytest.raises(bc.CheckpointError, match=r"older generation.*decoder\.ipt_blk5"):
+        detect.detect_config(state)
+
+
+def test_an_unknown_encoder_size_is_named():
+    state = published_state(bc.BiRefNetConfig(backbone="pvt_v2_b2"))
+    state = {name: value for name, value in state.items() if "block3.5" not in name}
+    with pytest.raises(bc.CheckpointError, match="PVTv2 encoder of width 64 and 5 blocks"):
+        detect.detect_config(state)

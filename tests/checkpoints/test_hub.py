@@ -1,0 +1,480 @@
+"""Downloads with the real client from a Hub on this machine: what arrives, what is refused, what is left behind."""
+
+import inspect
+import os
+import re
+import shutil
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from birefnet_core.checkpoints import hub as hub_module
+from birefnet_core.checkpoints.catalogue import find_published
+from birefnet_core.checkpoints.hub import pick_weights
+from birefnet_core.checkpoints.hub_errors import HubRequest, explain
+from birefnet_core.checkpoints.resolve import resolve
+from birefnet_core.errors import CheckpointError
+
+REPO = "ZhengPeng7/BiRefNet"
+CONTENT = b"w" * 5000
+COMMIT, NEWER = "a" * 40, "b" * 40
+as_user = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read and write anything")
+
+
+@pytest.fixture(params=["cache", "download_dir"])
+def place(request, tmp_path):
+    """Both places a download can go to, as arguments of ``resolve``."""
+    return {} if request.param == "cache" else {"download_dir": tmp_path / "models"}
+
+
+def reports_bytes() -> bool:
+    import huggingface_hub
+
+    return "tqdm_class" in inspect.signature(huggingface_hub.hf_hub_download).parameters
+
+
+# What arrives
+
+
+def test_download_arrives_in_the_cache_and_is_not_asked_for_again(hub, cache, monkeypatch):
+    hub.add(REPO)
+    first = resolve("BiRefNet")
+    assert first.path.read_bytes() == CONTENT and first.path.is_relative_to(cache)
+    assert (first.repo, first.revision, first.entry.name) == (REPO, COMMIT, "BiRefNet")
+    hub.requests.clear()
+    assert resolve(REPO) == first
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve("BiRefNet") == first
+    assert hub.requests == []
+
+
+def test_download_dir_gets_the_file_and_nothing_else(hub, cache, tmp_path):
+    hub.add(REPO)
+    folder = tmp_path / "models"
+    first = resolve("birefnet", download_dir=folder)
+    assert first.path == folder / "BiRefNet" / "model.safetensors" and first.path.read_bytes() == CONTENT
+    assert (first.repo, first.revision) == (REPO, COMMIT)
+    assert [path for path in folder.rglob("*") if path.is_file()] == [first.path]
+    assert sorted(folder.rglob(".*")) == []
+    hub.requests.clear()
+    assert resolve("BiRefNet", download_dir=folder).path == first.path
+    assert resolve("BiRefNet", folders=[folder]).path == first.path
+    assert hub.requests == []
+
+
+def test_cached_file_is_not_copied_to_download_dir(hub, tmp_path):
+    hub.add(REPO)
+    first = resolve("BiRefNet")
+    hub.requests.clear()
+    assert resolve("BiRefNet", download_dir=tmp_path / "models") == first
+    assert hub.requests == [] and not (tmp_path / "models").exists()
+
+
+def test_unknown_repository_is_kept_under_both_its_names(hub, tmp_path):
+    hub.add("someone/BiRefNet")
+    resolved = resolve("someone/BiRefNet", download_dir=tmp_path)
+    assert resolved.path == tmp_path / "someone--BiRefNet" / "model.safetensors"
+    assert resolved.entry is None and resolved.repo == "someone/BiRefNet"
+    hub.requests.clear()
+    assert resolve("someone/BiRefNet", folders=[tmp_path]).path == resolved.path
+    assert hub.requests == []
+
+
+def test_revisions_are_kept_apart(hub, place):
+    hub.add(REPO, revisions={"main": [COMMIT], "refs/pr/1": [NEWER]})
+    main = resolve("BiRefNet", **place)
+    other = resolve("BiRefNet@refs/pr/1", **place)
+    assert (main.revision, other.revision) == (COMMIT, NEWER) and main.path != other.path
+    hub.requests.clear()
+    assert resolve("BiRefNet@refs/pr/1", **place).path == other.path
+    assert resolve("BiRefNet", **place).path == main.path
+    assert hub.requests == []
+
+
+def test_mirror_is_downloaded_from_when_named(hub):
+    hub.add("1038lab/RMBG-2.0")
+    resolved = resolve("1038lab/rmbg-2.0")
+    assert (resolved.repo, resolved.entry.name) == ("1038lab/RMBG-2.0", "RMBG-2.0")
+
+
+@pytest.mark.parametrize("kind", [{"redirect": True}, {"lfs": False}])
+def test_files_of_any_storage_arrive(hub, place, kind):
+    hub.add(REPO, **kind)
+    assert resolve("BiRefNet", **place).path.read_bytes() == CONTENT
+
+
+def test_branch_that_moves_meanwhile_gives_the_newer_commit(hub):
+    hub.add(REPO, revisions={"main": [COMMIT, NEWER]})
+    resolved = resolve("BiRefNet")
+    assert resolved.revision == NEWER == resolved.path.parent.name
+
+
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_token_reaches_the_hub(hub, monkeypatch, how):
+    hub.add("briaai/RMBG-2.0", gated=True)
+    monkeypatch.setenv("HF_TOKEN", hub.good_token if how == "environment" else "hf_wrong")
+    assert resolve("RMBG-2.0", token=hub.good_token if how == "argument" else None).path.is_file()
+    assert {authorization for _, _, authorization in hub.requests} == {f"Bearer {hub.good_token}"}
+
+
+def test_file_that_moved_in_its_repository_is_found(hub, place):
+    hub.add(REPO, {"README.md": b"", "weights/model.safetensors": CONTENT, "weights/other.safetensors": b""})
+    assert resolve("BiRefNet", **place).path.read_bytes() == CONTENT
+    hub.requests.clear()
+    assert resolve("BiRefNet", **place).path.name == "model.safetensors"
+    assert hub.requests == []
+
+
+def test_repository_without_an_obvious_file_lists_what_it_holds(hub):
+    hub.add("a/several", {"a.safetensors": b"", "b.safetensors": b"", "config.json": b""})
+    with pytest.raises(CheckpointError, match=r"several weight files \(a.safetensors, b.safetensors\)"):
+        resolve("a/several")
+    hub.add("a/none", {"config.json": b""})
+    with pytest.raises(CheckpointError, match="a/none holds no weights among 1 files"):
+        resolve("a/none")
+
+
+@pytest.mark.parametrize(
+    ("names", "preferred", "chosen"),
+    [
+        (["x/a.pth", "model.safetensors"], "x/a.pth", "x/a.pth"),
+        (["y/a.pth", "model.safetensors"], "x/a.pth", "y/a.pth"),
+        (["y/a.pth", "z/a.pth", "model.safetensors"], "x/a.pth", "model.safetensors"),
+        (["onnx/model.safetensors", "model.safetensors"], None, "model.safetensors"),
+        (["a/model.safetensors", "b/model.safetensors"], None, None),
+        (["only.safetensors", "a.pth", "b.pth"], None, "only.safetensors"),
+        (["only.pth", "model.onnx"], None, "only.pth"),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], None, None),
+        (["pytorch_model.bin"], None, None),
+        ([], "model.safetensors", None),
+    ],
+)
+def test_pick_weights_takes_the_obvious_one(names, preferred, chosen):
+    assert pick_weights(names, preferred) == chosen
+
+
+# Progress
+
+
+def test_progress_goes_from_nothing_to_everything(hub, place):
+    hub.add(REPO)
+    calls = []
+    resolve("BiRefNet", progress=lambda done, total: calls.append((done, total)), **place)
+    assert calls[0] == (0, 5000) and calls[-1] == (5000, 5000)
+    assert calls == sorted(set(calls))
+    if reports_bytes():
+        assert len(calls) > 4  # chunks of 1024
+
+
+def test_progress_works_with_clients_that_take_no_bar(hub, monkeypatch):
+    import huggingface_hub
+
+    real = huggingface_hub.hf_hub_download
+
+    def older(repo_id, filename, *, revision=None, cache_dir=None, local_dir=None, token=None, endpoint=None):
+        return real(repo_id, filename, revision=revision, cache_dir=cache_dir, token=token, endpoint=endpoint)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", older)
+    hub.add(REPO)
+    calls = []
+    resolve("BiRefNet", progress=lambda *counts: calls.append(counts))
+    assert calls == [(0, 5000), (5000, 5000)]
+
+
+@pytest.mark.skipif(not reports_bytes(), reason="this client reports no bytes")
+@pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt(), OSError("stop"), CheckpointError("stop")])
+def test_exception_of_the_callback_ends_the_download_and_comes_through(hub, cache, tmp_path, place, left_behind, error):
+    def stop(done, total):
+        if done:
+            raise error
+
+    hub.add(REPO)
+    with pytest.raises(type(error)) as caught:
+        resolve("BiRefNet", progress=stop, **place)
+    assert caught.value is error
+    assert left_behind(cache, tmp_path / "models") == []
+
+
+# What is left behind
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("short", "incomplete or corrupted"),
+        ("corrupt", "incomplete or corrupted .*SHA-256"),
+        ("cut", "incomplete or corrupted|connection broke off"),
+    ],
+)
+def test_bad_download_is_refused_and_leaves_nothing(hub, cache, tmp_path, place, left_behind, fault, message):
+    repo = hub.add(REPO, fault=fault)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        resolve("BiRefNet", **place)
+    assert REPO in str(caught.value) and "model.safetensors" in str(caught.value)
+    assert left_behind(cache, tmp_path / "models") == []
+    assert not (tmp_path / "models" / "BiRefNet").exists()
+    repo.fault = None
+    assert resolve("BiRefNet", **place).path.read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads")
+def test_interrupted_download_leaves_nothing(hub, cache, tmp_path, place, left_behind):
+    hub.add(REPO, {"model.safetensors": b"w" * 4_000_000}, fault="interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        resolve("BiRefNet", **place)
+        threading.Event().wait(5)  # the signal may come a moment later
+    assert left_behind(cache, tmp_path / "models") == []
+
+
+def test_bad_download_does_not_replace_a_file_of_another_revision(hub, cache):
+    repo = hub.add(REPO, revisions={"main": [COMMIT]})
+    good = resolve("BiRefNet").path
+    repo.revisions["v2"] = [NEWER]
+    repo.files = {"model.safetensors": b"v" * 5000}
+    repo.fault = "corrupt"
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        resolve("BiRefNet@v2")
+    assert good.read_bytes() == CONTENT
+
+
+def test_incomplete_files_of_others_stay(hub, cache, monkeypatch):
+    hub.add(REPO, fault="short")
+    blobs = cache / "models--ZhengPeng7--BiRefNet" / "blobs"
+    blobs.mkdir(parents=True)
+    theirs = blobs / "0123.incomplete"
+    theirs.write_bytes(b"half")
+    with pytest.raises(CheckpointError):
+        resolve("BiRefNet")
+    assert list(blobs.iterdir()) == [theirs]
+
+
+@pytest.mark.parametrize("whose", ["ours", "another process is at it", "from before"])
+def test_incomplete_file_of_an_older_client_goes_if_it_is_ours(hub, cache, monkeypatch, whose):
+    import huggingface_hub
+    from filelock import FileLock
+
+    etag = "0123456789abcdef" * 4
+    blobs = cache / "models--ZhengPeng7--BiRefNet" / "blobs"
+
+    def older(*args, **kwargs):  # up to 1.x, to resume from at the next attempt
+        (blobs / f"{etag}.incomplete").write_bytes(b"half")
+        raise ConnectionResetError("reset by peer")
+
+    hub.add(REPO)
+    remote = hub_module.RemoteFile(file="model.safetensors", commit=COMMIT, etag=etag, size=5000)
+    monkeypatch.setattr(hub_module, "locate", lambda request: remote)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", older)
+    blobs.mkdir(parents=True)
+    if whose == "from before":
+        (blobs / f"{etag}.incomplete").write_bytes(b"ha")
+    lock = cache / ".locks" / "models--ZhengPeng7--BiRefNet" / f"{etag}.lock"
+    lock.parent.mkdir(parents=True)
+    if "another" not in whose:
+        lock = cache / "other.lock"
+    with FileLock(lock), pytest.raises(CheckpointError, match="broke off"):
+        resolve("BiRefNet")
+    assert [path.name for path in blobs.iterdir()] == ([] if whose == "ours" else [f"{etag}.incomplete"])
+
+
+def test_leftovers_of_killed_downloads_go_and_running_ones_stay(hub, tmp_path):
+    hub.add(REPO)
+    folder = tmp_path / "BiRefNet"
+    for name, age in (("killed", 7200), ("running", 60)):
+        staging = folder / f".download-{name}"
+        staging.mkdir(parents=True)
+        (staging / "half").write_bytes(b"half")
+        then = time.time() - age
+        for path in (staging / "half", staging):
+            os.utime(path, (then, then))
+    resolve("BiRefNet", download_dir=tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [".download-running", "model.safetensors"]
+
+
+# What is refused
+
+
+def test_gated_repository_names_the_licence_page_and_the_mirror(hub, place):
+    hub.add("briaai/RMBG-2.0", gated=True)
+    with pytest.raises(CheckpointError, match="is gated") as caught:
+        resolve("RMBG-2.0", **place)
+    for part in (f"{hub.url}/briaai/RMBG-2.0", "licence", "HF_TOKEN", "1038lab/RMBG-2.0"):
+        assert part in str(caught.value)
+
+
+def test_gated_mirror_is_not_recommended_for_itself(hub):
+    hub.add("1038lab/RMBG-2.0", gated=True)
+    with pytest.raises(CheckpointError, match=r"is gated.*that account\.$"):
+        resolve("1038lab/RMBG-2.0")
+
+
+def test_missing_repository_suggests_near_names(hub):
+    with pytest.raises(CheckpointError, match=r"no repository ZhengPeng7/BiRefNet_light at .* BiRefNet_lite"):
+        resolve("ZhengPeng7/BiRefNet_light")
+
+
+def test_unknown_revision_is_told(hub):
+    hub.add(REPO)
+    with pytest.raises(CheckpointError, match=r"ZhengPeng7/BiRefNet at .* has no revision 'v9'"):
+        resolve("BiRefNet@v9")
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (404, "HF_ENDPOINT"), (429, "wait"), (500, "later"), (503, "later")],
+)
+def test_other_answers_are_told_with_advice(hub, status, advice):
+    hub.add(REPO, status=status)
+    with pytest.raises(CheckpointError, match=f"answered HTTP {status} .*{advice}"):
+        resolve("BiRefNet")
+
+
+def test_server_that_is_no_hub_is_told(hub):
+    hub.add(REPO, hub_headers=False)
+    with pytest.raises(CheckpointError, match=r"not as a Hugging Face Hub does.*HF_ENDPOINT"):
+        resolve("BiRefNet")
+
+
+@pytest.mark.parametrize("source", ["BiRefNet", "toonout", "someone/unknown"])
+def test_no_network_is_told_at_once(hub, monkeypatch, source):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("HF_ENDPOINT", f"{url}/")
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=f"Hub at {url} could not be reached"):
+        resolve(source)
+    assert time.monotonic() - start + sum(hub.pauses) < 5
+
+
+def test_endpoint_that_is_no_address_is_told(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "not an address")
+    with pytest.raises(CheckpointError, match="HF_ENDPOINT"):
+        resolve("BiRefNet")
+
+
+def test_invalid_repository_id_is_told(hub):
+    with pytest.raises(CheckpointError, match=r"'a--b/c..d' is not a repository id .* Expected 'owner/name'"):
+        resolve("a--b/c..d")
+
+
+def test_offline_set_before_the_client_was_imported_is_told(hub, monkeypatch):
+    import huggingface_hub
+
+    new_session = getattr(huggingface_hub.utils, "reset_sessions", lambda: None)  # before 1.0 it remembers
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        new_session()
+        with pytest.raises(CheckpointError, match="offline mode is on"):
+            resolve("BiRefNet")
+    new_session()
+    assert hub.requests == []
+
+
+def test_full_disk_is_told_before_downloading(hub, cache, monkeypatch, place, tmp_path, left_behind):
+    hub.add(REPO)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CheckpointError, match=r"Not enough disk space at .* needed, .* free") as caught:
+        resolve("BiRefNet", **place)
+    assert str(place.get("download_dir", cache)) in str(caught.value)
+    assert {method for method, _, _ in hub.requests} == {"HEAD"}
+    assert left_behind(cache, tmp_path / "models") == []
+
+
+def test_disk_that_fills_up_meanwhile_is_told(hub, cache, monkeypatch, place, tmp_path, left_behind):
+    from huggingface_hub import file_download
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(file_download, "http_get", full)
+    hub.add(REPO)
+    with pytest.raises(CheckpointError, match="Not enough disk space"):
+        resolve("BiRefNet", **place)
+    assert left_behind(cache, tmp_path / "models") == []
+
+
+def test_folder_that_is_a_file_is_told(hub, tmp_path):
+    hub.add(REPO)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"cannot hold model.safetensors.*download_dir"):
+        resolve("BiRefNet", download_dir=tmp_path / "file")
+    with pytest.raises(CheckpointError, match=r"cannot hold model.safetensors.*HF_HUB_CACHE"):
+        resolve("BiRefNet", cache_dir=tmp_path / "file")
+
+
+def test_folder_without_write_permission_is_told(hub, monkeypatch, tmp_path):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    hub.add(REPO)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(CheckpointError, match=f"No permission to write to {tmp_path}"):
+        resolve("BiRefNet", download_dir=tmp_path / "models")
+
+
+@as_user
+def test_cache_without_write_permission_is_told(hub, cache):
+    hub.add(REPO)
+    cache.mkdir(mode=0o500)
+    with pytest.raises(CheckpointError, match="No permission to write"):
+        resolve("BiRefNet")
+
+
+# Exceptions of clients that are not installed here
+
+
+def _exception(module: str, name: str, text: str = "details", base: type[Exception] = Exception) -> Exception:
+    return type(name, (base,), {"__module__": module})(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (_exception("requests.exceptions", "ConnectTimeout", base=OSError), "could not be reached"),
+        (_exception("httpx", "ConnectError"), "could not be reached"),
+        (_exception("httpx2._exceptions", "ReadTimeout"), "could not be reached"),
+        (_exception("urllib3.exceptions", "ProtocolError"), "could not be reached"),
+        (ConnectionResetError(104, "reset by peer"), "could not be reached"),
+        (RuntimeError("Data processing error: No space left on device (os error 28)"), "Not enough disk space"),
+        (PermissionError(13, "Permission denied", "/x/y"), "No permission to write to /x/y"),
+        (OSError(30, "Read-only file system"), "No permission to write to /target"),
+        (OSError("Consistency check failed: file should be of size 2 but has size 1"), "incomplete or corrupted"),
+        (RuntimeError("something else"), "could not be fetched .*RuntimeError: something else"),
+    ],
+)
+def test_explain_knows_the_exceptions_of_other_clients(error, message):
+    request = HubRequest(
+        repo=REPO,
+        file="model.safetensors",
+        revision=None,
+        endpoint="https://hub",
+        token=None,
+        entry=find_published("BiRefNet"),
+        target=Path("/target"),
+    )
+    assert re.search(message, explain(error, request))
+
+
+def test_explain_looks_for_the_cause(cache):
+    from huggingface_hub.utils import LocalEntryNotFoundError
+
+    error = LocalEntryNotFoundError("cannot find the requested files in the local cache")
+    error.__cause__ = _exception("httpx", "ConnectError")
+    request = HubRequest(
+        repo=REPO, file="f", revision=None, endpoint="https://hub", token=None, entry=None, target=cache
+    )
+    assert "could not be reached" in explain(error, request)
+
+
+def test_explain_tells_a_blocked_connection_from_a_protected_folder():
+    error = _exception("httpx", "ConnectError")
+    error.__cause__ = PermissionError(1, "Operation not permitted")  # a firewall refuses connect() like this
+    request = HubRequest(
+        repo=REPO, file="f", revision="v1", endpoint="https://hub", token=None, entry=None, target=Path("/target")
+    )
+    assert "could not be reached" in explain(error, request)

@@ -1,0 +1,142 @@
+"""Files: what can be read, what is refused and how, and that nothing half-written stays."""
+
+import errno
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import birefnet_core as bc
+from birefnet_core.checkpoints import io
+from birefnet_core.files import atomic_path
+
+TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(1)}
+
+
+def assert_same(found, expected=TENSORS):
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_safetensors_are_read_with_their_metadata(tmp_path):
+    save_file(TENSORS, tmp_path / "x.safetensors", {"licence": "MIT"})
+    file = io.read_file(tmp_path / "x.safetensors")
+    assert_same(file.tensors)
+    assert file.metadata == {"licence": "MIT"}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
+@pytest.mark.parametrize("wrap", [None, "model", "state_dict", "ema"])
+def test_pickled_weights_are_found_in_what_training_code_wraps_around_them(wrap, suffix, tmp_path):
+    content = {wrap: TENSORS, "epoch": 3, "optimizer": {"state": {}}} if wrap else TENSORS
+    torch.save(content, tmp_path / f"x{suffix}")
+    assert_same(io.read_file(tmp_path / f"x{suffix}").tensors)
+
+
+def test_pickled_weights_of_the_old_format_are_read(tmp_path):
+    torch.save(TENSORS, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    assert_same(io.read_file(tmp_path / "x.pth").tensors)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["BIREFNET_TEST_TRAP"],)
+
+
+@pytest.mark.parametrize("saver", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_objects_in_a_file_are_never_executed(saver, tmp_path, monkeypatch):
+    trap = tmp_path / "executed"
+    monkeypatch.setenv("BIREFNET_TEST_TRAP", str(trap))
+    saver({"model": Malicious()}, tmp_path / "x.pth")
+    with pytest.raises(bc.CheckpointError, match="never executed"):
+        io.read_file(tmp_path / "x.pth")
+    assert not trap.exists()
+
+
+BAD_SAFETENSORS = {
+    "text": (b"hello, these are no weights at all", "not a safetensors file"),
+    "empty": (b"", "only 0 bytes"),
+    "web page": (b"<!DOCTYPE html><html>404</html>" * 9, "web page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"),
+    "zip": (b"PK\x03\x04" + bytes(99), "zip archive"),
+    "broken header": (struct.pack("<Q", 20) + b'{"a": {"dtype": "F32' + bytes(99), "header cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SAFETENSORS)
+def test_what_is_not_safetensors_is_named(kind, tmp_path):
+    content, words = BAD_SAFETENSORS[kind]
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(bc.CheckpointError, match=words) as error:
+        io.read_file(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_truncated_files_are_refused(share, tmp_path):
+    big = {"a": torch.zeros(1000)}
+    save_file(big, tmp_path / "x.safetensors")
+    torch.save(big, tmp_path / "x.pth")
+    for name in ("x.safetensors", "x.pth"):
+        path = tmp_path / name
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(bc.CheckpointError, match=r"truncated|never executed"):
+            io.read_file(path)
+
+
+def test_other_contents_are_refused(tmp_path):
+    with pytest.raises(bc.CheckpointError, match="no such file"):
+        io.read_file(tmp_path / "missing.safetensors")
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    with pytest.raises(bc.CheckpointError, match=r"\.jpg is not a checkpoint format"):
+        io.read_file(tmp_path / "photo.jpg")
+    torch.save({"epoch": 3}, tmp_path / "x.pth")
+    with pytest.raises(bc.CheckpointError, match="a dictionary with epoch"):
+        io.read_file(tmp_path / "x.pth")
+    torch.save(torch.zeros(3), tmp_path / "y.pth")
+    with pytest.raises(bc.CheckpointError, match="a Tensor"):
+        io.read_file(tmp_path / "y.pth")
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(bc.CheckpointError, match="no weights"):
+        io.read_file(tmp_path / "empty.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = io.write_safetensors(tmp_path / "x.safetensors", TENSORS, {})
+    before = path.read_bytes()
+
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(io, "save_file", full_disk)
+    with pytest.raises(bc.CheckpointError, match="the disk is full"):
+        io.write_safetensors(path, {"c": torch.zeros(1)}, {})
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["x.safetensors"]
+
+
+def test_a_forbidden_place_is_named(tmp_path, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("birefnet_core.files.tempfile.mkstemp", forbidden)
+    with pytest.raises(bc.CheckpointError, match="no permission"):
+        io.write_safetensors(tmp_path / "x.safetensors", TENSORS, {})
+    with pytest.raises(bc.CheckpointError, match=r"written as \.safetensors"):
+        io.write_safetensors(tmp_path / "x.pth", TENSORS, {})
+    (tmp_path / "d.safetensors").mkdir()
+    with pytest.raises(bc.CheckpointError, match="a folder"):
+        io.write_safetensors(tmp_path / "d.safetensors", TENSORS, {})
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "x") as part:
+        Path(part).write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []

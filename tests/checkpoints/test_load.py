@@ -1,0 +1,154 @@
+"""State dicts and files become networks, and networks become files."""
+
+import logging
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import birefnet_core as bc
+from birefnet_core.checkpoints import load
+
+
+def outputs(model, seed=0):
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return model.float()(x).logits
+
+
+@pytest.fixture
+def state(filled):
+    return filled("pvt_v2_b0")
+
+
+@pytest.fixture(scope="module")
+def expected(filled):
+    return outputs(bc.model_from_state_dict(filled("pvt_v2_b0")))
+
+
+def test_the_state_dict_is_copied(state, expected):
+    model = bc.model_from_state_dict(state)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert torch.equal(outputs(bc.model_from_state_dict(state)), expected)
+
+
+def test_own_names_load(state, expected):
+    model = bc.model_from_state_dict(bc.model_from_state_dict(state).state_dict())
+    assert torch.equal(outputs(model), expected)
+
+
+@pytest.mark.parametrize("block", ["aspp", "residual"])
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "swin_v1_t"])
+def test_own_names_of_every_family_load(backbone, block):
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone, reconstruction_block=block))
+    again = bc.model_from_state_dict(model.state_dict())
+    assert again.config == model.config
+    assert torch.equal(outputs(again), outputs(model.eval()))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_wrapped_files_load(prefix, state, expected, tmp_path):
+    torch.save({"model": {prefix + name: value for name, value in state.items()}, "epoch": 9}, tmp_path / "x.pth")
+    assert torch.equal(outputs(bc.load_file(tmp_path / "x.pth")), expected)
+
+
+@pytest.mark.parametrize("file_dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, None])
+def test_any_file_dtype_loads_into_any_dtype(file_dtype, dtype, state, tmp_path):
+    save_file({n: v.to(file_dtype) for n, v in state.items()}, tmp_path / "x.safetensors")
+    model = bc.load_file(tmp_path / "x.safetensors", dtype=dtype)
+    assert {p.dtype for p in model.parameters()} == {dtype or file_dtype}
+    assert {b.dtype for b in model.buffers() if b.is_floating_point()} == {dtype or file_dtype}
+    assert outputs(model).isfinite().all()
+
+
+@pytest.mark.parametrize("variant", ["swin_v1_t+bs1", "swin_v1_t+auxcls"])
+def test_networks_without_norms_and_with_classes_load(variant, filled):
+    model = bc.model_from_state_dict(filled(variant))
+    assert model.config.batch_norm == ("bs1" not in variant)
+    assert model.config.num_classes == (219 if "auxcls" in variant else 0)
+    assert outputs(model).isfinite().all()
+
+
+@pytest.mark.parametrize("order", list(bc.PatchOrder))
+@pytest.mark.parametrize("mode", ["cat", "add"])
+def test_a_saved_network_comes_back_bit_equal(mode, order, tmp_path):
+    config = bc.BiRefNetConfig(backbone="pvt_v2_b0", image_pyramid=mode, gradient_mask="logit", patch_order=order)
+    model = bc.BiRefNet(config).eval()
+    path = bc.save_checkpoint(
+        model, tmp_path / "new" / "x.safetensors", training_size=(640, 352), licence="MIT", provenance="a test"
+    )
+    again = bc.load_file(path)
+    assert again.config == config
+    assert again.checkpoint.training_size == (640, 352)
+    assert (again.checkpoint.licence, again.checkpoint.provenance) == ("MIT", "a test")
+    assert again.checkpoint.patch_order_source == "metadata"
+    before, after = model.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(outputs(model), outputs(again))
+
+
+def test_a_saved_file_has_exactly_the_published_names(manifest_name, manifest, tmp_path):
+    if manifest_name.startswith(("dino_v3_l", "swin_v1_l")):
+        pytest.skip("large; the key map test covers its names")
+    config = bc.BiRefNetConfig(
+        backbone=manifest_name.split("+")[0],
+        batch_norm="bs1" not in manifest_name,
+        num_classes=219 if "auxcls" in manifest_name else 0,
+    )
+    with load.without_initialisation():
+        model = bc.BiRefNet(config)
+    path = bc.save_checkpoint(model, tmp_path / "x.safetensors", dtype=torch.float16)
+    found = {name: (list(t.shape), t.is_floating_point()) for name, t in load.read_file(path).tensors.items()}
+    assert found == {name: (shape, dtype == "float32") for name, shape, dtype in manifest(manifest_name).state_dict}
+
+
+def test_published_values_do_not_change_on_the_way_through(filled, tmp_path):
+    state = filled("swin_v1_t")
+    path = bc.save_checkpoint(bc.model_from_state_dict(state), tmp_path / "x.safetensors")
+    written = load.read_file(path).tensors
+    assert all(torch.equal(written[name], value) for name, value in state.items())
+
+
+def test_what_is_missing_and_unknown_is_told_shortly(state):
+    state.pop("decoder.conv_out1.0.bias")
+    state["decoder.extra.weight"] = torch.zeros(1)
+    state["decoder.conv_ms_spvn_4.bias"] = torch.zeros(7)
+    with pytest.raises(bc.CheckpointError) as error:
+        bc.model_from_state_dict(state)
+    message = str(error.value)
+    for words in ("1 weights are missing (reconstruction.head.bias)", "1 are unknown (decoder.extra.weight)", "(7,)"):
+        assert words in message
+    assert len(message) < 600
+
+
+@pytest.mark.parametrize("content", [{}, {"a": 1}, None, torch.zeros(1)])
+def test_what_is_no_state_dict_is_refused(content):
+    with pytest.raises((bc.CheckpointError, AttributeError)) as error:
+        load.build(content)
+    assert isinstance(error.value, bc.CheckpointError)
+
+
+def test_wrong_metadata_is_refused(state, tmp_path):
+    save_file(state, tmp_path / "x.safetensors", {"birefnet_config": "{", "training_size": "1x1"})
+    with pytest.raises(bc.CheckpointError, match="metadata cannot be read"):
+        bc.load_file(tmp_path / "x.safetensors")
+
+
+def test_the_catalogue_is_the_fallback_for_the_patch_order(state, tmp_path, caplog):
+    save_file(state, tmp_path / "x.safetensors")
+    with caplog.at_level(logging.INFO):
+        model = load.load_file(tmp_path / "x.safetensors", expected_order=bc.PatchOrder.COLUMNS_FIRST)
+    assert model.config.patch_order is bc.PatchOrder.COLUMNS_FIRST
+    assert model.checkpoint.patch_order_source == "catalogue"
+    assert "do not tell" in caplog.text
+
+
+def test_construction_without_initialisation_draws_no_random_numbers():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with load.without_initialisation():
+        bc.BiRefNet(bc.BiRefNetConfig(backbone="swin_v1_t"))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,103 @@
+"""What all tests share: recorded values of the published network and the weights they were made with."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+FIXTURES = Path(__file__).parent / "fixtures"
+MANIFESTS = sorted(path.stem for path in (FIXTURES / "manifests").glob("*.json"))
+
+# Gains of the fill rule for convolution and linear weights: the first suffix that fits.
+_GAINS = (
+    ("offset_conv.weight", 0.8),
+    ("modulator_conv.weight", 1.0),
+    (".attn.sr.weight", 0.05),
+    ("conv_in.weight", 1.4),
+    ("regular_conv.weight", 1.4),
+    ("global_avg_pool.1.weight", 1.4),
+    ("dec_att.conv1.weight", 1.4),
+    ("conv_out1.0.weight", 2.5),
+    *[(f"patch_embed{k}.proj.weight", 0.05) for k in ("", 1, 2, 3, 4)],
+    *[(f"gdt_convs_{k}.0.weight", 1.4) for k in range(10)],
+)
+
+
+def fill_value(name: str, shape: list[int]) -> torch.Tensor:
+    """The deterministic weight of one published name: a function of the name and the shape alone."""
+    z = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    last = name.rsplit(".", 1)[-1]
+    if last == "running_mean":
+        value = 0.1 * z
+    elif last == "running_var":
+        value = np.clip(np.exp(0.2 * z), 0.5, 2.0)
+    elif last in ("relative_position_bias_table", "cls_token", "reg_token"):
+        value = 0.5 * z
+    elif last in ("gamma_1", "gamma_2"):
+        value = 0.5 + 0.1 * z
+    elif any(name.endswith(f"patch_embed{k}.norm.weight") for k in range(1, 5)):
+        value = 0.1 * (1 + 0.1 * z)
+    elif last == "weight" and len(shape) == 1:
+        value = 1 + 0.1 * z
+    elif len(shape) == 1:
+        value = 0.05 * z + (6.0 if name == "decoder.conv_out1.0.bias" else 0.0)
+    else:
+        gain = next((gain for suffix, gain in _GAINS if name.endswith(suffix)), 1.0)
+        value = z * (gain / np.sqrt(np.prod(shape[1:])))
+    return torch.from_numpy(np.asarray(value, dtype=np.float32))
+
+
+def load_manifest(variant: str) -> SimpleNamespace:
+    """Entries, counts and norms of a published network."""
+    return SimpleNamespace(**json.loads((FIXTURES / "manifests" / f"{variant}.json").read_text()))
+
+
+def filled_state_dict(variant: str) -> dict[str, torch.Tensor]:
+    """A state dict under the published names, filled by the rule, without integer entries."""
+    return {
+        name: fill_value(name, shape)
+        for name, shape, dtype in load_manifest(variant).state_dict
+        if dtype == "float32"
+    }
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Opens a recorded .npz: attribute access to its arrays, ``meta`` parsed."""
+
+    def load(name: str) -> SimpleNamespace:
+        with np.load(FIXTURES / "reference" / f"{name}.npz") as arrays:
+            values = {key: arrays[key] for key in arrays.files if key != "meta"}
+            meta = json.loads(str(arrays["meta"])) if "meta" in arrays.files else {}
+        return SimpleNamespace(meta=meta, arrays=values, **{k: v for k, v in values.items() if k.isidentifier()})
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def manifest():
+    return load_manifest
+
+
+@pytest.fixture(scope="session")
+def filled():
+    """Filled state dicts by variant, made once."""
+    made: dict[str, dict[str, torch.Tensor]] = {}
+
+    def get(variant: str) -> dict[str, torch.Tensor]:
+        if variant not in made:
+            made[variant] = filled_state_dict(variant)
+        return dict(made[variant])
+
+    return get
+
+
+def pytest_generate_tests(metafunc):
+    if "manifest_name" in metafunc.fixturenames:
+        metafunc.parametrize("manifest_name", MANIFESTS)
