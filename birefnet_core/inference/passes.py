@@ -14,6 +14,9 @@ from ..errors import MemoryLimitError
 from .prepared import PreparedBiRefNet
 from .transforms import to_masks, to_network_input
 
+# torch 2.4 has it under torch.cuda only.
+OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+
 
 class Passes:
     """The passes of one call of Segmenter.
@@ -76,7 +79,7 @@ class Passes:
             chunk = pictures[len(masks) : len(masks) + self.at_once]
             try:
                 masks += self._pass(chunk, size, mirrored)
-            except torch.OutOfMemoryError as error:
+            except OutOfMemoryError as error:
                 self._use_less_memory(len(chunk), size, error)
                 continue
             self._done += len(chunk)
@@ -94,7 +97,7 @@ class Passes:
             for one, picture in zip(logits, pictures, strict=True)
         ]
 
-    def _use_less_memory(self, pictures: int, size: tuple[int, int], error: torch.OutOfMemoryError) -> None:
+    def _use_less_memory(self, pictures: int, size: tuple[int, int], error: Exception) -> None:
         """Halves the batch that has not fitted; for a single picture, the network works in smaller pieces."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

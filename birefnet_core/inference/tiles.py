@@ -11,7 +11,8 @@ So each decides what it can:
   over 3 cells (12 global pixels). Structure of that size is well visible to the global pass, so when a tile
   disagrees about it, the tile lacks context: it takes a piece of background for an object, or the inside of
   the object for background. What remains below that size, the global pass cannot know: a wire of 3 pixels in
-  48 hardly moves the blurred values. Trust falls smoothly from 1 at a difference of 0.25 to 0 at 0.5.
+  48 hardly moves the blurred values. Trust falls smoothly from 1 at a difference of 0.25 to 0 at 0.5, and a
+  cell is trusted no more than its neighbours.
 * A thin structure that leaves the band would be cut off there, although it is attached to the object. So
   the band is extended along cells in which tiles that have run anyway change the mask, as long as these are
   connected to the band, and tiles this newly touches are run in turn, each once.
@@ -143,7 +144,7 @@ def _trust(difference: Tensor, cell: int) -> Tensor:
     """How far a tile may differ from the global mask, h, w: by how little the two differ on the large scale."""
     coarse = F.avg_pool2d(difference[None, None], cell, cell, ceil_mode=True)
     coarse = F.avg_pool2d(coarse, 3, 1, 1, count_include_pad=False)[0, 0].abs()
-    doubt = ((coarse - AGREES) / (DISAGREES - AGREES)).clamp(0, 1)
+    doubt = _dilated(((coarse - AGREES) / (DISAGREES - AGREES)).clamp(0, 1))  # the rim of what is wrong is wrong too
     return _spread(1 - doubt**2 * (3 - 2 * doubt), cell, *difference.shape)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 import birefnet_core as bc
 from birefnet_core.inference import transforms
+from birefnet_core.inference.passes import OutOfMemoryError
 
 
 class Oracle(bc.PreparedBiRefNet):
@@ -28,7 +29,7 @@ class Oracle(bc.PreparedBiRefNet):
     def forward(self, x):
         self.calls += 1
         if self.calls - 1 in self.full:
-            raise torch.OutOfMemoryError("no room")
+            raise OutOfMemoryError("no room")
         self.inputs += [tuple(x.shape[2:])] * len(x)
         grey = x[:, :1] * transforms.IMAGENET_STD[0] + transforms.IMAGENET_MEAN[0]
         logits = self.scale * (self.threshold - grey)
