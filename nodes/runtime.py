@@ -79,6 +79,12 @@ def core(part: str) -> ModuleType:
         ) from error
 
 
+def defaults(node: type[io.ComfyNode], *given: str) -> dict[str, Any]:
+    """The default values of a node's inputs, but for those given."""
+    inputs = node.define_schema().inputs
+    return {i.id: i.default for i in inputs if getattr(i, "default", None) is not None and i.id not in given}
+
+
 def pick(options: dict[str, Any], value: str, name: str) -> Any:
     """What an option stands for; older versions of ComfyUI pass on any value."""
     if value not in options:
@@ -150,8 +156,10 @@ def check_model_name(name: str) -> bool | str:
     """True, or what is wrong with a name that should be one of ``model_names``."""
     if name in catalogue() or find_file(name):
         return True
-    folders = " or ".join(str(Path("models", folder)) for folder in (MODEL_FOLDER, SHARED_FOLDER))
-    return f"There is no model {name!r}: it is neither a published checkpoint nor a file in {folders}. Put the file there, or choose another."  # noqa: E501
+    return (
+        f"There is no model {name!r}: it is neither a published checkpoint nor a file in models/{MODEL_FOLDER} or "
+        f"models/{SHARED_FOLDER}. Put the file there, or choose another model."
+    )
 
 
 def find_file(name: str) -> str | None:

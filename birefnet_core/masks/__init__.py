@@ -15,15 +15,18 @@ from .compose import (
     straight_rgba,
 )
 from .crop import crop_to_subject, subject_boxes
+from .cutout import CutoutOptions, cut_out
 from .foreground import Layers, estimate_foreground, separate_layers
 from .refine import RefineOptions, refine_mask
 
 __all__ = [
     "LEGEND",
+    "CutoutOptions",
     "Layers",
     "RefineOptions",
     "compare_masks",
     "crop_to_subject",
+    "cut_out",
     "estimate_foreground",
     "over_checkerboard",
     "over_color",
