@@ -16,6 +16,9 @@ from .transforms import check_images, to_masks, to_network_input
 
 Size = int | Sequence[int] | str | None
 
+# torch 2.4 has it under torch.cuda only.
+OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+
 FALLBACK_SIZE = (1024, 1024)  # of the paper, for networks that no checkpoint says anything about
 
 
@@ -118,7 +121,7 @@ class Segmenter:
                 chunk = images[done : done + at_once]
                 try:
                     masks[done : done + len(chunk)] = _segment(network, chunk, network_size)
-                except torch.OutOfMemoryError as error:
+                except OutOfMemoryError as error:
                     at_once = self._with_less_memory(network, len(chunk), network_size, error)
                     continue
                 done += len(chunk)
@@ -140,7 +143,7 @@ class Segmenter:
 
     @staticmethod
     def _with_less_memory(
-        network: PreparedBiRefNet, images: int, size: tuple[int, int], error: torch.OutOfMemoryError
+        network: PreparedBiRefNet, images: int, size: tuple[int, int], error: Exception
     ) -> int:
         """How many images to try after these have not fitted; for a single one, the network works in smaller pieces."""
         if torch.cuda.is_available():
