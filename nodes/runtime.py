@@ -50,6 +50,7 @@ PATCH_ORDERS = ["auto", *(order.value for order in PatchOrder)]
 
 PACK = Path(__file__).resolve().parents[1]
 MOST_FRAMES_AT_ONCE = 8  # beyond this a GPU gains nothing
+PREVIEWS = 4  # pictures of a batch that a node shows
 ROOM_FOR_WORK = 8  # refining and colour estimation work in so many times the memory of what they are given
 
 # What ComfyUI before 0.4 refuses.
@@ -305,37 +306,31 @@ def as_result(tensor: Tensor) -> Tensor:
     return tensor.to(mm.intermediate_device())
 
 
-def box_region(boxes: Any, images: Tensor) -> Tensor:
-    """Bounding boxes as other nodes give them -> a mask B, H, W that is 1 inside.
+def region_of(mask: Tensor | None, boxes: Any) -> Any:
+    """Where to look, as the Segmenter takes it: a mask, else boxes, else None.
 
     Args:
-        boxes: One box {"x", "y", "width", "height"} in pixels, a list of boxes, which all count for every image,
-            or a list of such lists, one for each image.
-        images: B, H, W, C.
+        mask: B, h, w, or None.
+        boxes: What other nodes give: a box {"x", "y", "width", "height"} in pixels, one for each image, or for each
+            image a list of boxes, which is looked at as a whole. Or None.
 
     Raises:
         ImageError: Boxes of another form.
     """
-    count, height, width = images.shape[:3]
-    frames = [boxes] if isinstance(boxes, dict) else list(boxes)
-    if not any(isinstance(frame, Sequence) for frame in frames):
-        frames = [frames]
-    if len(frames) not in (1, count):
-        raise ImageError(f"box has boxes for {len(frames)} images, but there are {count}.")
-    region = torch.zeros(len(frames), height, width)
-    for mask, frame in zip(region, frames, strict=True):
-        for box in frame:
-            try:
-                left, top, w, h = (round(box[key]) for key in ("x", "y", "width", "height"))
-            except (TypeError, KeyError) as error:
-                raise ImageError(f"box is {box!r}, expected x, y, width and height in pixels.") from error
-            mask[max(0, top) : max(0, top + h), max(0, left) : max(0, left + w)] = 1
-    return region.expand(count, -1, -1)
+    if mask is not None or boxes is None or isinstance(boxes, dict):
+        return boxes if mask is None else mask.float()
+    try:
+        return [box if isinstance(box, dict) else _around(box) for box in boxes]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ImageError(f"box is {boxes!r}, expected x, y, width and height in pixels for each image.") from error
+
+
+def _around(boxes: Sequence[dict]) -> dict[str, float]:
+    left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
+    right, bottom = (max(box[a] + box[b] for box in boxes) for a, b in (("x", "width"), ("y", "height")))
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
 def preview(images: Tensor, node: type[io.ComfyNode]) -> Any:
     """Pictures shown in the node itself; the first few of a batch."""
     return ui.PreviewImage(images[:PREVIEWS].float(), cls=node)
-
-
-PREVIEWS = 4

@@ -31,6 +31,20 @@ class BiRefNetSegment(io.ComfyNode):
                 ),
                 io.Int.Input("width", default=1024, min=32, max=4096, step=32, tooltip="Used with size: custom."),
                 io.Int.Input("height", default=1024, min=32, max=4096, step=32, tooltip="Used with size: custom."),
+                io.Boolean.Input(
+                    "tiled",
+                    default=False,
+                    optional=True,
+                    tooltip="For images larger than the size: refines uncertain edges in tiles at full resolution. "
+                    "Takes up to one network pass more for every tile.",
+                ),
+                io.Boolean.Input(
+                    "flip",
+                    default=False,
+                    optional=True,
+                    tooltip="Averages with the mask of the mirrored image: a little better, twice the time.",
+                    **runtime.ADVANCED,
+                ),
                 io.Int.Input(
                     "frames_per_step",
                     default=0,
@@ -39,6 +53,25 @@ class BiRefNetSegment(io.ComfyNode):
                     optional=True,
                     tooltip="Images that go through the network together. 0: as many as fit. Fewer need less memory.",
                     **runtime.ADVANCED,
+                ),
+                io.Float.Input(
+                    "margin",
+                    default=0.1,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Added around a region or box on every side, as a share of its longer side.",
+                    **runtime.ADVANCED,
+                ),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="Where the subject is, roughly: a painted mask. Only the part around it is segmented; "
+                    "outside that part the mask is 0. One for all images, or one for each.",
+                ),
+                runtime.BoundingBoxType.Input(
+                    "box", optional=True, tooltip="The same as region, as a bounding box. Used if there is no region."
                 ),
             ],
             outputs=[
@@ -49,7 +82,8 @@ class BiRefNetSegment(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: runtime.ModelHandle, image, size: str, width: int, height: int, frames_per_step: int = 0
+        cls, model: runtime.ModelHandle, image, size: str, width: int, height: int, region=None, box=None, **options
     ) -> io.NodeOutput:
         wanted = runtime.pick({**SIZES, CUSTOM: (width, height)}, size, "size")
-        return io.NodeOutput(model.segment(image, wanted, frames_per_step=frames_per_step), image)
+        region = runtime.region_of(region, box)
+        return io.NodeOutput(model.segment(image, wanted, region=region, **options), image)
