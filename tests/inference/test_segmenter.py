@@ -5,7 +5,7 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.inference import transforms
-from birefnet_core.inference.segmenter import OutOfMemoryError
+from birefnet_core.inference.passes import OutOfMemoryError
 
 
 @pytest.fixture(scope="module")
