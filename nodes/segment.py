@@ -71,7 +71,10 @@ class BiRefNetSegment(io.ComfyNode):
                     "outside that part the mask is 0. One for all images, or one for each.",
                 ),
                 runtime.BoundingBoxType.Input(
-                    "box", optional=True, tooltip="The same as region, as a bounding box. Used if there is no region."
+                    "box",
+                    optional=True,
+                    tooltip="The same as region, as a bounding box. Used if there is no region.",
+                    extra_dict={"forceInput": True},  # else it is a widget, and always has a value
                 ),
             ],
             outputs=[
