@@ -19,3 +19,7 @@ class ImageError(BiRefNetError, ValueError):
 
 class DatasetError(BiRefNetError):
     """A data set whose files do not pair, do not fit or cannot be read."""
+
+
+class TrainingError(BiRefNetError):
+    """A training that cannot go on, such as one whose loss is no longer a number."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..network.deform_conv import DeformableConv2d, deform_conv2d
 from ..network.deform_routes import best_route
 from ..network.reconstruction_block import Aspp, AsppBranch
-from .folding import conv_from, fold_norm, project_after
+from .folding import conv_from, fold_norm
 
 # Samples of a chunk on the CPU: their columns (samples * 64 floats) should stay in the cache until they are
 # multiplied, and be enough for all cores.
