@@ -1,9 +1,10 @@
 """BiRefNet: network, checkpoints and inference. Knows nothing of ComfyUI."""
 
-from .checkpoints import checkpoints, load_file, load_model, model_from_state_dict, save_checkpoint
+from .checkpoints import checkpoints, load_file, load_model, merge_adapter, model_from_state_dict, save_checkpoint
 from .config import BiRefNetConfig, PatchOrder
-from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError
+from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError, TrainingError
 from .inference import Segmenter
+from .metrics import evaluate
 from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
 __all__ = [
@@ -17,10 +18,13 @@ __all__ = [
     "ImageError",
     "PatchOrder",
     "Segmenter",
+    "TrainingError",
     "checkpoints",
     "deform_conv2d",
+    "evaluate",
     "load_file",
     "load_model",
+    "merge_adapter",
     "model_from_state_dict",
     "save_checkpoint",
 ]

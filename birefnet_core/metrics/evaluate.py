@@ -1,0 +1,298 @@
+"""Folders of predictions and ground truths in, scores out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ConfigError, DatasetError
+from .base import Metric
+from .folders import enumerate_names, pair_folders, set_name_of
+from .hce import RELAX
+from .optional import opencv_if_installed
+from .protocol import Outcome, Protocol, measure_files
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+Progress = Callable[[int, int], None]  # pairs done, pairs in all
+_Task = tuple[str, Path, Path]  # stem, prediction, ground truth
+_AHEAD = 2  # pairs handed out per worker, so that none waits
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetResult:
+    """What one method reached on one set.
+
+    Attributes:
+        method: Name of the method.
+        set_name: Name of the set.
+        scores: The set's scores.
+        images: Scores of every image, by stem.
+        curves: Mean curves over 256 thresholds, 255 first: precision, recall, F, E, BIoU (those measured).
+        notes: Kinds of oddities, with the stems they were seen at.
+        failures: Pairs that could not be measured, and why. They are not part of the scores.
+        missing: Ground truths without prediction.
+        extra: Predictions without ground truth.
+        files: Prediction and ground truth of every image, by stem.
+    """
+
+    method: str
+    set_name: str
+    scores: dict[str, float]
+    images: dict[str, dict[str, float]] = field(default_factory=dict)
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    files: dict[str, tuple[Path, Path]] = field(default_factory=dict)
+
+    def warnings(self) -> list[str]:
+        """Everything worth knowing besides the scores, as sentences."""
+        lines = []
+        for kind, stems in self.notes.items():
+            lines.append(f"{self.set_name}: {kind}, in {len(stems)} pairs: {enumerate_names(stems)}.")
+        if self.missing:
+            lines.append(f"{self.set_name}: not predicted and not scored: {enumerate_names(self.missing)}.")
+        if self.extra:
+            lines.append(f"{self.set_name}: predicted but without ground truth: {enumerate_names(self.extra)}.")
+        lines += [f"{self.set_name}: {stem} left out: {reason}" for stem, reason in self.failures.items()]
+        return lines
+
+
+class IncompleteEvaluation(DatasetError):
+    """Some pairs could not be measured; ``result`` holds what could."""
+
+    def __init__(self, message: str, result: SetResult):
+        super().__init__(message)
+        self.result = result
+
+
+def evaluate(
+    pred_dir: str | Path,
+    gt_dir: str | Path,
+    *,
+    metrics: Sequence[str] | None = None,
+    hce_relax: int = RELAX,
+    workers: int = 1,
+    cache: str | Path | None = None,
+    allow_missing: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Scores a folder of predictions by the protocol of the paper (Sec. 4.2).
+
+    Files pair by stem and may be of any format; predictions are resized to their ground truths. Nothing is written
+    but the cache.
+
+    Args:
+        metrics: Scores to take, from ``KEYS`` and ``MATTING_KEYS``; by default all of ``KEYS``.
+        hce_relax: Tolerance of HCE in pixels.
+        workers: Processes; each holds one pair at a time. With more than one, a script must keep its calls under
+            ``if __name__ == "__main__":``.
+        cache: File that keeps measurements, so that an interrupted evaluation resumes.
+        allow_missing: Whether missing, extra and unreadable files are left out with a warning instead of an error.
+        progress: Called with (pairs done, pairs in all).
+
+    Returns:
+        Scores as floats, keys in the order of ``KEYS``. HCE is NaN with a warning if OpenCV is not installed.
+
+    Raises:
+        DatasetError: the folders do not pair up.
+        IncompleteEvaluation: files could not be used; its ``result`` holds the scores of the others.
+        ConfigError: unknown metrics, or metrics that need a package which is missing.
+    """
+    protocol = Protocol(keys=None if metrics is None else tuple(metrics), relax=hce_relax)
+    result = evaluate_set(
+        pred_dir,
+        gt_dir,
+        protocol=protocol,
+        workers=workers,
+        cache=cache,
+        allow_missing=allow_missing,
+        progress=progress,
+    )
+    if protocol.lacks_opencv:
+        warnings.warn("HCE is NaN: it needs OpenCV (pip install -r requirements-eval.txt).", stacklevel=2)
+    for line in result.warnings():
+        warnings.warn(line, stacklevel=2)
+    return result.scores
+
+
+def evaluate_set(
+    pred_dir: str | Path,
+    gt_dir: str | Path,
+    *,
+    method: str | None = None,
+    set_name: str | None = None,
+    protocol: Protocol | None = None,
+    workers: int = 1,
+    cache: str | Path | None = None,
+    allow_missing: bool = False,
+    progress: Progress | None = None,
+) -> SetResult:
+    """``evaluate`` with all details: scores of every image, curves, what was odd. Nothing is warned about here."""
+    pred_dir, gt_dir, protocol = Path(pred_dir), Path(gt_dir), protocol or Protocol()
+    if workers < 1:
+        raise ConfigError(f"workers={workers}: expected at least 1.")
+    pairing = pair_folders(pred_dir, gt_dir, allow_missing=allow_missing)
+    metrics = protocol.metrics()
+    images: dict[str, dict[str, float]] = {}
+    notes: dict[str, list[str]] = {}
+    failures: dict[str, str] = {}
+    with _open(cache) as store:
+        for done, outcome in enumerate(_measure(pairing.pairs, protocol, workers, store), start=1):
+            for note in outcome.notes:
+                notes.setdefault(note, []).append(outcome.stem)
+            if outcome.failure is None:
+                images[outcome.stem] = protocol.pick(_count(outcome, metrics))
+            else:
+                failures[outcome.stem] = outcome.failure
+            if progress is not None:
+                progress(done, len(pairing.pairs))
+    result = SetResult(
+        method=method or pred_dir.resolve().name,
+        set_name=set_name or set_name_of(gt_dir),
+        scores=protocol.pick({key: score for metric in metrics for key, score in metric.compute().items()}),
+        images=images,
+        curves=_curves(metrics),
+        notes={kind: tuple(stems) for kind, stems in notes.items()},
+        failures=failures,
+        missing=pairing.missing,
+        extra=pairing.extra,
+        files={stem: (prediction, truth) for stem, prediction, truth in pairing.pairs},
+    )
+    if failures and (not allow_missing or not images):
+        listed = " ".join(f"{stem}: {reason}" for stem, reason in list(failures.items())[:10])
+        message = f"{len(failures)} of {len(pairing.pairs)} pairs of {result.set_name} could not be measured. {listed}"
+        raise IncompleteEvaluation(message, result)
+    return result
+
+
+def mean_of_sets(results: Sequence[SetResult], set_name: str) -> SetResult:
+    """Mean over sets of one method, each set counting the same, as the paper's DIS-TE(1-4)."""
+    keys = results[0].scores
+    curves = [name for name in results[0].curves if all(name in result.curves for result in results)]
+    return SetResult(
+        method=results[0].method,
+        set_name=set_name,
+        scores={key: float(np.mean([result.scores[key] for result in results])) for key in keys},
+        curves={name: np.mean([result.curves[name] for result in results], axis=0) for name in curves},
+    )
+
+
+def _open(cache: str | Path | None) -> AbstractContextManager[Cache | None]:
+    if cache is None:
+        return nullcontext()
+    from .cache import Cache  # here, because some builds of Python lack SQLite
+
+    return Cache(cache)
+
+
+def _count(outcome: Outcome, metrics: list[Metric]) -> dict[str, float]:
+    """Adds a pair's measurements to the accumulators; returns the pair's scores."""
+    scores: dict[str, float] = {}
+    for metric in metrics:
+        measurement = outcome.measurements[metric.identity]
+        metric.add(measurement)
+        scores |= metric.scores(measurement)
+    return scores
+
+
+def _curves(metrics: list[Metric]) -> dict[str, np.ndarray]:
+    curves = {}
+    for metric in metrics:
+        mean = metric.mean()
+        curves |= {entry: mean[entry] for entry in ("precision", "recall") if entry in mean}
+        if "curve" in mean:
+            curves[metric.name] = mean["curve"]
+    return curves
+
+
+def _measure(tasks: Sequence[_Task], protocol: Protocol, workers: int, cache: Cache | None) -> Iterator[Outcome]:
+    """Outcomes in the order of the tasks, from the cache as far as it has them."""
+    wanted = {metric.identity for metric in protocol.metrics()}
+    pool = _pool(workers) if workers > 1 and len(tasks) > 1 else None
+    waiting: deque[tuple[bytes | None, Outcome, Future[Outcome] | Outcome]] = deque()
+    try:
+        for task in tasks:
+            key, known = _recall(task, cache)
+            todo = wanted - known.measurements.keys()
+            arguments = (task, protocol, frozenset(todo))
+            if known.failure is not None or not todo:
+                waiting.append((None, known, known))
+            elif pool is None:
+                waiting.append((key, known, _measure_missing(*arguments)))
+            else:
+                waiting.append((key, known, pool.submit(_measure_missing, *arguments)))
+            if pool is None or len(waiting) >= _AHEAD * workers:
+                yield _finish(*waiting.popleft(), cache)
+        while waiting:
+            yield _finish(*waiting.popleft(), cache)
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            f"A worker process died: for lack of memory (use fewer than {workers} workers), or because the calling "
+            'script does not keep its work under `if __name__ == "__main__":`, as worker processes require. '
+            "What was measured before is in the cache, if one was given."
+        ) from error
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+
+def _recall(task: _Task, cache: Cache | None) -> tuple[bytes | None, Outcome]:
+    """Key of a pair in the cache, and what the cache knows of it."""
+    stem, prediction, truth = task
+    if cache is None:
+        return None, Outcome(stem=stem)
+    try:
+        key = cache.key(prediction, truth)
+    except DatasetError as error:
+        return None, Outcome(stem=stem, failure=str(error))
+    measurements, notes = cache.load(key)
+    return key, Outcome(stem=stem, measurements=measurements, notes=notes)
+
+
+def _finish(key: bytes | None, known: Outcome, found: Future[Outcome] | Outcome, cache: Cache | None) -> Outcome:
+    """Waits for a measurement, stores it, and joins it with what was known."""
+    outcome = found.result() if isinstance(found, Future) else found
+    if cache is not None and key is not None and outcome.failure is None:
+        cache.store(key, outcome.measurements, outcome.notes)
+    return Outcome(
+        stem=outcome.stem,
+        measurements=known.measurements | outcome.measurements,
+        notes=outcome.notes,
+        failure=outcome.failure,
+    )
+
+
+def _measure_missing(task: _Task, protocol: Protocol, identities: frozenset[str]) -> Outcome:
+    """What a worker does: measures those metrics of a pair that are not known yet."""
+    return measure_files(*task, [metric for metric in protocol.metrics() if metric.identity in identities])
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that are not forks of this one: a fork hangs in OpenCV once this process has used its threads."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # imported once, shared by all workers
+    else:
+        context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    """Keeps OpenCV from starting threads in every worker."""
+    cv2 = opencv_if_installed()
+    if cv2 is not None:
+        cv2.setNumThreads(1)
