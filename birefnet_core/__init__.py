@@ -2,8 +2,16 @@
 
 from .checkpoints import checkpoints, load_file, load_model, merge_adapter, model_from_state_dict, save_checkpoint
 from .config import BiRefNetConfig, PatchOrder
-from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError, TrainingError
-from .inference import Segmenter
+from .errors import (
+    BiRefNetError,
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    ImageError,
+    MemoryLimitError,
+    TrainingError,
+)
+from .inference import PreparedBiRefNet, Segmenter, prepare
 from .metrics import evaluate
 from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
@@ -16,7 +24,9 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "ImageError",
+    "MemoryLimitError",
     "PatchOrder",
+    "PreparedBiRefNet",
     "Segmenter",
     "TrainingError",
     "checkpoints",
@@ -26,5 +36,6 @@ __all__ = [
     "load_model",
     "merge_adapter",
     "model_from_state_dict",
+    "prepare",
     "save_checkpoint",
 ]

@@ -23,3 +23,7 @@ class DatasetError(BiRefNetError):
 
 class TrainingError(BiRefNetError):
     """A training that cannot go on, such as one whose loss is no longer a number."""
+
+
+class MemoryLimitError(BiRefNetError, MemoryError):
+    """A device has too little memory even for the smallest step."""

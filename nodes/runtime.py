@@ -16,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..birefnet_core import BiRefNet, PatchOrder, Segmenter, checkpoints, load_model
+from ..birefnet_core import BiRefNet, PatchOrder, Segmenter, checkpoints, load_model, prepare
 from ..birefnet_core.checkpoints.io import PICKLED, SAFETENSORS
 from ..birefnet_core.devices import DTYPES
 from ..birefnet_core.inference.segmenter import Size
@@ -69,7 +69,7 @@ class ModelHandle:
 
     def __init__(self, model: BiRefNet, device: torch.device) -> None:
         offload = mm.unet_offload_device() if device != torch.device("cpu") else device
-        self.model = model.to(offload)
+        self.model = prepare(model).to(offload)
         self.segmenter = Segmenter(self.model)
         self.patcher = ModelPatcher(self.model, load_device=device, offload_device=offload)
 

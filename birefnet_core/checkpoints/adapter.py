@@ -102,7 +102,7 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
             found = "nothing" if weight is None else str(tuple(weight.shape))
             raise CheckpointError(
                 f"{name} belongs to a {adapter.config.backbone} network and this is {model.config.backbone}: {ours} "
-                f"should have {up.shape[0]} x {down.shape[1]} values, found {found}. Load the network it was trained on."
+                f"should have {up.shape[0]} x {down.shape[1]} values, found {found}. Load the network it was made for."
             )
     for ours, (up, down) in adapter.factors.items():
         weight = weights[ours]

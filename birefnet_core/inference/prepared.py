@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from ..network import BiRefNet, BiRefNetOutput
 from ..network.biref_block import BiRefBlock
+from ..network.deform_routes import DEVICE_COLUMN_BUDGET
 from ..network.inward_reference import InwardReference, image_patches
 from ..network.layers import resize
+from ..network.localization import decoder_channels
 from ..network.outward_reference import OutwardReference
-from ..network.reconstruction_block import ReconstructionBlock, ResidualBlocks, ResidualUnit
+from ..network.reconstruction_block import ResidualBlocks, ResidualUnit
 from .folding import compose, fold_norm, project_after, split_inputs
-from .prepared_aspp import PreparedAspp
+from .prepared_aspp import PreparedAspp, PreparedDeformableBranch
+
+SMALLEST_COLUMN_BUDGET = 2**20  # elements; below this, smaller pieces save nothing worth the time
 
 
 class PreparedBlock(nn.Module):
@@ -156,11 +160,7 @@ class PreparedBiRefNet(nn.Module):
         share = head.shape[1] - (reconstruction.inward.conv_out.out_channels if reconstruction.inward else 0)
         # The head is linear and so is upsampling: the last feature is brought to one channel before it is upsampled.
         projection = head[:, :share], reconstruction.head.bias
-        channels = [
-            reconstruction.laterals[0].in_channels if i < 0 else lateral.in_channels
-            for i, lateral in enumerate(reconstruction.laterals)
-        ]
-        channels = [localization_output(model), *channels]
+        channels = decoder_channels(model.config)[::-1]
         self.stages = nn.ModuleList(
             PreparedStage(block, c, projection if block is reconstruction.blocks[-1] else None)
             for block, c in zip(reconstruction.blocks, channels, strict=True)
@@ -187,11 +187,21 @@ class PreparedBiRefNet(nn.Module):
         return BiRefNetOutput(logits if self.final is None else logits + self.final(image))
 
 
-def localization_output(model: BiRefNet) -> int:
-    """Channels of the coarsest level that enters the reconstruction module."""
-    from ..network.localization import decoder_channels
+    def spare_memory(self) -> bool:
+        """Lets the deformable convolutions work on smaller pieces, half the size at each call.
 
-    return decoder_channels(model.config)[-1]
+        Returns:
+            False where they are as small as makes sense already.
+        """
+        branches = [module for module in self.modules() if isinstance(module, PreparedDeformableBranch)]
+        if not branches:
+            return False
+        budget = (branches[0].column_budget or DEVICE_COLUMN_BUDGET) // 2
+        if budget < SMALLEST_COLUMN_BUDGET:
+            return False
+        for branch in branches:
+            branch.column_budget = budget
+        return True
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -202,5 +212,3 @@ def prepare(model: BiRefNet) -> PreparedBiRefNet:
     """The prepared form of a network; a later change of the network's decoder does not reach it."""
     return PreparedBiRefNet(model)
 
-
-__all__ = ["PreparedBiRefNet", "ReconstructionBlock", "prepare"]

@@ -70,8 +70,10 @@ class PreparedDeformableBranch(nn.Module):
         conv = branch.conv
         kernel = fold_norm(conv.kernel, branch.norm)
         self.padding = conv.kernel.padding[0]
+        self.column_budget: int | None = None  # set where memory is short; see PreparedBiRefNet.spare_memory
         self.kernel = kernel.weight
-        self.bias = kernel.bias if kernel.bias is not None else nn.Parameter(kernel.weight.new_zeros(len(kernel.weight)))
+        zeros = kernel.weight.new_zeros(len(kernel.weight))
+        self.bias = kernel.bias if kernel.bias is not None else nn.Parameter(zeros, requires_grad=False)
         self.projection = nn.Parameter(projection.detach().clone(), requires_grad=False)
         # Rows (y and x of each point, point by point, then modulation) are regrouped to all y, all x, modulation.
         offset_weight, offset_bias = conv.offset.weight, conv.offset.bias
@@ -82,7 +84,7 @@ class PreparedDeformableBranch(nn.Module):
     def add_to(self, total: Tensor, x: Tensor) -> None:
         """Adds the branch, brought to C channels, to ``total``."""
         predicted = self.predictor(x)  # B 3K H W
-        route = best_route(x.device)
+        route = "pure" if self.column_budget else best_route(x.device)
         if route == "bag" and not torch.compiler.is_compiling():
             for i in range(len(x)):
                 self._add_by_bags(total[i], x[i], predicted[i])
@@ -90,7 +92,10 @@ class PreparedDeformableBranch(nn.Module):
         dy, dx, modulator = predicted.chunk(3, dim=1)
         offset = torch.stack([dy, dx], dim=2).flatten(1, 2)  # B 2K H W
         mask = 2 * torch.sigmoid(modulator)
-        y = deform_conv2d(x, offset, self.kernel, mask=mask, bias=self.bias, padding=self.padding, route=route)
+        y = deform_conv2d(
+            x, offset, self.kernel, mask=mask, bias=self.bias, padding=self.padding,
+            route=route, column_budget=self.column_budget,
+        )  # fmt: skip
         total.add_(F.conv2d(F.relu_(y), self.projection[..., None, None]))
 
     def _add_by_bags(self, total: Tensor, x: Tensor, predicted: Tensor) -> None:

@@ -8,9 +8,10 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MemoryLimitError
 from ..network import BiRefNet
 from ..network.birefnet import SIZE_MULTIPLE
+from .prepared import PreparedBiRefNet, prepare
 from .transforms import check_images, to_masks, to_network_input
 
 Size = int | Sequence[int] | str | None
@@ -26,7 +27,8 @@ class Segmenter:
     """A network with the preprocessing of its checkpoint.
 
     Args:
-        model: The network; it is run on the device and in the precision it is in when called.
+        model: The network, or its prepared form (``prepare``). It runs on the device and in the precision it is
+            in when called. A network is prepared at the first call, and again when its weights have changed.
         batch_size: Images at a time. More is faster on large GPUs and needs more memory.
 
     Attributes:
@@ -35,13 +37,14 @@ class Segmenter:
         training_size: Width, height the checkpoint was trained at, in pixels.
     """
 
-    def __init__(self, model: BiRefNet, *, batch_size: int = 1) -> None:
+    def __init__(self, model: BiRefNet | PreparedBiRefNet, *, batch_size: int = 1) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r}: expected at least 1.")
         self.model = model
         self.batch_size = batch_size
-        checkpoint = getattr(model, "checkpoint", None)
-        self.training_size = checkpoint.training_size if checkpoint else FALLBACK_SIZE
+        self.training_size = model.checkpoint.training_size if model.checkpoint else FALLBACK_SIZE
+        self._prepared: PreparedBiRefNet | None = None
+        self._prepared_from: tuple | None = None
 
     def network_size(self, size: Size, height: int, width: int) -> tuple[int, int]:
         """Size an image is stretched to for the network.
@@ -103,20 +106,59 @@ class Segmenter:
         check_images(images)
         total, height, width, _ = images.shape
         network_size = self.network_size(size, height, width)
-        parameter = next(self.model.parameters())
         masks = torch.empty((total, height, width), dtype=torch.float32, device=images.device)
         was_training = self.model.training
         self.model.eval()
         try:
-            for start in range(0, total, self.batch_size):
+            network = self._network()
+            done, at_once = 0, self.batch_size
+            while done < total:
                 if progress:
-                    progress(start, total)
-                with torch.inference_mode():  # around the network only: callers may write to what they get
-                    chunk = images[start : start + self.batch_size].to(parameter.device)
-                    x = to_network_input(chunk, *network_size).to(parameter.dtype)
-                    masks[start : start + len(chunk)] = to_masks(self.model(x).logits, height, width)
+                    progress(done, total)
+                chunk = images[done : done + at_once]
+                try:
+                    masks[done : done + len(chunk)] = _segment(network, chunk, network_size)
+                except torch.OutOfMemoryError as error:
+                    at_once = self._with_less_memory(network, len(chunk), network_size, error)
+                    continue
+                done += len(chunk)
             if progress:
                 progress(total, total)
         finally:
             self.model.train(was_training)
         return masks
+
+    def _network(self) -> PreparedBiRefNet:
+        """The prepared form of the model as it is now."""
+        if isinstance(self.model, PreparedBiRefNet):
+            return self.model
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        state = tuple((t.data_ptr(), t.dtype, t.device, 0 if t.is_inference() else t._version) for t in tensors)
+        if state != self._prepared_from:
+            self._prepared, self._prepared_from = prepare(self.model), state
+        return self._prepared
+
+    @staticmethod
+    def _with_less_memory(
+        network: PreparedBiRefNet, images: int, size: tuple[int, int], error: torch.OutOfMemoryError
+    ) -> int:
+        """How many images to try after these have not fitted; for a single one, the network works in smaller pieces."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if images > 1:
+            return images // 2
+        if network.spare_memory():
+            return 1
+        height, width = size
+        raise MemoryLimitError(
+            f"out of memory for one image at {width} x {height}, even in small pieces. Use a smaller size, a smaller "
+            "checkpoint such as BiRefNet_lite, half precision, or the CPU."
+        ) from error
+
+
+@torch.inference_mode()
+def _segment(network: PreparedBiRefNet, images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images B, H, W, C -> masks B, H, W, all at once."""
+    parameter = next(network.parameters())
+    x = to_network_input(images.to(parameter.device), *size).to(parameter.dtype)
+    return to_masks(network(x).logits, *images.shape[1:3]).to(images.device)

@@ -73,7 +73,7 @@ def to_network_input(images: Tensor, height: int, width: int) -> Tensor:
         B, 3, height, width float32.
     """
     x = images[..., :3].permute(0, 3, 1, 2).float().clamp(0, 1)  # B C H W
-    x = resize(x.expand(-1, 3, -1, -1), height, width)
+    x = resize(x.expand(-1, 3, -1, -1).contiguous(), height, width)  # one layout, so that rounding is always the same
     mean = x.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = x.new_tensor(IMAGENET_STD).view(3, 1, 1)
     return (x - mean) / std

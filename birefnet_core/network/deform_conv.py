@@ -25,6 +25,7 @@ def deform_conv2d(
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
     route: str = "auto",
+    column_budget: int | None = None,
 ) -> Tensor:
     """Convolution whose sampling points move by learned offsets and are weighted by a learned mask.
 
@@ -43,6 +44,8 @@ def deform_conv2d(
         dilation: Step between kernel points, in pixels.
         route: "torchvision" for its compiled operator, "bag" for the fastest one on CPUs, "pure" for plain
             PyTorch operations that run on any device; "auto" chooses by device.
+        column_budget: Elements (samples times channels) of the largest buffer "bag" and "pure" make at once;
+            None for the route's own choice. At least one output row is done at a time.
 
     Returns:
         B, O, Ho, Wo in the dtype of ``x``.
@@ -62,7 +65,8 @@ def deform_conv2d(
     else:
         offset = offset.to(dtype)
         mask = None if mask is None else mask.to(dtype)
-    y = ROUTES[route](x, offset, weight, mask, Geometry(_pair(stride), _pair(padding), _pair(dilation))).to(dtype)
+    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), column_budget)
+    y = ROUTES[route](x, offset, weight, mask, geometry).to(dtype)
     return y if bias is None else y + bias.to(dtype)[:, None, None]
 
 

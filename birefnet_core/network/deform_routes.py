@@ -25,11 +25,16 @@ DEVICE_COLUMN_BUDGET = 64 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """Where the kernel's points fall before they are moved: (vertical, horizontal) each."""
+    """Where the kernel's points fall before they are moved, (vertical, horizontal) each, and how much is done at once.
+
+    Attributes:
+        column_budget: Elements of the largest column buffer; None for the route's own choice.
+    """
 
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
+    column_budget: int | None = None
 
 
 @cache
@@ -69,7 +74,7 @@ def pure_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, g
         product = kernel @ columns.reshape(batch, channels * points, -1)  # B O h*Wo
         return product.unflatten(2, (-1, offset.shape[3]))  # B O h Wo
 
-    budget = DEVICE_COLUMN_BUDGET // (batch * channels * points * offset.shape[3])
+    budget = (geometry.column_budget or DEVICE_COLUMN_BUDGET) // (batch * channels * points * offset.shape[3])
     return torch.cat([_run(chunk, r, table, offset, mask) for r in _row_chunks(offset.shape[2], budget)], dim=2)
 
 
@@ -97,7 +102,7 @@ def bag_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, ge
     for i in range(x.shape[0]):
         table = x[i].flatten(1).t().contiguous()  # H*W C
         one_mask = None if mask is None else mask[i : i + 1]
-        budget = CPU_COLUMN_BUDGET // (channels * points * out_w)
+        budget = (geometry.column_budget or CPU_COLUMN_BUDGET) // (channels * points * out_w)
         parts = [_run(chunk, rows, table, offset[i : i + 1], one_mask) for rows in _row_chunks(out_h, budget)]
         images.append(torch.cat(parts).view(out_h, out_w, out_channels))
     return torch.stack(images).permute(0, 3, 1, 2)  # B O Ho Wo, channels last in memory

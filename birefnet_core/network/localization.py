@@ -48,12 +48,14 @@ class ImagePyramidEncoder(nn.Module):
         """B, 3, H, W -> four maps; channels twice the backbone's where the mode is "cat"."""
         full = self.backbone(image)
         if self.mode == "none":
-            return list(full)
+            return full
         half = self.backbone(resize(image, (image.shape[2] // 2, image.shape[3] // 2)))
-        half = [resize(b, a.shape[2:]) for a, b in zip(full, half, strict=True)]
-        if self.mode == "add":
-            return [a + b for a, b in zip(full, half, strict=True)]
-        return [torch.cat([a, b], dim=1) for a, b in zip(full, half, strict=True)]
+        levels = []
+        while full:  # level by level, so that each is let go as soon as it has been joined
+            a, b = full.pop(0), half.pop(0)
+            b = resize(b, a.shape[2:])
+            levels.append(a + b if self.mode == "add" else torch.cat([a, b], dim=1))
+        return levels
 
 
 class ContextFeatureFusion(nn.Module):

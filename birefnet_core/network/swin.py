@@ -5,7 +5,7 @@ form of Swin, which differs from the classification form in ways that change mas
 *before* they are rolled, every odd block is shifted at every map size, padding takes part in
 attention, and four output norms stand outside the stream.
 
-Shapes: B batch, H W map, C channels, N = window * window tokens, n number of windows, h heads.
+Shapes: B batch, H W map, C channels, h heads; I rows of J windows of N = window * window tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
+
+# Elements of the widest tensor a block makes at once in inference (16 Mi floats = 64 MiB).
+INFERENCE_BUDGET = 16 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,24 +42,29 @@ def relative_position_index(window: int) -> Tensor:
     return dy * (2 * window - 1) + dx
 
 
-def shifted_window_mask(height: int, width: int, window: int, device: torch.device) -> Tensor:
-    """Which tokens of a rolled, padded map were neighbours before rolling.
+def shifted_window_masks(width: int, window: int, device: torch.device) -> Tensor:
+    """Which tokens of the windows in a rolled, padded map were neighbours before rolling.
 
-    The roll by window // 2 brings opposite borders into the same windows; nine regions tell apart what
-    belongs together.
+    The roll by window // 2 brings opposite borders of the map into the windows of the last row and the last
+    column. All rows of windows but the last need the same masks.
+
+    Args:
+        width: Width of the padded map.
+        window: Side of a window.
+        device: Where to make the masks.
 
     Returns:
-        n, N, N bool, True where attention is allowed.
+        2, J, N, N bool, True where attention is allowed: for the J windows of an ordinary row and of the last.
     """
     shift = window // 2
-
-    def region(length: int) -> Tensor:
-        position = torch.arange(length, device=device)
-        return (position >= length - window).long() + (position >= length - shift).long()
-
-    regions = region(height)[:, None] * 3 + region(width)[None, :]  # H W
-    regions = rearrange(regions, "(a y) (b x) -> (a b) (y x)", y=window, x=window)  # n N
-    return regions[:, :, None] == regions[:, None, :]
+    came_around = torch.arange(window, device=device) >= window - shift  # within a window of the last row or column
+    ordinary = torch.zeros_like(came_around)
+    columns = ordinary.repeat(width // window, 1)  # J window
+    columns[-1] = came_around
+    rows = torch.stack([ordinary, came_around])  # 2 window
+    regions = rows[:, None, :, None] * 2 + columns[None, :, None, :] * 1  # 2 J window window
+    regions = regions.flatten(2)  # 2 J N
+    return regions[..., :, None] == regions[..., None, :]
 
 
 class WindowAttention(nn.Module):
@@ -72,30 +80,45 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def bias(self) -> Tensor:
-        """Relative position bias. h, N, N."""
-        tokens = self.relative_position_index.shape[0]
-        bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
-        return bias.view(tokens, tokens, self.num_heads).permute(2, 0, 1)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Attends.
+    def bias(self, mask: Tensor | None) -> Tensor:
+        """What is added to the attention logits: relative position bias, and -inf where a mask forbids.
 
         Args:
-            x: B * n, N, C; the windows of one image follow each other.
-            mask: n, N, N bool, True where attention is allowed, or None.
+            mask: J, N, N bool for the windows of a row, or None where all of them may attend to all.
+
+        Returns:
+            J * h, N, N, or h, N, N without a mask.
         """
-        q, k, v = rearrange(self.qkv(x), "w t (s h d) -> s w h t d", s=3, h=self.num_heads)  # each: B*n h N d
-        bias = self.bias().unsqueeze(0).to(q.dtype)  # 1 h N N
-        if mask is not None:
-            bias = bias.masked_fill(~mask.unsqueeze(1), float("-inf"))  # n h N N
-            bias = bias.repeat(x.shape[0] // mask.shape[0], 1, 1, 1)  # B*n h N N
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(rearrange(x, "w h t d -> w t (h d)"))
+        tokens = self.relative_position_index.shape[0]
+        bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
+        bias = bias.view(tokens, tokens, self.num_heads).permute(2, 0, 1)  # h N N
+        if mask is None:
+            return bias
+        return bias.masked_fill(~mask.unsqueeze(1), float("-inf")).flatten(0, 1)  # J*h N N
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Attends within the windows of some rows.
+
+        Args:
+            x: B, I, J, N, C: I rows of J windows.
+            bias: From ``bias``; the same for all I rows.
+        """
+        batch, rows, columns = x.shape[:3]
+        qkv = self.qkv(x)
+        if bias.shape[0] == self.num_heads:  # windows are all alike
+            q, k, v = rearrange(qkv, "b i j t (s h d) -> s (b i j) h t d", s=3, h=self.num_heads)
+        else:  # the windows of a row differ: taken as more heads, so that one bias serves all rows
+            q, k, v = rearrange(qkv, "b i j t (s h d) -> s (b i) (j h) t d", s=3, h=self.num_heads)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).to(q.dtype))
+        x = x.view(batch, rows, columns, self.num_heads, *x.shape[2:])
+        return self.proj(rearrange(x, "b i j h t d -> b i j t (h d)"))
 
 
 class SwinBlock(nn.Module):
-    """Norm, (shifted) window attention, norm, MLP, both with a skip connection."""
+    """Norm, (shifted) window attention, norm, MLP, both with a skip connection.
+
+    In inference both work on some rows of the map at a time, so that their wide inner tensors stay small.
+    """
 
     def __init__(self, dim: int, num_heads: int, window_size: int, shifted: bool, drop_path: float) -> None:
         super().__init__()
@@ -107,33 +130,52 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, 4 * dim)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, masks: Tensor) -> Tensor:
         """One block.
 
         Args:
-            x: B, H, W, C.
-            mask: The stage's shifted-window mask on the padded map; used by shifted blocks only.
+            x: B, H, W, C; changed in place in inference.
+            masks: The stage's ``shifted_window_masks``; used by shifted blocks only.
         """
-        x = x + self.drop_path(self._attend(self.norm1(x), mask))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        if torch.is_grad_enabled():
+            x = x + self.drop_path(self._attend(self.norm1(x), masks))
+            return x + self.drop_path(self.mlp(self.norm2(x)))
+        x.add_(self.drop_path(self._attend(self.norm1(x), masks)))
+        for rows in _chunks(x.shape[1], x[:, 0].numel() * 4):
+            x[:, rows].add_(self.drop_path(self.mlp(self.norm2(x[:, rows]))))
+        return x
 
-    def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        batch, height, width, _ = x.shape
+    def _attend(self, x: Tensor, masks: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
         window = self.window_size
         # Padding comes before rolling. It is zero after the norm, and unshifted windows attend to it.
         x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))  # B Hp Wp C
-        padded_height, padded_width = x.shape[1:3]
         if self.shift:
             x = torch.roll(x, shifts=(-self.shift, -self.shift), dims=(1, 2))
-        x = rearrange(x, "b (i y) (j x) c -> (b i j) (y x) c", y=window, x=window)  # B*n N C
-        x = self.attn(x, mask if self.shift else None)
-        x = rearrange(
-            x, "(b i j) (y x) c -> b (i y) (j x) c",
-            b=batch, i=padded_height // window, j=padded_width // window, y=window, x=window,
-        )  # B Hp Wp C  # fmt: skip
+        x = rearrange(x, "b (i y) (j x) c -> b i j (y x) c", y=window, x=window)  # B I J N C
+        if self.shift:
+            ordinary, last = self._attend_rows(x[:, :-1], masks[0]), self._attend_rows(x[:, -1:], masks[1])
+            x = torch.cat([*ordinary, *last], dim=1)
+        else:
+            x = torch.cat(self._attend_rows(x, None), dim=1)
+        x = rearrange(x, "b i j (y x) c -> b (i y) (j x) c", y=window, x=window)  # B Hp Wp C
         if self.shift:
             x = torch.roll(x, shifts=(self.shift, self.shift), dims=(1, 2))
         return x[:, :height, :width]  # B H W C
+
+    def _attend_rows(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """Rows of windows B, I, J, N, C that have the same mask."""
+        bias = self.attn.bias(mask)
+        if torch.is_grad_enabled():
+            return [self.attn(x, bias)]
+        rows = _chunks(x.shape[1], x[:, :1].numel() * 3)
+        return [self.attn(x[:, some], bias) for some in rows]
+
+
+def _chunks(rows: int, elements: int) -> list[slice]:
+    """Cuts rows into pieces of at most INFERENCE_BUDGET elements, each row having this many."""
+    step = max(1, INFERENCE_BUDGET // max(1, elements))
+    return [slice(top, min(top + step, rows)) for top in range(0, rows, step)]
 
 
 class PatchMerging(nn.Module):
@@ -168,10 +210,10 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x)  # B H W C
-        padded = [side + -side % self.window_size for side in x.shape[1:3]]
-        mask = shifted_window_mask(*padded, self.window_size, x.device)
+        width = x.shape[2]
+        masks = shifted_window_masks(width + -width % self.window_size, self.window_size, x.device)
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, masks)
         return x
 
 
@@ -216,7 +258,7 @@ class SwinTransformer(nn.Module):
         maps = []
         for stage, norm in zip(self.stages, self.norms, strict=True):
             x = stage(x)
-            maps.append(norm(x).permute(0, 3, 1, 2).contiguous())  # B C H W
+            maps.append(norm(x).permute(0, 3, 1, 2))  # B C H W, channels last in memory
         return maps
 
 

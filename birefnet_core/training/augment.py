@@ -171,7 +171,8 @@ def cover(background: Tensor, size: tuple[int, int], chance: Chance) -> Tensor:
     """Scales 3, H, W until it covers width and height, and cuts a random part of just that size out of it."""
     width, height = size
     scale = max(height / background.shape[1], width / background.shape[2])
-    scaled = [max(side, round(found * scale)) for side, found in zip((height, width), background.shape[1:], strict=True)]
+    sides = zip((height, width), background.shape[1:], strict=True)
+    scaled = [max(side, round(found * scale)) for side, found in sides]
     background = resize(background, (scaled[1], scaled[0]))
     top, left = chance.whole(scaled[0] - height + 1), chance.whole(scaled[1] - width + 1)
     return background[:, top : top + height, left : left + width]

@@ -159,8 +159,9 @@ def pair_folders(images: Path, masks: Path, name: str) -> Found:
         lonely_masks=tuple(path for stem, path in mask_of.items() if stem not in used),
     )
     if not pairs:
-        first, close = next(iter(by_stem)), difflib.get_close_matches(next(iter(by_stem)), mask_of, n=1)
-        hint = f" Its nearest is {close[0]!r}." if close else f" A mask is called, for example, {next(iter(mask_of))!r}."
+        first, example = next(iter(by_stem)), next(iter(mask_of))
+        close = difflib.get_close_matches(first, mask_of, n=1)
+        hint = f" Its nearest is {close[0]!r}." if close else f" A mask is called, for example, {example!r}."
         raise DatasetError(
             f"{images} has {len(by_stem)} images and {masks} {len(mask_of)} masks, but no two of one name: there is no "
             f"mask for {first!r}.{hint} Name each mask as its image (the ending may differ)."
@@ -248,7 +249,8 @@ def _index(folder: Path, kind: str) -> dict[str, Path]:
         stem = _stem(path, folder)
         if stem in index:
             raise DatasetError(
-                f"{folder}: {index[stem].name} and {path.name} have one name, so that no {kind} is theirs alone. Rename one."
+                f"{folder}: {index[stem].name} and {path.name} have one name, so that no {kind} is theirs alone. "
+                "Rename one."
             )
         index[stem] = path
     if not index:

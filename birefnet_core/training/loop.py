@@ -121,9 +121,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.prepared, self.folder, self.world, self.progress = recipe, prepared, folder, here, progress
         self.plan = Plan(samples=len(prepared.training), recipe=recipe, rank=here.rank, world=here.size)
-        self.training = SegmentationDataset(
-            prepared.training, recipe.augment, prepared.backgrounds, prepared.labels if recipe.classes != "none" else None
-        )
+        self.training = SegmentationDataset(prepared.training, recipe.augment, prepared.backgrounds, prepared.labels)
         self.validation = SegmentationDataset(prepared.validation, NO_AUGMENTATION, prepared.backgrounds)
         self.amp = precision(recipe.amp, here.device)
         self.model = build_network(recipe, len(prepared.labels)).to(here.device)
@@ -170,7 +168,11 @@ class Trainer:
             with self.world.first_does():
                 self.writer.finish(time.monotonic() - began)
         return TrainingResult(
-            folder=self.folder.path, finished=finished, steps=self.position.step, best=self.position.best, scores=self.scores
+            folder=self.folder.path,
+            finished=finished,
+            steps=self.position.step,
+            best=self.position.best,
+            scores=self.scores,
         )
 
     def _epoch(self, stop: StopSignal) -> bool:

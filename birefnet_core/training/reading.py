@@ -89,7 +89,7 @@ def read_cutout(path: Path) -> tuple[Tensor, Tensor]:
             image.load()
             if "A" not in image.getbands() and "transparency" not in image.info:
                 raise DatasetError(
-                    f"{path}: no alpha channel ({image.mode}), so there is no mask. Give masks with --images and --masks."
+                    f"{path}: no alpha channel ({image.mode}), so there is no mask. Give masks by --images and --masks."
                 )
             pixels = torch.from_numpy(np.array(image.convert("RGBA"))).float() / 255  # H W 4
     except (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:

@@ -125,7 +125,7 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
             {"step": _curve(steps, "loss", "step"), "epoch mean": _curve(epochs, "loss", "step")},
             "step",
         ),
-        plot("weighted terms", {t: [(r["epoch"], r["terms"][t]) for r in epochs if t in r["terms"]] for t in terms}, "epoch"),
+        plot("weighted terms", {t: _curve([{**r, **r["terms"]} for r in epochs], t, "epoch") for t in terms}, "epoch"),
         plot("validation", {key: _curve(scores, key, "epoch") for key in SCORES}, "epoch"),
         plot("learning rate", {"lr": _curve(steps, "lr", "step")}, "step"),
     ]
@@ -147,7 +147,9 @@ def save_png(image: Image.Image, path: Path) -> None:
         image.save(part, format="PNG")
 
 
-def report(recipe: Recipe, preflight: str, rows: Sequence[Mapping[str, Any]], *, sheet: str | None, seconds: float) -> str:
+def report(
+    recipe: Recipe, preflight: str, rows: Sequence[Mapping[str, Any]], *, sheet: str | None, seconds: float
+) -> str:
     """The report in Markdown.
 
     Args:
@@ -163,7 +165,7 @@ def report(recipe: Recipe, preflight: str, rows: Sequence[Mapping[str, Any]], *,
     lines = [
         "# Training report", "",
         f"Recipe `{recipe.name}` from {start}: {recipe.epochs} epochs, {steps} steps, {recipe.size[0]} x "
-        f"{recipe.size[1]} pixels, batch {recipe.batch_size} x {recipe.accumulate}, {seconds:.0f} s since the last start.",
+        f"{recipe.size[1]} pixels, batch {recipe.batch_size} x {recipe.accumulate}, {seconds:.0f} s.",
         "", "## Data", "", "```", preflight, "```", "", "## Scores on the validation images", "",
     ]  # fmt: skip
     lines += _score_table(scores, recipe.best) if scores else ["There were none: give `--val-data`, or more pairs."]

@@ -60,8 +60,8 @@ def build_network(recipe: Recipe, classes: int = 0) -> BiRefNet:
         model = _with_classes(load_model(recipe.init), classes)
         if recipe.backbone and recipe.backbone != model.config.backbone:
             raise ConfigError(
-                f"{recipe.init} has the backbone {model.config.backbone}, not {recipe.backbone}: leave --backbone out, or "
-                f"start from another checkpoint."
+                f"{recipe.init} has the backbone {model.config.backbone}, not {recipe.backbone}: leave --backbone out, "
+                "or start from another checkpoint."
             )
     else:
         backbone = recipe.backbone or DEFAULT_BACKBONE
@@ -109,7 +109,8 @@ def load_encoder(model: BiRefNet, path: str) -> None:
     if missing or wrong:
         kind = f"{len(missing)} weights are missing" if missing else f"{len(wrong)} have another shape"
         raise CheckpointError(
-            f"{path}: not the weights of a {model.config.backbone} encoder: {kind} ({', '.join((missing + wrong)[:3])})."
+            f"{path}: not the weights of a {model.config.backbone} encoder: {kind} "
+            f"({', '.join((missing + wrong)[:3])})."
         )
     backbone.load_state_dict({name: found.get(name, value) for name, value in state.items()})
 

@@ -52,9 +52,11 @@ def test_other_sizes_are_refused(size, segment):
         segment(torch.rand(1, 9, 9, 3), size=size)
 
 
-def test_the_network_sees_imagenet_statistics_and_stretched_images(model, segment, monkeypatch):
+def test_the_network_sees_imagenet_statistics_and_stretched_images(model, monkeypatch):
     seen = []
-    monkeypatch.setattr(model, "forward", lambda x: seen.append(x) or bc.BiRefNetOutput(x[:, :1]))
+    prepared = bc.prepare(model)
+    segment = bc.Segmenter(prepared)
+    monkeypatch.setattr(prepared, "forward", lambda x: seen.append(x) or bc.BiRefNetOutput(x[:, :1]))
     images = torch.tensor([0.485, 0.456, 0.406]).expand(1, 50, 80, 3)
     segment(images, size=(96, 64))
     assert seen[0].shape == (1, 3, 64, 96)
@@ -149,3 +151,52 @@ def test_values_a_little_outside_are_clipped(segment):
 def test_a_batch_size_below_one_is_refused(model):
     with pytest.raises(bc.ConfigError, match="batch_size"):
         bc.Segmenter(model, batch_size=0)
+
+
+def test_changed_weights_are_noticed(filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    segment, images = bc.Segmenter(model), torch.rand(1, 40, 40, 3)
+    before = segment(images, 64)
+    assert segment._network() is segment._network()
+    with torch.no_grad():
+        model.reconstruction.head.bias.add_(3)
+    assert (segment(images, 64) > before).all()
+
+
+class Crowded:
+    """A network that runs out of memory until it has been asked for less often enough."""
+
+    def __init__(self, prepared, monkeypatch, fits_after):
+        self.calls, self.fits_after, self.forward = [], fits_after, prepared.forward
+        monkeypatch.setattr(prepared, "forward", self)
+
+    def __call__(self, x):
+        self.calls.append(len(x))
+        if len(self.calls) <= self.fits_after:
+            raise torch.OutOfMemoryError("no room")
+        return self.forward(x)
+
+
+def test_too_large_a_batch_is_halved(model, monkeypatch):
+    images = torch.rand(6, 30, 30, 3)
+    prepared = bc.prepare(model)
+    expected = bc.Segmenter(prepared)(images, 64)
+    crowded = Crowded(prepared, monkeypatch, fits_after=2)
+    masks = bc.Segmenter(prepared, batch_size=4)(images, 64)
+    assert crowded.calls == [4, 2, 1, 1, 1, 1, 1, 1]
+    torch.testing.assert_close(masks, expected, atol=1e-5, rtol=0)
+
+
+def test_a_single_image_is_done_in_smaller_pieces(model, monkeypatch):
+    images = torch.rand(1, 30, 30, 3)
+    prepared = bc.prepare(model)
+    expected = bc.Segmenter(prepared)(images, 64)
+    Crowded(prepared, monkeypatch, fits_after=3)
+    torch.testing.assert_close(bc.Segmenter(prepared)(images, 64), expected, atol=1e-5, rtol=0)
+
+
+def test_an_image_that_cannot_fit_says_what_to_lower(model, monkeypatch):
+    prepared = bc.prepare(model)
+    Crowded(prepared, monkeypatch, fits_after=10**9)
+    with pytest.raises(bc.MemoryLimitError, match="smaller size"):
+        bc.Segmenter(prepared)(torch.rand(1, 30, 30, 3), 64)

@@ -1,5 +1,6 @@
 """Parts of the Swin encoder against slow, plain definitions."""
 
+import pytest
 import torch
 
 from birefnet_core.network import swin
@@ -16,14 +17,29 @@ def test_relative_position_index_points_at_the_offset_of_each_pair():
 
 def test_shifted_windows_attend_only_to_former_neighbours():
     """After rolling by 2, tokens of a 4-window belong together if no border lay between them before."""
-    window, height, width = 4, 8, 12
-    mask = swin.shifted_window_mask(height, width, window, torch.device("cpu"))
-    assert mask.shape == (6, 16, 16)
+    window, height, width = 4, 12, 8
+    masks = swin.shifted_window_masks(width, window, torch.device("cpu"))
+    assert masks.shape == (2, 2, 16, 16)
     wrapped = torch.zeros(height, width)
     wrapped[-2:] += 1  # rows that came from the top
     wrapped[:, -2:] += 2  # columns that came from the left
-    windows = wrapped.view(2, 4, 3, 4).permute(0, 2, 1, 3).reshape(6, 16)
-    assert torch.equal(mask, windows[:, :, None] == windows[:, None, :])
+    windows = wrapped.view(3, 4, 2, 4).permute(0, 2, 1, 3).reshape(3, 2, 16)
+    expected = windows[..., :, None] == windows[..., None, :]
+    for row, mask in enumerate((masks[0], masks[0], masks[1])):
+        assert torch.equal(mask, expected[row])
+
+
+@pytest.mark.parametrize("size", [(3, 5), (8, 8), (9, 13)])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_working_on_some_rows_at_a_time_changes_nothing(shifted, size, monkeypatch):
+    torch.manual_seed(0)
+    block = swin.SwinBlock(8, 2, 4, shifted=shifted, drop_path=0.0)
+    masks = swin.shifted_window_masks(size[1] + -size[1] % 4, 4, torch.device("cpu"))
+    x = torch.randn(2, *size, 8)
+    whole = block(x.clone(), masks)
+    monkeypatch.setattr(swin, "INFERENCE_BUDGET", 1)  # a row at a time
+    with torch.no_grad():
+        torch.testing.assert_close(block(x.clone(), masks), whole)
 
 
 def test_patch_merging_takes_columns_before_rows_and_pads_odd_maps():
@@ -45,5 +61,5 @@ def test_padding_takes_part_in_unshifted_windows():
     x = torch.randn(1, 2, 2, 8)
     window = torch.zeros(1, 4, 4, 8)
     window[:, :2, :2] = x
-    expected = attention(window.view(1, 16, 8), None).view(1, 4, 4, 8)[:, :2, :2]
+    expected = attention(window.view(1, 1, 1, 16, 8), attention.bias(None)).view(1, 4, 4, 8)[:, :2, :2]
     torch.testing.assert_close(block._attend(x, None), expected)

@@ -1,0 +1,103 @@
+"""The prepared form computes what the network computes."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import birefnet_core as bc
+from birefnet_core.inference import folding
+
+SWITCHES = {
+    "image_pyramid": ("cat", "none"),
+    "context_fusion": (3, 0),
+    "inward_reference": (True, False),
+    "outward_reference": (True, False),
+    "reconstruction_block": ("deformable_aspp", "aspp", "residual"),
+    "batch_norm": (True, False),
+}
+
+
+def with_lively_norms(model):
+    """Random statistics, so that a norm that is not folded in shows."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.weight, 1, 0.1)
+            nn.init.normal_(module.bias, std=0.1)
+    return model.eval()
+
+
+def difference(model, shape=(2, 3, 64, 96)):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = model(x).logits, bc.prepare(model)(x).logits
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("variant", ["swin_v1_t", "swin_v1_t+bs1", "pvt_v2_b0", "dino_v3_s", "resnet50", "vgg16"])
+def test_every_family_gives_the_same_logits(variant, filled):
+    assert difference(bc.model_from_state_dict(filled(variant)), (2, 3, 96, 160)) < 1e-5
+
+
+def test_every_combination_of_switches_gives_the_same_logits():
+    torch.manual_seed(0)
+    for values in itertools.product(*SWITCHES.values()):
+        options = dict(zip(SWITCHES, values, strict=True))
+        model = with_lively_norms(bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0", **options)))
+        assert difference(model, (1, 3, 64, 64)) < 1e-4, options
+
+
+@pytest.mark.parametrize("variant", ["swin_v1_t", "pvt_v2_b0"])
+@pytest.mark.parametrize("size", ["256x256", "192x320"])
+def test_logits_equal_the_published_network(variant, size, filled, reference):
+    prepared = bc.prepare(bc.model_from_state_dict(filled(variant)))
+    expected = torch.from_numpy(reference(f"{variant}_{size}").logits)
+    found = prepared(torch.from_numpy(reference(f"input_{size}").x)).logits[0, 0]
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_smaller_pieces_give_the_same_logits(filled):
+    prepared = bc.prepare(bc.model_from_state_dict(filled("pvt_v2_b0")))
+    x = torch.randn(1, 3, 64, 64)
+    expected = prepared(x).logits
+    while prepared.spare_memory():
+        pass
+    torch.testing.assert_close(prepared(x).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_preparing_leaves_the_network_alone(filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0")).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    prepared = bc.prepare(model)
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    shared = {p.data_ptr() for p in model.localization.encoder.parameters()}
+    assert shared <= {p.data_ptr() for p in prepared.parameters()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_finite_and_near(dtype, filled):
+    """Bounds are on masks; bfloat16's are those of rounding the weights alone."""
+    x = torch.randn(1, 3, 96, 96)
+    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    expected = torch.sigmoid(bc.prepare(model)(x).logits)
+    found = torch.sigmoid(bc.prepare(model.to(dtype))(x.to(dtype)).logits.float())
+    assert found.isfinite().all()
+    assert (found - expected).abs().mean() < (2e-3 if dtype == torch.float16 else 2e-2)
+
+
+def test_two_convolutions_as_one_are_exact_inside():
+    first, second = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 2, 3, padding=1)
+    x = torch.randn(1, 3, 9, 11)
+    inner = (..., slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(folding.compose(first, second)(x)[inner], second(first(x))[inner])
+
+
+def test_split_convolutions_add_up():
+    conv, maps = nn.Conv2d(5, 4, 3, padding=1), (torch.randn(1, 2, 6, 6), torch.randn(1, 3, 6, 6))
+    parts = folding.split_inputs(conv, [2, 3])
+    torch.testing.assert_close(sum(p(m) for p, m in zip(parts, maps, strict=True)), conv(torch.cat(maps, dim=1)))
