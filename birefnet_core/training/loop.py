@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from .. import checkpoints
+from ..checkpoints import save_adapter, save_checkpoint
 from ..devices import choose_device
 from ..errors import ConfigError, TrainingError
 from ..losses import HybridLoss
@@ -291,7 +291,7 @@ class Trainer:
                 better = True
             else:
                 result: Validation = validate(
-                    self.model, self.validation, self.recipe.size, world=self.world,
+                    merged(self.model), self.validation, self.recipe.size, world=self.world,
                     precision=autocast(self.amp, self.world.device), sheet=self.recipe.sheet,
                 )  # fmt: skip
                 self.scores = result.scores
@@ -311,8 +311,8 @@ class Trainer:
         origin = f"trained from {self.recipe.init}" if self.recipe.init else "trained from new"
         note = f"{origin} on {len(self.prepared.training)} images with the recipe {self.recipe.name}"
         if self.recipe.train == "lora":
-            checkpoints.save_adapter(extract_adapter(self.model), self.folder.adapter, texts)
-        checkpoints.save_checkpoint(
+            save_adapter(extract_adapter(self.model), self.folder.adapter, texts)
+        save_checkpoint(
             merged(self.model), self.folder.best, training_size=self.recipe.size, provenance=note, metadata=texts
         )
 

@@ -104,8 +104,8 @@ def _cycle(count: int) -> list[tuple[int, int, int]]:
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``."""
-    if high - low < 1e-9 * max(1.0, abs(high)):
-        low, high = low - 0.5, high + 0.5
+    if high - low <= 1e-9 * abs(high):
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     rough = (high - low) / about
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
