@@ -12,6 +12,7 @@ from .errors import (
     TrainingError,
 )
 from .inference import PreparedBiRefNet, Segmenter, prepare
+from .masks import estimate_foreground
 from .metrics import evaluate
 from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
@@ -31,6 +32,7 @@ __all__ = [
     "TrainingError",
     "checkpoints",
     "deform_conv2d",
+    "estimate_foreground",
     "evaluate",
     "load_file",
     "load_model",

@@ -40,7 +40,7 @@ def build_parser(recipes: Path) -> argparse.ArgumentParser:
     data.add_argument("--data", nargs="+", default=[], metavar="DIR", help="im/ + gt/, images/ + masks/, or RGBA PNGs")
     data.add_argument("--images", nargs="+", default=[], metavar="DIR", help="folders of images, with --masks")
     data.add_argument("--masks", nargs="+", default=[], metavar="DIR", help="folders of their masks, in the same order")
-    data.add_argument("--val-data", nargs="+", default=[], metavar="DIR", help="validation data; else a share of --data")
+    data.add_argument("--val-data", nargs="+", default=[], metavar="DIR", help="for validation (else a part of --data)")
     data.add_argument("--backgrounds", metavar="DIR", help="images to put subjects on")
     data.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be used")
     run = parser.add_argument_group("run")
@@ -49,7 +49,7 @@ def build_parser(recipes: Path) -> argparse.ArgumentParser:
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
     run.add_argument("--resume", action="store_true", help="go on with the training in --out, by its own recipe")
     run.add_argument("--dry-run", action="store_true", help="look at the data and stop")
-    run.add_argument("--print-recipe", action="store_true", help="print the recipe with all flags applied and stop")
+    run.add_argument("--print-recipe", action="store_true", help="print the recipe with all flags and stop")
     run.add_argument("--quiet", action="store_true", help="no progress bar, no messages but warnings")
     fields = parser.add_argument_group("recipe", "each field of the recipe; see birefnet_core/training/recipe.py")
     for name, kind in field_names().items():

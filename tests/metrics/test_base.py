@@ -8,7 +8,7 @@ from birefnet_core.errors import ConfigError
 from birefnet_core.metrics import KEYS, METRICS, FMeasure, MeanAbsoluteError, Pair, Protocol
 from birefnet_core.metrics.hce import HumanCorrectionEfforts
 
-ALL = [name for name in METRICS]
+ALL = list(METRICS)
 
 
 @pytest.fixture

@@ -3,7 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from birefnet_core.metrics import AlphaMeanSquaredError, ConnectivityError, GradientError, Pair, SumOfAbsoluteDifferences
+from birefnet_core.metrics import (
+    AlphaMeanSquaredError,
+    ConnectivityError,
+    GradientError,
+    Pair,
+    SumOfAbsoluteDifferences,
+)
 
 pytest.importorskip("scipy")
 
@@ -37,7 +43,7 @@ def test_gradient_error_of_a_step_against_nothing():
     smooth = np.exp(-(x**2) / (2 * sigma**2))
     slope = x * smooth
     smooth, slope = smooth / math.sqrt((smooth**2).sum()), slope / math.sqrt((slope**2).sum())
-    response = np.array([slope[k:].sum() for k in range(1, 2 * half + 1)]) * smooth.sum()  # at each distance to the step
+    response = np.array([slope[k:].sum() for k in range(1, 2 * half + 1)]) * smooth.sum()  # at each distance
     assert error(GradientError, np.zeros_like(alpha), alpha) == pytest.approx(40 * (response**2).sum() / 1000)
 
 

@@ -38,7 +38,8 @@ def test_pair_names_the_side_that_is_wrong():
 
 
 def test_mask_is_above_128():
-    assert Pair(np.zeros((1, 3), np.uint8), np.array([[127, 128, 129]], np.uint8)).mask.tolist() == [[False, False, True]]
+    truth = np.array([[127, 128, 129]], np.uint8)
+    assert Pair(np.zeros_like(truth), truth).mask.tolist() == [[False, False, True]]
 
 
 def test_levels_are_stretched_but_a_constant_keeps_its_value():

@@ -1,0 +1,71 @@
+"""Foreground colour estimation: what the subject's colours are without the background shining through.
+
+Shapes: B batch, H W picture. Masks are 1 on the subject.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from .blur_fusion import blur_fusion
+from .checks import pair
+from .multilevel import multilevel
+from .windows import frame_groups
+
+METHODS = ("multilevel", "blur_fusion")
+
+
+class Layers(NamedTuple):
+    """The two layers of a picture, B, H, W, 3 each."""
+
+    foreground: Tensor
+    background: Tensor
+
+
+def estimate_foreground(images: Tensor, masks: Tensor, method: str = "multilevel") -> Tensor:
+    """Estimates the subject's own colours.
+
+    Args:
+        images: B, H, W, 3 in [0, 1], floating point, any device.
+        masks: B, H, W in [0, 1]. Resized (bicubic) if they are not of the images' size; one image may go
+            with many masks and the reverse.
+        method: "multilevel" (Germer et al. 2020, see ``multilevel``): opaque pixels keep their own colour
+            exactly, empty ones take that of the subject nearby. "blur_fusion" (Forte 2021, see
+            ``blur_fusion``): equals the variant published with the network before it is cut to bytes.
+
+    Returns:
+        B, H, W, 3 float32 in [0, 1] on the images' device. Frames are handled a few at a time.
+
+    Raises:
+        ImageError: Images or masks that are not as above, or that do not fit each other.
+        ConfigError: An unknown method.
+    """
+    return _estimate(images, masks, method, background=False)[0]
+
+
+def separate_layers(images: Tensor, masks: Tensor, method: str = "multilevel") -> Layers:
+    """``estimate_foreground`` that also returns the background, which may be of use for inpainting."""
+    return Layers(*_estimate(images, masks, method, background=True))
+
+
+@torch.no_grad()
+def _estimate(images: Tensor, masks: Tensor, method: str, background: bool) -> tuple[Tensor, Tensor | None]:
+    if method not in METHODS:
+        raise ConfigError(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
+    images, masks = pair(images, masks)
+    fronts = torch.empty(images.shape, device=images.device)
+    backs = torch.empty(images.shape, device=images.device) if background else None
+    for group in frame_groups(images.shape[0], images.shape[1] * images.shape[2]):
+        image, alpha = images[group].permute(0, 3, 1, 2), masks[group, None]  # B 3 H W, B 1 H W
+        if method == "multilevel":
+            front, back = multilevel(image, alpha, background)
+        else:
+            front, back = blur_fusion(image, alpha)
+        fronts[group] = front.permute(0, 2, 3, 1)
+        if background:
+            backs[group] = back.clamp(0, 1).permute(0, 2, 3, 1)
+    return fronts, backs
