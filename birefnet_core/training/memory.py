@@ -41,13 +41,15 @@ def _run(block: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
 
 @contextlib.contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """BatchNorm saw the batch in the forward pass; while it is recomputed it must not count it again."""
+    """BatchNorm saw the batch in the forward pass; while it is recomputed, it counts it on copies."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    kept = [(norm, dict(norm.named_buffers(recurse=False))) for norm in norms]
+    for norm, buffers in kept:
+        for name, buffer in buffers.items():
+            setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
-
+        for norm, buffers in kept:
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)

@@ -30,7 +30,9 @@ def draw_shape(seed: int, side: int = 96) -> tuple[Image.Image, Image.Image]:
     return image, mask
 
 
-def write_shapes(folder: Path, count: int, first: int = 0, names: tuple[str, str] = ("im", "gt"), side: int = 96) -> Path:
+def write_shapes(
+    folder: Path, count: int, first: int = 0, names: tuple[str, str] = ("im", "gt"), side: int = 96
+) -> Path:
     """A data set of shapes."""
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,8 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 
     torch.manual_seed(7)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    return bc.save_checkpoint(bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0", **TINY)), path, training_size=(64, 64))
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0", **TINY))
+    return bc.save_checkpoint(model, path, training_size=(64, 64))
 
 
 def assert_same(found: object, expected: object, where: str = "") -> None:

@@ -65,13 +65,13 @@ def test_rgba_folder_is_a_set_of_its_own(tmp_path):
 def test_no_pair_at_all_says_what_names_differ(tmp_path):
     folder = write_shapes(tmp_path, 1)
     (folder / "gt/shape00.png").rename(folder / "gt/shape0.png")
-    with pytest.raises(DatasetError, match="no two of one name.*'shape00'.*'shape0'"):
+    with pytest.raises(DatasetError, match=r"no two of one name.*'shape00'.*'shape0'"):
         find_set(folder)
 
 
 def test_unknown_layout_lists_what_was_found_and_expected(tmp_path):
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DatasetError, match="im/ \\+ gt/.*found photos/"):
+    with pytest.raises(DatasetError, match=r"im/ \+ gt/.*found photos/"):
         find_set(tmp_path)
     with pytest.raises(DatasetError, match="no such folder"):
         find_set(tmp_path / "missing")
