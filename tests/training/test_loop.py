@@ -14,7 +14,7 @@ import birefnet_core as bc
 from birefnet_core.training import Recipe, TrainingData, train
 from birefnet_core.training.dataset import Batch
 
-from .conftest import assert_same, write_shapes
+from .conftest import TINY, assert_same, write_shapes
 
 ROOT = Path(__file__).parents[2]
 # Everything that has a state or draws random numbers.
@@ -81,8 +81,8 @@ def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_re
 def trained(shapes, tmp_path_factory):
     """A finished training of one epoch, with everything on."""
     recipe = Recipe(
-        backbone="pvt_v2_b0", size=(64, 64), epochs=1, batch_size=2, workers=0, log_steps=1, amp="bf16", ema=0.9,
-        checkpoint_activations=True,
+        backbone="pvt_v2_b0", network=TINY, size=(64, 64), epochs=1, batch_size=2, workers=0, log_steps=1, amp="bf16",
+        ema=0.9, checkpoint_activations=True,
     )  # fmt: skip
     out = tmp_path_factory.mktemp("trained")
     return recipe, out, train(recipe, TrainingData(sets=(shapes,)), out, device="cpu")
