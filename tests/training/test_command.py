@@ -32,7 +32,8 @@ def test_script_runs_from_a_checkout(shapes, tmp_path):
 def test_adapter_is_trained_from_the_command_line_and_accepted(shapes, tiny_checkpoint, tmp_path):
     out = tmp_path / "out"
     flags = ["--data", str(shapes), "--out", str(out), "--init", str(tiny_checkpoint), "--train", "lora"]
-    assert main([*flags, "--epochs", "1", "--decoder-epochs", "0", "--validate-every", "1", "--lr", "0.01", *SMALL], RECIPES) == 0
+    few = ["--epochs", "1", "--decoder-epochs", "0", "--validate-every", "1", "--lr", "0.01"]
+    assert main([*flags, *few, *SMALL], RECIPES) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["kind"] == "validation"
     assert rows[0]["step"] == 0
