@@ -3,7 +3,8 @@
     python benchmarks/training.py [--backbone swin_v1_t] [--size 384] [--batch-size 2] [--rounds 3]
 
 Every measurement is a process of its own, so that its peak is its own; the forms alternate, so that a busy machine is
-busy for all of them; on such a machine the CPU seconds say more. The plain form is our network with torchvision's deformable convolution and no checkpointing.
+busy for all of them; on such a machine the CPU seconds say more. The plain form is our network with torchvision's
+deformable convolution and no checkpointing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FORMS = {
 
 
 def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict[str, float]:
-    """Seconds, and seconds of computing on all cores, of the fastest of some steps; MiB of this process at its peak above before."""
+    """Wall and CPU seconds of the fastest of some steps, and MiB of this process at its peak above before."""
     import torch
 
     import birefnet_core as bc

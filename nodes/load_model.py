@@ -45,6 +45,14 @@ class BiRefNetLoadModel(io.ComfyNode):
                     tooltip="How the checkpoint's image patches are stacked. auto reads it from the weights; change it "
                     "only if fine detail looks wrong.",
                 ),
+                io.Combo.Input(
+                    "adapter",
+                    options=runtime.adapter_names(),
+                    default=runtime.NO_ADAPTER,
+                    optional=True,
+                    tooltip="A low-rank adapter of your own (train/finetune.py --train lora) to merge into the "
+                    "model it was trained on. Files in models/birefnet/adapters.",
+                ),
             ],
             outputs=[
                 runtime.BiRefNetModelType.Output("birefnet_model", display_name="model", tooltip="To BiRefNet Segment.")
@@ -52,9 +60,13 @@ class BiRefNetLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, dtype: str, device: str, patch_order: str) -> str:
-        return f"{runtime.file_stamp(model)} {dtype} {device} {patch_order}"
+    def fingerprint_inputs(
+        cls, model: str, dtype: str, device: str, patch_order: str, adapter: str = runtime.NO_ADAPTER
+    ) -> str:
+        return f"{runtime.file_stamp(model)} {dtype} {device} {patch_order} {runtime.file_stamp(adapter)}"
 
     @classmethod
-    def execute(cls, model: str, dtype: str, device: str, patch_order: str) -> io.NodeOutput:
-        return io.NodeOutput(runtime.load(model, dtype, device, patch_order))
+    def execute(
+        cls, model: str, dtype: str, device: str, patch_order: str, adapter: str = runtime.NO_ADAPTER
+    ) -> io.NodeOutput:
+        return io.NodeOutput(runtime.load(model, dtype, device, patch_order, adapter))

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 BiRefNetModelType = io.Custom("BIREFNET_MODEL")
 
 MODEL_FOLDER = "birefnet"  # models/birefnet, our own
+ADAPTER_FOLDER = "adapters"  # models/birefnet/adapters
+NO_ADAPTER = "none"
 SHARED_FOLDER = "background_removal"  # models/background_removal, ComfyUI's own BiRefNet nodes read it too
 
 
@@ -49,7 +51,13 @@ def model_names() -> list[str]:
     """What the load node offers: the catalogue, then the files in the model folders."""
     catalogue = [entry.name for entry in checkpoints() if entry.loadable]
     files = [f for name in (MODEL_FOLDER, SHARED_FOLDER) for f in folder_paths.get_filename_list(name)]
-    return catalogue + sorted(set(files) - set(catalogue))
+    return catalogue + sorted(set(files) - set(catalogue) - set(adapter_names()))
+
+
+def adapter_names() -> list[str]:
+    """What the load node offers as adapters: none, then the files in the models' subfolder for them."""
+    files = folder_paths.get_filename_list(MODEL_FOLDER)
+    return [NO_ADAPTER, *sorted(f for f in files if Path(f).parts[0] == ADAPTER_FOLDER)]
 
 
 def find_source(name: str) -> str:
@@ -119,17 +127,18 @@ def file_stamp(name: str) -> str:
 _loaded: weakref.WeakValueDictionary[tuple, ModelHandle] = weakref.WeakValueDictionary()
 
 
-def load(name: str, dtype: str, device: str, patch_order: str) -> ModelHandle:
+def load(name: str, dtype: str, device: str, patch_order: str, adapter: str = NO_ADAPTER) -> ModelHandle:
     """Loads a model, or returns the one that is already loaded from the same file with the same options."""
     target = torch.device("cpu") if device == "cpu" else mm.get_torch_device()
     source = find_source(name)
-    key = file_stamp(name), str(target), dtype, patch_order
+    key = file_stamp(name), str(target), dtype, patch_order, file_stamp(adapter)
     handle = _loaded.get(key)
     if handle is None:
         model = load_model(
             source,
             dtype=choose_dtype(dtype, target),
             patch_order=patch_order,
+            adapter=None if adapter == NO_ADAPTER else find_source(adapter),
             folders=model_folders(),
             download_dir=Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]),
             progress=progress_bar(),
