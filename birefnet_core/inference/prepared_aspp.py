@@ -84,8 +84,10 @@ class PreparedDeformableBranch(nn.Module):
     def add_to(self, total: Tensor, x: Tensor) -> None:
         """Adds the branch, brought to C channels, to ``total``."""
         predicted = self.predictor(x)  # B 3K H W
-        route = "pure" if self.column_budget else best_route(x.device)
-        if route == "bag" and not torch.compiler.is_compiling():
+        route = best_route(x.device)
+        if self.column_budget or torch.compiler.is_compiling():  # also while exporting
+            route = "pure"
+        if route == "bag":
             for i in range(len(x)):
                 self._add_by_bags(total[i], x[i], predicted[i])
             return

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, MemoryLimitError
+from ..errors import ConfigError
 from ..network import BiRefNet
 from ..network.birefnet import SIZE_MULTIPLE
+from .passes import Passes
 from .prepared import PreparedBiRefNet, prepare
-from .transforms import check_images, to_masks, to_network_input
+from .regions import Box, Region, crop_boxes
+from .tiles import refine, tile_boxes
+from .transforms import check_images
 
 Size = int | Sequence[int] | str | None
 
@@ -86,47 +90,63 @@ class Segmenter:
         images: Tensor,
         size: Size = None,
         *,
+        region: Region | None = None,
+        margin: float = 0.1,
+        tiled: bool = False,
+        flip: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Segments images.
 
         Args:
             images: B, H, W, C float in [0, 1] with C = 1, 3 or 4 (alpha is dropped), on any device.
-            size: See ``network_size``.
-            progress: Called with (images done, images in all) at the start and after each step. An
+            size: See ``network_size``; with a region, of the part that is cut out.
+            region: Where the subject is, as a mask or a box (x, y, width, height) for each image or for all; see
+                ``crop_boxes``. The part around it is segmented by itself, and the mask is 0 outside that part.
+            margin: Added around a region on every side, as a share of its longer side.
+            tiled: Refines the mask at native resolution where the image is larger than the network size; see
+                ``tiles``.
+            flip: Averages with the mask of the mirrored image; takes twice as long.
+            progress: Called with (network passes done, passes in all) at the start and after each step. Without
+                tiles or flip an image is one pass. Tiles that turn out not to be needed count as done. An
                 exception raised in it ends the run and passes through.
 
         Returns:
             Masks B, H, W float32 in [0, 1], foreground 1, on the device of ``images``.
 
         Raises:
-            ImageError: Images of another shape, type or range.
-            ConfigError: A size of another form.
+            ImageError: Images of another shape, type or range; a region that is empty or outside the image.
+            ConfigError: A size or margin of another form.
+            MemoryLimitError: Too little memory for a single image.
         """
         check_images(images)
-        total, height, width, _ = images.shape
-        network_size = self.network_size(size, height, width)
-        masks = torch.empty((total, height, width), dtype=torch.float32, device=images.device)
+        boxes = crop_boxes(region, margin, *images.shape[:3])
+        plans = [self._plan(box, size, tiled) for box in boxes]
+        masks = torch.zeros(images.shape[:3], dtype=torch.float32, device=images.device)
         was_training = self.model.training
         self.model.eval()
         try:
-            network = self._network()
-            done, at_once = 0, self.batch_size
-            while done < total:
-                if progress:
-                    progress(done, total)
-                chunk = images[done : done + at_once]
-                try:
-                    masks[done : done + len(chunk)] = _segment(network, chunk, network_size)
-                except torch.OutOfMemoryError as error:
-                    at_once = self._with_less_memory(network, len(chunk), network_size, error)
-                    continue
-                done += len(chunk)
-            if progress:
-                progress(total, total)
+            pictures = sum(1 + plan.tiles for plan in plans)
+            passes = Passes(self._network(), self.batch_size, pictures, flip, progress)
+            first = 0
+            while first < len(images):
+                end = first + 1
+                while end < min(len(images), first + passes.at_once) and plans[end].size == plans[first].size:
+                    end += 1
+                _segment(images[first:end], masks[first:end], boxes[first:end], plans[first:end], passes)
+                first = end
+            passes.report()
         finally:
             self.model.train(was_training)
         return masks
+
+    def _plan(self, box: Box, size: Size, tiled: bool) -> _Plan:
+        height, width = self.network_size(size, box.height, box.width)
+        if not tiled or (box.height <= height and box.width <= width):
+            return _Plan((height, width), 0, (0, 0))
+        tile = min(box.height, height), min(box.width, width)
+        tiles = len(tile_boxes(box.height, box.width, tile))
+        return _Plan((height, width), tiles, self.network_size(tile[::-1], box.height, box.width))
 
     def _network(self) -> PreparedBiRefNet:
         """The prepared form of the model as it is now."""
@@ -138,27 +158,21 @@ class Segmenter:
             self._prepared, self._prepared_from = prepare(self.model), state
         return self._prepared
 
-    @staticmethod
-    def _with_less_memory(
-        network: PreparedBiRefNet, images: int, size: tuple[int, int], error: torch.OutOfMemoryError
-    ) -> int:
-        """How many images to try after these have not fitted; for a single one, the network works in smaller pieces."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if images > 1:
-            return images // 2
-        if network.spare_memory():
-            return 1
-        height, width = size
-        raise MemoryLimitError(
-            f"out of memory for one image at {width} x {height}, even in small pieces. Use a smaller size, a smaller "
-            "checkpoint such as BiRefNet_lite, half precision, or the CPU."
-        ) from error
+
+class _Plan(NamedTuple):
+    """What one image takes: its network size, how many tiles it may need, and their network size."""
+
+    size: tuple[int, int]
+    tiles: int
+    tile_size: tuple[int, int]
 
 
 @torch.inference_mode()
-def _segment(network: PreparedBiRefNet, images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images B, H, W, C -> masks B, H, W, all at once."""
-    parameter = next(network.parameters())
-    x = to_network_input(images.to(parameter.device), *size).to(parameter.dtype)
-    return to_masks(network(x).logits, *images.shape[1:3]).to(images.device)
+def _segment(images: Tensor, masks: Tensor, boxes: list[Box], plans: list[_Plan], passes: Passes) -> None:
+    """Writes the masks B, H, W of images B, H, W, C with one network size."""
+    crops = [box.cut(image) for box, image in zip(boxes, images, strict=True)]
+    found = passes.run(crops, plans[0].size)
+    for crop, mask, box, plan, answer in zip(crops, masks, boxes, plans, found, strict=True):
+        if plan.tiles:
+            refine(crop, answer, plan.size, plan.tile_size, passes)
+        box.cut(mask).copy_(answer)

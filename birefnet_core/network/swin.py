@@ -110,7 +110,7 @@ class WindowAttention(nn.Module):
         else:  # the windows of a row differ: taken as more heads, so that one bias serves all rows
             q, k, v = rearrange(qkv, "b i j t (s h d) -> s (b i) (j h) t d", s=3, h=self.num_heads)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).to(q.dtype))
-        x = x.view(batch, rows, columns, self.num_heads, *x.shape[2:])
+        x = x.reshape(batch, rows, columns, self.num_heads, *x.shape[2:])
         return self.proj(rearrange(x, "b i j h t d -> b i j t (h d)"))
 
 

@@ -5,6 +5,7 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.inference import transforms
+from birefnet_core.inference.passes import OutOfMemoryError
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ class Crowded:
     def __call__(self, x):
         self.calls.append(len(x))
         if len(self.calls) <= self.fits_after:
-            raise torch.OutOfMemoryError("no room")
+            raise OutOfMemoryError("no room")
         return self.forward(x)
 
 

@@ -1,0 +1,153 @@
+"""Regions: which part of each image is looked at.
+
+Shapes: B images, H W image, N regions (B, or 1 for all images). Boxes as callers give them are x, y, width,
+height in pixels; a ``Box`` is left, top, right, bottom, the last two exclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, ImageError
+from ..masks.checks import check_masks
+from ..masks.crop import THRESHOLD, subject_boxes
+
+Region = Tensor | Sequence | Mapping
+
+LEAST_MARGIN = 8  # pixels, a quarter of what one value of the coarsest feature stands for
+
+
+class Box(NamedTuple):
+    """A rectangle of whole pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    def cut(self, picture: Tensor) -> Tensor:
+        """The part of H, W or H, W, C that lies in the box, as a view."""
+        return picture[self.top : self.bottom, self.left : self.right]
+
+
+def crop_boxes(region: Region | None, margin: float, images: int, height: int, width: int) -> list[Box]:
+    """What to cut out of each image.
+
+    Args:
+        region: None for the whole image. A mask N, H, W, bool or float in [0, 1], whose pixels above 0.05 are the
+            region; a mask of another size stands for the image stretched to it. A box (x, y, width, height), or a
+            mapping with these keys, or several: a sequence or a tensor N, 4. A box partly outside is cut at the
+            image's border.
+        margin: Added on every side, as a share of the region's longer side; unless 0, at least 8 pixels. Cut at
+            the image's border.
+        images: B.
+        height: H.
+        width: W.
+
+    Returns:
+        B boxes.
+
+    Raises:
+        ConfigError: A margin that is not a number of at least 0.
+        ImageError: A region of another form or number, without a pixel, or outside the image.
+    """
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+        raise ConfigError(f"margin={margin!r}: expected a number of at least 0, such as 0.1 for a tenth of the region.")
+    if region is None:
+        return [Box(0, 0, width, height)] * images
+    if isinstance(region, Tensor) and region.ndim == 3:
+        found = _boxes_of_masks(region, height, width)
+    else:
+        found = [_box_inside(values, i, height, width) for i, values in enumerate(_listed(region))]
+    if len(found) not in (1, images):
+        raise ImageError(f"found {len(found)} regions for {images} images: pass one for each image, or one for all.")
+    found = [_widened(box, margin, height, width) for box in found]
+    return found * images if len(found) == 1 else found
+
+
+def _boxes_of_masks(masks: Tensor, height: int, width: int) -> list[Box]:
+    """Masks N, h, w -> their boxes in an image of height x width; one by one, so that a video needs no memory."""
+    if 0 in masks.shape:
+        raise ImageError(f"the region mask has no pixels (shape {tuple(masks.shape)}): check what feeds it.")
+    scale_y, scale_x = height / masks.shape[1], width / masks.shape[2]
+    boxes = []
+    for index, mask in enumerate(masks):
+        mask = mask.float() if mask.dtype == torch.bool else mask
+        mask = check_masks(mask[None], f"region mask {index}")
+        if not (mask > THRESHOLD).any():
+            raise ImageError(
+                f"region mask {index} is empty: mark the subject in it, or leave the region out to use the whole image."
+            )
+        left, top, right, bottom = subject_boxes(mask)[0].tolist()
+        left, top = math.floor(left * scale_x), math.floor(top * scale_y)
+        boxes.append(Box(left, top, math.ceil(right * scale_x), math.ceil(bottom * scale_y)))
+    return boxes
+
+
+def _listed(region: Region) -> list[list[float]]:
+    """Boxes of any form as lists x, y, width, height."""
+    if isinstance(region, Tensor):
+        if region.ndim == 1:
+            region = region[None]
+        if region.ndim != 2 or region.shape[1] != 4 or len(region) == 0:
+            hint = " Add a batch dimension to a mask: region[None]." if region.ndim == 2 else ""
+            raise ImageError(
+                f"expected a region mask B, H, W or boxes N, 4 (x, y, width, height); "
+                f"found a tensor of shape {tuple(region.shape)}.{hint}"
+            )
+        return region.detach().double().tolist()
+    if isinstance(region, Mapping):
+        return [_numbers(region)]
+    if not isinstance(region, Sequence) or isinstance(region, str) or len(region) == 0:
+        raise ImageError(f"expected a region mask or a box (x, y, width, height); found {region!r}.")
+    several = any(isinstance(part, Mapping | Sequence | Tensor) and getattr(part, "ndim", 1) > 0 for part in region)
+    return [_numbers(box) for box in region] if several else [_numbers(region)]
+
+
+def _numbers(box: Region) -> list[float]:
+    try:
+        values = [box[key] for key in ("x", "y", "width", "height")] if isinstance(box, Mapping) else list(box)
+        numbers = [float(value) for value in values]
+    except (KeyError, TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 4:
+        raise ImageError(f"expected a box as four numbers (x, y, width, height); found {box!r}.")
+    return numbers
+
+
+def _box_inside(values: list[float], index: int, height: int, width: int) -> Box:
+    x, y, w, h = values
+    if not all(math.isfinite(value) for value in values):
+        raise ImageError(f"box {index} is {x:g}, {y:g}, {w:g}, {h:g}: expected finite numbers of pixels.")
+    if w <= 0 or h <= 0:
+        raise ImageError(f"box {index} is {w:g} wide and {h:g} high: expected x, y, width, height, both above 0.")
+    box = Box(
+        max(0, math.floor(x)), max(0, math.floor(y)), min(width, math.ceil(x + w)), min(height, math.ceil(y + h))
+    )
+    if box.width <= 0 or box.height <= 0:
+        raise ImageError(
+            f"box {index} (x {x:g}, y {y:g}, width {w:g}, height {h:g}) lies outside the image of {width} x {height}: "
+            "give x, y, width, height in pixels of this image, from its top left corner."
+        )
+    return box
+
+
+def _widened(box: Box, margin: float, height: int, width: int) -> Box:
+    extra = max(LEAST_MARGIN, math.ceil(margin * max(box.width, box.height))) if margin > 0 else 0
+    return Box(
+        max(0, box.left - extra), max(0, box.top - extra),
+        min(width, box.right + extra), min(height, box.bottom + extra),
+    )  # fmt: skip

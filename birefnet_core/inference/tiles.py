@@ -1,0 +1,161 @@
+"""The tiled detail pass: fine structure at native resolution where the whole-image pass is not sure.
+
+The global pass sees the whole image shrunk to the network's size. It knows what the object is, and loses what
+is thinner than its pixels. A tile at native resolution sees every hair, and does not know what it belongs to.
+So each decides what it can:
+
+* Where the global mask is sure (all values of a cell below 0.02, or all above 0.98), it stands, bit for bit.
+  The band of the other cells, one cell wider on each side and two more to fade out, is open to the tiles.
+  A cell is 4 global pixels wide, about the reach of an upsampled edge.
+* In the band a tile changes the mask by (its answer - global answer), as far as the two agree once blurred
+  over 3 cells (12 global pixels). Structure of that size is well visible to the global pass, so when a tile
+  disagrees about it, the tile lacks context: it takes a piece of background for an object, or the inside of
+  the object for background. What remains below that size, the global pass cannot know: a wire of 3 pixels in
+  48 hardly moves the blurred values. Trust falls smoothly from 1 at a difference of 0.25 to 0 at 0.5, and a
+  cell is trusted no more than its neighbours.
+* A thin structure that leaves the band would be cut off there, although it is attached to the object. So
+  the band is extended along cells in which tiles that have run anyway change the mask, as long as these are
+  connected to the band, and tiles this newly touches are run in turn, each once.
+
+Tiles overlap by a quarter and are blended with raised-cosine windows divided by their sum. Tiles the band
+does not touch are not run.
+
+Shapes: H W image, h w tile, R Q rows and columns of cells.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .passes import Passes
+from .regions import Box
+
+OVERLAP = 0.25  # of a tile's side
+CELL = 4  # global pixels
+UNSURE = 0.02  # distance from 0 and 1, about 5 of 255 grey levels: what a viewer may notice
+AGREES, DISAGREES = 0.25, 0.5  # differences of blurred masks; at 0.5 the two take opposite sides
+TRACED = 0.25  # change of the mask along which the band is extended
+
+
+def tile_boxes(height: int, width: int, tile: tuple[int, int]) -> list[Box]:
+    """Evenly spread tiles that cover an image and overlap by at least a quarter.
+
+    Args:
+        height: H.
+        width: W.
+        tile: h and w, at most the image's.
+    """
+    h, w = tile
+    return [Box(x, y, x + w, y + h) for y in _starts(height, h) for x in _starts(width, w)]
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    if tile >= length:
+        return [0]
+    overlap = round(OVERLAP * tile)
+    steps = max(1, math.ceil((length - tile) / max(1, tile - overlap)))
+    return [i * (length - tile) // steps for i in range(steps + 1)]
+
+
+def refine(
+    image: Tensor, mask: Tensor, global_size: tuple[int, int], tile_size: tuple[int, int], passes: Passes
+) -> None:
+    """Adds detail to a mask in place.
+
+    Args:
+        image: H, W, C in [0, 1].
+        mask: H, W, the answer of the global pass.
+        global_size: Height and width the image had in the global pass.
+        tile_size: Network size of one tile.
+        passes: Runs the tiles.
+    """
+    height, width = mask.shape
+    cell = round(CELL * max(height / global_size[0], width / global_size[1], 1))
+    band = _dilated(_unsure_cells(mask, cell))  # R Q
+    tile = min(height, global_size[0]), min(width, global_size[1])
+    waiting = tile_boxes(height, width, tile)
+    change, weight = torch.zeros_like(mask), torch.zeros_like(mask)  # H W
+    while True:
+        share = _spread(_faded(band), cell, height, width).to(mask.device)  # H W
+        due = [box for box in waiting if box.cut(share).any()]
+        if not due:
+            break
+        waiting = [box for box in waiting if box not in due]
+        while due:
+            now, due = due[: passes.at_once], due[passes.at_once :]
+            answers = passes.run([box.cut(image) for box in now], tile_size)
+            for box, answer in zip(now, answers, strict=True):
+                window = _window(box, height, width).to(mask.device)
+                difference = answer - box.cut(mask)
+                box.cut(change).add_(_trust(difference, cell).mul_(difference).mul_(window))
+                box.cut(weight).add_(window)
+        band = _traced(band, change, weight, cell)
+    passes.skip(len(waiting))
+    change = change.div_(weight.clamp_(min=torch.finfo(weight.dtype).tiny)).mul_(share).add_(mask).clamp_(0, 1)
+    mask.copy_(torch.where(share > 0, change, mask))
+
+
+def _unsure_cells(mask: Tensor, cell: int) -> Tensor:
+    """Cells R, Q that, with the pixels around them, are neither all background nor all foreground; 1 or 0."""
+    height, width = mask.shape
+    padded = F.pad(mask[None, None], (1, 1 + -width % cell, 1, 1 + -height % cell), mode="replicate")
+    high = F.max_pool2d(padded, cell + 2, cell)
+    low = -F.max_pool2d(-padded, cell + 2, cell)
+    return ((high > UNSURE) & (low < 1 - UNSURE))[0, 0].float().cpu()
+
+
+def _dilated(cells: Tensor) -> Tensor:
+    return F.max_pool2d(cells[None], 3, 1, 1)[0]
+
+
+def _faded(band: Tensor) -> Tensor:
+    """Share of the tiles' change that is taken in each cell: 1 in the band, falling to 0 in the two around it."""
+    return F.avg_pool2d(_dilated(band)[None], 3, 1, 1, count_include_pad=False)[0]
+
+
+def _spread(cells: Tensor, cell: int, height: int, width: int) -> Tensor:
+    """R, Q -> H, W, bilinear between the middles of the cells."""
+    size = cells.shape[0] * cell, cells.shape[1] * cell
+    return F.interpolate(cells[None, None], size=size, mode="bilinear", align_corners=False)[0, 0, :height, :width]
+
+
+def _window(box: Box, height: int, width: int) -> Tensor:
+    """Raised cosines h, w that fall off within the overlaps, and stay 1 at the image's border."""
+    rows = _ramps(box.top, box.bottom, height)
+    return rows[:, None] * _ramps(box.left, box.right, width)
+
+
+def _ramps(first: int, end: int, length: int) -> Tensor:
+    window = torch.ones(end - first)
+    reach = max(1, round(OVERLAP * (end - first)))
+    ramp = torch.sin((torch.arange(reach) + 0.5) * (math.pi / 2 / reach)) ** 2
+    if first > 0:
+        window[:reach] = ramp
+    if end < length:
+        window[-reach:] = ramp.flip(0)
+    return window
+
+
+def _trust(difference: Tensor, cell: int) -> Tensor:
+    """How far a tile may differ from the global mask, h, w: by how little the two differ on the large scale."""
+    coarse = F.avg_pool2d(difference[None, None], cell, cell, ceil_mode=True)
+    coarse = F.avg_pool2d(coarse, 3, 1, 1, count_include_pad=False)[0, 0].abs()
+    doubt = _dilated(((coarse - AGREES) / (DISAGREES - AGREES)).clamp(0, 1))  # the rim of what is wrong is wrong too
+    return _spread(1 - doubt**2 * (3 - 2 * doubt), cell, *difference.shape)
+
+
+def _traced(band: Tensor, change: Tensor, weight: Tensor, cell: int) -> Tensor:
+    """The band extended along the connected cells, R, Q, in which tiles change the mask."""
+    changed = change.abs() > TRACED * weight
+    changed = F.max_pool2d(changed[None].float(), cell, cell, ceil_mode=True)[0].cpu()  # R Q
+    reached = band
+    while True:
+        grown = torch.maximum(reached, _dilated(reached) * changed)
+        if torch.equal(grown, reached):
+            break
+        reached = grown
+    return torch.maximum(band, _dilated(reached * changed))
