@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-comfyui lint clean
 
 $(VENV)/.ready: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,11 @@ test: lint
 
 test-slow: $(VENV)/.ready
 	$(RUN) -m pytest -q -m slow
+
+# In a real ComfyUI: make test-comfyui COMFYUI_DIR=... [COMFYUI_PYTHON=...]; its own interpreter must have its requirements.
+test-comfyui: $(VENV)/.ready
+	@test -n "$(COMFYUI_DIR)" || { echo "set COMFYUI_DIR to a ComfyUI checkout"; exit 2; }
+	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" $(RUN) -m pytest -q tests/comfyui
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache demo_output

@@ -1,21 +1,30 @@
 """The pack's nodes, as ComfyUI's extension."""
 
-from comfy_api.latest import ComfyExtension, io
-
 from . import runtime
+from .apply_alpha import BiRefNetApplyAlpha
+from .compare_masks import BiRefNetCompareMasks
 from .load_model import BiRefNetLoadModel
+from .refine_mask import BiRefNetRefineMask
+from .remove_background import BiRefNetRemoveBackground
 from .segment import BiRefNetSegment
 
-NODES: list[type[io.ComfyNode]] = [BiRefNetLoadModel, BiRefNetSegment]
+NODES: list[type[runtime.io.ComfyNode]] = [
+    BiRefNetLoadModel,
+    BiRefNetSegment,
+    BiRefNetRefineMask,
+    BiRefNetApplyAlpha,
+    BiRefNetRemoveBackground,
+    BiRefNetCompareMasks,
+]
 
 
-class BiRefNetExtension(ComfyExtension):
+class BiRefNetExtension(runtime.ComfyExtension):
     """What ComfyUI asks the pack for."""
 
     async def on_load(self) -> None:
         runtime.register_model_folders()
 
-    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+    async def get_node_list(self) -> list[type[runtime.io.ComfyNode]]:
         return NODES
 
 

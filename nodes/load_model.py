@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
-
 from . import runtime
+from .runtime import io
 
 
 class BiRefNetLoadModel(io.ComfyNode):
@@ -12,20 +11,13 @@ class BiRefNetLoadModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return runtime.schema(
             node_id="BiRefNetLoadModel",
             display_name="Load BiRefNet Model",
-            category="BiRefNet",
             description="Loads a BiRefNet checkpoint. Published ones are downloaded to models/birefnet once.",
+            search_aliases=["background removal model", "rmbg", "matting model", "remove background loader"],
             inputs=[
-                io.Combo.Input(
-                    "model",
-                    options=runtime.model_names(),
-                    default="BiRefNet",
-                    tooltip="Published checkpoints by name, then your own files in models/birefnet and "
-                    "models/background_removal. BiRefNet is the general one, BiRefNet_lite the fast one, "
-                    "BiRefNet_HR for 2048 x 2048, the -matting ones for hair and glass.",
-                ),
+                runtime.model_input(),
                 io.Combo.Input(
                     "dtype",
                     options=["auto", *runtime.DTYPES],
@@ -44,12 +36,24 @@ class BiRefNetLoadModel(io.ComfyNode):
                     default="auto",
                     tooltip="How the checkpoint's image patches are stacked. auto reads it from the weights; change it "
                     "only if fine detail looks wrong.",
+                    **runtime.ADVANCED,
                 ),
             ],
             outputs=[
-                runtime.BiRefNetModelType.Output("birefnet_model", display_name="model", tooltip="To BiRefNet Segment.")
+                runtime.BiRefNetModelType.Output(
+                    "birefnet_model", display_name="model", tooltip="To BiRefNet Segment."
+                ),
+                runtime.BackgroundRemovalType.Output(
+                    "bg_model",
+                    display_name="bg_model",
+                    tooltip="The same model for ComfyUI's own Remove Background node.",
+                ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        return runtime.check_model_name(model)
 
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str, device: str, patch_order: str) -> str:
@@ -57,4 +61,5 @@ class BiRefNetLoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: str, dtype: str, device: str, patch_order: str) -> io.NodeOutput:
-        return io.NodeOutput(runtime.load(model, dtype, device, patch_order))
+        handle = runtime.load(model, dtype, device, patch_order)
+        return io.NodeOutput(handle, handle)

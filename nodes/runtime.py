@@ -1,32 +1,99 @@
-"""The only bridge to ComfyUI: model folders, memory management, device and dtype, progress, cancelling."""
+"""The only bridge to ComfyUI: model folders, memory management, device and dtype, progress, cancelling.
+
+ComfyUI's names that the nodes need come through here, too. The core's heavy parts (the network with timm and
+torchvision) are imported at the first use, so that ComfyUI starts without them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as mm
 import comfy.utils
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io
+from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
-from ..birefnet_core import BiRefNet, PatchOrder, Segmenter, checkpoints, load_model, prepare
+from ..birefnet_core import CheckpointError, ConfigError, ImageError, PatchOrder, checkpoints
+from ..birefnet_core.checkpoints import CatalogueEntry, present_locally
 from ..birefnet_core.checkpoints.io import PICKLED, SAFETENSORS
 from ..birefnet_core.devices import DTYPES
-from ..birefnet_core.inference.segmenter import Size
+
+if TYPE_CHECKING:
+    from ..birefnet_core import BiRefNet
+    from ..birefnet_core.inference.segmenter import Size
+
+__all__ = ["ComfyExtension", "GraphBuilder", "io", "ui"]
 
 logger = logging.getLogger(__name__)
 
 BiRefNetModelType = io.Custom("BIREFNET_MODEL")
+BackgroundRemovalType = io.Custom("BACKGROUND_REMOVAL")  # what ComfyUI's own Remove Background node takes
+BoundingBoxType = io.Custom("BOUNDING_BOX")
 
 MODEL_FOLDER = "birefnet"  # models/birefnet, our own
 SHARED_FOLDER = "background_removal"  # models/background_removal, ComfyUI's own BiRefNet nodes read it too
+DEFAULT_MODEL = "BiRefNet"
+PATCH_ORDERS = ["auto", *(order.value for order in PatchOrder)]
+
+PACK = Path(__file__).resolve().parents[1]
+MOST_FRAMES_AT_ONCE = 8  # beyond this a GPU gains nothing
+PREVIEWS = 4  # pictures of a batch that a node shows
+ROOM_FOR_WORK = 8  # refining and colour estimation work in so many times the memory of what they are given
+
+# What ComfyUI before 0.4 refuses.
+ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input.__init__).parameters else {}
+_SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+
+
+def schema(**options: Any) -> io.Schema:
+    """An io.Schema of our category, without the options that this version of ComfyUI does not know."""
+    return io.Schema(category="BiRefNet", **{k: v for k, v in options.items() if k in _SCHEMA_FIELDS})
+
+
+def core(part: str) -> ModuleType:
+    """A part of the core, such as ".masks", imported at its first use.
+
+    Raises:
+        ImportError: A package the core needs is not installed; says how to install it.
+    """
+    try:
+        return import_module(f"..birefnet_core{part}", __package__)
+    except ImportError as error:
+        raise ImportError(
+            f"The BiRefNet nodes need the Python package {error.name!r}, which cannot be imported ({error}). Install "
+            f"what they need into ComfyUI's Python, then start ComfyUI again: pip install -r "
+            f"{PACK.name}/requirements.txt",
+            name=error.name,
+        ) from error
+
+
+def defaults(node: type[io.ComfyNode], *given: str) -> dict[str, Any]:
+    """The default values of a node's inputs, but for those given."""
+    inputs = node.define_schema().inputs
+    return {i.id: i.default for i in inputs if getattr(i, "default", None) is not None and i.id not in given}
+
+
+def pick(options: dict[str, Any], value: str, name: str) -> Any:
+    """What an option stands for; older versions of ComfyUI pass on any value."""
+    if value not in options:
+        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(options)}.")
+    return options[value]
+
+
+# Model folders
 
 
 def register_model_folders() -> None:
@@ -37,7 +104,10 @@ def register_model_folders() -> None:
         paths, endings = folder_paths.folder_names_and_paths[name]
         # A folder that ComfyUI does not know by itself starts without file endings, and would list everything.
         folder_paths.folder_names_and_paths[name] = (paths, endings or set(SAFETENSORS + PICKLED))
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            logger.warning("BiRefNet: %s cannot be created (%s); published checkpoints need it", folder, error)
 
 
 def model_folders() -> list[Path]:
@@ -45,20 +115,71 @@ def model_folders() -> list[Path]:
     return [Path(p) for name in (MODEL_FOLDER, SHARED_FOLDER) for p in folder_paths.get_folder_paths(name)]
 
 
+def catalogue() -> dict[str, CatalogueEntry]:
+    """The published checkpoints by name."""
+    return {entry.name: entry for entry in checkpoints() if entry.loadable}
+
+
 def model_names() -> list[str]:
-    """What the load node offers: the catalogue, then the files in the model folders."""
-    catalogue = [entry.name for entry in checkpoints() if entry.loadable]
-    files = [f for name in (MODEL_FOLDER, SHARED_FOLDER) for f in folder_paths.get_filename_list(name)]
-    return catalogue + sorted(set(files) - set(catalogue))
+    """What the load node offers: the catalogue, then the files in the model folders.
+
+    Files that were downloaded under a catalogue name, ``<name>/<file>``, are not offered twice.
+    """
+    names = catalogue()
+    files = {f for name in (MODEL_FOLDER, SHARED_FOLDER) for f in folder_paths.get_filename_list(name)}
+    return [*names, *sorted(f for f in files if Path(f).parts[0] not in names)]
 
 
-def find_source(name: str) -> str:
-    """A name of ``model_names`` -> the file it stands for, or the catalogue name itself."""
+def model_labels() -> dict[str, str]:
+    """What to show for each catalogue name: purpose, size, and whether it is on this disk."""
+    labels = {}
+    for name, entry in catalogue().items():
+        size = f", {entry.size_bytes / 1e6:.0f} MB" if entry.size_bytes else ""
+        mark = "✓ " if present_locally(entry, model_folders()) else ""
+        labels[name] = f"{mark}{name} ({entry.purpose}{size})"
+    return labels
+
+
+def model_input() -> io.Combo.Input:
+    """The list of models. The values are names that never change; what is known of them is in labels beside."""
+    labels = model_labels()
+    return io.Combo.Input(
+        "model",
+        options=model_names(),
+        default=DEFAULT_MODEL,
+        tooltip="Published checkpoints by name (✓: on this disk, others are downloaded once), then your own files in "
+        "models/birefnet and models/background_removal.\n" + "\n".join(labels.values()),
+        extra_dict={"birefnet_labels": labels},
+    )
+
+
+def check_model_name(name: str) -> bool | str:
+    """True, or what is wrong with a name that should be one of ``model_names``."""
+    if name in catalogue() or find_file(name):
+        return True
+    return (
+        f"There is no model {name!r}: it is neither a published checkpoint nor a file in models/{MODEL_FOLDER} or "
+        f"models/{SHARED_FOLDER}. Put the file there, or choose another model."
+    )
+
+
+def find_file(name: str) -> str | None:
+    """The file in a model folder that a name stands for."""
     for folder in (MODEL_FOLDER, SHARED_FOLDER):
         path = folder_paths.get_full_path(folder, name)
         if path is not None:
             return path
-    return name
+    return None
+
+
+def file_stamp(name: str) -> str:
+    """Changes when the file behind a name of ``model_names`` does."""
+    entry = catalogue().get(name)
+    path = find_file(name) or (entry and present_locally(entry, model_folders()))
+    return f"{path} {os.stat(path).st_mtime_ns}" if path else name
+
+
+# Models
 
 
 class ModelHandle:
@@ -68,26 +189,46 @@ class ModelHandle:
     """
 
     def __init__(self, model: BiRefNet, device: torch.device) -> None:
+        inference = core(".inference")
         offload = mm.unet_offload_device() if device != torch.device("cpu") else device
-        self.model = prepare(model).to(offload)
-        self.segmenter = Segmenter(self.model)
+        self.model = inference.prepare(model).to(offload)
+        self.device = device
+        self._segmenter = inference.Segmenter
+        # Before every layer, so that a cancelled run ends within an image and not after it.
+        for module in self.model.modules():
+            module.register_forward_pre_hook(_end_if_cancelled)
+        # Not CoreModelPatcher: from 0.25 on that may stream weights into layers of ComfyUI's own making only.
         self.patcher = ModelPatcher(self.model, load_device=device, offload_device=offload)
 
-    def segment(self, images: Tensor, size: Size = None) -> Tensor:
+    def segment(self, images: Tensor, size: Size = None, *, frames_per_step: int = 0, **options: Any) -> Tensor:
         """Images B, H, W, C -> masks B, H, W float32 on ComfyUI's intermediate device.
 
-        Progress is shown for each image, and a cancelled run ends before the next one.
+        Args:
+            images: As ComfyUI has them.
+            size: See ``Segmenter.network_size``.
+            frames_per_step: Images at a time; 0 takes as many as fit well.
+            options: Passed on to the Segmenter.
         """
-        height, width = self.segmenter.network_size(size, *images.shape[1:3])
+        segmenter = self._segmenter(self.model)
+        height, width = segmenter.network_size(size, *images.shape[1:3])
+        one = segmenter.memory_required(height, width)
         # In one piece: weights left on the CPU by a partial load meet activations on the GPU.
-        mm.load_models_gpu(
-            [self.patcher], memory_required=self.segmenter.memory_required(height, width), force_full_load=True
-        )
-        return self.segmenter(images, size, progress=progress_bar()).to(mm.intermediate_device())
+        mm.load_models_gpu([self.patcher], memory_required=one * max(1, frames_per_step), force_full_load=True)
+        segmenter.batch_size = frames_per_step or self._frames_that_fit(one, len(images))
+        return segmenter(images, size, progress=progress_bar(), **options).to(mm.intermediate_device())
 
     def encode_image(self, image: Tensor, image_size: int | None = None) -> Tensor:
-        """What ComfyUI's own RemoveBackground node calls: images -> masks, with this checkpoint's preprocessing."""
-        return self.segment(image, image_size)
+        """What ComfyUI's own Remove Background node calls: images -> masks, with this checkpoint's preprocessing."""
+        return self.segment(image, image_size).to(getattr(mm, "intermediate_dtype", lambda: torch.float32)())
+
+    def _frames_that_fit(self, one: int, frames: int) -> int:
+        if self.device.type == "cpu":
+            return 1
+        return int(max(1, min(frames, MOST_FRAMES_AT_ONCE, mm.get_free_memory(self.device) // 2 // one)))
+
+
+def _end_if_cancelled(module: torch.nn.Module, inputs: tuple) -> None:
+    mm.throw_exception_if_processing_interrupted()
 
 
 def progress_bar() -> Callable[[int, int], None]:
@@ -106,38 +247,90 @@ def progress_bar() -> Callable[[int, int], None]:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype of that name; "auto" takes float16 where ComfyUI would, float32 elsewhere."""
     if name != "auto":
-        return DTYPES[name]
+        return pick(DTYPES, name, "dtype")
     return torch.float16 if device.type == "cuda" and mm.should_use_fp16(device) else torch.float32
-
-
-def file_stamp(name: str) -> str:
-    """Changes when the file behind a name of ``model_names`` does."""
-    source = find_source(name)
-    return f"{source} {os.stat(source).st_mtime_ns}" if os.path.isfile(source) else source
 
 
 _loaded: weakref.WeakValueDictionary[tuple, ModelHandle] = weakref.WeakValueDictionary()
 
 
 def load(name: str, dtype: str, device: str, patch_order: str) -> ModelHandle:
-    """Loads a model, or returns the one that is already loaded from the same file with the same options."""
+    """Loads a model, or returns the one that is already loaded from the same file with the same options.
+
+    Raises:
+        CheckpointError: No such model, or one that cannot be fetched or read.
+    """
+    problem = check_model_name(name)
+    if problem is not True:
+        raise CheckpointError(problem)
     target = torch.device("cpu") if device == "cpu" else mm.get_torch_device()
-    source = find_source(name)
-    key = file_stamp(name), str(target), dtype, patch_order
-    handle = _loaded.get(key)
+    options = str(target), dtype, patch_order
+    handle = _loaded.get((file_stamp(name), *options))
     if handle is None:
-        model = load_model(
-            source,
+        model = core(".checkpoints.load").load_model(
+            find_file(name) or name,
             dtype=choose_dtype(dtype, target),
             patch_order=patch_order,
             folders=model_folders(),
             download_dir=Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]),
             progress=progress_bar(),
         )
-        handle = _loaded[key] = ModelHandle(model, target)
+        # The stamp again: a download has just put the file there.
+        handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target)
         logger.info("BiRefNet %s on %s in %s; patch order %s (%s)", name, target, choose_dtype(dtype, target),
                     model.checkpoint.patch_order.value, model.checkpoint.patch_order_source)  # fmt: skip
     return handle
 
 
-PATCH_ORDERS = ["auto", *(order.value for order in PatchOrder)]
+# Images and masks
+
+
+def to_rgb(images: Tensor) -> Tensor:
+    """Images with 1, 3 or 4 channels -> 3; alpha is dropped."""
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise ImageError(f"expected images B, H, W with 1, 3 or 4 channels, found shape {tuple(images.shape)}.")
+    return images[..., :3].expand(-1, -1, -1, 3)
+
+
+def for_work(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Tensors on the GPU if there is room to work on them there, else on the CPU."""
+    needed = ROOM_FOR_WORK * sum(t.numel() * 4 for t in tensors if t is not None)
+    device = mm.get_torch_device()
+    if device.type != "cpu" and mm.get_free_memory(device) < needed:
+        device = torch.device("cpu")
+    return [t if t is None else t.to(device) for t in tensors]
+
+
+def as_result(tensor: Tensor) -> Tensor:
+    """A result where ComfyUI keeps results."""
+    return tensor.to(mm.intermediate_device())
+
+
+def region_of(mask: Tensor | None, boxes: Any) -> Any:
+    """Where to look, as the Segmenter takes it: a mask, else boxes, else None.
+
+    Args:
+        mask: B, h, w, or None.
+        boxes: What other nodes give: a box {"x", "y", "width", "height"} in pixels, one for each image, or for each
+            image a list of boxes, which is looked at as a whole. Or None.
+
+    Raises:
+        ImageError: Boxes of another form.
+    """
+    if mask is not None or boxes is None or isinstance(boxes, dict):
+        return boxes if mask is None else mask.float()
+    try:
+        return [box if isinstance(box, dict) else _around(box) for box in boxes]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ImageError(f"box is {boxes!r}, expected x, y, width and height in pixels for each image.") from error
+
+
+def _around(boxes: Sequence[dict]) -> dict[str, float]:
+    left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
+    right, bottom = (max(box[a] + box[b] for box in boxes) for a, b in (("x", "width"), ("y", "height")))
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top}
+
+
+def preview(images: Tensor, node: type[io.ComfyNode]) -> Any:
+    """Pictures shown in the node itself; the first few of a batch."""
+    return ui.PreviewImage(images[:PREVIEWS].float(), cls=node)

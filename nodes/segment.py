@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
-
 from . import runtime
+from .runtime import io
 
 SIZES = {"auto (training size)": None, "native": "native", "512": 512, "1024": 1024, "1536": 1536, "2048": 2048}
 CUSTOM = "custom"
@@ -15,11 +14,11 @@ class BiRefNetSegment(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return runtime.schema(
             node_id="BiRefNetSegment",
             display_name="BiRefNet Segment",
-            category="BiRefNet",
             description="Finds the subject of each image. The mask is 1 on the subject and has the image's size.",
+            search_aliases=["remove background", "background mask", "subject mask", "cut out", "rembg", "matting"],
             inputs=[
                 runtime.BiRefNetModelType.Input("model", tooltip="From Load BiRefNet Model."),
                 io.Image.Input("image", tooltip="One image, a batch, or the frames of a video."),
@@ -32,6 +31,51 @@ class BiRefNetSegment(io.ComfyNode):
                 ),
                 io.Int.Input("width", default=1024, min=32, max=4096, step=32, tooltip="Used with size: custom."),
                 io.Int.Input("height", default=1024, min=32, max=4096, step=32, tooltip="Used with size: custom."),
+                io.Boolean.Input(
+                    "tiled",
+                    default=False,
+                    optional=True,
+                    tooltip="For images larger than the size: refines uncertain edges in tiles at full resolution. "
+                    "Takes up to one network pass more for every tile.",
+                ),
+                io.Boolean.Input(
+                    "flip",
+                    default=False,
+                    optional=True,
+                    tooltip="Averages with the mask of the mirrored image: a little better, twice the time.",
+                    **runtime.ADVANCED,
+                ),
+                io.Int.Input(
+                    "frames_per_step",
+                    default=0,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    tooltip="Images that go through the network together. 0: as many as fit. Fewer need less memory.",
+                    **runtime.ADVANCED,
+                ),
+                io.Float.Input(
+                    "margin",
+                    default=0.1,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Added around a region or box on every side, as a share of its longer side.",
+                    **runtime.ADVANCED,
+                ),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="Where the subject is, roughly: a painted mask. Only the part around it is segmented; "
+                    "outside that part the mask is 0. One for all images, or one for each.",
+                ),
+                runtime.BoundingBoxType.Input(
+                    "box",
+                    optional=True,
+                    tooltip="The same as region, as a bounding box. Used if there is no region.",
+                    extra_dict={"forceInput": True},  # else it is a widget, and always has a value
+                ),
             ],
             outputs=[
                 io.Mask.Output("mask", tooltip="1 on the subject, 0 on the background, soft in between."),
@@ -40,5 +84,9 @@ class BiRefNetSegment(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: runtime.ModelHandle, image, size: str, width: int, height: int) -> io.NodeOutput:
-        return io.NodeOutput(model.segment(image, (width, height) if size == CUSTOM else SIZES[size]), image)
+    def execute(
+        cls, model: runtime.ModelHandle, image, size: str, width: int, height: int, region=None, box=None, **options
+    ) -> io.NodeOutput:
+        wanted = runtime.pick({**SIZES, CUSTOM: (width, height)}, size, "size")
+        region = runtime.region_of(region, box)
+        return io.NodeOutput(model.segment(image, wanted, region=region, **options), image)

@@ -101,3 +101,26 @@ def filled():
 def pytest_generate_tests(metafunc):
     if "manifest_name" in metafunc.fixturenames:
         metafunc.parametrize("manifest_name", MANIFESTS)
+
+
+def api_format(workflow: dict) -> dict:
+    """A workflow as ComfyUI's page saves it -> the form its server runs."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    prompt = {}
+    for node in workflow["nodes"]:
+        values = iter(node.get("widgets_values") or [])
+        inputs = {}
+        for slot in node.get("inputs", []):
+            if "widget" in slot:
+                inputs[slot["name"]] = next(values)
+                if slot["name"] == "seed":
+                    next(values)  # what to do with it after the run
+            if slot.get("link") is not None:
+                inputs[slot["name"]] = sources[slot["link"]]
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+@pytest.fixture(scope="session")
+def to_api():
+    return api_format

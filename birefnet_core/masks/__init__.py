@@ -16,6 +16,7 @@ from .compose import (
     straight_rgba,
 )
 from .crop import crop_to_subject, subject_boxes
+from .cutout import CutoutOptions, cut_out
 from .foreground import METHODS, Layers, estimate_foreground, separate_layers
 from .morphology import ELEMENTS
 from .refine import RefineOptions, refine_mask
@@ -25,10 +26,12 @@ __all__ = [
     "FITS",
     "LEGEND",
     "METHODS",
+    "CutoutOptions",
     "Layers",
     "RefineOptions",
     "compare_masks",
     "crop_to_subject",
+    "cut_out",
     "estimate_foreground",
     "over_checkerboard",
     "over_color",

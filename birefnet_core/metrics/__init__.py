@@ -10,6 +10,7 @@ from .matting import AlphaMeanSquaredError, ConnectivityError, GradientError, Su
 from .pair import Pair
 from .protocol import KEYS, MATTING_KEYS, METRICS, Protocol
 from .s_measure import SMeasure
+from .tensors import score_masks
 from .weighted_f import WeightedF
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "evaluate",
     "evaluate_set",
     "mean_of_sets",
+    "score_masks",
 ]

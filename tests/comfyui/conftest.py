@@ -42,7 +42,7 @@ class ComfyUI:
         self.url = f"http://127.0.0.1:{port}"
         self.log_path = base / "server.log"
         command = [
-            os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu",
+            os.environ.get("COMFYUI_PYTHON") or sys.executable, "main.py", "--cpu",
             "--listen", "127.0.0.1", "--port", str(port),
             "--base-directory", str(base), "--user-directory", str(base / "user"),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes",

@@ -1,0 +1,88 @@
+"""BiRefNetApplyAlpha: images and masks -> cut-outs."""
+
+from __future__ import annotations
+
+from . import runtime
+from .runtime import io
+
+COLOURS = {"multilevel": "multilevel", "blur fusion": "blur_fusion", "off": None}
+OUTPUTS = {
+    "RGBA": "rgba",
+    "RGBA premultiplied": "premultiplied",
+    "over color": "color",
+    "over background": "image",
+    "over checkerboard": "checkerboard",
+}
+FITS = {"fill": "fill", "fit": "fit", "stretch": "stretch"}
+
+
+class BiRefNetApplyAlpha(io.ComfyNode):
+    """Cuts the subject out, with the subject's own colours at soft edges."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return runtime.schema(
+            node_id="BiRefNetApplyAlpha",
+            display_name="BiRefNet Apply Alpha",
+            description="Cuts the subject out by its mask (1 on the subject), transparent or over something else. "
+            "Estimates the subject's own colours, so that the old background does not shine through at soft edges.",
+            search_aliases=["cut out", "transparent", "RGBA", "replace background", "foreground estimation", "matting"],
+            essentials_category="Image Tools",
+            inputs=[
+                io.Image.Input("image", tooltip="One image may go with many masks, and the reverse."),
+                io.Mask.Input("mask", tooltip="1 on the subject. Resized to the image if sizes differ."),
+                io.Combo.Input(
+                    "output",
+                    options=list(OUTPUTS),
+                    default="RGBA",
+                    tooltip="RGBA: for PNG files; alpha is the mask. Premultiplied: for compositing programs. "
+                    "Over color, background or checkerboard: without transparency.",
+                ),
+                io.Combo.Input(
+                    "colors",
+                    options=list(COLOURS),
+                    default="multilevel",
+                    tooltip="How the subject's own colours are estimated. multilevel: best. blur fusion: as published "
+                    "with the network. off: the image as it is, with fringes of the old background.",
+                ),
+                io.String.Input(
+                    "color",
+                    default="#ffffff",
+                    tooltip="For output over color, and the bars of fit: #rrggbb or red,green,blue from 0 to 255.",
+                ),
+                io.Combo.Input(
+                    "background_fit",
+                    options=list(FITS),
+                    default="fill",
+                    tooltip="How a background of another shape is placed. fill: covers the frame. fit: shows all of "
+                    "it between bars. stretch: changes its proportions.",
+                ),
+                io.Boolean.Input("crop", default=False, tooltip="Crop to the subject; one box for the whole batch."),
+                io.Int.Input("padding", default=16, min=0, max=4096, tooltip="Pixels around the subject with crop."),
+                io.Image.Input(
+                    "background", optional=True, tooltip="For output over background: one picture or one per image."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("cutout", display_name="image", tooltip="RGBA or RGB, as chosen."),
+                io.Mask.Output("alpha", display_name="mask", tooltip="The mask at the size of the result."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, image, mask, output, colors, color, background_fit, crop, padding, background=None
+    ) -> io.NodeOutput:
+        masks = runtime.core(".masks")
+        options = masks.CutoutOptions(
+            output=runtime.pick(OUTPUTS, output, "output"),
+            colors=runtime.pick(COLOURS, colors, "colors"),
+            color=color,
+            fit=runtime.pick(FITS, background_fit, "background_fit"),
+            crop_padding=padding if crop else None,
+        )
+        background = None if background is None else runtime.to_rgb(background)
+        image, mask, background = runtime.for_work(runtime.to_rgb(image), mask, background)
+        result = masks.cut_out(image, mask, options, background, progress=runtime.progress_bar())
+        cutout, alpha = map(runtime.as_result, result)
+        return io.NodeOutput(cutout, alpha, ui=runtime.preview(cutout, cls))

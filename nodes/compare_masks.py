@@ -1,0 +1,49 @@
+"""BiRefNetCompareMasks: masks against ground truths -> scores and a picture."""
+
+from __future__ import annotations
+
+from . import runtime
+from .runtime import io
+
+SCORES = {
+    "Sm": "S-measure: structure. Higher is better.",
+    "maxF": "F-measure at its best threshold. Higher is better.",
+    "wF": "Weighted F-measure. Higher is better.",
+    "meanE": "E-measure, mean over thresholds. Higher is better.",
+    "MAE": "Mean absolute error. Lower is better.",
+    "BIoU": "Boundary IoU. Higher is better.",
+    "SAD": "Sum of absolute differences in thousands, for mattes. Lower is better.",
+}
+
+
+class BiRefNetCompareMasks(io.ComfyNode):
+    """Scores masks by the measures of the paper."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return runtime.schema(
+            node_id="BiRefNetCompareMasks",
+            display_name="BiRefNet Compare Masks",
+            description="Scores a mask against a ground truth by the measures of the paper, and paints the errors: "
+            "vermilion is subject in the mask only, blue is subject in the ground truth only.",
+            search_aliases=["mask metrics", "IoU", "F-measure", "evaluate mask", "mask difference"],
+            is_output_node=True,
+            inputs=[
+                io.Mask.Input("mask", tooltip="What is to be scored. Resized to the ground truth if sizes differ."),
+                io.Mask.Input("ground_truth", tooltip="What it should be. One may go with many masks."),
+            ],
+            outputs=[
+                io.String.Output("scores", tooltip="All scores as text, means over the batch."),
+                io.Image.Output("errors", tooltip="White: both, black: neither, vermilion: false, blue: missed."),
+                *(io.Float.Output(key, tooltip=tooltip) for key, tooltip in SCORES.items()),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, mask, ground_truth) -> io.NodeOutput:
+        mask, ground_truth = runtime.for_work(mask, ground_truth)
+        picture = runtime.as_result(runtime.core(".masks").compare_masks(mask, ground_truth))
+        scores = runtime.core(".metrics").score_masks(mask, ground_truth, list(SCORES), runtime.progress_bar())
+        text = "\n".join(f"{key} {value:.4f}" for key, value in scores.items())
+        shown = {**runtime.preview(picture, cls).as_dict(), **runtime.ui.PreviewText(text).as_dict()}
+        return io.NodeOutput(text, picture, *scores.values(), ui=shown)

@@ -1,0 +1,49 @@
+"""BiRefNetRemoveBackground: the common path in one node."""
+
+from __future__ import annotations
+
+from . import runtime
+from .apply_alpha import BiRefNetApplyAlpha
+from .load_model import BiRefNetLoadModel
+from .runtime import io
+from .segment import BiRefNetSegment
+
+
+class BiRefNetRemoveBackground(io.ComfyNode):
+    """Loads, segments and cuts out. ComfyUI runs the three nodes it stands for, and keeps the model between runs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return runtime.schema(
+            node_id="BiRefNetRemoveBackground",
+            display_name="BiRefNet Remove Background",
+            description="Image in, cut-out with transparency out. The same as Load BiRefNet Model, BiRefNet Segment "
+            "and BiRefNet Apply Alpha with their usual settings.",
+            search_aliases=["rembg", "rmbg", "background removal", "cut out", "transparent background"],
+            essentials_category="Image Tools",
+            enable_expand=True,
+            inputs=[
+                io.Image.Input("image", tooltip="One image, a batch, or the frames of a video."),
+                runtime.model_input(),
+            ],
+            outputs=[
+                io.Image.Output("cutout", display_name="image", tooltip="RGBA, with the subject's own colours."),
+                io.Mask.Output("mask", tooltip="1 on the subject, 0 on the background, soft in between."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        return runtime.check_model_name(model)
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, **inputs) -> str:
+        return runtime.file_stamp(model)
+
+    @classmethod
+    def execute(cls, image, model: str) -> io.NodeOutput:
+        graph, defaults = runtime.GraphBuilder(), runtime.defaults
+        model = graph.node("BiRefNetLoadModel", model=model, **defaults(BiRefNetLoadModel, "model")).out(0)
+        mask = graph.node("BiRefNetSegment", model=model, image=image, **defaults(BiRefNetSegment)).out(0)
+        cutout = graph.node("BiRefNetApplyAlpha", image=image, mask=mask, **defaults(BiRefNetApplyAlpha)).out(0)
+        return io.NodeOutput(cutout, mask, expand=graph.finalize())

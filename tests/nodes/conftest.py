@@ -1,0 +1,197 @@
+"""The pack as ComfyUI imports it, over small stand-ins for the parts of ComfyUI it uses.
+
+The stand-ins know names, types and defaults and nothing else; tests/comfyui drives the real one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Input:
+    def __init__(self, id, *, tooltip=None, optional=False, default=None, advanced=None, extra_dict=None, **options):
+        self.id, self.tooltip, self.optional, self.default, self.options = id, tooltip, optional, default, options
+
+    def __repr__(self):
+        return f"{self.type} {self.id}"
+
+
+class IntInput(Input):
+    def __init__(self, id, tooltip=None, optional=False, default=None, advanced=None, min=None, max=None, step=None):
+        super().__init__(id, tooltip=tooltip, optional=optional, default=default, min=min, max=max, step=step)
+
+
+class Output:
+    def __init__(self, id=None, display_name=None, tooltip=None):
+        self.id, self.display_name, self.tooltip = id, display_name, tooltip
+
+
+def comfy_type(name: str, base: type = Input) -> type:
+    made = {part: type(part, (cls,), {"type": name}) for part, cls in (("Input", base), ("Output", Output))}
+    return type(name, (), made)
+
+
+@dataclasses.dataclass
+class Schema:
+    node_id: str
+    display_name: str
+    category: str
+    inputs: list
+    outputs: list
+    description: str = ""
+    search_aliases: list = dataclasses.field(default_factory=list)
+    essentials_category: str | None = None
+    is_output_node: bool = False
+    enable_expand: bool = False
+
+
+class NodeOutput:
+    def __init__(self, *args, ui=None, expand=None):
+        self.result, self.ui, self.expand = args, ui, expand
+
+
+class GraphBuilder:
+    def __init__(self):
+        self.nodes = {}
+
+    def node(self, class_type, **inputs):
+        name = str(len(self.nodes) + 1)
+        self.nodes[name] = {"class_type": class_type, "inputs": inputs}
+        return SimpleNamespace(out=lambda index: [name, index])
+
+    def finalize(self):
+        return self.nodes
+
+
+class Interrupted(BaseException):
+    """Stands for InterruptProcessingException."""
+
+
+class Folders:
+    """Stands for folder_paths."""
+
+    def __init__(self, models: Path) -> None:
+        self.models_dir = str(models)
+        self.folder_names_and_paths = {}
+
+    def add_model_folder_path(self, name, path):
+        self.folder_names_and_paths.setdefault(name, ([], set()))[0].append(path)
+
+    def get_folder_paths(self, name):
+        return self.folder_names_and_paths[name][0]
+
+    def get_filename_list(self, name):
+        folders, endings = self.folder_names_and_paths[name]
+        files = [f.relative_to(p).as_posix() for p in map(Path, folders) for f in p.rglob("*") if f.suffix in endings]
+        return sorted(files)
+
+    def get_full_path(self, name, file):
+        paths = [Path(p, file) for p in self.get_folder_paths(name)]
+        return next((str(path) for path in paths if path.is_file()), None)
+
+
+def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
+    """Puts the stand-ins into a table of modules; what tests steer is returned."""
+    state = SimpleNamespace(cancelled=False, progress=[], loaded=[], folders=Folders(models), Interrupted=Interrupted)
+
+    def module(name, **names):
+        made = modules[name] = ModuleType(name)
+        made.__dict__.update(names)
+        return made
+
+    def throw_if_cancelled():
+        if state.cancelled:
+            state.cancelled = False
+            raise Interrupted
+
+    management = module(
+        "comfy.model_management",
+        get_torch_device=lambda: torch.device("cpu"),
+        unet_offload_device=lambda: torch.device("cpu"),
+        intermediate_device=lambda: torch.device("cpu"),
+        get_free_memory=lambda device: 2**33,
+        should_use_fp16=lambda device: False,
+        load_models_gpu=lambda patchers, **options: state.loaded.append(options),
+        throw_exception_if_processing_interrupted=throw_if_cancelled,
+    )
+
+    class ProgressBar:
+        def __init__(self, total):
+            self.total = total
+
+        def update_absolute(self, done, total):
+            state.progress.append((done, total))
+
+    class ModelPatcher:
+        def __init__(self, model, load_device, offload_device):
+            self.model = model
+
+    types = {n: comfy_type(n.upper()) for n in ("Image", "Mask", "Combo", "Float", "Boolean", "String")}
+    io = SimpleNamespace(
+        **types, Int=comfy_type("INT", IntInput), Custom=comfy_type, Schema=Schema, ComfyNode=object,
+        NodeOutput=NodeOutput,
+    )  # fmt: skip
+    ui = SimpleNamespace(
+        PreviewImage=lambda images, cls: SimpleNamespace(images=images, as_dict=lambda: {"images": images}),
+        PreviewText=lambda text: SimpleNamespace(as_dict=lambda: {"text": (text,)}),
+    )
+    utils = module("comfy.utils", ProgressBar=ProgressBar)
+    patcher = module("comfy.model_patcher", ModelPatcher=ModelPatcher)
+    module("comfy", model_management=management, utils=utils, model_patcher=patcher)
+    module("comfy_api")
+    module("comfy_api.latest", io=io, ui=ui, ComfyExtension=object)
+    module("comfy_execution")
+    module("comfy_execution.graph_utils", GraphBuilder=GraphBuilder)
+    folders = module("folder_paths")
+    for name in (n for n in dir(state.folders) if not n.startswith("_")):
+        setattr(folders, name, getattr(state.folders, name))
+    return state
+
+
+def import_pack(name: str) -> ModuleType:
+    """Imports the repository under a name of its own, as ComfyUI does."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py")
+    pack = importlib.util.module_from_spec(spec)
+    sys.modules[name] = pack
+    spec.loader.exec_module(pack)
+    return pack
+
+
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory):
+    """The pack's nodes module in ``.nodes``, beside what tests steer."""
+    before = dict(sys.modules)
+    state = install_comfyui(sys.modules, tmp_path_factory.mktemp("models"))
+    import_pack("pack_under_test")
+    state.nodes = importlib.import_module("pack_under_test.nodes")
+    state.runtime = importlib.import_module("pack_under_test.nodes.runtime")
+    state.core = importlib.import_module("pack_under_test.birefnet_core")
+    state.runtime.register_model_folders()
+    yield state
+    for name in set(sys.modules) - set(before):
+        if name.startswith(("comfy", "folder_paths", "pack_under_test")):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def schemas(comfy):
+    """Schemas by node id."""
+    return {node.define_schema().node_id: node.define_schema() for node in comfy.nodes.NODES}
+
+
+@pytest.fixture(scope="session")
+def small_file(comfy, filled):
+    """A small network's file in models/birefnet; returns its name there."""
+    model = comfy.core.model_from_state_dict(filled("pvt_v2_b0"))
+    folder = Path(comfy.folders.models_dir, "birefnet")
+    comfy.core.save_checkpoint(model, folder / "small.safetensors", training_size=(64, 64))
+    return "small.safetensors"

@@ -1,0 +1,39 @@
+"""Translations and help pages cover every node, input and output."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_locale_covers_every_node_and_input(language, schemas):
+    folder = ROOT / "locales" / language
+    texts = json.loads((folder / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert json.loads((folder / "main.json").read_text(encoding="utf-8"))
+    assert set(texts) == set(schemas)
+    for name, schema in schemas.items():
+        node = texts[name]
+        assert node["display_name"] and node["description"]
+        assert list(node["inputs"]) == [i.id for i in schema.inputs]
+        assert list(node["outputs"]) == [str(n) for n in range(len(schema.outputs))]
+        for text in (*node["inputs"].values(), *node["outputs"].values()):
+            assert text["name"] and text["tooltip"]
+
+
+def test_english_says_what_the_nodes_say(schemas):
+    texts = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    for name, schema in schemas.items():
+        assert texts[name]["display_name"] == schema.display_name
+        for i in schema.inputs:
+            assert i.tooltip.startswith(texts[name]["inputs"][i.id]["tooltip"])
+
+
+def test_every_node_has_a_help_page_that_names_every_input(schemas):
+    for name, schema in schemas.items():
+        page = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {schema.display_name}\n")
+        assert all(f"**{i.id}**" in page for i in schema.inputs)

@@ -1,0 +1,74 @@
+"""What the nodes promise: ids, order, tooltips; their execute stays short."""
+
+import inspect
+
+# In users' workflows for ever: inputs and outputs may be added at the end, never moved.
+STABLE = {
+    "BiRefNetLoadModel": (["model", "dtype", "device", "patch_order"], ["birefnet_model", "bg_model"]),
+    "BiRefNetSegment": (["model", "image", "size", "width", "height"], ["mask", "images"]),
+    "BiRefNetRefineMask": (["mask"], ["refined"]),
+    "BiRefNetApplyAlpha": (["image", "mask", "output", "colors", "color"], ["cutout", "alpha"]),
+    "BiRefNetRemoveBackground": (["image", "model"], ["cutout", "mask"]),
+    "BiRefNetCompareMasks": (["mask", "ground_truth"], ["scores", "errors", "Sm", "maxF", "wF", "meanE", "MAE"]),
+}
+
+
+def test_ids_keep_their_order(schemas):
+    assert set(schemas) == set(STABLE)
+    for node, (inputs, outputs) in STABLE.items():
+        assert [i.id for i in schemas[node].inputs][: len(inputs)] == inputs
+        assert [o.id for o in schemas[node].outputs][: len(outputs)] == outputs
+
+
+def test_no_output_shares_an_id_with_an_input(schemas):
+    for schema in schemas.values():
+        assert not {i.id for i in schema.inputs} & {o.id for o in schema.outputs}, schema.node_id
+
+
+def test_everything_is_explained(schemas):
+    for schema in schemas.values():
+        assert schema.description and schema.search_aliases
+        for part in (*schema.inputs, *schema.outputs):
+            assert part.tooltip, f"{schema.node_id}.{part.id}"
+
+
+def test_execute_is_short(comfy):
+    for node in comfy.nodes.NODES:
+        body = inspect.getsource(node.execute).split(":\n", 1)[1]
+        assert len(body.strip().splitlines()) <= 15, node.__name__
+
+
+def test_an_older_comfyui_gets_a_schema_without_what_it_refuses(comfy, monkeypatch):
+    monkeypatch.setattr(comfy.runtime, "_SCHEMA_FIELDS", comfy.runtime._SCHEMA_FIELDS - {"search_aliases"})
+    monkeypatch.setattr(comfy.runtime, "ADVANCED", {})
+    assert not comfy.nodes.NODES[0].define_schema().search_aliases
+
+
+def test_model_values_are_plain_names_and_labels_say_more(comfy, small_file):
+    model = comfy.runtime.model_input()
+    assert model.options["options"][0] == "BiRefNet"
+    assert small_file in model.options["options"]
+    assert "general, 444 MB" in comfy.runtime.model_labels()["BiRefNet"]
+
+
+def test_a_downloaded_checkpoint_is_marked_and_not_listed_twice(comfy, tmp_path):
+    from pathlib import Path
+
+    file = Path(comfy.folders.models_dir, "birefnet", "BiRefNet_lite", "model.safetensors")
+    file.parent.mkdir()
+    file.write_bytes(b"x")
+    try:
+        assert comfy.runtime.model_labels()["BiRefNet_lite"].startswith("✓")
+        assert not any("BiRefNet_lite/" in name for name in comfy.runtime.model_names())
+    finally:
+        file.unlink()
+        file.parent.rmdir()
+
+
+def test_wide_folders_of_extra_model_paths_are_kept(comfy, tmp_path):
+    comfy.folders.add_model_folder_path("birefnet", str(tmp_path))
+    (tmp_path / "mine.pth").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_bytes(b"x")
+    assert "mine.pth" in comfy.runtime.model_names()
+    assert "notes.txt" not in comfy.runtime.model_names()
+    comfy.folders.get_folder_paths("birefnet").remove(str(tmp_path))

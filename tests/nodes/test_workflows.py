@@ -1,0 +1,71 @@
+"""The example workflows and subgraphs fit the nodes as they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted([*ROOT.glob("example_workflows/*.json"), *ROOT.glob("subgraphs/*.json")])
+OWN_FILES = {"my_finetune.safetensors"}  # stands for a file of the user's
+
+
+def graphs(path):
+    """The workflow's graph and those of its subgraphs, with links as lists."""
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    for graph in (whole, *whole.get("definitions", {}).get("subgraphs", [])):
+        links = graph["links"]
+        if links and isinstance(links[0], dict):
+            keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+            links = [[link[key] for key in keys] for link in links]
+        yield {**graph, "links": links}
+
+
+def test_every_use_has_a_workflow_with_a_picture():
+    workflows = sorted(ROOT.glob("example_workflows/*.json"))
+    assert len(workflows) >= 8 and len(list(ROOT.glob("subgraphs/*.json"))) == 2
+    for workflow in workflows:
+        assert 0 < workflow.with_suffix(".jpg").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_workflow_fits_the_schemas(path, schemas, comfy, to_api):
+    found = 0
+    for graph in graphs(path):
+        links = {link[0]: link for link in graph["links"]}
+        prompt = to_api(graph)
+        for node in graph["nodes"]:
+            schema = schemas.get(node["type"])
+            if schema is None:
+                continue
+            found += 1
+            inputs = {i.id: i for i in schema.inputs}
+            given = prompt[str(node["id"])]["inputs"]
+            assert set(given) <= set(inputs), f"unknown inputs {set(given) - set(inputs)}"
+            missing = {i.id for i in schema.inputs if not i.optional} - set(given)
+            assert not missing, f"{node['type']}: {missing} are not given"
+            for name, value in given.items():
+                if not isinstance(value, list):
+                    check_value(inputs[name], value, comfy)
+            for slot in node["inputs"]:
+                if slot.get("link") is not None and "widget" not in slot:
+                    assert links[slot["link"]][5] == inputs[slot["name"]].type
+            assert [slot["type"] for slot in node["outputs"]] == [output.type for output in schema.outputs]
+    assert found
+
+
+def check_value(wanted, value, comfy):
+    if wanted.id == "model":
+        assert value in {*comfy.runtime.catalogue(), *OWN_FILES}
+    elif wanted.type == "COMBO":
+        assert value in wanted.options["options"]
+    elif wanted.type in ("INT", "FLOAT"):
+        assert wanted.options["min"] <= value <= wanted.options["max"]
+    else:
+        assert isinstance(value, {"BOOLEAN": bool, "STRING": str}[wanted.type])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_workflow_tells_nothing_of_the_machine_it_was_made_on(path):
+    text = path.read_text(encoding="utf-8")
+    assert not any(part in text for part in ("/home/", "/work/", "/tmp/", "127.0.0.1", "\\\\Users"))
