@@ -96,11 +96,12 @@ def test_seams_stay_below_one_grey_level(oracle):
     assert off.diff(dim=1).abs().max() < SEAM
 
 
-def test_the_band_of_a_hard_edge_ends_without_a_seam(oracle, picture):
-    images, generator = picture(1200, 1600, 300), torch.Generator().manual_seed(1)
+@pytest.mark.parametrize("shape", [(1200, 1600), (560, 660)])  # shrunk to a third, and hardly at all
+def test_the_band_of_a_hard_edge_ends_without_a_seam(shape, oracle, picture):
+    images, generator = picture(*shape, shape[0] // 4), torch.Generator().manual_seed(1)
 
     def tiles_are_off(mask, call):
-        offset = 0.0 if call == 0 else 0.2 * torch.rand((), generator=generator) - 0.1
+        offset = 0.0 if call == 0 else 0.4 * torch.rand((), generator=generator) - 0.2
         return mask * (1 - abs(offset)) + max(offset, 0)
 
     honest = bc.Segmenter(oracle())(images, 512, tiled=True)[0]
@@ -127,8 +128,8 @@ def test_tiles_without_context_do_not_overrule_the_global_pass(wrong, oracle, pi
     images = picture(1200, 1600, 300)
     plain = bc.Segmenter(oracle())(images, 512)
     tiled = bc.Segmenter(oracle(lambda mask, call: answers[wrong](mask) if call else mask))(images, 512, tiled=True)
-    far = ~near(plain, 64)
-    assert far.float().mean() > 0.6
+    far = ~near(plain, 128)
+    assert far.float().mean() > 0.5
     assert torch.equal(tiled[far], plain[far])
     assert ((tiled > 0.5) != (plain > 0.5)).float().mean() < 1e-3
 
@@ -150,7 +151,7 @@ def test_away_from_the_band_the_global_mask_stands_bit_for_bit(oracle, picture):
     images = picture(1200, 1600, 300) * (0.9 + 0.1 * torch.rand(1, 1200, 1600, 1))
     plain = bc.Segmenter(oracle())(images, 512)
     tiled = bc.Segmenter(oracle())(images, 512, tiled=True)
-    far = ~near(plain, 64)
+    far = ~near(plain, 128)
     assert torch.equal(tiled[far], plain[far])
     assert not torch.equal(tiled, plain)
     assert tiled.min() >= 0 and tiled.max() <= 1
