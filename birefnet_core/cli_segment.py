@@ -42,6 +42,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--bits", type=int, default=8, choices=(8, 16), help="bits of a mask's pixel (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
     parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="precision (%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: for many images of one size")
     parser.add_argument("--recursive", action="store_true", help="look into the folders' folders, too")
     parser.add_argument("--resume", action="store_true", help="pass over images whose masks are already there")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are already there")
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(
         args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order
     )
-    segmenter = Segmenter(model)
+    segmenter = Segmenter(model, compile=args.compile)
     segmenter.network_size(args.size, 1, 1)  # a wrong size is a wrong call, not a property of the images
     for job in tqdm(jobs, unit="image", disable=args.quiet or not sys.stderr.isatty()):
         try:

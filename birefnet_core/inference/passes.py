@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MemoryLimitError
+from ..network import BiRefNetOutput
 from .prepared import PreparedBiRefNet
 from .transforms import to_masks, to_network_input
 
@@ -24,7 +25,8 @@ class Passes:
     One pass is one picture through the network, so with mirroring a picture takes two.
 
     Args:
-        network: Gives ``.logits`` for normalised input.
+        network: The prepared network.
+        call: What runs it: gives ``.logits`` for normalised input.
         batch_size: Pictures at a time.
         pictures: How many will be run or skipped in all.
         flip: Whether a mask is the mean of the picture's and of the mirrored picture's, mirrored back.
@@ -37,12 +39,13 @@ class Passes:
     def __init__(
         self,
         network: PreparedBiRefNet,
+        call: Callable[[Tensor], BiRefNetOutput],
         batch_size: int,
         pictures: int,
         flip: bool,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self.network, self.at_once, self.flip = network, batch_size, flip
+        self.network, self.call, self.at_once, self.flip = network, call, batch_size, flip
         self._done, self._each, self._progress = 0, 1 + flip, progress
         self._total = pictures * self._each
 
@@ -89,7 +92,7 @@ class Passes:
         parameter = next(self.network.parameters())
         x = torch.cat([to_network_input(picture[None].to(parameter.device), *size) for picture in pictures])  # N 3 h w
         x = x.to(parameter.dtype)
-        logits = self.network(x.flip(-1) if mirrored else x).logits  # N 1 h w
+        logits = self.call(x.flip(-1) if mirrored else x).logits  # N 1 h w
         del x
         logits = logits.flip(-1) if mirrored else logits
         return [

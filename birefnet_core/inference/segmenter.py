@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..network import BiRefNet
+from ..network import BiRefNet, BiRefNetOutput
 from ..network.birefnet import SIZE_MULTIPLE
+from .compiling import CompiledNetwork
 from .memory import memory_required
 from .passes import Passes
 from .prepared import PreparedBiRefNet, prepare
@@ -32,6 +33,8 @@ class Segmenter:
         model: The network, or its prepared form (``prepare``). It runs on the device and in the precision it is
             in when called. A network is prepared at the first call, and again when its weights have changed.
         batch_size: Images at a time. More is faster on large GPUs and needs more memory.
+        compile: Whether to run the network through torch.compile: slow at the first image of each size, faster
+            afterwards. Where compiling fails there is one warning, and the network runs without it.
 
     Attributes:
         model: The network.
@@ -39,7 +42,7 @@ class Segmenter:
         training_size: Width, height the checkpoint was trained at, in pixels.
     """
 
-    def __init__(self, model: BiRefNet | PreparedBiRefNet, *, batch_size: int = 1) -> None:
+    def __init__(self, model: BiRefNet | PreparedBiRefNet, *, batch_size: int = 1, compile: bool = False) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r}: expected at least 1.")
         self.model = model
@@ -47,6 +50,8 @@ class Segmenter:
         self.training_size = model.checkpoint.training_size if model.checkpoint else FALLBACK_SIZE
         self._prepared: PreparedBiRefNet | None = None
         self._prepared_from: tuple | None = None
+        self._compile = compile
+        self._compiled: CompiledNetwork | None = None
 
     def network_size(self, size: Size, height: int, width: int) -> tuple[int, int]:
         """Size an image is stretched to for the network.
@@ -126,7 +131,8 @@ class Segmenter:
         self.model.eval()
         try:
             pictures = sum(1 + plan.tiles for plan in plans)
-            passes = Passes(self._network(), self.batch_size, pictures, flip, progress)
+            network = self._network()
+            passes = Passes(network, self._caller(network), self.batch_size, pictures, flip, progress)
             first = 0
             while first < len(images):
                 end = first + 1
@@ -156,6 +162,14 @@ class Segmenter:
         if state != self._prepared_from:
             self._prepared, self._prepared_from = prepare(self.model), state
         return self._prepared
+
+    def _caller(self, network: PreparedBiRefNet) -> Callable[[Tensor], BiRefNetOutput]:
+        """What runs the network: itself, or its compiled form, made once."""
+        if not self._compile:
+            return network
+        if self._compiled is None or self._compiled.network is not network:
+            self._compiled = CompiledNetwork(network)
+        return self._compiled
 
 
 class _Plan(NamedTuple):

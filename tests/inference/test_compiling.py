@@ -29,6 +29,18 @@ def test_a_failure_is_told_once_and_the_network_runs_as_it_is(prepared, monkeypa
     assert torch.equal(first, prepared(x).logits)
 
 
+def test_the_segmenter_compiles_once_and_only_when_asked(prepared, monkeypatch):
+    made = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_: made.append(network) or network)
+    images = torch.rand(2, 40, 40, 3)
+    expected = bc.Segmenter(prepared)(images, 64)
+    assert not made
+    segment = bc.Segmenter(prepared, compile=True)
+    assert torch.equal(segment(images, 64), expected)
+    assert torch.equal(segment(images, 64), expected)
+    assert made == [prepared]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["pvt_v2_b0", "swin_v1_t"])
 def test_compiled_masks_are_the_same_and_equal_sizes_compile_once(variant, filled):
