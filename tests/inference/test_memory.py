@@ -39,7 +39,7 @@ def test_every_backbone_has_an_estimate(backbone):
     one = memory_required(backbone, 1024, 1024)
     assert 100e6 < one < 6e9
     assert memory_required(backbone, 1024, 1024, torch.float16) == one // 2
-    assert memory_required(backbone, 1024, 1024, batch=2) > 1.9 * one - 60 * 2**20
+    assert one < memory_required(backbone, 1024, 1024, batch=2) <= 2 * one
 
 
 def test_the_segmenter_gives_the_estimate_of_its_network(filled):
