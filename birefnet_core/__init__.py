@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints import checkpoints
 from .config import BiRefNetConfig, PatchOrder
-from .errors import BiRefNetError, CheckpointError, ConfigError, DatasetError, ImageError, MemoryLimitError
+from .errors import (
+    BiRefNetError,
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    ImageError,
+    MemoryLimitError,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
-    from .checkpoints import load_file, load_model, model_from_state_dict, save_checkpoint
+    from .checkpoints import load_file, load_model, merge_adapter, model_from_state_dict, save_checkpoint
     from .inference import PreparedBiRefNet, Segmenter, prepare
     from .masks import estimate_foreground
     from .metrics import evaluate
@@ -30,6 +38,7 @@ _LAZY = {
     "evaluate": ".metrics",
     "load_file": ".checkpoints.load",
     "load_model": ".checkpoints.load",
+    "merge_adapter": ".checkpoints.adapter",
     "model_from_state_dict": ".checkpoints.load",
     "prepare": ".inference",
     "save_checkpoint": ".checkpoints.save",
@@ -48,12 +57,14 @@ __all__ = [
     "PatchOrder",
     "PreparedBiRefNet",
     "Segmenter",
+    "TrainingError",
     "checkpoints",
     "deform_conv2d",
     "estimate_foreground",
     "evaluate",
     "load_file",
     "load_model",
+    "merge_adapter",
     "model_from_state_dict",
     "prepare",
     "save_checkpoint",

@@ -11,10 +11,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from . import cli_checkpoints, cli_evaluate, cli_segment
+from . import cli_checkpoints, cli_evaluate, cli_export, cli_segment
 from .errors import BiRefNetError
 
-COMMANDS = (cli_segment, cli_evaluate, cli_checkpoints)
+COMMANDS = (cli_segment, cli_evaluate, cli_checkpoints, cli_export)
 
 
 def build_parser() -> argparse.ArgumentParser:

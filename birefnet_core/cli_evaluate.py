@@ -173,15 +173,13 @@ def _protocol(args: argparse.Namespace) -> Protocol:
     if args.workers < 0 or args.worst < 1:
         raise ConfigError(f"--workers {args.workers}, --worst {args.worst}: expected positive numbers.")
     keys = tuple(args.metrics) if args.metrics else None
-    if args.matting:
-        keys = (*(keys or KEYS), *MATTING_KEYS)
-    protocol = Protocol(keys=keys, relax=args.hce_relax)
+    protocol = Protocol(keys=keys, matting=args.matting, relax=args.hce_relax)
     if args.sheet and args.worst_by not in protocol.score_keys:
         raise ConfigError(f"--worst-by {args.worst_by}: choose one of {', '.join(protocol.score_keys)}.")
     if args.plot:
-        matplotlib_figure("--plot")
         if not {"maxF", "meanF", "adpF"} & set(protocol.score_keys):
             raise ConfigError("--plot needs the F-measure: add maxF to --metrics.")
+        matplotlib_figure("--plot")
     return protocol
 
 

@@ -1,10 +1,14 @@
-"""python -m birefnet_core segment IN... -o OUT"""
+"""python -m birefnet_core segment IN... -o OUT
+
+Under torchrun the images are shared among the processes, each done by one of them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import glob
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +43,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
     parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="precision (%(default)s)")
     parser.add_argument("--recursive", action="store_true", help="look into the folders' folders, too")
+    parser.add_argument("--resume", action="store_true", help="pass over images whose masks are already there")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are already there")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
@@ -84,12 +89,18 @@ class Summary:
 
 def run(args: argparse.Namespace) -> int:
     """Segments the images; goes on past those that cannot be read, and reports them at the end."""
+    rank, processes = _place_among_processes()
     summary = Summary()
     jobs = list(plan(args.inputs, Path(args.output), args.recursive, summary))
-    jobs = [job for job in jobs if args.overwrite or _is_free(job, args.cutout, summary)]
+    if processes > 1:  # each image is done by one process; what concerns all of them is told by the first
+        jobs = jobs[rank::processes]
+        summary = summary if rank == 0 else Summary()
+    jobs = [job for job in jobs if args.overwrite or _is_free(job, args, summary)]
     if not jobs:
         return summary.report()
     device = choose_device(args.device)
+    if processes > 1 and device.type == "cuda" and device.index is None:
+        device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
     model = load_model(
         args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order
     )
@@ -158,8 +169,18 @@ def _find(inputs: list[str], recursive: bool, summary: Summary) -> Iterator[tupl
             summary.failures.append(f"{text}: no such file or folder")
 
 
-def _is_free(job: Job, cutout: bool, summary: Summary) -> bool:
-    existing = [path for path in (job.mask, job.cutout) if path.exists() and (cutout or path == job.mask)]
+def _place_among_processes() -> tuple[int, int]:
+    """Number of this process and of all, as torchrun says; 0 of 1 without it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
+    wanted = [job.mask, job.cutout] if args.cutout else [job.mask]
+    existing = [path for path in wanted if path.exists()]
+    if args.resume:
+        if len(existing) == len(wanted):
+            summary.written += 1
+        return len(existing) < len(wanted)
     if existing:
         summary.failures.append(f"{job.source}: {existing[0]} is already there (--overwrite replaces it)")
     return not existing

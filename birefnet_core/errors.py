@@ -21,5 +21,9 @@ class DatasetError(BiRefNetError):
     """A data set whose files do not pair, do not fit or cannot be read."""
 
 
+class TrainingError(BiRefNetError):
+    """A training that cannot go on, such as one whose loss is no longer a number."""
+
+
 class MemoryLimitError(BiRefNetError, MemoryError):
     """A device has too little memory even for the smallest step."""

@@ -38,6 +38,14 @@ class BiRefNetLoadModel(io.ComfyNode):
                     "only if fine detail looks wrong.",
                     **runtime.ADVANCED,
                 ),
+                io.Combo.Input(
+                    "adapter",
+                    options=runtime.adapter_names(),
+                    default=runtime.NO_ADAPTER,
+                    optional=True,
+                    tooltip="A low-rank adapter of your own (train/finetune.py --train lora) to merge into the "
+                    "model it was trained on. Files in models/birefnet/adapters.",
+                ),
             ],
             outputs=[
                 runtime.BiRefNetModelType.Output(
@@ -56,10 +64,14 @@ class BiRefNetLoadModel(io.ComfyNode):
         return runtime.check_model_name(model)
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, dtype: str, device: str, patch_order: str) -> str:
-        return f"{runtime.file_stamp(model)} {dtype} {device} {patch_order}"
+    def fingerprint_inputs(
+        cls, model: str, dtype: str, device: str, patch_order: str, adapter: str = runtime.NO_ADAPTER
+    ) -> str:
+        return f"{runtime.file_stamp(model)} {dtype} {device} {patch_order} {runtime.file_stamp(adapter)}"
 
     @classmethod
-    def execute(cls, model: str, dtype: str, device: str, patch_order: str) -> io.NodeOutput:
-        handle = runtime.load(model, dtype, device, patch_order)
+    def execute(
+        cls, model: str, dtype: str, device: str, patch_order: str, adapter: str = runtime.NO_ADAPTER
+    ) -> io.NodeOutput:
+        handle = runtime.load(model, dtype, device, patch_order, adapter)
         return io.NodeOutput(handle, handle)

@@ -45,6 +45,8 @@ BackgroundRemovalType = io.Custom("BACKGROUND_REMOVAL")  # what ComfyUI's own Re
 BoundingBoxType = io.Custom("BOUNDING_BOX")
 
 MODEL_FOLDER = "birefnet"  # models/birefnet, our own
+ADAPTER_FOLDER = "adapters"  # models/birefnet/adapters
+NO_ADAPTER = "none"
 SHARED_FOLDER = "background_removal"  # models/background_removal, ComfyUI's own BiRefNet nodes read it too
 DEFAULT_MODEL = "BiRefNet"
 PATCH_ORDERS = ["auto", *(order.value for order in PatchOrder)]
@@ -128,7 +130,13 @@ def model_names() -> list[str]:
     """
     names = catalogue()
     files = {f for name in (MODEL_FOLDER, SHARED_FOLDER) for f in folder_paths.get_filename_list(name)}
-    return [*names, *sorted(f for f in files if Path(f).parts[0] not in names)]
+    return [*names, *sorted(f for f in files if Path(f).parts[0] not in (*names, ADAPTER_FOLDER))]
+
+
+def adapter_names() -> list[str]:
+    """What the load node offers as adapters: none, then the files in the models' subfolder for them."""
+    files = folder_paths.get_filename_list(MODEL_FOLDER)
+    return [NO_ADAPTER, *sorted(f for f in files if Path(f).parts[0] == ADAPTER_FOLDER)]
 
 
 def model_labels() -> dict[str, str]:
@@ -266,7 +274,7 @@ _loaded: weakref.WeakValueDictionary[tuple, ModelHandle] = weakref.WeakValueDict
 _latest: deque[ModelHandle] = deque(maxlen=1)
 
 
-def load(name: str, dtype: str, device: str, patch_order: str) -> ModelHandle:
+def load(name: str, dtype: str, device: str, patch_order: str, adapter: str = NO_ADAPTER) -> ModelHandle:
     """Loads a model, or returns the one that is already loaded from the same file with the same options.
 
     Raises:
@@ -276,13 +284,14 @@ def load(name: str, dtype: str, device: str, patch_order: str) -> ModelHandle:
     if problem is not True:
         raise CheckpointError(problem)
     target = torch.device("cpu") if device == "cpu" else mm.get_torch_device()
-    options = str(target), dtype, patch_order
+    options = str(target), dtype, patch_order, file_stamp(adapter)
     handle = _loaded.get((file_stamp(name), *options))
     if handle is None:
         model = core(".checkpoints.load").load_model(
             find_file(name) or name,
             dtype=choose_dtype(dtype, target),
             patch_order=patch_order,
+            adapter=None if adapter == NO_ADAPTER else find_file(adapter) or adapter,
             folders=model_folders(),
             download_dir=Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]),
             progress=progress_bar(),

@@ -9,26 +9,35 @@ from .catalogue import CatalogueEntry, checkpoints
 from .resolve import present_locally, resolve
 
 if TYPE_CHECKING:
+    from .adapter import Adapter, merge_adapter, read_adapter, save_adapter
     from .load import CheckpointInfo, load_file, load_model, model_from_state_dict
     from .save import save_checkpoint
 
 _LAZY = {
+    "Adapter": ".adapter",
     "CheckpointInfo": ".load",
     "load_file": ".load",
     "load_model": ".load",
+    "merge_adapter": ".adapter",
     "model_from_state_dict": ".load",
+    "read_adapter": ".adapter",
+    "save_adapter": ".adapter",
     "save_checkpoint": ".save",
 }
 
 __all__ = [
+    "Adapter",
     "CatalogueEntry",
     "CheckpointInfo",
     "checkpoints",
     "load_file",
     "load_model",
+    "merge_adapter",
     "model_from_state_dict",
     "present_locally",
+    "read_adapter",
     "resolve",
+    "save_adapter",
     "save_checkpoint",
 ]
 

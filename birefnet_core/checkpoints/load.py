@@ -24,6 +24,7 @@ from ..devices import choose_device, choose_dtype
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from . import detect, keymap
+from .adapter import merge_adapter
 from .io import read_file
 from .patch_order import PatchOrderEvidence, change_patch_order, read_patch_order
 from .resolve import resolve
@@ -67,6 +68,8 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = torch.float32,
     patch_order: PatchOrder | str = "auto",
+    adapter: str | os.PathLike[str] | None = None,
+    adapter_strength: float = 1.0,
     folders: Iterable[str | os.PathLike[str]] = (),
     cache_dir: str | os.PathLike[str] | None = None,
     download_dir: str | os.PathLike[str] | None = None,
@@ -81,6 +84,8 @@ def load_model(
         dtype: Precision of the network, whatever that of the file; "auto" chooses by device.
         patch_order: See ``model_from_state_dict``; "auto" trusts the file's own metadata, then its weights,
             then the catalogue.
+        adapter: File of a low-rank adapter to merge into the weights; None for none.
+        adapter_strength: 1 for the whole of the adapter's change, 0 for none.
         folders: Where names are looked for before the Hub's cache.
         cache_dir: The Hub's cache; None for HF_HUB_CACHE, HF_HOME or the default.
         download_dir: Where downloads go instead of the Hub's cache.
@@ -104,6 +109,8 @@ def load_model(
         info = CheckpointInfo(name=entry.name, training_size=entry.training_size, licence=entry.licence)
         expected = entry.patch_order
     model = load_file(found.path, patch_order=patch_order, expected_order=expected, dtype=dtype, info=info)
+    if adapter is not None:
+        merge_adapter(model, adapter, adapter_strength)
     return model.to(device)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ def save_checkpoint(
     licence: str | None = None,
     provenance: str | None = None,
     dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes a network as a .safetensors file under the published names, for this package and every other.
 
@@ -40,6 +42,7 @@ def save_checkpoint(
         licence: Licence of the weights, such as "MIT".
         provenance: Where the weights come from, in words.
         dtype: Floating-point type in the file; None keeps the network's.
+        metadata: Further texts to store, such as the recipe of a training.
 
     Returns:
         The path.
@@ -56,7 +59,7 @@ def save_checkpoint(
         if ours.endswith("inward.conv_in.weight"):
             tensor = change_patch_order(tensor, PatchOrder.CHANNELS_FIRST, config.patch_order)
         tensors[published] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
-    metadata = {
+    own = {
         "format": "pt",
         "birefnet_format": FORMAT,
         "birefnet_config": json.dumps(config.to_dict(), sort_keys=True),
@@ -64,4 +67,4 @@ def save_checkpoint(
         "licence": licence if licence is not None else info.licence,
         "provenance": provenance if provenance is not None else info.provenance or info.name,
     }
-    return write_safetensors(path, tensors, metadata)
+    return write_safetensors(path, tensors, {**(metadata or {}), **own})

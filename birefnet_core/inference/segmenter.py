@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..network import BiRefNet
 from ..network.birefnet import SIZE_MULTIPLE
+from .memory import memory_required
 from .passes import Passes
 from .prepared import PreparedBiRefNet, prepare
 from .regions import Box, Region, crop_boxes
@@ -22,9 +23,6 @@ Size = int | Sequence[int] | str | None
 
 FALLBACK_SIZE = (1024, 1024)  # of the paper, for networks that no checkpoint says anything about
 
-
-# Activations of Swin-L in float32, measured at 1024 x 1024 on the CPU; smaller encoders need less.
-BYTES_PER_PIXEL = 3600
 
 
 class Segmenter:
@@ -81,9 +79,10 @@ class Segmenter:
         width, height = (max(smallest, round(int(side) / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in wanted)
         return height, width
 
-    def memory_required(self, height: int, width: int) -> int:
-        """Bytes a step needs beside the weights, for network input of height x width pixels."""
-        return round(self.batch_size * height * width * BYTES_PER_PIXEL * next(self.model.parameters()).itemsize / 4)
+    def memory_required(self, height: int, width: int, dtype: torch.dtype | None = None) -> int:
+        """Bytes a step needs beside the weights, for network input of height x width pixels; see ``memory``."""
+        dtype = dtype or next(self.model.parameters()).dtype
+        return memory_required(self.model.config.backbone, height, width, dtype, self.batch_size)
 
     def __call__(
         self,

@@ -5,8 +5,9 @@ is thinner than its pixels. A tile at native resolution sees every hair, and doe
 So each decides what it can:
 
 * Where the global mask is sure (all values of a cell below 0.02, or all above 0.98), it stands, bit for bit.
-  The band of the other cells, one cell wider on each side and two more to fade out, is open to the tiles.
-  A cell is 4 global pixels wide, about the reach of an upsampled edge.
+  The band of the other cells, one cell wider on each side, is open to the tiles, and beyond it their changes
+  fade out over at least 72 pixels: a change of a quarter, the largest that is fully trusted on the large scale,
+  then ends in steps below 1/255. A cell is 4 global pixels wide, about the reach of an upsampled edge.
 * In the band a tile changes the mask by (its answer - global answer), as far as the two agree once blurred
   over 3 cells (12 global pixels). Structure of that size is well visible to the global pass, so when a tile
   disagrees about it, the tile lacks context: it takes a piece of background for an object, or the inside of
@@ -38,6 +39,7 @@ OVERLAP = 0.25  # of a tile's side
 CELL = 4  # global pixels
 UNSURE = 0.02  # distance from 0 and 1, about 5 of 255 grey levels: what a viewer may notice
 AGREES, DISAGREES = 0.25, 0.5  # differences of blurred masks; at 0.5 the two take opposite sides
+FADE = 72  # pixels, above 255 x AGREES
 TRACED = 0.25  # change of the mask along which the band is extended
 
 
@@ -80,7 +82,7 @@ def refine(
     waiting = tile_boxes(height, width, tile)
     change, weight = torch.zeros_like(mask), torch.zeros_like(mask)  # H W
     while True:
-        share = _spread(_faded(band), cell, height, width).to(mask.device)  # H W
+        share = _spread(_faded(band, cell), cell, height, width).to(mask.device)  # H W
         due = [box for box in waiting if box.cut(share).any()]
         if not due:
             break
@@ -108,13 +110,14 @@ def _unsure_cells(mask: Tensor, cell: int) -> Tensor:
     return ((high > UNSURE) & (low < 1 - UNSURE))[0, 0].float().cpu()
 
 
-def _dilated(cells: Tensor) -> Tensor:
-    return F.max_pool2d(cells[None], 3, 1, 1)[0]
+def _dilated(cells: Tensor, reach: int = 1) -> Tensor:
+    return F.max_pool2d(cells[None], 2 * reach + 1, 1, reach)[0]
 
 
-def _faded(band: Tensor) -> Tensor:
-    """Share of the tiles' change that is taken in each cell: 1 in the band, falling to 0 in the two around it."""
-    return F.avg_pool2d(_dilated(band)[None], 3, 1, 1, count_include_pad=False)[0]
+def _faded(band: Tensor, cell: int) -> Tensor:
+    """Share of the tiles' change that is taken in each cell: 1 in the band, falling linearly to 0 around it."""
+    reach = max(1, math.ceil((FADE / cell - 1) / 2))  # the mean of 2 reach + 1 cells falls over as many
+    return F.avg_pool2d(_dilated(band, reach)[None], 2 * reach + 1, 1, reach, count_include_pad=False)[0]
 
 
 def _spread(cells: Tensor, cell: int, height: int, width: int) -> Tensor:

@@ -7,6 +7,7 @@ Nothing here changes its inputs or keeps gradients.
 
 from .compare import LEGEND, compare_masks
 from .compose import (
+    FITS,
     over_checkerboard,
     over_color,
     over_image,
@@ -16,11 +17,15 @@ from .compose import (
 )
 from .crop import crop_to_subject, subject_boxes
 from .cutout import CutoutOptions, cut_out
-from .foreground import Layers, estimate_foreground, separate_layers
+from .foreground import METHODS, Layers, estimate_foreground, separate_layers
+from .morphology import ELEMENTS
 from .refine import RefineOptions, refine_mask
 
 __all__ = [
+    "ELEMENTS",
+    "FITS",
     "LEGEND",
+    "METHODS",
     "CutoutOptions",
     "Layers",
     "RefineOptions",

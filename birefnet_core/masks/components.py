@@ -9,19 +9,17 @@ Shapes: masks B H W in [0, 1], R runs, E edges, N parts of the whole batch.
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .windows import window_max
 
-LEVEL = 0.05  # twice what a sigmoid leaves on sure background, well below hair
+LEVEL = 0.05  # above the haze a network leaves on sure background, well below hair
 RING = 4  # pixels around a removed part whose faint values, below the level, go with it
-
-try:
-    from scipy import ndimage
-except ImportError:  # scipy is faster on a CPU, not needed
-    ndimage = None
 
 
 def label_components(inside: Tensor, connectivity: int, use_scipy: bool | None = None) -> tuple[Tensor, int]:
@@ -40,7 +38,7 @@ def label_components(inside: Tensor, connectivity: int, use_scipy: bool | None =
         labels, count = label_components(inside.cpu(), connectivity, use_scipy)
         return labels.to(inside.device), count
     if use_scipy is None:
-        use_scipy = ndimage is not None and inside.device.type == "cpu"
+        use_scipy = inside.device.type == "cpu" and _ndimage() is not None
     return (_label_with_scipy if use_scipy else _label_runs)(inside, connectivity)
 
 
@@ -119,7 +117,18 @@ def _widen(inside: Tensor) -> Tensor:
     return window_max(x, 2 * RING + 1, -2).bool()  # B H W
 
 
+@functools.cache
+def _ndimage() -> ModuleType | None:
+    """scipy.ndimage, imported at first use because it takes its time, or None: faster on a CPU, not needed."""
+    try:
+        from scipy import ndimage
+    except ImportError:
+        return None
+    return ndimage
+
+
 def _label_with_scipy(inside: Tensor, connectivity: int) -> tuple[Tensor, int]:
+    ndimage = _ndimage()
     structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
     labels, total = torch.zeros(inside.shape, dtype=torch.int64), 0
     for frame, out in zip(inside.numpy(), labels, strict=True):

@@ -29,7 +29,7 @@ def guided_filter(masks: Tensor, images: Tensor, radius: int, epsilon: float) ->
             counts as flat and is smoothed over.
 
     Returns:
-        B, H, W. Works in bands of rows: peak memory is the result and some 60 numbers for each pixel of a band.
+        B, H, W. Works in bands of rows: peak memory is the result and some 100 numbers for each pixel of a band.
     """
     height = masks.shape[1]
     halo = 2 * radius  # two box means, one after the other

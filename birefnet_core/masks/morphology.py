@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .windows import double_max, window_max
+from .windows import double_max, strips, window_max
 
 ELEMENTS = ("circle", "square")
 GAUSSIAN_REACH = 3.0  # the kernel ends at three sigmas, where the Gaussian is 1 % of its peak
@@ -29,7 +29,7 @@ def grow(masks: Tensor, pixels: int, element: str = "circle") -> Tensor:
         element: "circle" reaches pixels at a distance of at most ``pixels``, "square" grows both axes by it.
 
     Returns:
-        B, H, W. Peak memory about 4 times the masks' padded by the reach.
+        B, H, W. Peak memory about 6 times the masks with the reach added around them.
     """
     if pixels == 0:
         return masks
@@ -76,7 +76,7 @@ def feather(masks: Tensor, sigma: float) -> Tensor:
         sigma: Pixels; 0 returns the masks.
 
     Returns:
-        B, H, W.
+        B, H, W. Works in bands of rows: peak memory is three masks and 20 numbers for each pixel of a band.
     """
     if sigma == 0:
         return masks
@@ -84,10 +84,15 @@ def feather(masks: Tensor, sigma: float) -> Tensor:
     at = torch.arange(-reach, reach + 1, device=masks.device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (at / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    x = F.pad(masks[:, None], (reach, reach, 0, 0), mode="replicate")
-    x = F.conv2d(x, kernel.view(1, 1, 1, -1))
-    x = F.pad(x, (0, 0, reach, reach), mode="replicate")
-    return F.conv2d(x, kernel.view(1, 1, -1, 1))[:, 0].clamp_(0, 1)  # B H W
+    frames, height, width = masks.shape
+    x = F.pad(masks[:, None], (0, 0, reach, reach), mode="replicate")
+    out = torch.empty_like(masks)
+    # In bands, because convolutions of one channel may take many times its memory inside.
+    for top, bottom in strips(height, frames * width, masks.device, least=2 * reach):
+        band = F.conv2d(x[:, :, top : bottom + 2 * reach], kernel.view(1, 1, -1, 1))
+        band = F.pad(band, (reach, reach, 0, 0), mode="replicate")
+        out[:, top:bottom] = F.conv2d(band, kernel.view(1, 1, 1, -1))[:, 0]  # B h W
+    return out.clamp_(0, 1)
 
 
 def smooth_edge(masks: Tensor, sigma: float) -> Tensor:

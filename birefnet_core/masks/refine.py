@@ -112,8 +112,8 @@ def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = N
 
     Returns:
         B, H, W float32 on the masks' device; never the tensor passed in. Frames are handled a few at a
-        time: peak memory is the result (twice with temporal smoothing) and about 100 bytes for each pixel of
-        those frames, 400 MB at 2048 x 2048.
+        time: peak memory is the result (twice with temporal smoothing) and up to about 100 bytes for each
+        pixel of those frames, 400 MB at 2048 x 2048; a guided filter of a wide radius takes more.
 
     Raises:
         ImageError: Masks or images that are not as above, numbers of frames that do not fit, or a guided

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # Pixels of one piece: on a CPU what stays in the cache, yet not so few that threads wait for each other more
 # than they work; elsewhere what keeps the device busy.
-CPU_PIECE, DEVICE_PIECE = 1 << 18, 1 << 22
+CPU_PIECE, DEVICE_PIECE = 1 << 19, 1 << 20
 FRAME_PIECE = 1 << 22  # pixels of the frames handled together: one frame of 2048 x 2048
 
 
@@ -67,7 +67,7 @@ def box_mean(x: Tensor, radius: int) -> Tensor:
         shape[dim] = reach
         zeros = x.new_zeros(shape)
         x = window_sum(torch.cat([zeros, x, zeros], dim), 2 * reach + 1, dim)
-        x = x / (count[:, None] if dim == -2 else count)
+        x = x.div_(count[:, None] if dim == -2 else count)  # cat and sum made it ours
     return x
 
 

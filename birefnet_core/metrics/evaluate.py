@@ -62,7 +62,8 @@ class SetResult:
         """Everything worth knowing besides the scores, as sentences."""
         lines = []
         for kind, stems in self.notes.items():
-            lines.append(f"{self.set_name}: {kind}, in {len(stems)} pairs: {enumerate_names(stems)}.")
+            pairs = "1 pair" if len(stems) == 1 else f"{len(stems)} pairs"
+            lines.append(f"{self.set_name}: {kind}, in {pairs}: {enumerate_names(stems)}.")
         if self.missing:
             lines.append(f"{self.set_name}: not predicted and not scored: {enumerate_names(self.missing)}.")
         if self.extra:

@@ -71,7 +71,8 @@ def _efforts(truth: np.ndarray, found: np.ndarray, relax: int) -> int:
     core = cv2.erode(truth | found, _CROSS, iterations=relax)
     false_left = _relaxed(false, core, 1 - truth, relax)
     missed_left = _relaxed(missed, core, 1 - found, relax)
-    missed_left |= skeletonize(truth.view(bool), missed.view(bool)).view(np.uint8)
+    undecided = missed ^ missed_left  # forgiven, unless the object's skeleton runs through
+    missed_left |= skeletonize(truth.view(bool), undecided.view(bool)).view(np.uint8)
     right = hit | missed_left  # what false parts have to be cut off from
     return _clicks(false_left, right) + _clicks(missed_left, 1 - (right | false_left))
 

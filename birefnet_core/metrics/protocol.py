@@ -51,10 +51,12 @@ class Protocol:
     Attributes:
         keys: Scores, from ``KEYS`` and ``MATTING_KEYS``; None for all of ``KEYS``. Without OpenCV, HCE is then NaN,
             while asking for it by name is an error.
+        matting: Whether ``MATTING_KEYS`` are taken too.
         relax: Tolerance of HCE in pixels.
     """
 
     keys: tuple[str, ...] | None = None
+    matting: bool = False
     relax: int = RELAX
 
     def __post_init__(self):
@@ -75,7 +77,8 @@ class Protocol:
     @property
     def score_keys(self) -> tuple[str, ...]:
         """The scores of the result, in order."""
-        return KEYS if self.keys is None else tuple(key for key in (*KEYS, *MATTING_KEYS) if key in self.keys)
+        chosen = {*(self.keys or KEYS), *(MATTING_KEYS if self.matting else ())}
+        return tuple(key for key in (*KEYS, *MATTING_KEYS) if key in chosen)
 
     def metrics(self) -> list[Metric]:
         """New, empty accumulators."""

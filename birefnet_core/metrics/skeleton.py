@@ -19,7 +19,7 @@ _NEIGHBOURS = ("NW", "N", "NE", "SW", "S", "SE", "W", "E")
 _STEPS = ((-1, -1), (-1, 0), (-1, 1), (1, -1), (1, 0), (1, 1), (0, -1), (0, 1))
 _OPPOSITE = (5, 4, 3, 2, 1, 0, 7, 6)
 
-_FIRST, _SECOND = 1, 2  # the two passes, as bits
+_FIRST, _SECOND, _EITHER = 1, 2, 3  # the two passes, as bits
 _FEW = 64  # following the border pays once fewer than one pixel in this many falls in a pass
 
 # Neighbourhoods scikit-image treats differently from the paper: removed in no pass, the first, the second, or both.
@@ -50,80 +50,78 @@ def skeletonize(mask: np.ndarray, watched: np.ndarray | None = None) -> np.ndarr
 
 def _thin(alive: np.ndarray, wanted: np.ndarray) -> None:
     """Removes pixels from ``alive`` in alternating passes until nothing changes or nothing wanted is left."""
-    removable, which = _removable(), _FIRST
-    flat, table = alive.reshape(-1), removable.tobytes()  # flat is a view
+    flat, codes = alive.reshape(-1), np.zeros(alive.shape, np.uint8)  # flat is a view
+    which = _FIRST
     while wanted.size:
-        codes = _neighbourhoods(alive)
-        looked_up = codes.tobytes().translate(table)  # several times faster than indexing
-        passes = np.frombuffer(looked_up, np.uint8).reshape(alive.shape)
-        removed = (passes & np.uint8(which)) != 0
+        _neighbourhoods(alive, codes)
+        removed = _falls(codes, which)
         if np.count_nonzero(removed) * _FEW < flat.size:
             steps = [row * alive.shape[1] + column for row, column in _STEPS]
-            _follow(flat, codes.reshape(-1), np.flatnonzero(passes != 0), which, steps, removable, wanted)
+            _follow(flat, codes.reshape(-1), np.flatnonzero(_falls(codes, _EITHER)), which, steps, wanted)
             return
         alive ^= removed
         wanted = wanted[flat[wanted]]
-        which ^= _FIRST | _SECOND
+        which ^= _EITHER
 
 
 def _follow(
-    alive: np.ndarray,
-    codes: np.ndarray,
-    newer: np.ndarray,
-    which: int,
-    steps: list[int],
-    removable: np.ndarray,
-    wanted: np.ndarray,
+    alive: np.ndarray, codes: np.ndarray, newer: np.ndarray, which: int, steps: list[int], wanted: np.ndarray
 ) -> None:
     """Goes on thinning with the pixels ``newer`` that may be removable; arrays are flat."""
     ticket_of = np.zeros(alive.size, np.int32)
     older, idle = np.empty(0, np.intp), 0
     while wanted.size and idle < 2:
         found = np.concatenate((older, newer))
-        found = found[(removable[codes[found]] & which) != 0]
+        found = found[_falls(codes.take(found), which)]
         tickets = np.arange(found.size, dtype=np.int32)
         ticket_of[found] = tickets  # of equal pixels the last one keeps its ticket
-        removed = found[ticket_of[found] == tickets]
-        older, newer = newer, _remove(removed, alive, codes, steps, removable)
+        removed = found[ticket_of.take(found) == tickets]
+        older, newer = newer, _remove(removed, alive, codes, steps)
         idle = 0 if removed.size else idle + 1
         wanted = wanted[alive[wanted]]
-        which ^= _FIRST | _SECOND
+        which ^= _EITHER
 
 
-def _remove(
-    removed: np.ndarray, alive: np.ndarray, codes: np.ndarray, steps: list[int], removable: np.ndarray
-) -> np.ndarray:
+def _remove(removed: np.ndarray, alive: np.ndarray, codes: np.ndarray, steps: list[int]) -> np.ndarray:
     """Takes pixels away; returns those neighbours that are removable now, some of them repeatedly."""
     alive[removed] = False
     codes[removed] = 0  # never removable again
     touched = np.empty((len(steps), removed.size), np.intp)
     for neighbours, step, opposite in zip(touched, steps, _OPPOSITE, strict=True):
         np.add(removed, step, out=neighbours)
-        codes[neighbours] &= np.uint8(0xFF ^ (1 << opposite))
+        codes[neighbours] = codes.take(neighbours) & np.uint8(0xFF ^ (1 << opposite))
     touched = touched.reshape(-1)
-    return touched[removable[codes[touched]] != 0]
+    return touched[_falls(codes.take(touched), _EITHER)]
 
 
-def _neighbourhoods(alive: np.ndarray) -> np.ndarray:
-    """uint8, like ``alive``: which neighbours of a living pixel live; 0 for all other pixels."""
+def _falls(codes: np.ndarray, passes: int) -> np.ndarray:
+    """bool, like ``codes``: whether pixels with these neighbourhoods are removed in (one of) the passes."""
+    looked_up = codes.tobytes().translate(_tables()[passes])  # several times faster than indexing
+    return np.frombuffer(looked_up, bool).reshape(codes.shape)
+
+
+def _neighbourhoods(alive: np.ndarray, codes: np.ndarray) -> None:
+    """Writes which neighbours of every living pixel live, and 0 for all other pixels, into ``codes``.
+
+    Multiplied, not shifted: numpy vectorises bytes only so. New arrays of this size cost more than the arithmetic.
+    """
     living = alive.view(np.uint8)
     left, middle, right = living[:, :-2], living[:, 1:-1], living[:, 2:]
-    row = right * np.uint8(4)  # multiplied, not shifted: numpy vectorises bytes only so
-    row |= middle * np.uint8(2)
+    row, term = right * np.uint8(4), middle * np.uint8(2)
+    row |= term
     row |= left
-    codes = np.zeros(alive.shape, np.uint8)
-    inner = codes[1:-1, 1:-1]
+    term, inner = term[1:-1], codes[1:-1, 1:-1]
     np.multiply(row[2:], np.uint8(8), out=inner)
     inner |= row[:-2]
-    inner |= left[1:-1] * np.uint8(64)
-    inner |= right[1:-1] * np.uint8(128)
+    for neighbours, bit in ((left, 64), (right, 128)):
+        np.multiply(neighbours[1:-1], np.uint8(bit), out=term)
+        inner |= term
     inner *= middle[1:-1]
-    return codes
 
 
 @lru_cache(maxsize=1)
-def _removable() -> np.ndarray:
-    """uint8 (256,): in which passes a pixel with this neighbourhood is removed, as bits.
+def _tables() -> dict[int, bytes]:
+    """By passes: for each of the 256 neighbourhoods 1 if a pixel with it is removed, else 0.
 
     Zhang and Suen, conditions (a) to (d): two to six neighbours; exactly one change from background to foreground
     around the pixel; and on three of the four sides, which differ between the passes, something is background.
@@ -141,4 +139,4 @@ def _removable() -> np.ndarray:
     for passes, neighbourhoods in _EXCEPTIONS.items():
         for names in neighbourhoods:
             table[sum(1 << _NEIGHBOURS.index(name) for name in names.split())] = passes
-    return table
+    return {passes: ((table & passes) != 0).tobytes() for passes in (_FIRST, _SECOND, _EITHER)}

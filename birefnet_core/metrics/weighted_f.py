@@ -8,6 +8,8 @@ object, and the *place* of the nearest object pixel only within three pixels of 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from .base import EPSILON, Measurement, Metric
@@ -48,9 +50,13 @@ def _error_outside(pair: Pair) -> float:
     if not places.size:
         return 0.0
     squared = _squared_distances(pair.mask[box]).ravel()[places]
-    discount = np.exp2(-np.sqrt(np.arange(_FAR_SQUARED + 1)) / HALF_LIFE)
-    weights = 2 - discount.take(squared, mode="clip")
-    return float(weights @ pair.levels.take(pair.prediction[box].ravel()[places]))
+    return float(_weights().take(squared, mode="clip") @ pair.levels.take(pair.prediction[box].ravel()[places]))
+
+
+@lru_cache(maxsize=1)
+def _weights() -> np.ndarray:
+    """float64: weight of an error outside the object by its squared distance."""
+    return 2 - np.exp2(-np.sqrt(np.arange(_FAR_SQUARED + 1)) / HALF_LIFE)
 
 
 def _squared_distances(mask: np.ndarray) -> np.ndarray:
@@ -85,11 +91,18 @@ def _error_inside(pair: Pair) -> float:
     rows, columns = np.nonzero(dilate_square(wrong, KERNEL_RADIUS) & ~mask)
     row_steps, column_steps = _nearest(mask, rows, columns)
     spread[rows, columns] = error[rows + row_steps, columns + column_steps]
+    return float(np.minimum(error, _smooth(spread))[wrong].sum())
+
+
+def _smooth(error: np.ndarray) -> np.ndarray:
+    """Gaussian mean of the neighbourhood; outside the image errors are 0. OpenCV's filter is several times faster."""
     kernel = np.exp(-(np.arange(-KERNEL_RADIUS, KERNEL_RADIUS + 1.0) ** 2) / (2 * KERNEL_SIGMA**2))
     kernel /= kernel.sum()
+    cv2 = opencv_if_installed()
+    if cv2 is not None:
+        return cv2.sepFilter2D(error, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
     correlate = ndimage("The weighted F-measure").correlate1d
-    smooth = correlate(correlate(spread, kernel, axis=0, mode="constant"), kernel, axis=1, mode="constant")
-    return float(np.minimum(error, smooth)[wrong].sum())
+    return correlate(correlate(error, kernel, axis=0, mode="constant"), kernel, axis=1, mode="constant")
 
 
 def _nearest(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,12 +112,12 @@ def _nearest(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[n
     holds (squared distance, column step, row step) in this order, so that the smallest number is the answer.
     """
     height, width = mask.shape
-    nothing = np.uint16(0xFFFF >> 1)  # leaves room to add a column's share
-    padded = np.pad(mask, _REACH)
+    nothing = np.uint16(0xFFFF >> 1)  # all lower bits set: no key changes it, and a column's share still fits on top
+    far = np.where(np.pad(mask, _REACH), np.uint16(0), nothing)
     best = np.full((height, width + 2 * _REACH), nothing)
     for step in range(-_REACH, _REACH + 1):
         key = np.uint16((step * step << 8) | (step + _REACH))
-        np.minimum(best, np.where(padded[_REACH + step : _REACH + step + height], key, nothing), out=best)
+        np.minimum(best, far[_REACH + step : _REACH + step + height] | key, out=best)
     nearest = np.full((height, width), nothing)
     for step in range(-_REACH, _REACH + 1):
         share = np.uint16((step * step << 8) | ((step + _REACH) << 4))

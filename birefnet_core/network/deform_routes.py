@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
@@ -84,28 +86,111 @@ def bag_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, ge
     On the CPU the rows of a sample's neighbours lie together in memory, and one vectorised kernel
     (``embedding_bag``) gathers, weighs and adds them.
     """
-    out_channels, channels, kernel_h, kernel_w = weight.shape
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, offset, weight, mask)):
+        return _BagFunction.apply(x, offset, weight, mask, geometry)
+    return _bag_forward(x, offset, weight, mask, geometry)
+
+
+def _bag_forward(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry) -> Tensor:
     out_h, out_w = offset.shape[2:]
-    points = kernel_h * kernel_w
-    kernel = weight.permute(2, 3, 1, 0).reshape(points * channels, out_channels)  # in the order of the columns
-
-    def chunk(rows: slice, table: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
-        samples = _place_samples(offset, mask, weight.shape[2:], geometry, rows)
-        corners = list(_corners(*samples, x.shape[2:]))
-        # Output position major, kernel point minor, so that the columns of a position lie in one row.
-        index = torch.stack([index for index, _ in corners], dim=-1)[0].permute(1, 2, 0, 3).reshape(-1, 4)  # S 4
-        share = torch.stack([share for _, share in corners], dim=-1)[0].permute(1, 2, 0, 3).reshape(-1, 4)
-        columns = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # S C
-        return columns.view(-1, points * channels) @ kernel  # h*Wo O
-
+    kernel = _bag_kernel(weight)
     images = []
     for i in range(x.shape[0]):
         table = x[i].flatten(1).t().contiguous()  # H*W C
         one_mask = None if mask is None else mask[i : i + 1]
-        budget = (geometry.column_budget or CPU_COLUMN_BUDGET) // (channels * points * out_w)
-        parts = [_run(chunk, rows, table, offset[i : i + 1], one_mask) for rows in _row_chunks(out_h, budget)]
-        images.append(torch.cat(parts).view(out_h, out_w, out_channels))
+        parts = []
+        for rows in _bag_chunks(weight, offset):
+            index, share = _bag_samples(offset[i : i + 1], one_mask, weight.shape[2:], geometry, rows, x.shape[2:])
+            columns = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # S C
+            parts.append(columns.view(-1, kernel.shape[0]) @ kernel)  # h*Wo O
+        images.append(torch.cat(parts).view(out_h, out_w, -1))
     return torch.stack(images).permute(0, 3, 1, 2)  # B O Ho Wo, channels last in memory
+
+
+class _BagFunction(torch.autograd.Function):
+    """``_bag_forward`` for training: nothing but its inputs is kept, and columns are made again in the backward pass.
+
+    By hand rather than by checkpointing each chunk, because the gradient of a slice is a map of the whole size: as
+    many of them as there are chunks would be filled and added.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry
+    ) -> Tensor:
+        ctx.save_for_backward(x, offset, weight, mask)
+        ctx.geometry = geometry
+        return _bag_forward(x, offset, weight, mask, geometry)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, offset, weight, mask = ctx.saved_tensors
+        kernel = _bag_kernel(weight)  # K*C O
+        by_x = torch.zeros(x.shape[0], x.shape[2] * x.shape[3], x.shape[1], dtype=x.dtype, device=x.device)
+        by_offset, by_kernel = torch.empty_like(offset), torch.zeros_like(kernel)
+        by_mask = None if mask is None else torch.empty_like(mask)
+        gradient = gradient.to(x.dtype)
+        for i in range(x.shape[0]):
+            table = x[i].detach().flatten(1).t().contiguous().requires_grad_()  # H*W C
+            for rows in _bag_chunks(weight, offset):
+                inputs = [offset[i : i + 1, :, rows].detach().requires_grad_()]
+                if mask is not None:
+                    inputs.append(mask[i : i + 1, :, rows].detach().requires_grad_())
+                with torch.enable_grad():
+                    index, share = _bag_samples(
+                        *inputs, *([None] if mask is None else []), weight.shape[2:], ctx.geometry, rows, x.shape[2:],
+                        cut=True,
+                    )  # fmt: skip
+                    columns = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # S C
+                by_output = gradient[i, :, rows].flatten(1).t()  # h*Wo O
+                by_kernel.addmm_(columns.detach().view(-1, kernel.shape[0]).t(), by_output)
+                by_columns = (by_output @ kernel.t()).view_as(columns)
+                by_table, *others = torch.autograd.grad(columns, [table, *inputs], by_columns)
+                by_x[i] += by_table
+                by_offset[i, :, rows] = others[0][0]
+                if by_mask is not None:
+                    by_mask[i, :, rows] = others[1][0]
+        height, width, points = *x.shape[2:], weight.shape[2:]
+        by_weight = by_kernel.view(*points, x.shape[1], -1).permute(3, 2, 0, 1)  # O C kernel height, width
+        return by_x.transpose(1, 2).reshape(-1, x.shape[1], height, width), by_offset, by_weight, by_mask, None
+
+
+def _bag_kernel(weight: Tensor) -> Tensor:
+    """O, C, kernel height, kernel width -> K*C, O, in the order of the columns."""
+    return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
+
+
+def _bag_chunks(weight: Tensor, offset: Tensor) -> Iterator[slice]:
+    return _row_chunks(offset.shape[2], CPU_COLUMN_BUDGET // (weight[0].numel() * offset.shape[3]))
+
+
+def _bag_samples(
+    offset: Tensor,
+    mask: Tensor | None,
+    kernel_size: torch.Size,
+    geometry: Geometry,
+    rows: slice,
+    size: torch.Size,
+    *,
+    cut: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Bags of one image's output rows: index and share, S, 4, output position major and kernel point minor.
+
+    Args:
+        offset: 1, 2K, Ho, Wo; with ``cut`` the wanted rows only.
+        mask: 1, K, Ho, Wo, or None; likewise.
+        kernel_size: Kernel height and width.
+        geometry: Where the points fall before they are moved.
+        rows: The output rows wanted.
+        size: Height and width of the map.
+        cut: Whether offset and mask are cut to the rows already.
+    """
+    corners = list(_corners(*_place_samples(offset, mask, kernel_size, geometry, rows, cut=cut), size))
+    # So that the columns of a position lie in one row.
+    index = torch.stack([index for index, _ in corners], dim=-1)[0].permute(1, 2, 0, 3).reshape(-1, 4)
+    share = torch.stack([share for _, share in corners], dim=-1)[0].permute(1, 2, 0, 3).reshape(-1, 4)
+    return index, share
 
 
 def _row_chunks(rows: int, at_once: int) -> Iterator[slice]:
@@ -121,7 +206,13 @@ def _run(chunk: Callable[..., Tensor], rows: slice, *tensors: Tensor | None) -> 
 
 
 def _place_samples(
-    offset: Tensor, mask: Tensor | None, kernel_size: torch.Size, geometry: Geometry, rows: slice
+    offset: Tensor,
+    mask: Tensor | None,
+    kernel_size: torch.Size,
+    geometry: Geometry,
+    rows: slice,
+    *,
+    cut: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Row, column and factor of every sample of some output rows.
 
@@ -131,6 +222,7 @@ def _place_samples(
         kernel_size: Kernel height and width.
         geometry: Where the points fall before they are moved.
         rows: The output rows wanted.
+        cut: Whether offset and mask hold these rows only.
 
     Returns:
         Three of B, K, h, Wo (the last may be None).
@@ -142,9 +234,10 @@ def _place_samples(
     point_y, point_x = (p.reshape(-1, 1, 1) for p in torch.meshgrid(point_y, point_x, indexing="ij"))  # K 1 1
     top = torch.arange(rows.start, rows.stop, **options).unsqueeze(1) * stride_y  # h 1
     left = torch.arange(offset.shape[3], **options) * stride_x  # Wo
-    moved = offset[:, :, rows].unflatten(1, (-1, 2))  # B K 2 h Wo
-    factor = None if mask is None else mask[:, :, rows]
-    return moved[:, :, 0] + point_y + top, moved[:, :, 1] + point_x + left, factor
+    if not cut:
+        offset, mask = offset[:, :, rows], None if mask is None else mask[:, :, rows]
+    moved = offset.unflatten(1, (-1, 2))  # B K 2 h Wo
+    return moved[:, :, 0] + point_y + top, moved[:, :, 1] + point_x + left, mask
 
 
 def _corners(y: Tensor, x: Tensor, factor: Tensor | None, size: torch.Size) -> Iterator[tuple[Tensor, Tensor]]:

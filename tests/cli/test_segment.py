@@ -1,5 +1,10 @@
 """The command line: images in, mask files out."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +12,8 @@ from PIL import Image
 
 import birefnet_core as bc
 from birefnet_core.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +181,31 @@ def test_nonsense_is_a_usage_error(capsys):
         main(["segment", "x", "-o", "y", "--size", "huge"])
     assert error.value.code == 2
     assert "N, WxH or native" in capsys.readouterr().err
+
+
+def test_a_run_is_resumed(segment, photos):
+    _, out = segment(photos / "a.png")
+    before = (out / "a.png").stat().st_mtime_ns
+    code, _ = segment(photos, "--resume")
+    assert code == 0
+    assert files(out) == ["a.png", "b.png"]
+    assert (out / "a.png").stat().st_mtime_ns == before
+
+
+def test_two_processes_share_a_folder_and_write_the_same_bytes(segment, photos, model_file, tmp_path):
+    _, alone = segment(photos, "--recursive", out="alone")
+    together = tmp_path / "together"
+    command = ["-m", "birefnet_core", "segment", str(photos), "-o", str(together), "--recursive"]
+    command += ["--model", str(model_file), "--device", "cpu", "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *command],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert files(together) == files(alone)
+    assert all((together / name).read_bytes() == (alone / name).read_bytes() for name in files(alone))
+    assert sorted(line for line in run.stdout.splitlines() if "segmented" in line) == [
+        "1 of 1 images segmented",
+        "2 of 2 images segmented",
+    ]

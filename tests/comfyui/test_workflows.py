@@ -1,11 +1,14 @@
 """Workflows in a real ComfyUI: image uploaded over HTTP, nodes run, mask saved."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import birefnet_core as bc
+from birefnet_core.checkpoints import Adapter, merge_adapter, save_adapter
 from birefnet_core.images import read_image, to_bytes, write_image
 
 pytestmark = pytest.mark.comfyui
@@ -97,3 +100,20 @@ def test_models_are_given_back(comfyui, image):
     comfyui.request("/free", b'{"unload_models": true, "free_memory": true}')
     outputs = comfyui.run(mask_workflow(image, segment={"size": "custom", "width": 64, "height": 64}))
     assert len(comfyui.pictures(outputs, "5")) == 1
+
+
+def test_an_adapter_changes_the_mask_as_in_the_core(comfyui, image, small_model):
+    weights = {"localization.squeeze.conv_in.weight": small_model.localization.squeeze.conv_in.weight}
+    factors = {
+        name: (0.05 * torch.ones(len(weight), 2), 0.05 * torch.ones(2, weight[0].numel()))
+        for name, weight in weights.items()
+    }
+    path = comfyui.base / "models" / "birefnet" / "adapters" / "mine.safetensors"
+    save_adapter(Adapter(factors=factors, scale=1.0, config=small_model.config), path)
+    outputs = comfyui.run(mask_workflow(image, load={"adapter": "adapters/mine.safetensors"}))
+    (picture,) = comfyui.pictures(outputs, "5")
+    adapted = merge_adapter(copy.deepcopy(small_model), path)
+    photo = read_image(PHOTO)[None]
+    expected, without = (to_bytes(bc.Segmenter(model)(photo, 256)[0]) for model in (adapted, small_model))
+    assert np.abs(picture[..., 0].astype(int) - expected).max() <= 1
+    assert np.abs(expected.astype(int) - without).max() > 1

@@ -47,6 +47,25 @@ def test_gradient_error_of_a_step_against_nothing():
     assert error(GradientError, np.zeros_like(alpha), alpha) == pytest.approx(40 * (response**2).sum() / 1000)
 
 
+def test_gradient_error_equals_the_two_dimensional_filters(random_mask):
+    """The benchmark's own form: kernels of 9 x 9 with unit energy, borders repeated."""
+    from scipy import ndimage
+
+    rng = np.random.default_rng(0)
+    prediction, alpha = (random_mask(rng, (30, 40), "smooth") for _ in range(2))
+    x = np.arange(-4, 5.0)
+    gauss = np.exp(-(x**2) / (2 * 1.4**2)) / (1.4 * math.sqrt(2 * math.pi))
+    kernel = np.outer(gauss, -x * gauss / 1.4**2)
+    kernel /= np.sqrt((kernel**2).sum())
+
+    def magnitude(map_):
+        across, down = (ndimage.convolve(map_ / 255, k, mode="nearest") for k in (kernel, kernel.T))
+        return np.sqrt(across**2 + down**2)
+
+    expected = ((magnitude(prediction) - magnitude(alpha)) ** 2).sum() / 1000
+    assert error(GradientError, prediction, alpha) == pytest.approx(expected)
+
+
 def test_connectivity_error_of_an_island():
     alpha = np.zeros((10, 20), np.uint8)
     alpha[2:8, 2:8] = 255

@@ -1,0 +1,111 @@
+"""Low-rank adapters (Hu et al., "LoRA", 2021, https://arxiv.org/abs/2106.09685): small files that change a network.
+
+For a weight W of O outputs, read as a matrix O, I, an adapter holds ``up`` O, r and ``down`` r, I and stands for
+W + (alpha / r) up down. Files name weights as published; patch convolutions are in the network's own order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import BiRefNetConfig
+from ..errors import CheckpointError, ConfigError
+from ..network import BiRefNet
+from . import keymap
+from .io import read_file, write_safetensors
+
+FORMAT = "birefnet_core/1"  # layout of the file
+UP, DOWN = ".lora_up", ".lora_down"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """A low-rank change of some weights.
+
+    Attributes:
+        factors: Name of a weight (ours) -> up O, r and down r, I.
+        scale: alpha / r.
+        config: Of the network it belongs to.
+    """
+
+    factors: Mapping[str, tuple[Tensor, Tensor]]
+    scale: float
+    config: BiRefNetConfig
+
+
+def save_adapter(adapter: Adapter, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> Path:
+    """Writes an adapter as a .safetensors file.
+
+    Raises:
+        CheckpointError: It could not be written.
+    """
+    names = keymap.to_published(adapter.factors, adapter.config)
+    tensors = {}
+    for ours, (up, down) in adapter.factors.items():
+        tensors[names[ours] + UP], tensors[names[ours] + DOWN] = up.detach().cpu(), down.detach().cpu()
+    own = {
+        "format": "pt",
+        "birefnet_adapter": FORMAT,
+        "birefnet_config": json.dumps(adapter.config.to_dict(), sort_keys=True),
+        "scale": repr(adapter.scale),
+    }
+    return write_safetensors(path, tensors, {**(metadata or {}), **own})
+
+
+def read_adapter(path: str | os.PathLike[str]) -> Adapter:
+    """Reads an adapter.
+
+    Raises:
+        CheckpointError: Not there, not readable, or not an adapter.
+    """
+    file = read_file(path)
+    if "birefnet_adapter" not in file.metadata:
+        raise CheckpointError(f"{path}: not an adapter of this package. Whole networks are loaded without adapter=.")
+    try:
+        config = BiRefNetConfig.from_dict(json.loads(file.metadata["birefnet_config"]))
+        scale = float(file.metadata["scale"])
+        stems = [name.removesuffix(UP) for name in file.tensors if name.endswith(UP)]
+        names, unknown = keymap.from_published(stems, config)
+        factors = {ours: (file.tensors[stem + UP], file.tensors[stem + DOWN]) for stem, ours in names.items()}
+    except (KeyError, ValueError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: the adapter cannot be read ({error}).") from error
+    if unknown or not factors:
+        raise CheckpointError(f"{path}: the adapter changes weights that no such network has ({unknown[:3]}).")
+    return Adapter(factors=factors, scale=scale, config=config)
+
+
+@torch.no_grad()
+def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], strength: float = 1.0) -> BiRefNet:
+    """Adds an adapter to a network's weights, in place; the network is then as any other, and as fast.
+
+    Args:
+        model: The network the adapter was trained on.
+        adapter: The adapter or its file.
+        strength: 1 for the whole change, 0 for none, -1 to take it out again.
+
+    Raises:
+        CheckpointError: The adapter is of another network.
+    """
+    name = "the adapter" if isinstance(adapter, Adapter) else str(adapter)
+    adapter = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
+    weights = dict(model.named_parameters())
+    for ours, (up, down) in adapter.factors.items():
+        weight = weights.get(ours)
+        if weight is None or up.shape[0] != weight.shape[0] or up.shape[0] * down.shape[1] != weight.numel():
+            found = "nothing" if weight is None else str(tuple(weight.shape))
+            raise CheckpointError(
+                f"{name} belongs to a {adapter.config.backbone} network and this is {model.config.backbone}: {ours} "
+                f"should have {up.shape[0]} x {down.shape[1]} values, found {found}. Load the network it was made for."
+            )
+    for ours, (up, down) in adapter.factors.items():
+        weight = weights[ours]
+        change = strength * adapter.scale * (up.float() @ down.float())  # O I
+        weight += change.view_as(weight).to(weight)
+    return model

@@ -1,0 +1,97 @@
+"""The network as an ONNX file, for runtimes without PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .errors import CheckpointError, ConfigError
+from .files import atomic_path
+from .inference import prepare
+from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
+from .network import BiRefNet
+
+TOLERANCE = 1e-3  # of the exported masks against the network's
+
+
+class MaskNetwork(nn.Module):
+    """Image in [0, 1] -> mask: normalisation, network and sigmoid in one graph."""
+
+    def __init__(self, model: BiRefNet) -> None:
+        super().__init__()
+        self.network = prepare(model)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """B, 3, H, W in [0, 1] -> B, 1, H, W in [0, 1]."""
+        return torch.sigmoid(self.network((image - self.mean) / self.std).logits)
+
+
+def export_onnx(
+    model: BiRefNet, path: str | Path, *, size: tuple[int, int] | None = None, dynamic_batch: bool = False
+) -> Path:
+    """Writes an ONNX file: input ``image`` B, 3, H, W in [0, 1], output ``mask`` B, 1, H, W.
+
+    Args:
+        model: The network, on the CPU.
+        path: A file ending in .onnx.
+        size: Width, height of the input, multiples of 32; None for the checkpoint's training size.
+        dynamic_batch: Leave the number of images open; otherwise it is 1.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: Packages for exporting are missing, or the name or size does not fit.
+        CheckpointError: The file could not be written.
+    """
+    path = Path(path)
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"exporting needs {' and '.join(missing)}: pip install -r requirements-export.txt")
+    if path.suffix.lower() != ".onnx":
+        raise ConfigError(f"{path}: an ONNX file ends in .onnx.")
+    width, height = size or (model.checkpoint.training_size if model.checkpoint else (1024, 1024))
+    if min(width, height) < model.min_side or width % 32 or height % 32:
+        raise ConfigError(f"size {width} x {height}: sides must be multiples of 32, at least {model.min_side}.")
+    network = MaskNetwork(model.float().eval()).eval()
+    example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
+    shapes = {"image": {0: torch.export.Dim("batch")}} if dynamic_batch else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        program = torch.onnx.export(
+            network, (example,), dynamo=True, verbose=False,
+            input_names=["image"], output_names=["mask"], dynamic_shapes=shapes,
+        )  # fmt: skip
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as part:
+            program.save(part)
+    except OSError as error:
+        raise CheckpointError(f"{path}: not written ({error}).") from error
+    return path
+
+
+def check_onnx(model: BiRefNet, path: str | Path) -> float:
+    """Largest difference between the masks of an ONNX file and of the network, on one random image.
+
+    Raises:
+        ConfigError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ConfigError("checking needs onnxruntime: pip install -r requirements-export.txt") from None
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    shape = [side if isinstance(side, int) else 1 for side in session.get_inputs()[0].shape]
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    (found,) = session.run(None, {"image": image.numpy()})
+    with torch.no_grad():
+        expected = MaskNetwork(model).eval()(image).numpy()
+    return float(np.abs(found - expected).max())

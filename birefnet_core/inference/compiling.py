@@ -1,0 +1,41 @@
+"""torch.compile as an option (paper Tab. 7): faster where it works, plain where it does not."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import torch
+from torch import Tensor
+
+from ..network import BiRefNetOutput
+from .prepared import PreparedBiRefNet
+
+logger = logging.getLogger(__name__)
+
+
+class CompiledNetwork:
+    """A prepared network behind torch.compile.
+
+    Each input shape is compiled once; images of equal size never compile again. Where compiling fails
+    (no compiler, an unsupported platform), one warning is given and the network runs as it is.
+    """
+
+    def __init__(self, network: PreparedBiRefNet) -> None:
+        self.network = network
+        self._compiled = torch.compile(network, dynamic=False)
+
+    def __call__(self, x: Tensor) -> BiRefNetOutput:
+        """B, 3, H, W -> BiRefNetOutput."""
+        if self._compiled is None:
+            return self.network(x)
+        try:
+            return self._compiled(x)
+        except (torch.cuda.OutOfMemoryError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # whatever a compiler may raise, the network itself still runs
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.warn(f"torch.compile failed ({reason}); running without it.", RuntimeWarning, stacklevel=2)
+            logger.debug("torch.compile failed", exc_info=True)
+            self._compiled = None
+            return self.network(x)

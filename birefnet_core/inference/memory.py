@@ -1,0 +1,47 @@
+"""How much memory a pass takes beside the weights, for those who must make room for it beforehand.
+
+Measured on the CPU in float32 (peak resident size above that after loading, torch 2.14); on other devices it is an
+estimate. Half precision takes half.
+"""
+
+from __future__ import annotations
+
+import torch
+
+MIB = 2**20
+
+# Backbone -> MiB whatever the size, bytes for each pixel of the network's input.
+_MEASURED: dict[str, tuple[int, int]] = {
+    "swin_v1_t": (50, 242),
+    "swin_v1_s": (50, 242),
+    "swin_v1_b": (197, 169),
+    "swin_v1_l": (150, 295),
+    "pvt_v2_b0": (9, 298),
+    "pvt_v2_b1": (9, 575),
+    "pvt_v2_b2": (9, 575),
+    "pvt_v2_b5": (9, 340),
+    "dino_v3_s": (9, 429),
+    "resnet50": (9, 583),
+    "vgg16": (0, 768),
+    "vgg16bn": (0, 768),
+}
+
+# Not measured: wider DINOv3 encoders, whose maps grow with their width over that of the small one.
+_DINO_WIDTHS = {"dino_v3_s_plus": 384, "dino_v3_b": 768, "dino_v3_l": 1024, "dino_v3_h_plus": 1280, "dino_v3_7b": 4096}
+
+
+def memory_required(backbone: str, height: int, width: int, dtype: torch.dtype = torch.float32, batch: int = 1) -> int:
+    """Bytes a pass needs beside the weights.
+
+    Args:
+        backbone: One of ``config.BACKBONES``.
+        height: Of the network's input, in pixels.
+        width: Of the network's input, in pixels.
+        dtype: The network's precision.
+        batch: Images at a time.
+    """
+    if backbone in _MEASURED:
+        fixed, per_pixel = _MEASURED[backbone]
+    else:
+        fixed, per_pixel = 9, round(_MEASURED["dino_v3_s"][1] * _DINO_WIDTHS[backbone] / 384)
+    return round((fixed * MIB + batch * height * width * per_pixel) * dtype.itemsize / 4)

@@ -1,0 +1,258 @@
+"""Data sets: folders -> pairs of an image and its mask -> samples.
+
+Shapes: 4 colours and mask, H W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..errors import DatasetError
+from ..images import IMAGE_SUFFIXES
+
+NO_CLASS = -1
+
+# Names of the two folders of a data set, the field's own first.
+LAYOUTS = (("im", "gt"), ("images", "masks"), ("image", "mask"), ("imgs", "gts"), ("img", "gt"), ("imgs", "masks"))
+
+# What a mask's name may have more than its image's.
+_MASK_ENDINGS = ("", "_mask", "-mask", "_gt", "_alpha", "_matte")
+
+# DIS5K names its files group#Group#class#Class#photo.
+_DIS5K_NAME = re.compile(r"^\d+#[^#]+#\d+#(?P<name>[^#]+)#")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An image and its mask.
+
+    Attributes:
+        name: What it is called in messages: its set and its path without ending.
+        image: The image's file.
+        mask: The mask's file; None where the image's alpha channel is the mask.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Where the data are.
+
+    Attributes:
+        sets: Folders, each with a pair of folders as ``LAYOUTS``, or of RGBA images, or of such folders.
+        images: Folders of images.
+        masks: Folders of their masks, one for each of ``images``.
+        validation: Folders as ``sets``, for validation; () holds out a share of the training data.
+        backgrounds: Folder of images that subjects are put on; None for none.
+        skip_bad: Leave out files that cannot be used, instead of stopping.
+    """
+
+    sets: tuple[Path, ...] = ()
+    images: tuple[Path, ...] = ()
+    masks: tuple[Path, ...] = ()
+    validation: tuple[Path, ...] = ()
+    backgrounds: Path | None = None
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("sets", "images", "masks", "validation"):
+            object.__setattr__(self, name, tuple(Path(p).expanduser() for p in getattr(self, name)))
+        if self.backgrounds is not None:
+            object.__setattr__(self, "backgrounds", Path(self.backgrounds).expanduser())
+        if len(self.images) != len(self.masks):
+            raise DatasetError(
+                f"{len(self.images)} folders of images but {len(self.masks)} of masks: give one for the other."
+            )
+        if not self.sets and not self.images:
+            raise DatasetError("no data: give --data DIR, or --images DIR and --masks DIR.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """What looking through the folders gave.
+
+    Attributes:
+        pairs: In the order of their names.
+        lonely_images: Images without a mask.
+        lonely_masks: Masks without an image.
+    """
+
+    pairs: tuple[Pair, ...] = ()
+    lonely_images: tuple[Path, ...] = ()
+    lonely_masks: tuple[Path, ...] = ()
+
+    def __add__(self, other: Found) -> Found:
+        return Found(
+            pairs=self.pairs + other.pairs,
+            lonely_images=self.lonely_images + other.lonely_images,
+            lonely_masks=self.lonely_masks + other.lonely_masks,
+        )
+
+
+def find_training(data: TrainingData) -> Found:
+    """The pairs to train on.
+
+    Raises:
+        DatasetError: A folder that is not there or of no known layout, or none of whose files pair.
+    """
+    found = find_sets(data.sets)
+    for images, masks in zip(data.images, data.masks, strict=True):
+        found += pair_folders(images, masks, images.name)
+    return found
+
+
+def find_sets(folders: Iterable[Path]) -> Found:
+    """The pairs of several data sets."""
+    found = Found()
+    for folder in folders:
+        found += find_set(folder)
+    return found
+
+
+def find_set(folder: Path) -> Found:
+    """The pairs of one folder: of a known layout, of RGBA images, or a folder of such folders."""
+    _check_folder(folder)
+    layout = _layout(folder)
+    if layout is not None:
+        return pair_folders(*layout, folder.name)
+    inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and _layout(child) is not None]
+    if inner:
+        return find_sets(inner)
+    images = list_images(folder)
+    if images and all(path.suffix.lower() in (".png", ".webp", ".tif", ".tiff") for path in images):
+        pairs = (Pair(name=f"{folder.name}/{_stem(p, folder)}", image=p, mask=None) for p in images)
+        return Found(pairs=tuple(pairs))
+    layouts = ", ".join(f"{a}/ + {b}/" for a, b in LAYOUTS)
+    there = ", ".join(sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())[:8]) or "nothing"
+    raise DatasetError(
+        f"{folder}: no data set in it. Expected {layouts}, or PNGs whose alpha channel is the mask, or folders of "
+        f"these; found {there}. Folders of other names: --images DIR --masks DIR."
+    )
+
+
+def pair_folders(images: Path, masks: Path, name: str) -> Found:
+    """Pairs the files of two folders by their names without endings.
+
+    Raises:
+        DatasetError: A folder that is not there or empty, two files of one name, or no pair at all.
+    """
+    by_stem = _index(images, "image")
+    mask_of = _index(masks, "mask")
+    pairs, used = [], set()
+    for stem, image in by_stem.items():
+        mask = next((stem + ending for ending in _MASK_ENDINGS if stem + ending in mask_of), None)
+        if mask is not None and mask not in used:
+            used.add(mask)
+            pairs.append(Pair(name=f"{name}/{stem}", image=image, mask=mask_of[mask]))
+    paired = {pair.image for pair in pairs}
+    found = Found(
+        pairs=tuple(pairs),
+        lonely_images=tuple(path for path in by_stem.values() if path not in paired),
+        lonely_masks=tuple(path for stem, path in mask_of.items() if stem not in used),
+    )
+    if not pairs:
+        first, example = next(iter(by_stem)), next(iter(mask_of))
+        close = difflib.get_close_matches(first, mask_of, n=1)
+        hint = f" Its nearest is {close[0]!r}." if close else f" A mask is called, for example, {example!r}."
+        raise DatasetError(
+            f"{images} has {len(by_stem)} images and {masks} {len(mask_of)} masks, but no two of one name: there is no "
+            f"mask for {first!r}.{hint} Name each mask as its image (the ending may differ)."
+        )
+    return found
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files below a folder, in the order of their names."""
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in files if p.is_file())
+
+
+def list_backgrounds(folder: Path | None) -> tuple[Path, ...]:
+    """Images to put subjects on.
+
+    Raises:
+        DatasetError: No such folder, or no image in it.
+    """
+    if folder is None:
+        return ()
+    _check_folder(folder)
+    images = tuple(list_images(folder))
+    if not images:
+        raise DatasetError(f"{folder}: no images in it to use as backgrounds.")
+    return images
+
+
+def class_name(pair: Pair) -> str | None:
+    """The class in a file name of DIS5K, such as "Bag"; None in others."""
+    match = _DIS5K_NAME.match(pair.image.name)
+    return match["name"] if match else None
+
+
+def class_labels(pairs: Sequence[Pair]) -> dict[str, int]:
+    """Numbers of the classes in file names, in alphabetical order; 219 of them for DIS5K-TR.
+
+    Raises:
+        DatasetError: No file name has one.
+    """
+    names = sorted({name for name in map(class_name, pairs) if name is not None})
+    if not names:
+        raise DatasetError(
+            f"no class in the file names (such as {pairs[0].image.name!r}); DIS5K's are group#Group#class#Class#photo. "
+            "Use --classes none."
+        )
+    return {name: number for number, name in enumerate(names)}
+
+
+def hold_out(pairs: Sequence[Pair], share: float) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """Splits into training and validation; the same names are always held out, whatever joins them later.
+
+    Returns:
+        Pairs to train on and to validate on; at least one of each, or none held out where there is but one.
+    """
+    count = min(len(pairs) - 1, max(1, round(len(pairs) * share))) if share > 0 else 0
+    ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
+    held = set(ranked[:count])
+    return tuple(p for p in pairs if p not in held), tuple(p for p in pairs if p in held)
+
+
+def fingerprint(pairs: Iterable[Pair]) -> str:
+    """Tells data sets apart by their names, not by the place they lie in."""
+    return hashlib.sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()[:16]
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}.")
+
+
+def _layout(folder: Path) -> tuple[Path, Path] | None:
+    names = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
+    return next(((names[a], names[b]) for a, b in LAYOUTS if a in names and b in names), None)
+
+
+def _stem(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _index(folder: Path, kind: str) -> dict[str, Path]:
+    _check_folder(folder)
+    index: dict[str, Path] = {}
+    for path in list_images(folder):
+        stem = _stem(path, folder)
+        if stem in index:
+            raise DatasetError(
+                f"{folder}: {index[stem].name} and {path.name} have one name, so that no {kind} is theirs alone. "
+                "Rename one."
+            )
+        index[stem] = path
+    if not index:
+        raise DatasetError(f"{folder}: no {kind}s in it; known endings are {', '.join(sorted(IMAGE_SUFFIXES))}.")
+    return index

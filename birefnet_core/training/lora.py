@@ -1,0 +1,77 @@
+"""Training low-rank adapters: the network's own weights stand still.
+
+The factors are parametrisations of the weights, so that linear layers, convolutions and deformable convolutions are
+all adapted in one way.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..checkpoints import Adapter
+from ..network import BiRefNet
+
+
+class LowRank(nn.Module):
+    """W -> W + scale * up @ down, with the weight read as a matrix O, I.
+
+    Starts as no change: ``up`` is zero, ``down`` is random as a linear layer's weight.
+    """
+
+    def __init__(self, weight: Tensor, rank: int, scale: float) -> None:
+        super().__init__()
+        inputs = weight[0].numel()
+        self.up = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
+        self.down = nn.Parameter(weight.new_empty(rank, inputs))
+        self.scale = scale
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.scale * (self.up @ self.down)).view_as(weight).to(weight.dtype)
+
+
+def add_adapters(model: BiRefNet, rank: int, alpha: float) -> int:
+    """Freezes a network and gives its large weights adapters.
+
+    Returns:
+        How many weights are adapted: those of linear layers and convolutions whose matrix has more than ``rank`` rows
+        and columns.
+    """
+    model.requires_grad_(False)
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.groups == 1)]
+    layers = [layer for layer in layers if min(layer.weight.shape[0], layer.weight[0].numel()) > rank]
+    for layer in layers:
+        parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, alpha / rank))
+        layer.parametrizations.weight.original.requires_grad_(False)
+    return len(layers)
+
+
+def extract_adapter(model: BiRefNet) -> Adapter:
+    """The adapter in a network that ``add_adapters`` prepared."""
+    factors, scale = {}, 1.0
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            low_rank = module.parametrizations.weight[0]
+            factors[f"{name}.weight"] = (low_rank.up.detach().clone(), low_rank.down.detach().clone())
+            scale = low_rank.scale
+    return Adapter(factors=factors, scale=scale, config=model.config)
+
+
+@torch.no_grad()
+def merged(model: BiRefNet) -> BiRefNet:
+    """The network as one without adapters: a new one where it has any, itself otherwise."""
+    if not any(parametrize.is_parametrized(module) for module in model.modules()):
+        return model
+    plain = BiRefNet(model.config)
+    values = dict(model.state_dict())
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            values[f"{name}.weight"] = module.weight
+    plain.load_state_dict({name: copy.copy(values[name]) for name in plain.state_dict()})
+    plain.checkpoint = model.checkpoint
+    return plain.eval()

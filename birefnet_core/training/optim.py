@@ -1,0 +1,64 @@
+"""Optimizer and learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ..network import BiRefNet
+from .recipe import Recipe
+
+ENCODER = "localization.encoder."  # names of the encoder's parameters start so
+
+
+def make_optimizer(model: BiRefNet, recipe: Recipe) -> Optimizer:
+    """The optimizer, with groups for the encoder and the rest, and for what decays and what does not.
+
+    Every parameter that may be trained later is in it; those without gradient are passed over.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if recipe.train == "lora" and not parameter.requires_grad:
+            continue
+        encoder, decays = name.startswith(ENCODER), parameter.ndim > 1
+        groups.setdefault((encoder, decays), []).append(parameter)
+    options = [
+        {
+            "params": parameters,
+            "lr": recipe.backbone_lr if encoder and recipe.backbone_lr else recipe.lr,
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+        }
+        for (encoder, decays), parameters in groups.items()
+    ]
+    optimizer = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    made = optimizer(options, lr=recipe.lr)
+    for group in made.param_groups:
+        group["base_lr"] = group["lr"]
+    return made
+
+
+def rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """Factor of the learning rates in a step: a function of the step alone, so that resuming needs no state.
+
+    Args:
+        recipe: The schedule.
+        step: Counted from 0.
+        steps_per_epoch: Optimizer steps of an epoch.
+    """
+    warm = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
+    if recipe.schedule == "step":
+        return warm * recipe.lr_factor ** sum(step >= epoch * steps_per_epoch for epoch in recipe.lr_epochs)
+    if recipe.schedule == "cosine":
+        total = max(1, recipe.epochs * steps_per_epoch - recipe.warmup_steps)
+        done = min(1.0, max(0, step - recipe.warmup_steps) / total)
+        return warm * (recipe.lr_floor + (1 - recipe.lr_floor) * (1 + math.cos(math.pi * done)) / 2)
+    return warm
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> None:
+    """Sets every group's learning rate to a factor of its own."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor

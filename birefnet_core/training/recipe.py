@@ -1,0 +1,318 @@
+"""Recipes: everything that decides how a network is trained, apart from the data and the folder of results."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import BACKBONES, BiRefNetConfig
+from ..errors import ConfigError
+from ..losses import LossWeights
+from ..network.birefnet import SIZE_MULTIPLE
+from .augment import Augmentation
+
+DEFAULT_BACKBONE = "swin_v1_t"
+SCORES = ("Sm", "maxF", "meanF", "maxE", "meanE", "MAE")  # of a validation, by the keys of an evaluation
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "backbone": ("", *BACKBONES),
+    "train": ("all", "decoder", "lora"),
+    "classes": ("none", "file_name"),
+    "optimizer": ("adam", "adamw"),
+    "schedule": ("constant", "cosine", "step"),
+    "amp": ("auto", "off", "bf16", "fp16"),
+    "best": SCORES,
+}
+# Smallest values; None where the field may be any number.
+_LEAST: dict[str, float] = {
+    "decoder_epochs": 0, "lora_rank": 1, "lora_alpha": 0, "batch_size": 1, "accumulate": 1, "epochs": 1, "rlft": 0,
+    "lr": 0, "backbone_lr": 0, "weight_decay": 0, "warmup_steps": 0, "lr_floor": 0, "lr_factor": 0, "clip": 0,
+    "ema": 0, "validate_every": 1, "val_fraction": 0, "sheet": 0, "save_steps": 0, "log_steps": 1, "workers": 0,
+}  # fmt: skip
+# Fields that change how fast a training runs or what it shows, not what it computes.
+PRACTICAL = ("workers", "sheet", "log_steps", "save_steps")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        name: What the recipe is called.
+        init: Checkpoint to start from (catalogue name, Hub repository, file); "" for a new network.
+        backbone: Encoder of a new network; "" for that of ``init``, or Swin-T.
+        encoder: File of pretrained encoder weights for a new network; "" for random ones.
+        network: Other options of a new network, as of ``BiRefNetConfig``.
+        train: "all" parameters, the "decoder" only, or low-rank adapters ("lora").
+        decoder_epochs: First epochs in which the encoder stands still although ``train`` is "all".
+        freeze_bn: BatchNorm keeps its statistics. Always so at batch size 1 and for "lora".
+        lora_rank: Rank of the adapters.
+        lora_alpha: Their scale, divided by the rank.
+        classes: "file_name" reads the auxiliary class from DIS5K's file names, "none" leaves it out.
+        size: Width and height of the network's input in pixels, multiples of 32.
+        dynamic: Least and greatest side in pixels; each batch takes a square size between. () for ``size``.
+        batch_size: Images of a device's batch.
+        accumulate: Batches of one optimizer step.
+        epochs: Passes over the data.
+        rlft: Last epochs with the IoU loss only (region-level fine-tuning, Sec. 3.6).
+        loss: Weights of the terms, in the units of ``HybridLoss`` (batch means).
+        optimizer: "adam" or "adamw".
+        lr: Learning rate.
+        backbone_lr: Learning rate of the encoder; 0 for ``lr``.
+        weight_decay: Of the weights of convolutions and linear layers; norms and biases have none.
+        schedule: "constant", "cosine" from ``lr`` to ``lr * lr_floor``, or "step": times ``lr_factor`` at each of
+            ``lr_epochs``.
+        lr_epochs: See ``schedule``.
+        lr_factor: See ``schedule``.
+        lr_floor: See ``schedule``.
+        warmup_steps: Steps in which the rate rises to its value.
+        clip: Greatest norm of the gradient; 0 for no limit.
+        ema: Decay of the moving average of the weights, which is what is validated and saved; 0 for none.
+        amp: Precision of the network: "auto" takes bf16, or fp16, on CUDA; "off" float32.
+        checkpoint_activations: Recompute activations in the backward pass: less memory, more time.
+        compile: torch.compile the network.
+        sync_bn: BatchNorm over all processes.
+        augment: What is done to images and masks.
+        val_fraction: Share of the data held out for validation where no validation data are given.
+        validate_every: Epochs from one validation to the next.
+        best: Score that decides which network is the best.
+        sheet: Images on the sample sheet of a validation.
+        save_steps: Steps from one saving of ``last.pt`` to the next, besides the one after each epoch; 0 for none.
+        log_steps: Steps from one line of ``metrics.jsonl`` to the next, besides the one after each epoch.
+        workers: Processes that read data.
+        seed: Of everything random.
+
+    Raises:
+        ConfigError: A value that no training has; the message lists the possible ones.
+    """
+
+    name: str = "custom"
+    init: str = ""
+    backbone: str = ""
+    encoder: str = ""
+    network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    train: str = "all"
+    decoder_epochs: int = 0
+    freeze_bn: bool = False
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    classes: str = "none"
+    size: tuple[int, int] = (1024, 1024)
+    dynamic: tuple[int, ...] = ()
+    batch_size: int = 4
+    accumulate: int = 1
+    epochs: int = 100
+    rlft: int = 0
+    loss: LossWeights = dataclasses.field(
+        default_factory=lambda: LossWeights(bce=30, iou=0.5, ssim=10, ce=5, gradient=1)  # Sec. 3.5
+    )
+    optimizer: str = "adamw"
+    lr: float = 1e-4
+    backbone_lr: float = 0.0
+    weight_decay: float = 1e-2
+    schedule: str = "constant"
+    lr_epochs: tuple[int, ...] = ()
+    lr_factor: float = 0.1
+    lr_floor: float = 0.0
+    warmup_steps: int = 0
+    clip: float = 0.0
+    ema: float = 0.0
+    amp: str = "auto"
+    checkpoint_activations: bool = False
+    compile: bool = False
+    sync_bn: bool = False
+    augment: Augmentation = dataclasses.field(default_factory=Augmentation)
+    val_fraction: float = 0.1
+    validate_every: int = 1
+    best: str = "Sm"
+    sheet: int = 6
+    save_steps: int = 0
+    log_steps: int = 10
+    workers: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in _field_types(Recipe):
+            object.__setattr__(self, name, _convert(Recipe, name, getattr(self, name)))
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(_unknown(name, value, choices))
+        for name, least in _LEAST.items():
+            if not least <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected a number of at least {least}.")
+        self._check_sizes()
+        self._check_together()
+
+    def _check_sizes(self) -> None:
+        if len(self.size) != 2 or len(self.dynamic) not in (0, 2):
+            raise ConfigError("size takes width and height, dynamic the least and the greatest side.")
+        for side in (*self.size, *self.dynamic):
+            if side < SIZE_MULTIPLE or side % SIZE_MULTIPLE:
+                nearest = max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)
+                raise ConfigError(f"size {side}: expected a multiple of {SIZE_MULTIPLE}, such as {nearest}.")
+        if self.dynamic and self.dynamic[0] > self.dynamic[1]:
+            raise ConfigError(f"dynamic={self.dynamic}: the least side comes first.")
+
+    def _check_together(self) -> None:
+        if self.rlft > self.epochs:
+            raise ConfigError(f"rlft={self.rlft} is more than epochs={self.epochs}.")
+        if self.rlft and not self.loss.iou:
+            raise ConfigError(f"rlft={self.rlft} epochs of the IoU loss only, but its weight is 0: set rlft to 0.")
+        if self.ema >= 1 or self.val_fraction >= 1:
+            raise ConfigError("ema and val_fraction are shares below 1.")
+        if self.decoder_epochs and self.train != "all":
+            raise ConfigError(f"decoder_epochs={self.decoder_epochs} needs train='all'; found {self.train!r}.")
+        if self.train == "lora" and not self.init:
+            raise ConfigError("train='lora' adapts a trained network: name one with init.")
+        if self.schedule == "step" and not self.lr_epochs:
+            raise ConfigError("schedule='step' needs lr_epochs, the epochs at which the rate falls.")
+        if self.classes != "none" and not self.loss.ce:
+            raise ConfigError("classes are read but the weight of ce is 0: set classes to 'none'.")
+        if self.network:
+            if self.init:
+                raise ConfigError("network options belong to a new network; with init the checkpoint decides.")
+            BiRefNetConfig.from_dict({"backbone": self.backbone or DEFAULT_BACKBONE, **self.network})
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some fields changed; keys as "loss.iou" and "augment.flip" change one of a table."""
+        return from_values({**self.to_flat(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, tables as dictionaries."""
+        values = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    def to_flat(self) -> dict[str, Any]:
+        """Plain values under one level of keys, those of tables as "loss.iou"."""
+        return _flatten(self.to_dict())
+
+    def to_toml(self) -> str:
+        """The recipe as a file that ``load_recipe`` reads."""
+        values = self.to_dict()
+        tables = {key: values.pop(key) for key in ("loss", "augment", "network")}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        for name, table in tables.items():
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(_plain(value))}" for key, value in table.items())]
+        return "\n".join(lines) + "\n"
+
+
+_TABLES: dict[str, type] = {"loss": LossWeights, "augment": Augmentation}
+
+
+def field_names() -> dict[str, Any]:
+    """Type of every field, those of tables as "loss.iou"; "network" is a table of its own."""
+    types: dict[str, Any] = {}
+    for name, kind in _field_types(Recipe).items():
+        if name in _TABLES:
+            types.update({f"{name}.{key}": inner for key, inner in _field_types(_TABLES[name]).items()})
+        else:
+            types[name] = kind
+    return types
+
+
+def from_values(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from fields, in tables or under keys as "loss.iou"; what is left out has its default.
+
+    Raises:
+        ConfigError: A field no recipe has, or a value out of range.
+    """
+    flat, known = _flatten(values), field_names()
+    top: dict[str, Any] = {"network": {}}
+    tables: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        table, _, inner = key.partition(".")
+        if table == "network":
+            if inner:
+                top["network"][inner] = value
+        elif key not in known:
+            raise ConfigError(_unknown("field", key, tuple(known)))
+        elif inner:
+            tables.setdefault(table, {})[inner] = _convert(_TABLES[table], inner, value)
+        else:
+            top[key] = value
+    for name, table in tables.items():
+        top[name] = _TABLES[name](**table)
+    return Recipe(**top)
+
+
+def load_recipe(path: str | Path) -> dict[str, Any]:
+    """The fields in a TOML file, for ``from_values``.
+
+    Raises:
+        ConfigError: Not there, or not TOML.
+    """
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        try:
+            import tomli as tomllib
+        except ImportError as error:
+            raise ConfigError("recipes need Python 3.11, or: pip install -r requirements-train.txt") from error
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a recipe in TOML ({error}).") from error
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(value):
+            value = dataclasses.asdict(value)
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _field_types(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _convert(cls: type, name: str, value: Any) -> Any:
+    """A value of the field's type: whole floats pass as integers, integers as floats, lists as tuples."""
+    kind = _field_types(cls)[name]
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        if name == "size" and len(items) == 1:
+            items = (*items, *items)
+        return tuple(_convert_one(name, item, inner) for item in items)
+    if kind in (int, float) or (isinstance(value, (int, float)) and whole):
+        return _convert_one(name, value, kind)
+    if isinstance(kind, type) and not isinstance(value, kind):
+        raise ConfigError(f"{name}={value!r}: expected {_KINDS.get(kind, kind.__name__)}.")
+    return value
+
+
+_KINDS = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
+
+
+def _convert_one(name: str, value: Any, kind: type) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and number:
+        return float(value)
+    if kind is int and number and float(value).is_integer():
+        return int(value)
+    raise ConfigError(f"{name}={value!r}: expected {_KINDS.get(kind, kind)}.")
+
+
+def _unknown(what: str, value: Any, known: tuple[Any, ...]) -> str:
+    close = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{what} {value!r} is not known; choose one of {', '.join(map(str, known))}.{hint}"

@@ -1,0 +1,201 @@
+"""What a training shows: sample sheets, curves, and a report. Drawn with Pillow, which is there anyway."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..files import atomic_path
+from .recipe import SCORES, Recipe
+from .validation import THUMBNAIL, Thumbnail
+
+INK, PAPER, GRID = (40, 40, 40), (255, 255, 255), (225, 225, 225)
+COLOURS = (
+    (31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14),
+    (148, 103, 189), (140, 86, 75), (23, 190, 207), (127, 127, 127),
+)  # fmt: skip
+MISSED, INVENTED = (220, 50, 32), (0, 90, 181)  # told apart by the colour-blind, too
+
+Curve = Sequence[tuple[float, float]]  # x and y of its points
+
+_GAP, _TOP = 6, 18  # pixels between tiles, and for a line of text
+_PLOT, _MARGIN = (560, 300), (64, 30, 16, 34)  # width and height; left, top, right, bottom
+
+
+def sample_sheet(thumbnails: Sequence[Thumbnail]) -> Image.Image:
+    """One line for each sample: image, mask, prediction, error (red: missed, blue: invented)."""
+    columns = ("image", "mask", "prediction", "error: red missed, blue invented")
+    heights = [_TOP + line.mask.shape[0] + _GAP for line in thumbnails]
+    width = len(columns) * (THUMBNAIL + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, _TOP + sum(heights) + _GAP), PAPER)
+    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(), _TOP
+    for column, title in enumerate(columns):
+        draw.text((_GAP + column * (THUMBNAIL + _GAP), 3), title, fill=INK, font=font)
+    for line, height in zip(thumbnails, heights, strict=True):
+        draw.text((_GAP, top + 2), printable(line.name), fill=INK, font=font)
+        tiles = (line.image.numpy(), line.mask.numpy(), line.prediction.numpy(), error_map(line))
+        for column, tile in enumerate(tiles):
+            sheet.paste(Image.fromarray(tile), (_GAP + column * (THUMBNAIL + _GAP), top + _TOP))
+        top += height
+    return sheet
+
+
+def error_map(line: Thumbnail) -> np.ndarray:
+    """h, w, 3 bytes: white where mask and prediction agree, tinted by how much they do not."""
+    difference = line.prediction.numpy().astype(np.float32) / 255 - line.mask.numpy().astype(np.float32) / 255
+    white = np.full((*difference.shape, 3), 255, np.float32)
+    missed, invented = np.clip(-difference, 0, 1)[..., None], np.clip(difference, 0, 1)[..., None]
+    tinted = white + missed * (np.array(MISSED) - white) + invented * (np.array(INVENTED) - white)
+    return np.clip(tinted, 0, 255).round().astype(np.uint8)
+
+
+def plot(title: str, curves: Mapping[str, Curve], x_label: str) -> Image.Image:
+    """Curves in one frame, with a legend."""
+    width, height = _PLOT
+    left, top, right, bottom = _MARGIN
+    image = Image.new("RGB", _PLOT, PAPER)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default()
+    points = [(x, y) for curve in curves.values() for x, y in curve if math.isfinite(y)] or [(0.0, 0.0)]
+    x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points))
+    y_ticks = ticks(min(y for _, y in points), max(y for _, y in points))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return left + across * (width - left - right), height - bottom - up * (height - top - bottom)
+
+    for x in x_ticks:
+        column, row = place(x, y_ticks[0])
+        draw.line([(column, row), place(x, y_ticks[-1])], fill=GRID)
+        draw.text((column - 8, row + 4), f"{x:g}", fill=INK, font=font)
+    for y in y_ticks:
+        column, row = place(x_ticks[0], y)
+        draw.line([(column, row), place(x_ticks[-1], y)], fill=GRID)
+        draw.text((6, row - 6), f"{y:g}", fill=INK, font=font)
+    for (_, curve), colour in zip(curves.items(), _cycle(len(curves)), strict=True):
+        line = [place(x, y) for x, y in curve if math.isfinite(y)]
+        if len(line) > 1:
+            draw.line(line, fill=colour, width=2)
+        for x, y in line if len(line) < 40 else ():
+            draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=colour)
+    draw.text((left, 8), title, fill=INK, font=font)
+    draw.text((width - right - 40, height - 14), x_label, fill=INK, font=font)
+    _legend(draw, list(curves), width - right, font)
+    return image
+
+
+def _legend(draw: ImageDraw.ImageDraw, names: list[str], right: float, font: Any) -> None:
+    for name, colour in reversed(list(zip(names, _cycle(len(names)), strict=True))):
+        right -= draw.textlength(name, font=font)
+        draw.text((right, 8), name, fill=INK, font=font)
+        right -= 14
+        draw.rectangle((right, 11, right + 9, 17), fill=colour)
+        right -= 10
+
+
+def _cycle(count: int) -> list[tuple[int, int, int]]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from at or below ``low`` to at or above ``high``."""
+    if high - low <= 1e-9 * abs(high):
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    rough = (high - low) / about
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def curves(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """The loss, its terms, the scores and the learning rate of a training, from the lines of metrics.jsonl."""
+    steps = [row for row in rows if row["kind"] == "step"]
+    epochs = [row for row in rows if row["kind"] == "epoch"]
+    scores = [row for row in rows if row["kind"] == "validation"]
+    terms = sorted({term for row in epochs for term in row["terms"]})
+    panels = [
+        plot(
+            "loss",
+            {"step": _curve(steps, "loss", "step"), "epoch mean": _curve(epochs, "loss", "step")},
+            "step",
+        ),
+        plot("weighted terms", {t: _curve([{**r, **r["terms"]} for r in epochs], t, "epoch") for t in terms}, "epoch"),
+        plot("validation", {key: _curve(scores, key, "epoch") for key in SCORES}, "epoch"),
+        plot("learning rate", {"lr": _curve(steps, "lr", "step")}, "step"),
+    ]
+    width, height = _PLOT
+    image = Image.new("RGB", (2 * width, 2 * height), PAPER)
+    for i, panel in enumerate(panels):
+        image.paste(panel, (i % 2 * width, i // 2 * height))
+    return image
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], key: str, x: str) -> Curve:
+    return [(row[x], row[key]) for row in rows if row.get(key) is not None]
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Writes a PNG whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as part:
+        image.save(part, format="PNG")
+
+
+def report(
+    recipe: Recipe, preflight: str, rows: Sequence[Mapping[str, Any]], *, sheet: str | None, seconds: float
+) -> str:
+    """The report in Markdown.
+
+    Args:
+        recipe: Of the training.
+        preflight: Text of the look at the data.
+        rows: Lines of metrics.jsonl.
+        sheet: Name of the last sample sheet, or None.
+        seconds: How long the last start of the training took.
+    """
+    scores = [row for row in rows if row["kind"] == "validation"]
+    steps = max((row["step"] for row in rows), default=0)
+    start = recipe.init or f"a new {recipe.backbone or 'swin_v1_t'} network"
+    lines = [
+        "# Training report", "",
+        f"Recipe `{recipe.name}` from {start}: {recipe.epochs} epochs, {steps} steps, {recipe.size[0]} x "
+        f"{recipe.size[1]} pixels, batch {recipe.batch_size} x {recipe.accumulate}, {seconds:.0f} s.",
+        "", "## Data", "", "```", preflight, "```", "", "## Scores on the validation images", "",
+    ]  # fmt: skip
+    lines += _score_table(scores, recipe.best) if scores else ["There were none: give `--val-data`, or more pairs."]
+    lines += ["", "![curves](curves.png)", ""]
+    if sheet:
+        lines += [f"![samples]({sheet})", ""]
+    adapter = ", `best_adapter.safetensors` (the adapter alone)" if recipe.train == "lora" else ""
+    lines += [
+        "## Files", "",
+        f"`best.safetensors` (the network for use){adapter}, `last.pt` (to go on with `--resume`), `metrics.jsonl`, "
+        "`recipe.toml`.", "",
+        "```", "python -m birefnet_core segment photo.jpg -o masks --model best.safetensors", "```", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _score_table(scores: Sequence[Mapping[str, Any]], best_key: str) -> list[str]:
+    finite = [row for row in scores if row[best_key] is not None] or list(scores)
+    pick = min if best_key == "MAE" else max
+    best = pick(finite, key=lambda row: row[best_key] or 0.0)
+    named = {"first": scores[0], f"best (by {best_key})": best, "last": scores[-1]}
+    lines = ["| | epoch | " + " | ".join(SCORES) + " |", "|---|---" + "|---" * len(SCORES) + "|"]
+    for name, row in named.items():
+        cells = " | ".join("-" if row[key] is None else f"{row[key]:.4f}" for key in SCORES)
+        lines.append(f"| {name} | {row['epoch']} | {cells} |")
+    if best is scores[0] and len(scores) > 1:
+        lines += ["", "No later epoch was better than the first row: lower the rate, or look at the sample sheets."]
+    return lines
+
+
+def printable(text: str) -> str:
+    """The text without what Pillow's own font may not have."""
+    return text.encode("ascii", "replace").decode()

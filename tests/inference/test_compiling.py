@@ -1,0 +1,43 @@
+"""torch.compile is an option, never a risk."""
+
+import warnings
+
+import pytest
+import torch
+
+import birefnet_core as bc
+from birefnet_core.inference.compiling import CompiledNetwork
+
+
+@pytest.fixture(scope="module")
+def prepared(filled):
+    return bc.prepare(bc.model_from_state_dict(filled("pvt_v2_b0")))
+
+
+def test_a_failure_is_told_once_and_the_network_runs_as_it_is(prepared, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: broken)
+    compiled = CompiledNetwork(prepared)
+    x = torch.randn(1, 3, 64, 64)
+    with pytest.warns(RuntimeWarning, match="no compiler here"):
+        first = compiled(x).logits
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(compiled(x).logits, first)
+    assert torch.equal(first, prepared(x).logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["pvt_v2_b0", "swin_v1_t"])
+def test_compiled_masks_are_the_same_and_equal_sizes_compile_once(variant, filled):
+    prepared = bc.prepare(bc.model_from_state_dict(filled(variant)))
+    compiled = CompiledNetwork(prepared)
+    torch._dynamo.utils.counters.clear()
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for seed in range(3):
+            x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+            torch.testing.assert_close(compiled(x).logits, prepared(x).logits, atol=1e-3, rtol=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

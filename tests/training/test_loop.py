@@ -1,0 +1,195 @@
+"""The training loop: what it writes, what it resumes, what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import birefnet_core as bc
+from birefnet_core.training import Recipe, TrainingData, train
+from birefnet_core.training.dataset import Batch
+
+from .conftest import TINY, assert_same, write_shapes
+
+ROOT = Path(__file__).parents[2]
+# Everything that has a state or draws random numbers.
+BUSY = {
+    "ema": 0.9, "accumulate": 2, "schedule": "cosine", "warmup_steps": 2, "clip": 1.0, "rlft": 1, "decoder_epochs": 1,
+    "epochs": 3, "dynamic": (64, 96), "augment.colour": 0.5, "augment.crop": 0.5, "save_steps": 1,
+}  # fmt: skip
+
+# Trains with the recipe in argv[1] on argv[2] into argv[3]; kills itself by signal argv[5] after step argv[4].
+SCRIPT = """
+import json, os, signal, sys
+import torch
+from birefnet_core.training import TrainingData, from_values, train
+torch.set_num_threads(1)
+recipe, data, out, step, number = sys.argv[1:6]
+def kill(news):
+    if news["step"] == int(step):
+        os.kill(os.getpid(), int(number))
+recipe = from_values(json.loads(recipe))
+result = train(recipe, TrainingData(sets=(data,)), out, device="cpu", resume=True, progress=kill)
+sys.exit(0 if result.finished else 130)
+"""
+
+
+@pytest.fixture
+def run_script(shapes):
+    """Runs a training in another process; kills it after a step."""
+
+    def run(recipe, out: Path, step: int = -1, number: int = signal.SIGKILL) -> int:
+        text = json.dumps(recipe.to_flat())
+        command = [sys.executable, "-c", SCRIPT, text, str(shapes), str(out), str(step), str(int(number))]
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300, check=False)
+        return done.returncode
+
+    return run
+
+
+def lines(folder: Path) -> list[dict]:
+    """metrics.jsonl without times."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_recipe, tmp_path):
+    recipe = tiny_recipe().replace(**BUSY)
+    assert run_script(recipe, tmp_path / "whole") == 0
+    # Five pairs in batches of two, two batches a step: two steps an epoch. Killed in the middle of an epoch, stopped
+    # politely at its end, and killed again in the region-level tail.
+    assert run_script(recipe, tmp_path / "parts", 1, signal.SIGKILL) == -signal.SIGKILL
+    assert run_script(recipe, tmp_path / "parts", 3, signal.SIGTERM) == 130
+    assert run_script(recipe, tmp_path / "parts", 5, signal.SIGKILL) == -signal.SIGKILL
+    assert run_script(recipe, tmp_path / "parts") == 0
+    whole, parts = (
+        torch.load(tmp_path / name / "last.pt", weights_only=True, map_location="cpu") for name in ("whole", "parts")
+    )
+    assert whole["position"]["step"] == 6
+    assert_same(parts, whole)
+    best = [bc.load_file(tmp_path / name / "best.safetensors").state_dict() for name in ("whole", "parts")]
+    assert_same(*best)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, tmp_path_factory):
+    """A finished training of one epoch, with everything on."""
+    recipe = Recipe(
+        backbone="pvt_v2_b0", network=TINY, size=(64, 64), epochs=1, batch_size=2, workers=0, log_steps=1, amp="bf16",
+        ema=0.9, checkpoint_activations=True,
+    )  # fmt: skip
+    out = tmp_path_factory.mktemp("trained")
+    return recipe, out, train(recipe, TrainingData(sets=(shapes,)), out, device="cpu")
+
+
+def test_training_writes_everything_a_user_needs(trained):
+    _, out, result = trained
+    assert result.finished
+    assert result.steps == 3
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    expected = {"best.safetensors", "last.pt", "metrics.jsonl", "recipe.toml", "report.md", "curves.png"}
+    assert expected | {"samples/epoch_0001.png"} <= names
+    kinds = [row["kind"] for row in lines(out)]
+    assert kinds == ["step", "step", "step", "epoch", "validation"]
+    assert set(lines(out)[0]["terms"]) == {"bce", "iou", "ssim", "gradient"}
+    assert "| Sm |" in (out / "report.md").read_text()
+
+
+def test_best_loads_under_the_published_names_with_its_recipe(trained):
+    from birefnet_core.checkpoints.io import read_file
+
+    _, out, _ = trained
+    file = read_file(out / "best.safetensors")
+    assert {name.split(".")[0] for name in file.tensors} == {"bb", "squeeze_module", "decoder"}
+    assert json.loads(file.metadata["birefnet_recipe"])["loss.bce"] == 30
+    model = bc.load_model(out / "best.safetensors")
+    assert model.checkpoint.training_size == (64, 64)
+    assert bc.Segmenter(model)(torch.rand(1, 40, 50, 3)).shape == (1, 40, 50)
+
+
+def test_folder_of_another_run_is_refused(trained, shapes, tmp_path):
+    recipe, out, _ = trained
+    data = TrainingData(sets=(shapes,))
+    before = (out / "best.safetensors").read_bytes()
+    with pytest.raises(bc.ConfigError, match="holds another run"):
+        train(recipe, data, out, device="cpu")
+    with pytest.raises(bc.ConfigError, match=r"another recipe \(lr: 0.0001 then, 0.5 now\)"):
+        train(recipe.replace(lr=0.5), data, out, device="cpu", resume=True)
+    with pytest.raises(bc.ConfigError, match="other data"):
+        train(recipe, TrainingData(sets=(write_shapes(tmp_path / "more", 3),)), out, device="cpu", resume=True)
+    assert train(recipe.replace(workers=1), data, out, device="cpu", resume=True).steps == 3  # done already
+    assert (out / "best.safetensors").read_bytes() == before
+
+
+def test_full_disk_leaves_the_former_files(trained, monkeypatch, tmp_path):
+    from birefnet_core.training.state import Folder
+
+    folder = Folder(tmp_path)
+    folder.save({"step": 1})
+    before = folder.last.read_bytes()
+
+    def full(*args, **kwargs):
+        Path(args[1]).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(bc.CheckpointError, match=r"disk is full.*The former one is still there"):
+        folder.save({"step": 2})
+    assert folder.last.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_loss_that_is_not_finite_stops_with_the_file_names(shapes, tiny_recipe, tmp_path, monkeypatch):
+    from birefnet_core.training import loop
+
+    def poisoned(*args):
+        for batch in original(*args):
+            yield Batch(images=batch.images * float("nan"), masks=batch.masks, classes=batch.classes, names=batch.names)
+
+    original = loop.batches
+    monkeypatch.setattr(loop, "batches", poisoned)
+    with pytest.raises(bc.TrainingError, match=r"not finite in epoch 1, step 1.*shapes0/shape0"):
+        train(tiny_recipe(), TrainingData(sets=(shapes,)), tmp_path, device="cpu")
+    assert (tmp_path / "last.pt").exists()
+
+
+def test_one_pair_and_batch_one_train_with_norms_kept(tmp_path, tiny_recipe, caplog):
+    recipe = tiny_recipe(batch_size=1, epochs=1)
+    result = train(recipe, TrainingData(sets=(write_shapes(tmp_path / "one", 1),)), tmp_path / "out", device="cpu")
+    assert result.finished
+    assert "BatchNorm keeps its statistics" in caplog.text
+    model = bc.load_model(tmp_path / "out/best.safetensors")
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all((norm.running_mean == 0).all() for norm in norms)
+
+
+def test_backbone_of_the_checkpoint_must_be_the_one_asked_for(tiny_checkpoint, tiny_recipe, shapes, tmp_path):
+    recipe = tiny_recipe(init=str(tiny_checkpoint)).replace(backbone="swin_v1_t")
+    with pytest.raises(bc.ConfigError, match="has the backbone pvt_v2_b0, not swin_v1_t"):
+        train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu")
+
+
+def test_decoder_only_leaves_the_encoder_alone(tiny_checkpoint, tiny_recipe, shapes, tmp_path):
+    recipe = tiny_recipe(init=str(tiny_checkpoint), train="decoder", epochs=1, weight_decay=0.1, val_fraction=0)
+    train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu")
+    before, after = (bc.load_file(p).state_dict() for p in (tiny_checkpoint, tmp_path / "best.safetensors"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any(name.startswith("localization.encoder") for name in changed)
+
+
+def test_classes_of_the_file_names_are_learned(tmp_path, tiny_recipe):
+    folder = write_shapes(tmp_path / "set", 4)
+    for i, path in enumerate([*sorted((folder / "im").iterdir()), *sorted((folder / "gt").iterdir())]):
+        path.rename(path.with_name(f"1#Group#{i % 2}#Class{i % 2}#{i % 4}.png"))
+    recipe = tiny_recipe(classes="file_name", epochs=1)
+    train(recipe, TrainingData(sets=(folder,)), tmp_path / "out", device="cpu")
+    assert "ce" in lines(tmp_path / "out")[0]["terms"]
+    assert bc.load_model(tmp_path / "out/best.safetensors").config.num_classes == 2

@@ -1,0 +1,186 @@
+"""Recipe, optimizer, moving average, checkpointing of activations, adapters, curves."""
+
+import math
+
+import pytest
+import torch
+
+import birefnet_core as bc
+from birefnet_core.checkpoints import merge_adapter, read_adapter, save_adapter
+from birefnet_core.losses import HybridLoss, LossWeights, loss_preset
+from birefnet_core.training import from_values, load_recipe
+from birefnet_core.training.ema import Ema
+from birefnet_core.training.lora import add_adapters, extract_adapter, merged
+from birefnet_core.training.memory import checkpoint_activations
+from birefnet_core.training.optim import make_optimizer, rate
+from birefnet_core.training.report import plot, ticks
+from birefnet_core.training.setup import build_network, leaves_unused, load_encoder, phase_of, set_phase
+
+from .conftest import TINY
+
+
+def test_recipe_survives_its_file(tiny_recipe, tmp_path):
+    recipe = tiny_recipe().replace(**{"loss.iou": 2, "augment.rotate": 0.25, "dynamic": [64, 96], "lr": 3e-5})
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    assert from_values(load_recipe(path)) == recipe
+    assert recipe.loss.iou == 2.0
+    assert recipe.network == TINY
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"loss.io": 3}, "did you mean 'loss.iou'"),
+        ({"train": "decode"}, "did you mean 'decoder'"),
+        ({"size": 100}, "such as 96"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"batch_size": "many"}, "a whole number"),
+        ({"freeze_bn": 1}, "true or false"),
+        ({"lr": "fast"}, "a number"),
+        ({"epochs": 5, "rlft": 6}, "more than epochs"),
+        ({"rlft": 6, "loss.iou": 0, "loss.bce": 1}, "set rlft to 0"),
+        ({"train": "lora"}, "name one with init"),
+        ({"schedule": "step"}, "lr_epochs"),
+        ({"augment.flip": 2}, "augment.flip"),
+        ({"network.backbones": 2}, "backbones"),
+        ({"ema": 1}, "below 1"),
+    ],
+)
+def test_wrong_recipes_are_refused_with_a_hint(values, message):
+    with pytest.raises(bc.ConfigError) as caught:
+        from_values(values)
+    assert message.lower() in str(caught.value).lower()
+
+
+def test_rate_warms_up_and_falls(tiny_recipe):
+    recipe = tiny_recipe(schedule="cosine", warmup_steps=4, epochs=10, lr_floor=0.1)
+    rates = [rate(recipe, step, 10) for step in range(100)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4] == 1
+    assert rates[52] == pytest.approx(0.55, abs=0.01)
+    assert rates[99] == pytest.approx(0.1, abs=0.01)
+    steps = tiny_recipe(schedule="step", lr_epochs=(1, 3), epochs=4)
+    assert [rate(steps, step, 2) for step in (0, 1, 2, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_optimizer_has_every_parameter_once_in_its_group(tiny_recipe):
+    recipe = tiny_recipe(backbone_lr=1e-5, weight_decay=0.1)
+    model = build_network(recipe)
+    groups = make_optimizer(model, recipe).param_groups
+    parameters = [p for group in groups for p in group["params"]]
+    assert len(parameters) == len(set(map(id, parameters))) == len(list(model.parameters()))
+    assert {(group["lr"], group["weight_decay"]) for group in groups} == {
+        (1e-5, 0.1), (1e-5, 0.0), (1e-3, 0.1), (1e-3, 0.0)
+    }  # fmt: skip
+    assert all(p.ndim > 1 for group in groups for p in group["params"] if group["weight_decay"])
+
+
+def test_moving_average_equals_the_formula():
+    model = torch.nn.BatchNorm1d(2)
+    ema, expected = Ema(model, 0.5), torch.ones(2)
+    for step in range(1, 9):
+        with torch.no_grad():
+            model.weight.fill_(float(step))
+        ema.update(model)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert torch.allclose(ema.state["weight"], expected)
+    with ema.applied(model):
+        assert torch.allclose(model.weight, expected)
+    assert torch.equal(model.weight, torch.full((2,), 8.0))
+
+
+def step_gradients(model: bc.BiRefNet) -> tuple[dict, dict]:
+    """Gradients and statistics after one step in train mode, dropout included."""
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.5).float()
+    model.train()
+    HybridLoss(loss_preset("dis5k"))(model(x), y).total.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return gradients, {name: b.clone() for name, b in model.named_buffers()}
+
+
+def test_activation_checkpointing_changes_no_number():
+    torch.manual_seed(1)
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0"))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    plain = step_gradients(model)
+    model.load_state_dict(state)
+    model.zero_grad()
+    checkpoint_activations(model)
+    lean = step_gradients(model)
+    for before, after in zip(plain, lean, strict=True):
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            assert torch.equal(after[name], value), name
+
+
+def test_adapter_starts_as_nothing_and_survives_file_and_merging(tiny_checkpoint, tmp_path):
+    original, model = bc.load_model(tiny_checkpoint), bc.load_model(tiny_checkpoint)
+    x = torch.randn(1, 3, 64, 64)
+    assert add_adapters(model, rank=4, alpha=8) > 30
+    with torch.no_grad():
+        assert torch.equal(model(x).logits, original(x).logits)
+        for name, parameter in model.named_parameters():
+            if name.endswith(".up"):
+                parameter.normal_(std=0.05)
+        changed = model(x).logits
+        assert not torch.allclose(changed, original(x).logits, atol=1e-3)
+        assert torch.equal(merged(model)(x).logits, changed)
+        path = save_adapter(extract_adapter(model), tmp_path / "a.safetensors")
+        loaded = bc.load_model(tiny_checkpoint, adapter=path)
+        assert torch.allclose(loaded(x).logits, changed, atol=1e-5)
+        back = merge_adapter(loaded, path, strength=-1)
+        assert torch.allclose(back(x).logits, original(x).logits, atol=1e-4)
+    assert path.stat().st_size < tiny_checkpoint.stat().st_size / 2
+
+
+def test_adapter_of_another_network_is_refused(tiny_checkpoint, tmp_path):
+    model = bc.load_model(tiny_checkpoint)
+    add_adapters(model, rank=2, alpha=2)
+    path = save_adapter(extract_adapter(model), tmp_path / "a.safetensors")
+    other = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b1", **TINY))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(bc.CheckpointError, match="belongs to a pvt_v2_b0 network and this is pvt_v2_b1"):
+        merge_adapter(other, path)
+    assert all(torch.equal(before[name], value) for name, value in other.state_dict().items())
+    with pytest.raises(bc.CheckpointError, match="not an adapter"):
+        read_adapter(tiny_checkpoint)
+
+
+def test_only_the_factors_learn(tiny_checkpoint, tiny_recipe):
+    recipe = tiny_recipe(init=str(tiny_checkpoint), train="lora", lora_rank=2)
+    model = build_network(recipe)
+    set_phase(model, recipe, phase_of(recipe, 0), frozen_norms=True)
+    assert {n.rsplit(".", 1)[1] for n, p in model.named_parameters() if p.requires_grad} == {"up", "down"}
+    assert len(make_optimizer(model, recipe).param_groups) == 2
+
+
+def test_encoder_weights_are_taken_from_a_file(tiny_checkpoint, tiny_recipe, tmp_path):
+    source = bc.load_model(tiny_checkpoint)
+    model = build_network(tiny_recipe(encoder=str(tiny_checkpoint)))
+    ours, theirs = model.localization.encoder.state_dict(), source.localization.encoder.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    head, other = model.reconstruction.head.weight, source.reconstruction.head.weight
+    assert not torch.equal(head, other)
+    with pytest.raises(bc.CheckpointError, match="not the weights of a pvt_v2_b1 encoder"):
+        load_encoder(bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b1", **TINY)), str(tiny_checkpoint))
+
+
+def test_phases_follow_the_epoch(tiny_recipe):
+    recipe = tiny_recipe(epochs=6, rlft=2, decoder_epochs=1)
+    phases = [phase_of(recipe, epoch) for epoch in range(6)]
+    assert [phase.encoder for phase in phases] == [False] + 5 * [True]
+    assert [phase.weights == LossWeights(iou=0.5) for phase in phases] == 4 * [False] + 2 * [True]
+    model = build_network(recipe)
+    assert [leaves_unused(model, phase) for phase in phases] == 4 * [False] + 2 * [True]
+
+
+def test_ticks_are_round_and_hold_the_values():
+    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    for low, high in ((1e-4, 1e-4), (0, 0), (-3, 17), (0.51, 0.52)):
+        marks = ticks(low, high)
+        assert marks[0] <= low <= high <= marks[-1]
+    assert plot("x", {"a": [(0, math.nan)]}, "step").size == (560, 300)
