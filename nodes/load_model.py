@@ -60,7 +60,6 @@ class BiRefNetLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
         return runtime.check_model_name(model)
 

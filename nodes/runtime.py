@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -193,7 +194,8 @@ def file_stamp(name: str) -> str:
 class ModelHandle:
     """A loaded BiRefNet under ComfyUI's memory management; what travels as BIREFNET_MODEL.
 
-    ComfyUI holds its models weakly, so this handle is what keeps one alive.
+    ComfyUI holds its models weakly, so this handle is what keeps one alive. Nodes' results keep the handle; the one
+    used last is also kept until ComfyUI unloads it, for graphs whose results do not outlive a run.
     """
 
     def __init__(self, model: BiRefNet, device: torch.device) -> None:
@@ -206,7 +208,7 @@ class ModelHandle:
         for module in self.model.modules():
             module.register_forward_pre_hook(_end_if_cancelled)
         # Not CoreModelPatcher: from 0.25 on that may stream weights into layers of ComfyUI's own making only.
-        self.patcher = ModelPatcher(self.model, load_device=device, offload_device=offload)
+        self.patcher = _Patcher(self.model, load_device=device, offload_device=offload)
 
     def segment(self, images: Tensor, size: Size = None, *, frames_per_step: int = 0, **options: Any) -> Tensor:
         """Images B, H, W, C -> masks B, H, W float32 on ComfyUI's intermediate device.
@@ -235,6 +237,15 @@ class ModelHandle:
         return int(max(1, min(frames, MOST_FRAMES_AT_ONCE, mm.get_free_memory(self.device) // 2 // one)))
 
 
+class _Patcher(ModelPatcher):
+    """Lets go of the handle when ComfyUI unloads the model, as by "Unload models"."""
+
+    def detach(self, *arguments: Any) -> Any:
+        if _latest and _latest[0].patcher is self:
+            _latest.clear()
+        return super().detach(*arguments)
+
+
 def _end_if_cancelled(module: torch.nn.Module, inputs: tuple) -> None:
     mm.throw_exception_if_processing_interrupted()
 
@@ -260,6 +271,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 _loaded: weakref.WeakValueDictionary[tuple, ModelHandle] = weakref.WeakValueDictionary()
+_latest: deque[ModelHandle] = deque(maxlen=1)
 
 
 def load(name: str, dtype: str, device: str, patch_order: str, adapter: str = NO_ADAPTER) -> ModelHandle:
@@ -288,6 +300,7 @@ def load(name: str, dtype: str, device: str, patch_order: str, adapter: str = NO
         handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target)
         logger.info("BiRefNet %s on %s in %s; patch order %s (%s)", name, target, choose_dtype(dtype, target),
                     model.checkpoint.patch_order.value, model.checkpoint.patch_order_source)  # fmt: skip
+    _latest.append(handle)
     return handle
 
 

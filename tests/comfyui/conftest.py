@@ -1,7 +1,8 @@
 """A real ComfyUI, driven over HTTP as people's browsers do.
 
 Set COMFYUI_DIR to a ComfyUI checkout whose requirements are installed, and COMFYUI_PYTHON to its
-interpreter if it has one of its own; without COMFYUI_DIR these tests are skipped.
+interpreter if it has one of its own, and COMFYUI_FLAGS to more flags for it (such as --lowvram);
+without COMFYUI_DIR these tests are skipped.
 """
 
 import io
@@ -47,6 +48,7 @@ class ComfyUI:
             "--base-directory", str(base), "--user-directory", str(base / "user"),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes",
             "--disable-all-custom-nodes", "--whitelist-custom-nodes", "birefnet",
+            *os.environ.get("COMFYUI_FLAGS", "").split(),
         ]  # fmt: skip
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         with open(self.log_path, "wb") as log:
@@ -144,6 +146,7 @@ def comfyui(tmp_path_factory, small_model):
     try:
         folder = server.base / "models"
         bc.save_checkpoint(small_model, folder / "birefnet" / "small.safetensors", training_size=(256, 256))
+        bc.save_checkpoint(small_model, folder / "birefnet" / "slow.safetensors", training_size=(1536, 1536))
         bc.save_checkpoint(small_model, folder / "background_removal" / "shared.safetensors", training_size=(256, 256))
         (folder / "birefnet" / "broken.safetensors").write_bytes(b"these are no weights at all")
         yield server

@@ -1,0 +1,252 @@
+"""Every node, the example workflows, cancelling and bad input in a real ComfyUI."""
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import birefnet_core as bc
+from birefnet_core.images import read_image, to_bytes, write_image
+
+pytestmark = pytest.mark.comfyui
+
+ROOT = Path(__file__).resolve().parents[2]
+PHOTO = ROOT / "examples" / "cat.jpg"
+LOAD = {"dtype": "auto", "device": "auto", "patch_order": "auto"}
+SEGMENT = {"size": "auto (training size)", "width": 1024, "height": 1024}
+APPLY = {
+    "output": "RGBA", "colors": "multilevel", "color": "#ffffff", "background_fit": "fill", "crop": False, "padding": 16
+}  # fmt: skip
+NODES = {
+    "BiRefNetLoadModel", "BiRefNetSegment", "BiRefNetRefineMask", "BiRefNetApplyAlpha", "BiRefNetRemoveBackground",
+    "BiRefNetCompareMasks",
+}  # fmt: skip
+WORKFLOWS = [path.stem for path in sorted(ROOT.glob("example_workflows/*.json"))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def inputs(comfyui, tmp_path_factory):
+    """The files the example workflows ask for."""
+    folder = comfyui.base / "input"
+    photo = read_image(PHOTO)
+    write_image(folder / "example.png", photo)
+    write_image(folder / "background.png", photo.flip(1)[:60])
+    Image.new("RGB", (1, 1), (200, 30, 30)).save(folder / "dot.png")
+    rgba = np.dstack([to_bytes(photo), np.full(photo.shape[:2], 255, np.uint8)])
+    rgba[20:80, 30:90, 3] = 0  # what a painted mask looks like: transparent where it is 1
+    Image.fromarray(rgba).save(folder / "painted.png")
+    for n in (1, 2):
+        write_image(folder / "photos" / f"{n}.png", photo)
+    make = {
+        "1": node("LoadImage", image="example.png"),
+        "2": node("ImageScale", image=["1", 0], upscale_method="area", width=64, height=64, crop="disabled"),
+        "3": node("RepeatImageBatch", image=["2", 0], amount=3),
+        "4": node("CreateVideo", images=["3", 0], fps=5.0),
+        "5": node("SaveVideo", video=["4", 0], filename_prefix="made", format="mp4", codec="h264"),
+    }
+    comfyui.run(make)
+    next((comfyui.base / "output").glob("made*.mp4")).rename(folder / "video.mp4")
+
+
+def node(kind, **values):
+    return {"class_type": kind, "inputs": values}
+
+
+def segment(model="small.safetensors", image="example.png", **options):
+    return {
+        "1": node("LoadImage", image=image),
+        "2": node("BiRefNetLoadModel", model=model, **LOAD),
+        "3": node("BiRefNetSegment", model=["2", 0], image=["1", 0], **{**SEGMENT, **options}),
+    }
+
+
+def saved(source, kind="image"):
+    if kind == "image":
+        return {"9": node("SaveImage", images=source, filename_prefix="test")}
+    return {"8": node("MaskToImage", mask=source), "9": node("SaveImage", images=["8", 0], filename_prefix="test")}
+
+
+def error_of(comfyui, workflow):
+    entry = comfyui.wait(comfyui.submit(workflow))
+    return dict(entry["status"]["messages"])["execution_error"]
+
+
+def test_every_node_is_there(comfyui):
+    assert set(comfyui.get("/object_info")) >= NODES
+
+
+def test_a_cutout_has_the_mask_as_alpha_and_estimated_colours(comfyui, small_model):
+    workflow = {
+        **segment(),
+        "4": node("BiRefNetApplyAlpha", image=["3", 1], mask=["3", 0], **APPLY),
+        **saved(["4", 0]),
+    }
+    (picture,) = comfyui.pictures(comfyui.run(workflow), "9")
+    photo = read_image(PHOTO)[None]
+    mask = bc.Segmenter(small_model)(photo, 256)
+    assert picture.shape == (*photo.shape[1:3], 4)
+    assert np.abs(picture[..., 3].astype(int) - to_bytes(mask[0])).max() <= 1
+    colours = to_bytes(bc.estimate_foreground(photo, mask)[0])
+    assert np.abs(picture[..., :3].astype(int) - colours).mean() < 1
+
+
+def test_join_image_with_alpha_takes_our_mask_inverted(comfyui):
+    workflow = {
+        **segment(),
+        "4": node("InvertMask", mask=["3", 0]),
+        "5": node("JoinImageWithAlpha", image=["3", 1], alpha=["4", 0]),
+        "6": node("BiRefNetApplyAlpha", image=["3", 1], mask=["3", 0], **{**APPLY, "colors": "off"}),
+        "7": node("SaveImage", images=["6", 0], filename_prefix="ours"),
+        **saved(["5", 0]),
+    }
+    outputs = comfyui.run(workflow)
+    theirs, ours = comfyui.pictures(outputs, "9")[0], comfyui.pictures(outputs, "7")[0]
+    assert np.abs(theirs.astype(int) - ours).max() <= 1
+
+
+def test_the_core_s_remove_background_accepts_our_model(comfyui):
+    if "RemoveBackground" not in comfyui.get("/object_info"):
+        pytest.skip("this ComfyUI has no such node")
+    workflow = segment()
+    workflow["4"] = node("RemoveBackground", bg_removal_model=["2", 1], image=["1", 0])
+    theirs = comfyui.pictures(comfyui.run({**workflow, **saved(["4", 0], "mask")}), "9")
+    ours = comfyui.pictures(comfyui.run({**segment(), **saved(["3", 0], "mask")}), "9")
+    assert np.array_equal(theirs[0], ours[0])
+
+
+def test_the_one_node_keeps_its_model_between_runs(comfyui):
+    def run(image):
+        workflow = {
+            "1": node("LoadImage", image=image),
+            "2": node("BiRefNetRemoveBackground", image=["1", 0], model="small.safetensors"),
+            **saved(["2", 0]),
+        }
+        return comfyui.pictures(comfyui.run(workflow), "9")[0]
+
+    assert run("example.png").shape[2] == 4
+    before = comfyui.log().count("BiRefNet small.safetensors on")
+    assert run("background.png").shape[2] == 4
+    assert comfyui.log().count("BiRefNet small.safetensors on") == before
+
+
+def test_unchanged_inputs_do_not_run_again(comfyui):
+    workflow = {**segment(size="custom", width=96, height=96), **saved(["3", 0], "mask")}
+    comfyui.run(workflow)
+    entry = comfyui.wait(comfyui.submit(workflow))
+    cached = dict(entry["status"]["messages"])["execution_cached"]["nodes"]
+    assert {"1", "2", "3"} <= set(cached)
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_example_workflow_runs(name, comfyui, to_api):
+    workflow = to_api(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8")))
+    if any(n["class_type"] == "KSampler" for n in workflow.values()):
+        pytest.skip("needs a diffusion model")
+    for part in workflow.values():
+        if "model" in part["inputs"] and isinstance(part["inputs"]["model"], str):
+            part["inputs"]["model"] = "small.safetensors"
+        if part["class_type"] == "LoadImage" and name == "region_guided":
+            part["inputs"]["image"] = "painted.png"
+    outputs = comfyui.run(workflow)
+    ends = {key: part for key, part in workflow.items() if part["class_type"].startswith("Save")}
+    assert ends
+    for key, part in ends.items():
+        if part["class_type"] == "SaveVideo":
+            assert outputs[key]
+            continue
+        for picture in comfyui.pictures(outputs, key):
+            source = workflow[part["inputs"]["images"][0]]["inputs"]
+            assert picture.shape[2] == (3 if "over" in source.get("output", "RGBA") else 4)
+            if not source.get("crop"):
+                assert picture.shape[:2] == tuple(read_image(PHOTO).shape[:2])
+    if name == "batch_folder":
+        assert sum(len(comfyui.pictures(outputs, key)) for key in ends) == 2
+
+
+def test_a_run_cancelled_within_an_image_ends_soon_and_the_next_works(comfyui):
+    workflow = {**segment("slow.safetensors", size="2048"), **saved(["3", 0], "mask")}
+    prompt = comfyui.submit(workflow)
+    end = time.monotonic() + 60
+    while comfyui.log().count("BiRefNet slow.safetensors on") == 0 and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(1)
+    comfyui.request("/interrupt", b"{}")
+    start = time.monotonic()
+    entry = comfyui.wait(prompt)
+    seconds = time.monotonic() - start
+    messages = dict(entry["status"]["messages"])
+    assert "execution_interrupted" in messages, messages
+    print(f"cancelled {seconds:.1f} s after the request")
+    assert seconds < 10
+    assert comfyui.run({**segment(), **saved(["3", 0], "mask")})
+
+
+@pytest.mark.parametrize(
+    ("workflow", "node_type", "says"),
+    [
+        (
+            {
+                "1": node("EmptyImage", width=32, height=32, batch_size=2, color=0),
+                "2": node("EmptyImage", width=32, height=32, batch_size=3, color=0),
+                "3": node("ImageToMask", image=["2", 0], channel="red"),
+                "4": node("BiRefNetApplyAlpha", image=["1", 0], mask=["3", 0], **APPLY),
+                **saved(["4", 0]),
+            },
+            "BiRefNetApplyAlpha",
+            "2 frames",
+        ),
+        ({**segment("BiRefNet_lite"), **saved(["3", 0], "mask")}, "BiRefNetLoadModel", "HF_HUB_OFFLINE"),
+        ({**segment("broken.safetensors"), **saved(["3", 0], "mask")}, "BiRefNetLoadModel", "broken.safetensors"),
+    ],
+    ids=["numbers", "offline", "broken"],
+)
+def test_an_error_says_what_to_do_and_the_next_run_works(comfyui, workflow, node_type, says):
+    error = error_of(comfyui, workflow)
+    assert error["node_type"] == node_type and says in error["exception_message"]
+    comfyui.run({**segment(size="512"), **saved(["3", 0], "mask")})
+
+
+def test_a_file_that_has_gone_is_refused_with_advice(comfyui):
+    with pytest.raises(AssertionError, match="Put the file there"):
+        comfyui.submit({**segment("gone.safetensors"), **saved(["3", 0], "mask")})
+
+
+def test_one_pixel_and_transparent_images_work(comfyui):
+    (dot,) = comfyui.pictures(comfyui.run({**segment(image="dot.png"), **saved(["3", 0], "mask")}), "9")
+    assert dot.shape[:2] == (1, 1)
+    workflow = {
+        **segment(),
+        "4": node("BiRefNetApplyAlpha", image=["3", 1], mask=["3", 0], **APPLY),
+        "5": node("BiRefNetSegment", model=["2", 0], image=["4", 0], **SEGMENT),
+        **saved(["5", 0], "mask"),
+    }
+    assert comfyui.run(workflow)
+
+
+def test_the_http_client_writes_a_cutout(comfyui, tmp_path):
+    command = [
+        sys.executable, str(ROOT / "examples" / "http_client.py"), str(PHOTO), str(tmp_path / "cutout.png"),
+        "--server", comfyui.url, "--model", "small.safetensors",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, timeout=120)
+    assert Image.open(io.BytesIO((tmp_path / "cutout.png").read_bytes())).mode == "RGBA"
+    failed = subprocess.run(
+        [*command[:-1], "BiRefNet_lite"], check=False, timeout=120, capture_output=True, text=True
+    )
+    assert failed.returncode == 1 and "HF_HUB_OFFLINE" in failed.stderr
+
+
+def test_help_pages_translations_templates_and_subgraphs_are_served(comfyui):
+    page = comfyui.request("/extensions/birefnet/docs/BiRefNetSegment.md").decode()
+    assert page.startswith("# BiRefNet Segment")
+    texts = comfyui.get("/i18n")
+    assert texts["de"]["nodeDefs"]["BiRefNetLoadModel"]["display_name"] == "BiRefNet-Modell laden"
+    assert set(WORKFLOWS) <= set(comfyui.get("/workflow_templates")["birefnet"])
+    names = {entry["name"] for entry in comfyui.get("/global_subgraphs").values()}
+    assert "Remove Background (BiRefNet)" in names
