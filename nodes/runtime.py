@@ -240,10 +240,10 @@ class ModelHandle:
 class _Patcher(ModelPatcher):
     """Lets go of the handle when ComfyUI unloads the model, as by "Unload models"."""
 
-    def detach(self, *arguments: Any) -> Any:
-        if _latest and _latest[0].patcher is self:
+    def detach(self, unpatch_all: bool = True) -> Any:
+        if unpatch_all and _latest and _latest[0].patcher is self:  # else it is about to be loaded again
             _latest.clear()
-        return super().detach(*arguments)
+        return super().detach(unpatch_all)
 
 
 def _end_if_cancelled(module: torch.nn.Module, inputs: tuple) -> None:
