@@ -1,6 +1,6 @@
 """Crack detection from start to end (Sec. 5 of the paper): make data, fine-tune, compare before and after.
 
-    python examples/cracks.py --output crack_output [--init MODEL] [--images 24] [--epochs 20] [--size 128]
+    python examples/cracks.py --output crack_output [--init MODEL] [--images 24] [--epochs 20] [--size 128] [--resume]
 
 The surfaces are pieces of a photograph (cup and table in coffee.jpg); the cracks are drawn: branching random walks,
 darker than what they run through. Without --init a small network starts from random weights.
@@ -72,6 +72,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     try:
         data = TrainingData(
@@ -85,7 +86,10 @@ def main() -> int:
             validate_every=max(1, args.epochs // 4), workers=0, **changes,
         )  # fmt: skip
         before = segment_all(bc.load_model(args.init), args.output, "before") if args.init else None
-        result = train(recipe, data, args.output / "run", resume=False)
+        result = train(recipe, data, args.output / "run", resume=args.resume)
+        if not result.finished:
+            print("stopped; --resume goes on")
+            return 130
         after = segment_all(bc.load_model(args.output / "run" / "best.safetensors"), args.output, "after")
     except bc.BiRefNetError as error:
         print(f"error: {error}", file=sys.stderr)

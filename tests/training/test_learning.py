@@ -49,7 +49,10 @@ def test_eight_images_are_learned_by_heart(overfitted):
 
 def test_fine_tuning_improves_on_new_shapes_and_the_result_segments(overfitted, tmp_path):
     _, result = overfitted
-    new, held = write_shapes(tmp_path / "new", 16, 100, side=128), write_shapes(tmp_path / "held", 8, 200, side=128)
+    new, held = (
+        write_shapes(tmp_path / name, count, first, side=128, negative=True)
+        for name, count, first in (("new", 16, 100), ("held", 8, 200))
+    )
     start = result.folder / "best.safetensors"
     recipe = from_values(load_recipe(RECIPES / "finetune.toml")).replace(
         init=str(start), size=128, batch_size=4, accumulate=1, epochs=15, decoder_epochs=2, lr=3e-4, backbone_lr=1e-4,
