@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 
 .PHONY: demo test test-slow test-comfyui lint clean
 
-$(VENV)/.ready: requirements.txt requirements-dev.txt
+$(VENV)/.ready: requirements.txt requirements-eval.txt requirements-export.txt requirements-train.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
