@@ -1,7 +1,7 @@
 """A real ComfyUI, driven over HTTP as people's browsers do.
 
 Set COMFYUI_DIR to a ComfyUI checkout whose requirements are installed, and COMFYUI_PYTHON to its
-interpreter if it has one of its own, and COMFYUI_FLAGS to more flags for it (such as --lowvram);
+interpreter if it has one of its own, and COMFYUI_FLAGS to more flags for it (such as --fp16-intermediates);
 without COMFYUI_DIR these tests are skipped.
 """
 
