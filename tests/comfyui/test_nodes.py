@@ -117,7 +117,7 @@ def test_the_core_s_remove_background_accepts_our_model(comfyui):
     workflow["4"] = node("RemoveBackground", bg_removal_model=["2", 1], image=["1", 0])
     theirs = comfyui.pictures(comfyui.run({**workflow, **saved(["4", 0], "mask")}), "9")
     ours = comfyui.pictures(comfyui.run({**segment(), **saved(["3", 0], "mask")}), "9")
-    assert np.array_equal(theirs[0], ours[0])
+    assert np.abs(theirs[0].astype(int) - ours[0]).max() <= 1  # theirs is rounded under --fp16-intermediates
 
 
 def test_the_one_node_keeps_its_model_between_runs(comfyui):
