@@ -110,7 +110,8 @@ def plot(rows: Sequence[Row], runs: Sequence[Run], path: Path) -> None:
         axes.set_ylabel(f"{key}, better upwards")
         axes.grid(axis="y", color="0.88", linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.set_xticks(places, [row.title.replace(" + ", "\n+ ").replace(" but ", "\nbut ") for row in shown], fontsize=8)
+        labels = [row.title.replace(" + ", "\n+ ").replace(" but ", "\nbut ") for row in shown]
+        axes.set_xticks(places, labels, fontsize=8)
         for place in (i for i in range(1, len(shown)) if shown[i].against != shown[i - 1].against):
             axes.axvline(place - 0.5, color="0.5", linewidth=0.8, linestyle=":")
     _mark_references(figure.axes[0], shown, rows)
