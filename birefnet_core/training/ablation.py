@@ -171,8 +171,8 @@ def ablate(
     """
     if seeds < 1:
         raise ConfigError(f"seeds={seeds}: expected at least 1.")
-    masks = _mask_folder(data)
     validation = find_sets(data.validation).pairs
+    truths = _masks(validation)
     names = fingerprint((*find_training(data).pairs, *validation))
     last_only = base.replace(validate_every=base.epochs)  # so that the weights scored are those after the last step
     for seed in range(seeds):
@@ -185,7 +185,7 @@ def ablate(
                 result = train(recipe, data, folder.path, device=device, resume=True, progress=progress)
                 if not result.finished:
                     raise KeyboardInterrupt
-                scores, parameters = _score(folder, validation, masks, device)
+                scores, parameters = _score(folder, [pair.image for pair in validation], truths, device)
                 done = {"run": key, "scores": scores, "parameters": parameters, "steps": result.steps}
                 folder.write_text("scores.json", json.dumps(done, indent=1) + "\n")
                 folder.last.unlink()  # for resuming only, and five times as large as the network
@@ -194,12 +194,12 @@ def ablate(
             )
 
 
-def _mask_folder(data: TrainingData) -> Path:
-    """The one folder that holds the validation masks."""
-    folders = {pair.mask.parent if pair.mask else None for pair in find_sets(data.validation).pairs}
-    if len(folders) != 1 or None in folders:
+def _masks(pairs: Sequence[Pair]) -> list[Path]:
+    """The masks of the validation pairs, all in one folder as ``evaluate`` wants them."""
+    masks = [pair.mask for pair in pairs if pair.mask is not None]
+    if len(masks) < len(pairs) or len({mask.parent for mask in masks}) != 1:
         raise DatasetError("an ablation is scored on one folder of masks: give --val-data DIR with im/ and gt/.")
-    return folders.pop()
+    return masks
 
 
 def _read(folder: Folder, key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -221,12 +221,14 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
     return json.loads(json.dumps({key: value for key, value in recipe.to_flat().items() if key not in PRACTICAL}))
 
 
-def _score(folder: Folder, pairs: Sequence[Pair], truths: Path, device: str) -> tuple[dict[str, float], int]:
+def _score(
+    folder: Folder, images: Sequence[Path], truths: Sequence[Path], device: str
+) -> tuple[dict[str, float], int]:
     """Masks of the validation images, written below the folder, and their scores; and the network's parameters."""
     model = load_model(folder.best, device=choose_device(device))
     segment = Segmenter(model)
-    for pair in pairs:
-        write_mask(folder.path / "masks" / f"{pair.mask.stem}.png", segment(read_image(pair.image)[None])[0])
+    for image, truth in zip(images, truths, strict=True):
+        write_mask(folder.path / "masks" / f"{truth.stem}.png", segment(read_image(image)[None])[0])
     keys = [key for key in SCORES if key != "HCE" or opencv_if_installed()]
-    scores = evaluate(folder.path / "masks", truths, metrics=keys)
+    scores = evaluate(folder.path / "masks", truths[0].parent, metrics=keys)
     return scores, sum(parameter.numel() for parameter in model.parameters())

@@ -31,12 +31,11 @@ class Spread:
         return cls(float(np.mean(values)), (max(values) - min(values)) / 2)
 
 
-def differences(row: Row, key: str, runs: Sequence[Run]) -> Spread | None:
-    """How a row's score differs from that of the row it is compared with, seed by seed; None without common seeds."""
+def difference(row: Row, key: str, runs: Sequence[Run]) -> Spread:
+    """How a row's score differs from that of the row it is compared with, seed by seed."""
     ours = _by_seed(row.name, key, runs)
     others = _by_seed(row.against, key, runs)
-    common = sorted(ours.keys() & others.keys())
-    return Spread.of([ours[seed] - others[seed] for seed in common]) if common else None
+    return Spread.of([ours[seed] - others[seed] for seed in sorted(ours.keys() & others.keys())])
 
 
 def paper_difference(row: Row, key: str, rows: Sequence[Row]) -> float | None:
@@ -98,7 +97,7 @@ def plot(rows: Sequence[Row], runs: Sequence[Run], path: Path) -> None:
     figure = matplotlib_figure("A plot").Figure(figsize=(10, 2.3 * len(panels) + 1), layout="constrained")
     for axes, key in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True):
         sign = -1 if lower_is_better(key) else 1
-        ours = [differences(row, key, runs) for row in shown]
+        ours = [difference(row, key, runs) for row in shown]
         paper = [paper_difference(row, key, rows) for row in shown]
         places = np.arange(len(shown))
         axes.bar(
@@ -133,7 +132,9 @@ def _by_seed(name: str, key: str, runs: Sequence[Run]) -> dict[int, float]:
 
 
 def _compared(row: Row, runs: Sequence[Run]) -> bool:
-    return differences(row, "maxF", runs) is not None
+    """Whether the row and the one it is compared with have a seed in common."""
+    seeds = ({run.seed for run in runs if run.row == name} for name in (row.name, row.against))
+    return bool(set.intersection(*seeds))
 
 
 def _parameters(row: Row, runs: Sequence[Run]) -> int:
@@ -152,7 +153,7 @@ def _score(row: Row, key: str, runs: Sequence[Run]) -> str:
 def _differences(row: Row, keys: Sequence[str], rows: Sequence[Row], runs: Sequence[Run]) -> list[str]:
     cells, same, clear, known = [], 0, 0, 0
     for key in keys:
-        ours, paper = differences(row, key, runs), paper_difference(row, key, rows)
+        ours, paper = difference(row, key, runs), paper_difference(row, key, rows)
         cell = f"{_digits(ours.mean, key, '+')} ± {_digits(ours.half, key)}"
         if paper is not None:
             cell += f" ({_digits(paper, key, '+')})"

@@ -11,7 +11,7 @@ from PIL import Image
 from birefnet_core import BiRefNetConfig, ConfigError, DatasetError
 from birefnet_core.training import Recipe, TrainingData
 from birefnet_core.training.ablation import PARTS, ROWS, Run, ablate, choose_rows
-from birefnet_core.training.ablation_report import differences, paper_difference, report
+from birefnet_core.training.ablation_report import difference, paper_difference, report
 
 from .conftest import write_shapes
 
@@ -101,7 +101,7 @@ def test_differences_are_taken_seed_by_seed():
         for (row, seed), score in scores.items()
     ]
     rows = choose_rows(["baseline", "rm", "inref"])
-    found = differences(rows[1], "maxF", runs)
+    found = difference(rows[1], "maxF", runs)
     assert (found.mean, found.half) == pytest.approx((0.15, 0.05))
     text = report(rows, runs, Recipe(backbone="pvt_v2_b0"), (8, 2), "plot.png")
     assert "| + RM | baseline | +0.150 ± 0.050 (+0.018) | -0.150 ± 0.050 (-0.008) | 2 of 2, 2 clearly |" in text
