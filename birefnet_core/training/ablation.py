@@ -221,9 +221,7 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
     return json.loads(json.dumps({key: value for key, value in recipe.to_flat().items() if key not in PRACTICAL}))
 
 
-def _score(
-    folder: Folder, images: Sequence[Path], truths: Sequence[Path], device: str
-) -> tuple[dict[str, float], int]:
+def _score(folder: Folder, images: Sequence[Path], truths: Sequence[Path], device: str) -> tuple[dict[str, float], int]:
     """Masks of the validation images, written below the folder, and their scores; and the network's parameters."""
     model = load_model(folder.best, device=choose_device(device))
     segment = Segmenter(model)
