@@ -17,6 +17,7 @@ demo: $(VENV)/.ready
 
 lint: $(VENV)/.ready
 	$(RUN) -m ruff check .
+	$(RUN) -m mypy
 
 test: lint
 	$(RUN) -m pytest -q
@@ -30,4 +31,4 @@ test-comfyui: $(VENV)/.ready
 	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" $(RUN) -m pytest -q tests/comfyui
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache demo_output
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache demo_output

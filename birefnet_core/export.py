@@ -22,6 +22,9 @@ TOLERANCE = 1e-3  # of the exported masks against the network's
 class MaskNetwork(nn.Module):
     """Image in [0, 1] -> mask: normalisation, network and sigmoid in one graph."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: BiRefNet) -> None:
         super().__init__()
         self.network = prepare(model)
@@ -69,6 +72,7 @@ def export_onnx(
             network, (example,), dynamo=True, verbose=False,
             input_names=["image"], output_names=["mask"], dynamic_shapes=shapes,
         )  # fmt: skip
+    assert program is not None  # only the older exporter gives none
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:

@@ -30,7 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", nargs="+", default=[], metavar="NAME", help=", ".join(row.name for row in ROWS))
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="trainings of each row (%(default)s)")
     parser.add_argument("--recipe", type=Path, default=ROOT / "train" / "ablation.toml", metavar="FILE")
-    parser.add_argument("--backbone", metavar="NAME", default=argparse.SUPPRESS)
+    parser.add_argument("--backbone", metavar="NAME", default=argparse.SUPPRESS, help="instead of the recipe's")
+    parser.add_argument(
+        "--encoder", metavar="FILE", default=argparse.SUPPRESS, help="pretrained encoder for every row, as in the paper"
+    )
     for flag in ("--size", "--batch-size", "--epochs", "--rlft"):
         parser.add_argument(flag, type=int, metavar="N", default=argparse.SUPPRESS, help="instead of the recipe's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (%(default)s)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class CompiledNetwork:
 
     def __init__(self, network: PreparedBiRefNet) -> None:
         self.network = network
-        self._compiled = torch.compile(network, dynamic=False)
+        self._compiled: Callable[[Tensor], BiRefNetOutput] | None = torch.compile(network, dynamic=False)
 
     def __call__(self, x: Tensor) -> BiRefNetOutput:
         """B, 3, H, W -> BiRefNetOutput."""

@@ -19,6 +19,7 @@ def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
     dtype = conv.weight.dtype
     if isinstance(norm, nn.Identity):
         return conv
+    assert isinstance(norm, nn.BatchNorm2d)
     return fuse_conv_bn_eval(_copy(conv).float(), _copy_norm(norm)).to(dtype)
 
 
@@ -38,6 +39,12 @@ def _copy_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
     return same.eval()
 
 
+def padding_of(conv: nn.Conv2d) -> int:
+    """Pixels of padding on every side of a convolution."""
+    assert not isinstance(conv.padding, str)
+    return conv.padding[0]
+
+
 def conv_from(weight: Tensor, bias: Tensor | None, padding: int) -> nn.Conv2d:
     """A convolution module around given weights."""
     out_channels, in_channels, *size = weight.shape
@@ -54,7 +61,7 @@ def conv_from(weight: Tensor, bias: Tensor | None, padding: int) -> nn.Conv2d:
 def split_inputs(conv: nn.Conv2d, sizes: list[int]) -> list[nn.Conv2d]:
     """A convolution of concatenated maps as one convolution a map, whose results add up; the first has the bias."""
     parts = conv.weight.split(sizes, dim=1)
-    return [conv_from(part, conv.bias if i == 0 else None, conv.padding[0]) for i, part in enumerate(parts)]
+    return [conv_from(part, conv.bias if i == 0 else None, padding_of(conv)) for i, part in enumerate(parts)]
 
 
 def project_after(conv: nn.Conv2d, projection: Tensor, bias: Tensor | None) -> nn.Conv2d:
@@ -71,7 +78,7 @@ def project_after(conv: nn.Conv2d, projection: Tensor, bias: Tensor | None) -> n
     total = torch.zeros(len(projection), device=weight.device) if bias is None else bias.float()
     if conv.bias is not None:
         total = total + projection @ conv.bias.float()
-    return conv_from(weight.to(dtype), total.to(dtype), conv.padding[0])
+    return conv_from(weight.to(dtype), total.to(dtype), padding_of(conv))
 
 
 def compose(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
@@ -84,6 +91,7 @@ def compose(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
         first: M, I, 3, 3 with bias.
         second: O, M, 3, 3 with bias.
     """
+    assert first.bias is not None and second.bias is not None
     # Correlating the second kernel with the mirrored first one adds up every path through the middle map.
     weight = F.conv2d(second.weight.float(), first.weight.float().flip(2, 3).transpose(0, 1), padding=2)  # O I 5 5
     bias = second.bias.float() + (second.weight.float().sum((2, 3)) @ first.bias.float())

@@ -20,9 +20,11 @@ from ..network.inward_reference import InwardReference, image_patches
 from ..network.layers import resize
 from ..network.localization import decoder_channels
 from ..network.outward_reference import OutwardReference
-from ..network.reconstruction_block import ResidualBlocks, ResidualUnit
+from ..network.reconstruction_block import ReconstructionBlock, ResidualBlocks, ResidualUnit
 from .folding import compose, fold_norm, project_after, split_inputs
 from .prepared_aspp import PreparedAspp, PreparedDeformableBranch
+
+Projection = tuple[Tensor, Tensor | None]  # weight P, C and bias P of a 1 x 1 convolution
 
 SMALLEST_COLUMN_BUDGET = 2**20  # elements; below this, smaller pieces save nothing worth the time
 
@@ -30,7 +32,7 @@ SMALLEST_COLUMN_BUDGET = 2**20  # elements; below this, smaller pieces save noth
 class PreparedBlock(nn.Module):
     """ReconstructionBlock or ResidualBlocks on one or more maps that the plain form would concatenate."""
 
-    def __init__(self, block: nn.Module, inputs: list[int], projection: tuple[Tensor, Tensor] | None = None) -> None:
+    def __init__(self, block: nn.Module, inputs: list[int], projection: Projection | None = None) -> None:
         """Prepares a block.
 
         Args:
@@ -40,10 +42,12 @@ class PreparedBlock(nn.Module):
         """
         super().__init__()
         if isinstance(block, ResidualBlocks):
-            self.conv_in = None
-            self.body = nn.Sequential(*(PreparedResidualUnit(unit) for unit in block))
-            self.conv_out = nn.Identity() if projection is None else _as_conv(*projection)
+            self.conv_in: nn.ModuleList | None = None
+            units = (unit for unit in block if isinstance(unit, ResidualUnit))
+            self.body: nn.Module = nn.Sequential(*map(PreparedResidualUnit, units))
+            self.conv_out: nn.Module = nn.Identity() if projection is None else _as_conv(*projection)
         else:
+            assert isinstance(block, ReconstructionBlock)
             self.conv_in = nn.ModuleList(split_inputs(fold_norm(block.conv_in, block.norm_in), inputs))
             self.body = PreparedAspp(block.aspp)
             conv_out = fold_norm(block.conv_out, block.norm_out)
@@ -61,7 +65,7 @@ class PreparedBlock(nn.Module):
         return self.conv_out(self.body(x))
 
 
-def _as_conv(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+def _as_conv(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     identity = nn.Conv2d(weight.shape[1], weight.shape[1], 1, bias=False, device=weight.device, dtype=weight.dtype)
     identity.weight.data = torch.eye(weight.shape[1], device=weight.device, dtype=weight.dtype)[..., None, None]
     return project_after(identity, weight, bias)
@@ -96,8 +100,9 @@ class PreparedOutwardReference(nn.Module):
 class PreparedStage(nn.Module):
     """One BiRef block."""
 
-    def __init__(self, block: BiRefBlock, channels: int, projection: tuple[Tensor, Tensor] | None) -> None:
+    def __init__(self, block: nn.Module, channels: int, projection: Projection | None) -> None:
         super().__init__()
+        assert isinstance(block, BiRefBlock)
         self.inward = block.inward
         inputs = [channels] + ([block.inward.conv_out.out_channels] if block.inward is not None else [])
         self.block = PreparedBlock(block.block, inputs, projection)

@@ -9,6 +9,8 @@ Shapes: B batch, C = 64 channels, H W map, K sampling points of a kernel, n posi
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from ..network.deform_conv import DeformableConv2d, deform_conv2d
 from ..network.deform_routes import best_route
 from ..network.reconstruction_block import Aspp, AsppBranch
-from .folding import conv_from, fold_norm
+from .folding import conv_from, fold_norm, padding_of
 
 # Samples of a chunk on the CPU: their columns (samples * 64 floats) should stay in the cache until they are
 # multiplied, and be enough for all cores.
@@ -39,11 +41,12 @@ class PreparedAspp(nn.Module):
         pooled = F.relu(self.pool(x.mean(dim=(2, 3), keepdim=True)))
         total = self.pool_projection(pooled).expand_as(x).contiguous(memory_format=torch.channels_last)
         for branch in self.branches:
-            branch.add_to(total, x)
+            cast("PreparedPlainBranch | PreparedDeformableBranch", branch).add_to(total, x)
         return total.relu_()
 
 
-def _branch(branch: AsppBranch, projection: Tensor) -> nn.Module:
+def _branch(branch: nn.Module, projection: Tensor) -> nn.Module:
+    assert isinstance(branch, AsppBranch)
     if isinstance(branch.conv, DeformableConv2d):
         return PreparedDeformableBranch(branch, projection)
     return PreparedPlainBranch(branch, projection)
@@ -54,6 +57,7 @@ class PreparedPlainBranch(nn.Module):
 
     def __init__(self, branch: AsppBranch, projection: Tensor) -> None:
         super().__init__()
+        assert isinstance(branch.conv, nn.Conv2d)
         self.conv = fold_norm(branch.conv, branch.norm)
         self.projection = conv_from(projection[..., None, None], None, padding=0)
 
@@ -68,8 +72,9 @@ class PreparedDeformableBranch(nn.Module):
     def __init__(self, branch: AsppBranch, projection: Tensor) -> None:
         super().__init__()
         conv = branch.conv
+        assert isinstance(conv, DeformableConv2d)
         kernel = fold_norm(conv.kernel, branch.norm)
-        self.padding = conv.kernel.padding[0]
+        self.padding = padding_of(conv.kernel)
         self.column_budget: int | None = None  # set where memory is short; see PreparedBiRefNet.spare_memory
         self.kernel = kernel.weight
         zeros = kernel.weight.new_zeros(len(kernel.weight))
@@ -77,6 +82,7 @@ class PreparedDeformableBranch(nn.Module):
         self.projection = nn.Parameter(projection.detach().clone(), requires_grad=False)
         # Rows (y and x of each point, point by point, then modulation) are regrouped to all y, all x, modulation.
         offset_weight, offset_bias = conv.offset.weight, conv.offset.bias
+        assert offset_bias is not None and conv.modulator.bias is not None
         weight = torch.cat([offset_weight[0::2], offset_weight[1::2], conv.modulator.weight])
         bias = torch.cat([offset_bias[0::2], offset_bias[1::2], conv.modulator.bias])
         self.predictor = conv_from(weight, bias, self.padding)

@@ -68,12 +68,13 @@ class Segmenter:
         Raises:
             ConfigError: A size of another form.
         """
+        wanted: Sequence[int]
         if size is None:
             wanted = self.training_size
         elif size == "native":
             wanted = (width, height)
         elif isinstance(size, Integral) and not isinstance(size, bool):
-            wanted = (size, size)
+            wanted = (int(size), int(size))
         elif isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
             wanted = size
         else:
@@ -159,7 +160,7 @@ class Segmenter:
             return self.model
         tensors = (*self.model.parameters(), *self.model.buffers())
         state = tuple((t.data_ptr(), t.dtype, t.device, 0 if t.is_inference() else t._version) for t in tensors)
-        if state != self._prepared_from:
+        if self._prepared is None or state != self._prepared_from:
             self._prepared, self._prepared_from = prepare(self.model), state
         return self._prepared
 

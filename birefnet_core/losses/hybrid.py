@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -91,13 +92,13 @@ class HybridLoss:
         maps = [resize(full_precision(x), label.shape[-2:]) for x in (*output.intermediate, output.logits)]
         weights = self.weights.to_dict()
         terms = {
-            name: weights[name] * sum(term(x, label) for x in maps)
+            name: weights[name] * _sum(term(x, label) for x in maps)
             for name, term in MAP_TERMS.items()
             if weights[name]
         }
         if weights["gradient"] and output.gradient is not None:
             pairs = zip(output.gradient.predictions, output.gradient.labels, strict=True)
-            terms["gradient"] = weights["gradient"] * sum(gradient_map(*pair) for pair in pairs)
+            terms["gradient"] = weights["gradient"] * _sum(gradient_map(*pair) for pair in pairs)
         if weights["ce"] and output.classes is not None:
             if classes is None:
                 raise ConfigError(f"ce={weights['ce']}, but the data has no class labels. Set the weight ce to 0.")
@@ -115,3 +116,8 @@ class HybridLoss:
             if len(x) != len(label):
                 raise ImageError(f"the label has {len(label)} images, but the network gave {len(x)}.")
         return full_precision(label).clamp(0, 1)
+
+
+def _sum(values: Iterable[Tensor]) -> Tensor:
+    """The sum, added from left to right; ``sum`` would begin with a number."""
+    return functools.reduce(torch.add, values)

@@ -88,14 +88,15 @@ class DeformableConv2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
         points, padding = kernel_size**2, kernel_size // 2
+        self.padding = padding
         self.offset = nn.Conv2d(in_channels, 2 * points, kernel_size, padding=padding)
         self.modulator = nn.Conv2d(in_channels, points, kernel_size, padding=padding)
         self.kernel = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False)
         for predictor in (self.offset, self.modulator):  # start as a plain convolution
-            nn.init.zeros_(predictor.weight)
-            nn.init.zeros_(predictor.bias)
+            for parameter in predictor.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """B, C, H, W -> B, O, H, W."""
         mask = 2 * torch.sigmoid(self.modulator(x))
-        return deform_conv2d(x, self.offset(x), self.kernel.weight, mask=mask, padding=self.kernel.padding)
+        return deform_conv2d(x, self.offset(x), self.kernel.weight, mask=mask, padding=self.padding)

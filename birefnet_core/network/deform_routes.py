@@ -69,10 +69,12 @@ def pure_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, g
 
     def chunk(rows: slice, table: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
         samples = _place_samples(offset, mask, weight.shape[2:], geometry, rows)
-        columns = 0
+        columns: Tensor | None = None  # B C K*h*Wo
         for index, share in _corners(*samples, x.shape[2:]):  # B K h Wo each
             index = index.flatten(1).unsqueeze(1).expand(-1, channels, -1)
-            columns = columns + table.gather(2, index) * share.flatten(1).unsqueeze(1)  # B C K*h*Wo
+            corner = table.gather(2, index) * share.flatten(1).unsqueeze(1)
+            columns = corner if columns is None else columns + corner
+        assert columns is not None
         product = kernel @ columns.reshape(batch, channels * points, -1)  # B O h*Wo
         return product.unflatten(2, (-1, offset.shape[3]))  # B O h Wo
 
@@ -139,8 +141,8 @@ class _BagFunction(torch.autograd.Function):
                     inputs.append(mask[i : i + 1, :, rows].detach().requires_grad_())
                 with torch.enable_grad():
                     index, share = _bag_samples(
-                        *inputs, *([None] if mask is None else []), weight.shape[2:], ctx.geometry, rows, x.shape[2:],
-                        cut=True,
+                        inputs[0], None if mask is None else inputs[1], weight.shape[2:], ctx.geometry, rows,
+                        x.shape[2:], cut=True,
                     )  # fmt: skip
                     columns = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # S C
                 by_output = gradient[i, :, rows].flatten(1).t()  # h*Wo O
@@ -151,8 +153,8 @@ class _BagFunction(torch.autograd.Function):
                 by_offset[i, :, rows] = others[0][0]
                 if by_mask is not None:
                     by_mask[i, :, rows] = others[1][0]
-        height, width, points = *x.shape[2:], weight.shape[2:]
-        by_weight = by_kernel.view(*points, x.shape[1], -1).permute(3, 2, 0, 1)  # O C kernel height, width
+        height, width = x.shape[2:]
+        by_weight = by_kernel.view(*weight.shape[2:], x.shape[1], -1).permute(3, 2, 0, 1)  # O C kernel height, width
         return by_x.transpose(1, 2).reshape(-1, x.shape[1], height, width), by_offset, by_weight, by_mask, None
 
 
@@ -227,7 +229,7 @@ def _place_samples(
     Returns:
         Three of B, K, h, Wo (the last may be None).
     """
-    options = {"device": offset.device, "dtype": offset.dtype}
+    options: dict[str, Any] = {"device": offset.device, "dtype": offset.dtype}
     (stride_y, stride_x), (pad_y, pad_x), (step_y, step_x) = geometry.stride, geometry.padding, geometry.dilation
     point_y = torch.arange(kernel_size[0], **options) * step_y - pad_y
     point_x = torch.arange(kernel_size[1], **options) * step_x - pad_x

@@ -62,9 +62,10 @@ def report(rows: Sequence[Row], runs: Sequence[Run], recipe: Recipe, pairs: tupl
     seeds = len({run.seed for run in runs})
     width, height = recipe.size
     trainings = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    start = "with a pretrained encoder" if recipe.encoder else "from random weights"
     lines = [
         "# Ablation", "",
-        f"{recipe.backbone}, {width} x {height}, batch {recipe.batch_size}, {recipe.epochs} epochs "
+        f"{recipe.backbone} {start}, {width} x {height}, batch {recipe.batch_size}, {recipe.epochs} epochs "
         f"({max(run.steps for run in runs)} steps), with RLFT the last {recipe.rlft} by the IoU loss alone; {pairs[0]} "
         f"pairs, scored on {pairs[1]} others; {trainings}. Values are means over the seeds, ± half the distance "
         "between the least and the greatest.", "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,11 +48,11 @@ class Ema:
         finally:
             model.load_state_dict(own)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """For saving."""
         return {"steps": self.steps, "state": self.state}
 
-    def load_state_dict(self, saved: Mapping[str, object]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """The inverse of ``state_dict``."""
         self.steps = saved["steps"]
         values: Mapping[str, Tensor] = saved["state"]

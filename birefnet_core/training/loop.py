@@ -241,8 +241,7 @@ class Trainer:
     def _backward(self, batch: Batch, group: int, *, last: bool) -> dict[str, float]:
         """Gradients of one batch; gives the loss and its terms."""
         torch.manual_seed(seed_of(self.recipe.seed, "step", self.position.epoch, self.position.batch, self.world.rank))
-        together = last or not isinstance(self.forward, DistributedDataParallel)
-        with contextlib.nullcontext() if together else self.forward.no_sync():
+        with contextlib.nullcontext() if last else own_gradients(self.forward):
             with autocast(self.amp, self.world.device):
                 output = self.forward(batch.images)
             classes = batch.classes if output.classes is not None else None
@@ -330,6 +329,11 @@ class Trainer:
                         "ema": self.ema.state_dict() if self.ema else None,
                     }
                 )
+
+
+def own_gradients(forward: Callable[[Tensor], Any]) -> contextlib.AbstractContextManager:
+    """Within this, several processes keep their gradients to themselves, as until the last batch of a step."""
+    return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def precision(name: str, device: torch.device) -> torch.dtype | None:

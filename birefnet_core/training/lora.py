@@ -47,7 +47,7 @@ def add_adapters(model: BiRefNet, rank: int, alpha: float) -> int:
     layers = [layer for layer in layers if min(layer.weight.shape[0], layer.weight[0].numel()) > rank]
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, alpha / rank))
-        layer.parametrizations.weight.original.requires_grad_(False)
+        layer.get_parameter("parametrizations.weight.original").requires_grad_(False)
     return len(layers)
 
 

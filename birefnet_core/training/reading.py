@@ -97,7 +97,7 @@ def read_cutout(path: Path) -> tuple[Tensor, Tensor]:
     return pixels[..., :3], pixels[..., 3]
 
 
-def fit_mask(mask: Tensor, size: tuple[int, int], pair: Pair) -> Tensor:
+def fit_mask(mask: Tensor, size: tuple[int, ...], pair: Pair) -> Tensor:
     """Brings a mask to its image's height and width, if it is the same picture at another scale.
 
     Raises:
@@ -109,7 +109,7 @@ def fit_mask(mask: Tensor, size: tuple[int, int], pair: Pair) -> Tensor:
     return torch.nn.functional.interpolate(mask[None, None], size, mode="bilinear", align_corners=False)[0, 0]
 
 
-def check_shapes(mask: tuple[int, int], image: tuple[int, int], pair: Pair) -> None:
+def check_shapes(mask: tuple[int, ...], image: tuple[int, ...], pair: Pair) -> None:
     """Raises DatasetError if a mask (height, width) is not the shape of its image (height, width)."""
     stretch = mask[0] * image[1] / (mask[1] * image[0])
     if max(stretch, 1 / stretch) > 1 + _OTHER_SHAPE:
@@ -122,7 +122,7 @@ def check_shapes(mask: tuple[int, int], image: tuple[int, int], pair: Pair) -> N
 
 def _is_grey(image: Image.Image) -> bool:
     """Whether a palette is one of greys in which the indices have any order: then its colours are the mask."""
-    used = {index for _, index in image.getcolors(256) or ()}
+    used = {index for _, index in image.getcolors(256) or () if isinstance(index, int)}
     palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     colours = palette[[index for index in sorted(used) if index < len(palette)]]
     return bool(len(colours)) and bool((colours == colours[:, :1]).all())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import sys
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -241,8 +242,8 @@ def from_values(values: Mapping[str, Any]) -> Recipe:
             tables.setdefault(table, {})[inner] = _convert(_TABLES[table], inner, value)
         else:
             top[key] = value
-    for name, table in tables.items():
-        top[name] = _TABLES[name](**table)
+    for name, fields in tables.items():
+        top[name] = _TABLES[name](**fields)
     return Recipe(**top)
 
 
@@ -252,9 +253,9 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: Not there, or not TOML.
     """
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ImportError:  # Python 3.10
+    else:
         try:
             import tomli as tomllib
         except ImportError as error:
@@ -270,7 +271,7 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = dataclasses.asdict(value)
         if isinstance(value, Mapping):
             flat.update(_flatten(value, f"{prefix}{key}."))

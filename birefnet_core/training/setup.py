@@ -6,7 +6,6 @@ import dataclasses
 import logging
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints import keymap, load_model
@@ -150,10 +149,10 @@ def set_phase(model: BiRefNet, recipe: Recipe, phase: Phase, *, frozen_norms: bo
                 module.eval()
 
 
-def leaves_unused(model: nn.Module, phase: Phase) -> bool:
+def leaves_unused(model: BiRefNet, phase: Phase) -> bool:
     """Whether some parameters get no gradient in a phase, which several processes must know of."""
     weights = phase.weights
-    config: BiRefNetConfig = model.config
+    config = model.config
     maps = weights.bce or weights.iou or weights.ssim or weights.mae or weights.mse or weights.structure
     gradient = config.outward_reference and not weights.gradient
     return bool(gradient or (config.num_classes and not weights.ce) or not maps)
