@@ -73,6 +73,15 @@ def test_workflow_opens_without_missing_nodes(page, path, to_api):
             assert prompt[key]["inputs"] == part["inputs"]
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("subgraphs/*.json")), ids=lambda path: path.stem)
+def test_subgraph_opens_without_missing_nodes(page, path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    assert page.execute_async_script(OPEN, workflow) is None
+    prompt = page.execute_async_script(PROMPT)
+    inner = [part["type"] for part in workflow["definitions"]["subgraphs"][0]["nodes"]]
+    assert sorted(part["class_type"] for part in prompt.values()) == sorted(inner)
+
+
 def test_the_page_shows_our_nodes(page, tmp_path):
     workflow = json.loads((ROOT / "example_workflows" / "cutout_to_png.json").read_text(encoding="utf-8"))
     assert page.execute_async_script(OPEN, workflow) is None
