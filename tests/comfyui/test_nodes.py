@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import birefnet_core as bc
-from birefnet_core.images import read_image, to_bytes, write_image
-from tests.comfyui.workflows import APPLY, LOAD, PHOTO, SEGMENT, error_of, node, saved, segment
+from birefnet_core.images import read_image, to_bytes
+from tests.comfyui.workflows import APPLY, LOAD, PHOTO, SEGMENT, error_of, node, saved, segment, write_inputs
 
 pytestmark = pytest.mark.comfyui
 
@@ -27,27 +27,8 @@ WORKFLOWS = [path.stem for path in sorted(ROOT.glob("example_workflows/*.json"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def inputs(comfyui, tmp_path_factory):
-    """The files the example workflows ask for."""
-    folder = comfyui.base / "input"
-    photo = read_image(PHOTO)
-    write_image(folder / "example.png", photo)
-    write_image(folder / "background.png", photo.flip(1)[:60])
-    Image.new("RGB", (1, 1), (200, 30, 30)).save(folder / "dot.png")
-    rgba = np.dstack([to_bytes(photo), np.full(photo.shape[:2], 255, np.uint8)])
-    rgba[20:80, 30:90, 3] = 0  # what a painted mask looks like: transparent where it is 1
-    Image.fromarray(rgba).save(folder / "painted.png")
-    for n in (1, 2):
-        write_image(folder / "photos" / f"{n}.png", photo)
-    make = {
-        "1": node("LoadImage", image="example.png"),
-        "2": node("ImageScale", image=["1", 0], upscale_method="area", width=64, height=64, crop="disabled"),
-        "3": node("RepeatImageBatch", image=["2", 0], amount=3),
-        "4": node("CreateVideo", images=["3", 0], fps=5.0),
-        "5": node("SaveVideo", video=["4", 0], filename_prefix="made", format="mp4", codec="h264"),
-    }
-    comfyui.run(make)
-    next((comfyui.base / "output").glob("made*.mp4")).rename(folder / "video.mp4")
+def inputs(comfyui):
+    write_inputs(comfyui)
 
 
 def test_every_node_is_there(comfyui):
