@@ -20,6 +20,7 @@ GENERIC_FILE = "model.safetensors"  # what most repositories call their weights;
 DTYPES = ("fp16", "fp32", None)
 GENERATIONS = ("current", "march-2024")
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+ASSETS = Path(__file__).resolve().parents[1] / "assets"  # files that come with this package
 
 # Bytes of one published file of each kind; the others differ by less than 1 %.
 _SWIN_L_FP16 = 444_473_596
@@ -37,8 +38,9 @@ class CatalogueEntry:
 
     Attributes:
         name: What users type; never removed or changed.
-        repo: Hub repository, ``owner/name``.
-        file: Weight file in that repository; None where it is not known, then the repository is asked.
+        repo: Hub repository, ``owner/name``; None for a file that comes with this package.
+        file: Weight file in that repository; None where it is not known, then the repository is asked. Without a
+            repository, a file in ``ASSETS``.
         backbone: One of ``config.BACKBONES``.
         training_size: Width and height in pixels the network was trained at, the best size to run it at.
         any_size: Trained at many sizes; ``training_size`` is then only the default.
@@ -58,7 +60,7 @@ class CatalogueEntry:
     """
 
     name: str
-    repo: str
+    repo: str | None
     file: str | None = GENERIC_FILE
     backbone: str = "swin_v1_l"
     training_size: tuple[int, int] = (1024, 1024)
@@ -78,6 +80,8 @@ class CatalogueEntry:
             if getattr(self, field) not in choices:
                 known = ", ".join(map(repr, choices))
                 raise ConfigError(f"{self.name}: {field}={getattr(self, field)!r} is not known; choose one of {known}.")
+        if self.repo is None and (self.file is None or self.mirrors):
+            raise ConfigError(f"{self.name}: a file that comes with this package needs its name, and has no mirrors.")
         for repo in self.repos:
             if not REPO_ID.fullmatch(repo):
                 raise ConfigError(f"{self.name}: repository {repo!r}; expected 'owner/name'.")
@@ -86,8 +90,13 @@ class CatalogueEntry:
 
     @property
     def repos(self) -> tuple[str, ...]:
-        """The repository and its mirrors."""
-        return (self.repo, *self.mirrors)
+        """The repository and its mirrors; none for a file that comes with this package."""
+        return () if self.repo is None else (self.repo, *self.mirrors)
+
+    @property
+    def bundled(self) -> Path | None:
+        """The file that comes with this package, or None for one that lies on the Hub."""
+        return ASSETS / self.file if self.repo is None and self.file else None
 
     @property
     def loadable(self) -> bool:
@@ -320,6 +329,17 @@ _ROWS: tuple[CatalogueEntry, ...] = (
         patch_order=_OLD,
         generation="march-2024",
     ),
+    CatalogueEntry(
+        name="demo",
+        repo=None,
+        file="demo.safetensors",
+        backbone="pvt_v2_b0",
+        training_size=(256, 256),
+        purpose="demo",
+        description="Small, trained on synthetic composites, comes with this package: for trying it and for tests.",
+        dtype="fp16",
+        patch_order=_NEW,
+    ),
 )
 
 
@@ -366,17 +386,19 @@ def suggest(name: str, limit: int = 3) -> list[str]:
 
 
 def _by_path(path: Path) -> CatalogueEntry | None:
+    """Files of users called as a bundled one are theirs: only rows of the Hub are looked at."""
     stem = path.stem if path.suffix.lower() in WEIGHT_SUFFIXES else path.name
     entry = find_published(stem)
-    if entry is not None:
+    if entry is not None and entry.repo:
         return entry
-    for row in _ROWS:
+    rows = [row for row in _ROWS if row.repo]
+    for row in rows:
         if row.distinctive_file and row.distinctive_file.casefold() == path.name.casefold():
             return row
     if path.name.casefold() != GENERIC_FILE:
         return None
     folder = path.parent.name.partition("@")[0]
-    return next((row for row in _ROWS if row.name == folder), None) or _by_cache_folder(path)
+    return next((row for row in rows if row.name == folder), None) or _by_cache_folder(path)
 
 
 def _by_cache_folder(path: Path) -> CatalogueEntry | None:

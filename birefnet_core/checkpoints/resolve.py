@@ -108,6 +108,8 @@ def resolve(
             f"'ipt_blk5'), which cannot be loaded. {wanted.entry.description}"
         )
     cache = hub_cache(cache_dir)
+    if not wanted.repos:
+        return _bundled(wanted)
     found = _on_disk(wanted, places, cache)
     if found is not None:
         return found
@@ -132,6 +134,8 @@ def present_locally(
     entry: CatalogueEntry, folders: Iterable[PathLike] = (), cache_dir: PathLike | None = None
 ) -> Path | None:
     """The file of a catalogue row on this disk, or None. Never uses the network, never raises for odd folders."""
+    if entry.bundled is not None:
+        return entry.bundled if entry.bundled.is_file() else None
     wanted = _Wanted(entry=entry, repos=entry.repos, revision=None)
     try:
         found = _on_disk(wanted, [Path(folder).expanduser() for folder in folders], hub_cache(cache_dir))
@@ -215,6 +219,17 @@ def _children(folder: Path) -> list[Path]:
     except OSError as error:
         message = f"The folder {folder.absolute()} cannot be read ({error}). Check its permissions."
         raise CheckpointError(message) from error
+
+
+def _bundled(wanted: _Wanted) -> Resolved:
+    """The file of a row that comes with this package."""
+    entry = wanted.entry
+    assert entry is not None and entry.bundled is not None  # rows without a repository have a file here
+    if wanted.revision:
+        raise CheckpointError(f"{entry.name} comes with this package and has no revisions; found @{wanted.revision}.")
+    if not entry.bundled.is_file():
+        raise CheckpointError(f"{entry.bundled} is missing: this installation is not whole. Install the pack again.")
+    return Resolved(path=entry.bundled, entry=entry)
 
 
 def _on_disk(wanted: _Wanted, folders: Sequence[Path], cache: Path) -> Resolved | None:

@@ -178,6 +178,10 @@ class Plan:
 
     def size(self, epoch: int, batch: int) -> tuple[int, int]:
         """Width and height in a batch, the same in every process."""
+        if self.recipe.growth:
+            done = (epoch * self.batches + batch) / (self.recipe.epochs * self.batches)
+            part = int(done * (len(self.recipe.growth) + 1))
+            return (self.recipe.growth[part],) * 2 if part < len(self.recipe.growth) else self.recipe.size
         if not self.recipe.dynamic:
             return self.recipe.size
         low, high = self.recipe.dynamic

@@ -56,6 +56,8 @@ class Recipe:
         classes: "file_name" reads the auxiliary class from DIS5K's file names, "none" leaves it out.
         size: Width and height of the network's input in pixels, multiples of 32.
         dynamic: Least and greatest side in pixels; each batch takes a square size between. () for ``size``.
+        growth: Sides in pixels of square inputs, each for an equal part of the training, the last part at ``size``:
+            small pictures first teach most of it in a fraction of the time. () for ``size`` throughout.
         batch_size: Images of a device's batch.
         accumulate: Batches of one optimizer step.
         epochs: Passes over the data.
@@ -104,6 +106,7 @@ class Recipe:
     classes: str = "none"
     size: tuple[int, int] = (1024, 1024)
     dynamic: tuple[int, ...] = ()
+    growth: tuple[int, ...] = ()
     batch_size: int = 4
     accumulate: int = 1
     epochs: int = 100
@@ -152,12 +155,14 @@ class Recipe:
     def _check_sizes(self) -> None:
         if len(self.size) != 2 or len(self.dynamic) not in (0, 2):
             raise ConfigError("size takes width and height, dynamic the least and the greatest side.")
-        for side in (*self.size, *self.dynamic):
+        for side in (*self.size, *self.dynamic, *self.growth):
             if side < SIZE_MULTIPLE or side % SIZE_MULTIPLE:
                 nearest = max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)
                 raise ConfigError(f"size {side}: expected a multiple of {SIZE_MULTIPLE}, such as {nearest}.")
         if self.dynamic and self.dynamic[0] > self.dynamic[1]:
             raise ConfigError(f"dynamic={self.dynamic}: the least side comes first.")
+        if self.dynamic and self.growth:
+            raise ConfigError("dynamic and growth both choose the size of a batch: give one of them.")
 
     def _check_together(self) -> None:
         if self.rlft > self.epochs:

@@ -26,7 +26,7 @@ PUBLISHED = {
     "BiRefNet-COD": ("swin_v1_l", (1024, 1024), "fp32", "columns_first"),
 }
 OTHERS = {"RMBG-2.0", "toonout", "lucida", "BiRefNet-ComfyOrg", "lucida-ComfyOrg"}
-OTHERS |= {"BiRefNet-DIS_ep580", "BiRefNet-ep480"}
+OTHERS |= {"BiRefNet-DIS_ep580", "BiRefNet-ep480", "demo"}
 ROWS = {entry.name: entry for entry in checkpoints()}
 
 
@@ -83,6 +83,7 @@ def test_files_of_march_2024_are_listed_and_not_loadable():
         ({"generation": "2030"}, "generation='2030'"),
         ({"repo": "no-owner"}, "owner/name"),
         ({"mirrors": ("a/b/c",)}, "a/b/c"),
+        ({"repo": None, "file": None}, "comes with this package"),
         ({"training_size": (1000, 1000)}, "training_size"),
         ({"training_size": (1024,)}, "training_size"),
     ],
@@ -92,7 +93,7 @@ def test_entry_rejects_values_out_of_range(change, message):
         CatalogueEntry(**{"name": "x", "repo": "a/b", "purpose": "p", "description": "d.", **change})
 
 
-@pytest.mark.parametrize("entry", checkpoints(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [entry for entry in checkpoints() if entry.repo], ids=lambda entry: entry.name)
 def test_find_entry_knows_names_and_paths(entry):
     for source in (
         entry.name,
@@ -106,6 +107,12 @@ def test_find_entry_knows_names_and_paths(entry):
         f"/models/{entry.name}@{'a' * 40}/model.safetensors",
     ):
         assert find_entry(source) is entry, source
+
+
+def test_find_entry_takes_a_file_called_as_the_bundled_one_for_the_users():
+    assert find_entry("demo") is ROWS["demo"]
+    for source in ("models/demo.safetensors", "/models/demo", "/models/demo/model.safetensors"):
+        assert find_entry(source) is None
 
 
 def test_find_entry_knows_repositories_mirrors_and_cache_folders():

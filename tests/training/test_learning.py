@@ -36,7 +36,7 @@ def overfitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("overfit")
     shapes = write_shapes(folder / "shapes", 8, side=128)
     shutil.copytree(shapes, folder / "same")  # validated on what it was trained on
-    recipe = from_values(load_recipe(RECIPES / "demo.toml")).replace(**{"augment.flip": 0})
+    recipe = from_values(load_recipe(RECIPES / "shapes.toml")).replace(**{"augment.flip": 0})
     data = TrainingData(sets=(shapes,), validation=(folder / "same",))
     return folder, train(recipe, data, folder / "out", device="cpu")
 

@@ -1,0 +1,76 @@
+"""Renders training pairs in the manner of DIS5K: slender and complex subjects with exact soft masks.
+
+    python train/make_dis_like.py --out DIR [--count N] [--val N] [--size N] [--seed N] [--sources DIR] [--workers N]
+
+Writes DIR/train/{im,gt} and DIR/val/{im,gt}. A pair depends on the seed and its number alone: rendering goes on where
+it stopped, and a longer set begins with a shorter one. Needs OpenCV (requirements-train.txt). ``--sources`` names a
+folder with ``cutouts/`` (pictures with an alpha channel), ``photographs/`` and, made from these by cut_photographs.py,
+``subjects/``; docs/demo_checkpoint.md lists those the demo checkpoint was trained with. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from dis_like.scene import scene
+from dis_like.sources import SPLITS, Sources, find_sources
+
+QUALITIES = (55, 98)  # of the JPEGs
+
+
+def render(number: int, *, seed: int, split: str, size: int, sources: Sources, out: Path) -> None:
+    """Writes one pair, unless it is there."""
+    image, mask = out / split / "im" / f"{number:06d}.jpg", out / split / "gt" / f"{number:06d}.png"
+    if image.exists() and mask.exists():
+        return
+    rng = np.random.default_rng([seed, SPLITS.index(split), number])
+    colours, alpha = scene(rng, sources, split, size)
+    bgr = np.round(colours[..., ::-1] * 255).astype(np.uint8)
+    _write(image, bgr, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*QUALITIES))])
+    _write(mask, np.round(alpha * 255).astype(np.uint8), [])
+
+
+def _write(path: Path, pixels: np.ndarray, options: list[int]) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(f".part{path.suffix}")
+    if not cv2.imwrite(str(part), pixels, options):
+        raise OSError(f"{path}: could not be written; is there room on the disk?")
+    part.replace(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=8192, help="training pairs (%(default)s)")
+    parser.add_argument("--val", type=int, default=256, help="validation pairs (%(default)s)")
+    parser.add_argument("--size", type=int, default=320, help="side in pixels (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sources", type=Path, help="folder with cutouts/, photographs/, subjects/")
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    if args.sources is not None and not args.sources.is_dir():
+        parser.error(f"--sources {args.sources}: no such folder")
+    for split, count in zip(SPLITS, (args.count, args.val), strict=True):
+        sources = find_sources(args.sources, split)
+        for folder in ("im", "gt"):
+            (args.out / split / folder).mkdir(parents=True, exist_ok=True)
+        job = partial(render, seed=args.seed, split=split, size=args.size, sources=sources, out=args.out)
+        print(f"{split}: {count} pairs from {len(sources.cutouts)} cut-outs, {len(sources.photographs)} photographs "
+              f"and {len(sources.subjects)} photographs' own subjects")  # fmt: skip
+        with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            for _ in pool.map(job, range(count), chunksize=16):
+                pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
