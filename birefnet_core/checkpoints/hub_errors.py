@@ -108,7 +108,10 @@ def truncated(request: HubRequest, details: str) -> str:
 
 def how_to_choose_folder() -> str:
     """Where downloads can be sent."""
-    return "Downloads can go elsewhere: set HF_HUB_CACHE, or pass cache_dir or download_dir."
+    return (
+        "Downloads can go elsewhere: set HF_HUB_CACHE, or pass cache_dir or download_dir; in ComfyUI, name another "
+        "folder as birefnet in extra_model_paths.yaml."
+    )
 
 
 def _refusal(error: BaseException, request: HubRequest) -> str | None:
