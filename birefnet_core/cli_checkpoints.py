@@ -35,8 +35,12 @@ def as_table(rows: list[tuple[CatalogueEntry, Path | None]]) -> str:
     cells = [COLUMNS, *(_cells(entry, path) for entry, path in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    lines += ["", *(f"{entry.name}: {entry.description} https://huggingface.co/{entry.repo}" for entry, _ in rows)]
+    lines += ["", *(f"{entry.name}: {entry.description}{_page(entry)}" for entry, _ in rows)]
     return "\n".join(lines)
+
+
+def _page(entry: CatalogueEntry) -> str:
+    return f" https://huggingface.co/{entry.repo}" if entry.repo else ""
 
 
 def _cells(entry: CatalogueEntry, path: Path | None) -> tuple[str, ...]:

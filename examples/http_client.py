@@ -35,8 +35,8 @@ def run(server: str, workflow: dict) -> dict:
         if entry and entry["status"]["completed"]:
             return entry["outputs"]
         if entry and entry["status"]["status_str"] == "error":
-            failure = dict(entry["status"]["messages"]).get("execution_error", {})
-            sys.exit(f"{failure.get('node_type')}: {failure.get('exception_message')}")
+            failure = dict(entry["status"]["messages"]).get("execution_error")
+            sys.exit(f"{failure['node_type']}: {failure['exception_message']}" if failure else "The run was cancelled.")
         time.sleep(0.5)
 
 

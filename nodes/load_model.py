@@ -46,6 +46,14 @@ class BiRefNetLoadModel(io.ComfyNode):
                     tooltip="A low-rank adapter of your own (train/finetune.py --train lora) to merge into the "
                     "model it was trained on. Files in models/birefnet/adapters.",
                 ),
+                io.Boolean.Input(
+                    "compile",
+                    default=False,
+                    optional=True,
+                    tooltip="Runs the network through torch.compile: minutes for the first image of each size, faster "
+                    "after that. Without a compiler it runs as it is. Cancelling takes effect after an image.",
+                    **runtime.ADVANCED,
+                ),
             ],
             outputs=[
                 runtime.BiRefNetModelType.Output(
@@ -64,14 +72,12 @@ class BiRefNetLoadModel(io.ComfyNode):
         return runtime.check_model_name(model)
 
     @classmethod
-    def fingerprint_inputs(
-        cls, model: str, dtype: str, device: str, patch_order: str, adapter: str = runtime.NO_ADAPTER
-    ) -> str:
-        return f"{runtime.file_stamp(model)} {dtype} {device} {patch_order} {runtime.file_stamp(adapter)}"
+    def fingerprint_inputs(cls, model: str, adapter: str = runtime.NO_ADAPTER, **options) -> str:
+        return f"{runtime.file_stamp(model)} {runtime.file_stamp(adapter)} {options}"
 
     @classmethod
     def execute(
-        cls, model: str, dtype: str, device: str, patch_order: str, adapter: str = runtime.NO_ADAPTER
+        cls, model: str, dtype: str, device: str, patch_order: str, adapter=runtime.NO_ADAPTER, compile=False
     ) -> io.NodeOutput:
-        handle = runtime.load(model, dtype, device, patch_order, adapter)
+        handle = runtime.load(model, dtype, device, patch_order, adapter, compile)
         return io.NodeOutput(handle, handle)

@@ -54,6 +54,7 @@ PATCH_ORDERS = ["auto", *(order.value for order in PatchOrder)]
 PACK = Path(__file__).resolve().parents[1]
 MOST_FRAMES_AT_ONCE = 8  # beyond this a GPU gains nothing
 PREVIEWS = 4  # pictures of a batch that a node shows
+WHOLE_MODEL = 1e32  # bytes, what ComfyUI gives a model that is to be loaded completely
 ROOM_FOR_WORK = 8  # refining and colour estimation work in so many times the memory of what they are given
 
 # What ComfyUI before 0.4 refuses.
@@ -196,17 +197,23 @@ class ModelHandle:
 
     ComfyUI holds its models weakly, so this handle is what keeps one alive. Nodes' results keep the handle; the one
     used last is also kept until ComfyUI unloads it, for graphs whose results do not outlive a run.
+
+    Args:
+        model: The network.
+        device: Where it runs.
+        compile: Whether it runs through torch.compile. Cancelling then takes effect after the image at hand: a look
+            at ComfyUI's flag before every layer would cut what is compiled into as many pieces.
     """
 
-    def __init__(self, model: BiRefNet, device: torch.device) -> None:
+    def __init__(self, model: BiRefNet, device: torch.device, compile: bool = False) -> None:
         inference = core(".inference")
         offload = mm.unet_offload_device() if device != torch.device("cpu") else device
         self.model = inference.prepare(model).to(offload)
         self.device = device
-        self._segmenter = inference.Segmenter
-        # Before every layer, so that a cancelled run ends within an image and not after it.
-        for module in self.model.modules():
-            module.register_forward_pre_hook(_end_if_cancelled)
+        self._segmenter = inference.Segmenter(self.model, compile=compile)
+        if not compile:  # before every layer, so that a cancelled run ends within an image and not after it
+            for module in self.model.modules():
+                module.register_forward_pre_hook(_end_if_cancelled)
         # Not CoreModelPatcher: from 0.25 on that may stream weights into layers of ComfyUI's own making only.
         self.patcher = _Patcher(self.model, load_device=device, offload_device=offload)
 
@@ -219,10 +226,10 @@ class ModelHandle:
             frames_per_step: Images at a time; 0 takes as many as fit well.
             options: Passed on to the Segmenter.
         """
-        segmenter = self._segmenter(self.model)
+        segmenter = self._segmenter
+        segmenter.batch_size = 1
         height, width = segmenter.network_size(size, *images.shape[1:3])
         one = segmenter.memory_required(height, width)
-        # In one piece: weights left on the CPU by a partial load meet activations on the GPU.
         mm.load_models_gpu([self.patcher], memory_required=one * max(1, frames_per_step), force_full_load=True)
         segmenter.batch_size = frames_per_step or self._frames_that_fit(one, len(images))
         return segmenter(images, size, progress=progress_bar(), **options).to(mm.intermediate_device())
@@ -238,7 +245,11 @@ class ModelHandle:
 
 
 class _Patcher(ModelPatcher):
-    """Lets go of the handle when ComfyUI unloads the model, as by "Unload models"."""
+    """Loads in one piece, and lets go of the handle when ComfyUI unloads the model, as by "Unload models"."""
+
+    def partially_load(self, device_to: torch.device, extra_memory: float = 0, **options: Any) -> Any:
+        # Plain layers cannot fetch their weights when they run: under --novram all of them would stay behind.
+        return super().partially_load(device_to, WHOLE_MODEL, **options)
 
     def detach(self, unpatch_all: bool = True) -> Any:
         if unpatch_all and _latest and _latest[0].patcher is self:  # else it is about to be loaded again
@@ -274,7 +285,9 @@ _loaded: weakref.WeakValueDictionary[tuple, ModelHandle] = weakref.WeakValueDict
 _latest: deque[ModelHandle] = deque(maxlen=1)
 
 
-def load(name: str, dtype: str, device: str, patch_order: str, adapter: str = NO_ADAPTER) -> ModelHandle:
+def load(
+    name: str, dtype: str, device: str, patch_order: str, adapter: str = NO_ADAPTER, compile: bool = False
+) -> ModelHandle:
     """Loads a model, or returns the one that is already loaded from the same file with the same options.
 
     Raises:
@@ -284,7 +297,7 @@ def load(name: str, dtype: str, device: str, patch_order: str, adapter: str = NO
     if problem is not True:
         raise CheckpointError(problem)
     target = torch.device("cpu") if device == "cpu" else mm.get_torch_device()
-    options = str(target), dtype, patch_order, file_stamp(adapter)
+    options = str(target), dtype, patch_order, file_stamp(adapter), compile
     handle = _loaded.get((file_stamp(name), *options))
     if handle is None:
         model = core(".checkpoints.load").load_model(
@@ -297,7 +310,7 @@ def load(name: str, dtype: str, device: str, patch_order: str, adapter: str = NO
             progress=progress_bar(),
         )
         # The stamp again: a download has just put the file there.
-        handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target)
+        handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target, compile)
         logger.info("BiRefNet %s on %s in %s; patch order %s (%s)", name, target, choose_dtype(dtype, target),
                     model.checkpoint.patch_order.value, model.checkpoint.patch_order_source)  # fmt: skip
     _latest.append(handle)

@@ -7,8 +7,6 @@ order on 5 November 2024); None means that only the weights can tell.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import os
 import re
 from pathlib import Path
 
@@ -20,6 +18,7 @@ GENERIC_FILE = "model.safetensors"  # what most repositories call their weights;
 DTYPES = ("fp16", "fp32", None)
 GENERATIONS = ("current", "march-2024")
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+ASSETS = Path(__file__).resolve().parents[1] / "assets"  # files that come with this package
 
 # Bytes of one published file of each kind; the others differ by less than 1 %.
 _SWIN_L_FP16 = 444_473_596
@@ -37,8 +36,9 @@ class CatalogueEntry:
 
     Attributes:
         name: What users type; never removed or changed.
-        repo: Hub repository, ``owner/name``.
-        file: Weight file in that repository; None where it is not known, then the repository is asked.
+        repo: Hub repository, ``owner/name``; None for a file that comes with this package.
+        file: Weight file in that repository; None where it is not known, then the repository is asked. Without a
+            repository, a file in ``ASSETS``.
         backbone: One of ``config.BACKBONES``.
         training_size: Width and height in pixels the network was trained at, the best size to run it at.
         any_size: Trained at many sizes; ``training_size`` is then only the default.
@@ -58,7 +58,7 @@ class CatalogueEntry:
     """
 
     name: str
-    repo: str
+    repo: str | None
     file: str | None = GENERIC_FILE
     backbone: str = "swin_v1_l"
     training_size: tuple[int, int] = (1024, 1024)
@@ -78,6 +78,8 @@ class CatalogueEntry:
             if getattr(self, field) not in choices:
                 known = ", ".join(map(repr, choices))
                 raise ConfigError(f"{self.name}: {field}={getattr(self, field)!r} is not known; choose one of {known}.")
+        if self.repo is None and (self.file is None or self.mirrors):
+            raise ConfigError(f"{self.name}: a file that comes with this package needs its name, and has no mirrors.")
         for repo in self.repos:
             if not REPO_ID.fullmatch(repo):
                 raise ConfigError(f"{self.name}: repository {repo!r}; expected 'owner/name'.")
@@ -86,8 +88,13 @@ class CatalogueEntry:
 
     @property
     def repos(self) -> tuple[str, ...]:
-        """The repository and its mirrors."""
-        return (self.repo, *self.mirrors)
+        """The repository and its mirrors; none for a file that comes with this package."""
+        return () if self.repo is None else (self.repo, *self.mirrors)
+
+    @property
+    def bundled(self) -> Path | None:
+        """The file that comes with this package, or None for one that lies on the Hub."""
+        return ASSETS / self.file if self.repo is None and self.file else None
 
     @property
     def loadable(self) -> bool:
@@ -320,68 +327,20 @@ _ROWS: tuple[CatalogueEntry, ...] = (
         patch_order=_OLD,
         generation="march-2024",
     ),
+    CatalogueEntry(
+        name="demo",
+        repo=None,
+        file="demo.safetensors",
+        backbone="pvt_v2_b0",
+        training_size=(256, 256),
+        purpose="demo",
+        description="Small, trained on synthetic composites, comes with this package: for trying it and for tests.",
+        dtype="fp16",
+        patch_order=_NEW,
+    ),
 )
 
 
 def checkpoints() -> tuple[CatalogueEntry, ...]:
     """All known checkpoints, the most useful first."""
     return _ROWS
-
-
-def find_entry(source: str | os.PathLike[str]) -> CatalogueEntry | None:
-    """The row a name, repository or path speaks of, or None.
-
-    Compared without regard to case: names and repositories as in ``find_published``, and a path's own name without
-    its weight suffix. A file called ``model.safetensors`` is known by its folder, spelt exactly, or by the Hub
-    cache it lies in. Folders say nothing about files with names of their own: ``birefnet/my_finetune.safetensors``
-    is not "BiRefNet"; nor is the repository ``someone/BiRefNet``.
-    """
-    text = os.fspath(source).strip()
-    entry = find_published(text)
-    if entry is not None:
-        return entry
-    path = Path(text)
-    if REPO_ID.fullmatch(text) and path.suffix.lower() not in WEIGHT_SUFFIXES and not os.path.exists(path):
-        return None  # a repository the catalogue does not have
-    return _by_path(path)
-
-
-def find_published(name: str) -> CatalogueEntry | None:
-    """The row of a catalogue name, repository or mirror, without regard to case and to a trailing ``@revision``.
-
-    Where a repository has several rows, the first of them.
-    """
-    key = name.partition("@")[0].casefold()
-    for entry in _ROWS:
-        if entry.name.casefold() == key:
-            return entry
-    return next((entry for entry in _ROWS if key in (repo.casefold() for repo in entry.repos)), None)
-
-
-def suggest(name: str, limit: int = 3) -> list[str]:
-    """The catalogue names nearest to a misspelt one, best first; possibly none."""
-    key = name.strip().rpartition("/")[2].casefold()
-    known = {entry.name.casefold(): entry.name for entry in _ROWS}
-    return [known[match] for match in difflib.get_close_matches(key, known, n=limit, cutoff=0.6)]
-
-
-def _by_path(path: Path) -> CatalogueEntry | None:
-    stem = path.stem if path.suffix.lower() in WEIGHT_SUFFIXES else path.name
-    entry = find_published(stem)
-    if entry is not None:
-        return entry
-    for row in _ROWS:
-        if row.distinctive_file and row.distinctive_file.casefold() == path.name.casefold():
-            return row
-    if path.name.casefold() != GENERIC_FILE:
-        return None
-    folder = path.parent.name.partition("@")[0]
-    return next((row for row in _ROWS if row.name == folder), None) or _by_cache_folder(path)
-
-
-def _by_cache_folder(path: Path) -> CatalogueEntry | None:
-    # The Hub cache keeps owner/name in a folder called models--owner--name.
-    for part in reversed(path.parts):
-        if part.startswith("models--"):
-            return find_published(part.removeprefix("models--").replace("--", "/"))
-    return None

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CheckpointError
-from .catalogue import CatalogueEntry, suggest
+from .catalogue import CatalogueEntry
+from .lookup import suggest
 
 _HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2", "ssl", "socket")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
@@ -108,7 +109,10 @@ def truncated(request: HubRequest, details: str) -> str:
 
 def how_to_choose_folder() -> str:
     """Where downloads can be sent."""
-    return "Downloads can go elsewhere: set HF_HUB_CACHE, or pass cache_dir or download_dir."
+    return (
+        "Downloads can go elsewhere: set HF_HUB_CACHE, or pass cache_dir or download_dir; in ComfyUI, name another "
+        "folder as birefnet in extra_model_paths.yaml."
+    )
 
 
 def _refusal(error: BaseException, request: HubRequest) -> str | None:

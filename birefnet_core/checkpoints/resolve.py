@@ -9,18 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError
-from .catalogue import (
-    GENERIC_FILE,
-    REPO_ID,
-    WEIGHT_SUFFIXES,
-    CatalogueEntry,
-    checkpoints,
-    find_entry,
-    find_published,
-    suggest,
-)
+from .catalogue import GENERIC_FILE, REPO_ID, WEIGHT_SUFFIXES, CatalogueEntry, checkpoints
 from .hub import Progress, cached_weights, download, hub_cache, hub_endpoint, offline_switch, pick_weights, weight_files
 from .hub_errors import HubRequest
+from .lookup import find_entry, find_published, suggest
 
 _PATH_LIKE = re.compile(
     r"[./~]|[A-Za-z]:[\\/]|.*\\|[^/]*/[^/]*/|.*\.(?:safetensors|pth|pt|bin|ckpt|onnx)$",
@@ -95,8 +87,8 @@ def resolve(
     """
     text = _text(source)
     wanted = _published(text) if isinstance(source, str) else None
-    places = [*folders, *([download_dir] if download_dir is not None else [])]
-    places = list(dict.fromkeys(Path(folder).expanduser() for folder in places))
+    named = [*folders, *([download_dir] if download_dir is not None else [])]
+    places = list(dict.fromkeys(Path(folder).expanduser() for folder in named))
     path = _existing(text, places if wanted is None else (), required=wanted is None or wanted.entry is None)
     if path is not None:
         return Resolved(path=path, entry=find_entry(path))
@@ -108,6 +100,8 @@ def resolve(
             f"'ipt_blk5'), which cannot be loaded. {wanted.entry.description}"
         )
     cache = hub_cache(cache_dir)
+    if not wanted.repos:
+        return _bundled(wanted)
     found = _on_disk(wanted, places, cache)
     if found is not None:
         return found
@@ -132,6 +126,8 @@ def present_locally(
     entry: CatalogueEntry, folders: Iterable[PathLike] = (), cache_dir: PathLike | None = None
 ) -> Path | None:
     """The file of a catalogue row on this disk, or None. Never uses the network, never raises for odd folders."""
+    if entry.bundled is not None:
+        return entry.bundled if entry.bundled.is_file() else None
     wanted = _Wanted(entry=entry, repos=entry.repos, revision=None)
     try:
         found = _on_disk(wanted, [Path(folder).expanduser() for folder in folders], hub_cache(cache_dir))
@@ -158,6 +154,7 @@ def _published(text: str) -> _Wanted | None:
         return None
     if at and not revision:
         raise CheckpointError(f"source={text!r} ends in '@'; expected a branch, tag or commit after it, or no '@'.")
+    repos: tuple[str, ...]
     if entry is None:
         repos = (name,)
     elif entry.name.casefold() == name.casefold():
@@ -215,6 +212,17 @@ def _children(folder: Path) -> list[Path]:
     except OSError as error:
         message = f"The folder {folder.absolute()} cannot be read ({error}). Check its permissions."
         raise CheckpointError(message) from error
+
+
+def _bundled(wanted: _Wanted) -> Resolved:
+    """The file of a row that comes with this package."""
+    entry = wanted.entry
+    assert entry is not None and entry.bundled is not None  # rows without a repository have a file here
+    if wanted.revision:
+        raise CheckpointError(f"{entry.name} comes with this package and has no revisions; found @{wanted.revision}.")
+    if not entry.bundled.is_file():
+        raise CheckpointError(f"{entry.bundled} is missing: this installation is not whole. Install the pack again.")
+    return Resolved(path=entry.bundled, entry=entry)
 
 
 def _on_disk(wanted: _Wanted, folders: Sequence[Path], cache: Path) -> Resolved | None:

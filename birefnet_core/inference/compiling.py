@@ -13,12 +13,16 @@ from .prepared import PreparedBiRefNet
 
 logger = logging.getLogger(__name__)
 
+# Where the classes of what a compiler raises come from; its tools fail with Python's own.
+_COMPILERS = {"builtins", "subprocess", "sympy", "torch", "triton"}
+
 
 class CompiledNetwork:
     """A prepared network behind torch.compile.
 
     Each input shape is compiled once; images of equal size never compile again. Where compiling fails
-    (no compiler, an unsupported platform), one warning is given and the network runs as it is.
+    (no compiler, an unsupported platform), one warning is given and the network runs as it is. An exception
+    that is no compiler's, such as one a caller's hook raises to end the run, passes through.
     """
 
     def __init__(self, network: PreparedBiRefNet) -> None:
@@ -34,6 +38,8 @@ class CompiledNetwork:
         except (torch.cuda.OutOfMemoryError, KeyboardInterrupt):
             raise
         except Exception as error:  # whatever a compiler may raise, the network itself still runs
+            if type(error).__module__.partition(".")[0] not in _COMPILERS:
+                raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(f"torch.compile failed ({reason}); running without it.", RuntimeWarning, stacklevel=2)
             logger.debug("torch.compile failed", exc_info=True)

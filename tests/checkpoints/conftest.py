@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -33,6 +34,8 @@ class Repo:
         redirect: Files come from another host, as large ones do.
         fault: What a GET of a file does: "short" sends less than was announced, "corrupt" other bytes, "cut" breaks
             the connection off half-way and at every further attempt, "interrupt" sends SIGINT half-way.
+        announced: Size in bytes that is announced, if it is not that of the file.
+        seconds: How long sending a file takes.
     """
 
     files: dict[str, bytes]
@@ -43,6 +46,8 @@ class Repo:
     hub_headers: bool = True
     redirect: bool = False
     fault: str | None = None
+    announced: int | None = None
+    seconds: float = 0
 
 
 class FakeHub:
@@ -139,7 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         if repo.hub_headers:
             headers |= {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
         if repo.hub_headers and repo.lfs:
-            headers |= {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(len(content))}
+            size = repo.announced or len(content)
+            headers |= {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(size)}
         if repo.redirect:
             location = f"http://localhost:{self.server.hub.port}/cdn/{repo_id}/{path}"
             return self.reply(302, {**headers, "Content-Length": "0", "Location": location})
@@ -147,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def content(self, repo, content, headers):
         if self.command == "HEAD":
-            return self.reply(200, {**headers, "Content-Length": str(len(content))})
+            return self.reply(200, {**headers, "Content-Length": str(repo.announced or len(content))})
         if repo.fault == "corrupt":
             content = bytes(byte ^ 1 for byte in content)
         if repo.fault == "short":
@@ -169,7 +175,12 @@ class _Handler(BaseHTTPRequestHandler):
                 signal.pthread_kill(self.server.hub.main_thread, signal.SIGINT)
             repo.fault = "cut off"
             return None
-        self.wfile.write(content)
+        pieces = 50 if repo.seconds else 1
+        size = -(-len(content) // pieces) or 1
+        for first in range(0, len(content), size):
+            self.wfile.write(content[first : first + size])
+            if repo.seconds:
+                time.sleep(repo.seconds / pieces)
         return None
 
 

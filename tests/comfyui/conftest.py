@@ -5,6 +5,7 @@ interpreter if it has one of its own, and COMFYUI_FLAGS to more flags for it (su
 without COMFYUI_DIR these tests are skipped.
 """
 
+import copy
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import birefnet_core as bc
@@ -28,15 +30,55 @@ import birefnet_core as bc
 PACK = Path(__file__).resolve().parents[2]
 START_SECONDS, RUN_SECONDS = 240, 240
 
+# A pack with modules of common names, which it puts before all others, and a node that real packs have by accident.
+NEIGHBOUR = """
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+class NoFrames:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "make", "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        return (torch.zeros(0, 32, 32, 3),)
+
+
+NODE_CLASS_MAPPINGS = {"NoFrames": NoFrames}
+"""
+DECOYS = ("utils", "models", "nodes", "config", "masks", "network", "losses")
+
 
 class ComfyUI:
-    """One server with this pack, and nothing else, in its custom_nodes."""
+    """A server with this pack and a clumsy neighbour in its custom_nodes.
 
-    def __init__(self, tree: str, base: Path) -> None:
-        self.base = base
-        for folder in ("custom_nodes", "input", "output", "temp", "user", "models"):
-            (base / folder).mkdir()
+    Args:
+        tree: ComfyUI's checkout.
+        base: An empty folder for its files.
+        environment: Variables it gets, beside those of this process.
+    """
+
+    def __init__(self, tree: str, base: Path, environment: dict[str, str]) -> None:
+        self.tree, self.base = tree, base
+        neighbour = base / "custom_nodes" / "a_neighbour"
+        for folder in (neighbour, *(base / name for name in ("input", "output", "temp", "user", "models"))):
+            folder.mkdir(parents=True)
         (base / "custom_nodes" / "birefnet").symlink_to(PACK)
+        (neighbour / "__init__.py").write_text(NEIGHBOUR)
+        for name in DECOYS:
+            (neighbour / f"{name}.py").write_text("raise RuntimeError('a decoy was imported')")
+        self.start(environment)
+
+    def start(self, environment: dict[str, str]) -> None:
+        """Starts the server and waits until it answers; its log begins anew."""
+        base = self.base
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -47,12 +89,14 @@ class ComfyUI:
             "--listen", "127.0.0.1", "--port", str(port),
             "--base-directory", str(base), "--user-directory", str(base / "user"),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes",
-            "--disable-all-custom-nodes", "--whitelist-custom-nodes", "birefnet",
+            "--disable-all-custom-nodes", "--whitelist-custom-nodes", "birefnet", "a_neighbour",
             *os.environ.get("COMFYUI_FLAGS", "").split(),
         ]  # fmt: skip
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(command, cwd=tree, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, cwd=self.tree, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
         self._wait_until_ready()
 
     def _wait_until_ready(self) -> None:
@@ -67,6 +111,8 @@ class ComfyUI:
         raise AssertionError(f"ComfyUI did not start in {START_SECONDS} s:\n{self.log()[-3000:]}")
 
     def stop(self) -> None:
+        if self.process.poll() is not None:
+            return
         self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(15)
@@ -91,26 +137,27 @@ class ComfyUI:
         body = head.encode() + path.read_bytes() + f"\r\n--{edge}--\r\n".encode()
         return json.loads(self.request("/upload/image", body, f"multipart/form-data; boundary={edge}"))["name"]
 
-    def submit(self, workflow: dict) -> str:
-        """Queues a workflow in API format and returns its id.
+    def submit(self, workflow: dict, client: str = "") -> str:
+        """Queues a workflow in API format and returns its id. A client is sent what happens over its web socket.
 
         Raises:
             AssertionError: The server refused it.
         """
+        body = {"prompt": workflow, **({"client_id": client} if client else {})}
         try:
-            return json.loads(self.request("/prompt", json.dumps({"prompt": workflow}).encode()))["prompt_id"]
+            return json.loads(self.request("/prompt", json.dumps(body).encode()))["prompt_id"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"the workflow was refused: {error.read().decode()}") from error
 
-    def wait(self, prompt: str) -> dict:
+    def wait(self, prompt: str, seconds: float = RUN_SECONDS) -> dict:
         """The history entry of a workflow that has ended, well or badly."""
-        end = time.monotonic() + RUN_SECONDS
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             entry = self.get(f"/history/{prompt}").get(prompt)
             if entry and "completed" in (entry.get("status") or {}):
                 return entry
             time.sleep(0.2)
-        raise AssertionError(f"the workflow did not end in {RUN_SECONDS} s:\n{self.log()[-3000:]}")
+        raise AssertionError(f"the workflow did not end in {seconds} s:\n{self.log()[-3000:]}")
 
     def run(self, workflow: dict) -> dict:
         """Runs a workflow to its end; returns outputs by node id."""
@@ -138,17 +185,37 @@ def small_model(filled):
 
 
 @pytest.fixture(scope="session")
-def comfyui(tmp_path_factory, small_model):
-    tree = os.environ.get("COMFYUI_DIR")
-    if not tree:
-        pytest.skip("COMFYUI_DIR is not set")
-    server = ComfyUI(tree, tmp_path_factory.mktemp("comfyui"))
-    try:
-        folder = server.base / "models"
-        bc.save_checkpoint(small_model, folder / "birefnet" / "small.safetensors", training_size=(256, 256))
-        bc.save_checkpoint(small_model, folder / "birefnet" / "slow.safetensors", training_size=(1536, 1536))
-        bc.save_checkpoint(small_model, folder / "background_removal" / "shared.safetensors", training_size=(256, 256))
-        (folder / "birefnet" / "broken.safetensors").write_bytes(b"these are no weights at all")
-        yield server
-    finally:
+def other_model(small_model):
+    """A network with other weights."""
+    other = copy.deepcopy(small_model)
+    with torch.no_grad():
+        other.localization.squeeze.conv_in.weight.neg_()
+    return other
+
+
+@pytest.fixture(scope="session")
+def start_comfyui(tmp_path_factory):
+    """Starts servers, each with an empty folder, and stops them at the end."""
+    tree, servers = os.environ.get("COMFYUI_DIR"), []
+
+    def start(**environment: str) -> ComfyUI:
+        if not tree:
+            pytest.skip("COMFYUI_DIR is not set")
+        servers.append(ComfyUI(tree, tmp_path_factory.mktemp("comfyui"), environment))
+        return servers[-1]
+
+    yield start
+    for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def comfyui(start_comfyui, small_model, other_model):
+    server = start_comfyui(HF_HUB_OFFLINE="1")
+    folder = server.base / "models"
+    bc.save_checkpoint(small_model, folder / "birefnet" / "small.safetensors", training_size=(256, 256))
+    bc.save_checkpoint(small_model, folder / "birefnet" / "slow.safetensors", training_size=(1536, 1536))
+    bc.save_checkpoint(other_model, folder / "birefnet" / "other.safetensors", training_size=(256, 256))
+    bc.save_checkpoint(small_model, folder / "background_removal" / "shared.safetensors", training_size=(256, 256))
+    (folder / "birefnet" / "broken.safetensors").write_bytes(b"these are no weights at all")
+    return server

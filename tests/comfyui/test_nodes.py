@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -12,17 +13,12 @@ import pytest
 from PIL import Image
 
 import birefnet_core as bc
-from birefnet_core.images import read_image, to_bytes, write_image
+from birefnet_core.images import read_image, to_bytes
+from tests.comfyui.workflows import APPLY, LOAD, PHOTO, SEGMENT, error_of, node, saved, segment, write_inputs
 
 pytestmark = pytest.mark.comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
-PHOTO = ROOT / "examples" / "cat.jpg"
-LOAD = {"dtype": "auto", "device": "auto", "patch_order": "auto"}
-SEGMENT = {"size": "auto (training size)", "width": 1024, "height": 1024}
-APPLY = {
-    "output": "RGBA", "colors": "multilevel", "color": "#ffffff", "background_fit": "fill", "crop": False, "padding": 16
-}  # fmt: skip
 NODES = {
     "BiRefNetLoadModel", "BiRefNetSegment", "BiRefNetRefineMask", "BiRefNetApplyAlpha", "BiRefNetRemoveBackground",
     "BiRefNetCompareMasks",
@@ -31,50 +27,8 @@ WORKFLOWS = [path.stem for path in sorted(ROOT.glob("example_workflows/*.json"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def inputs(comfyui, tmp_path_factory):
-    """The files the example workflows ask for."""
-    folder = comfyui.base / "input"
-    photo = read_image(PHOTO)
-    write_image(folder / "example.png", photo)
-    write_image(folder / "background.png", photo.flip(1)[:60])
-    Image.new("RGB", (1, 1), (200, 30, 30)).save(folder / "dot.png")
-    rgba = np.dstack([to_bytes(photo), np.full(photo.shape[:2], 255, np.uint8)])
-    rgba[20:80, 30:90, 3] = 0  # what a painted mask looks like: transparent where it is 1
-    Image.fromarray(rgba).save(folder / "painted.png")
-    for n in (1, 2):
-        write_image(folder / "photos" / f"{n}.png", photo)
-    make = {
-        "1": node("LoadImage", image="example.png"),
-        "2": node("ImageScale", image=["1", 0], upscale_method="area", width=64, height=64, crop="disabled"),
-        "3": node("RepeatImageBatch", image=["2", 0], amount=3),
-        "4": node("CreateVideo", images=["3", 0], fps=5.0),
-        "5": node("SaveVideo", video=["4", 0], filename_prefix="made", format="mp4", codec="h264"),
-    }
-    comfyui.run(make)
-    next((comfyui.base / "output").glob("made*.mp4")).rename(folder / "video.mp4")
-
-
-def node(kind, **values):
-    return {"class_type": kind, "inputs": values}
-
-
-def segment(model="small.safetensors", image="example.png", **options):
-    return {
-        "1": node("LoadImage", image=image),
-        "2": node("BiRefNetLoadModel", model=model, **LOAD),
-        "3": node("BiRefNetSegment", model=["2", 0], image=["1", 0], **{**SEGMENT, **options}),
-    }
-
-
-def saved(source, kind="image"):
-    if kind == "image":
-        return {"9": node("SaveImage", images=source, filename_prefix="test")}
-    return {"8": node("MaskToImage", mask=source), "9": node("SaveImage", images=["8", 0], filename_prefix="test")}
-
-
-def error_of(comfyui, workflow):
-    entry = comfyui.wait(comfyui.submit(workflow))
-    return dict(entry["status"]["messages"])["execution_error"]
+def inputs(comfyui):
+    write_inputs(comfyui)
 
 
 def test_every_node_is_there(comfyui):
@@ -201,20 +155,91 @@ def test_a_run_cancelled_within_an_image_ends_soon_and_the_next_works(comfyui):
             "BiRefNetApplyAlpha",
             "2 frames",
         ),
+        (
+            {
+                "1": node("NoFrames"),
+                "2": node("EmptyImage", width=32, height=32, batch_size=1, color=0),
+                "3": node("ImageToMask", image=["2", 0], channel="red"),
+                "4": node("BiRefNetApplyAlpha", image=["1", 0], mask=["3", 0], **APPLY),
+                **saved(["4", 0]),
+            },
+            "BiRefNetApplyAlpha",
+            "0 frames",
+        ),
+        (
+            {
+                **segment(),
+                "1": node("NoFrames"),
+                **saved(["3", 0], "mask"),
+            },
+            "BiRefNetSegment",
+            "at least one image",
+        ),
         ({**segment("BiRefNet_lite"), **saved(["3", 0], "mask")}, "BiRefNetLoadModel", "HF_HUB_OFFLINE"),
         ({**segment("broken.safetensors"), **saved(["3", 0], "mask")}, "BiRefNetLoadModel", "broken.safetensors"),
     ],
-    ids=["numbers", "offline", "broken"],
+    ids=["numbers", "no frames", "no frames to segment", "offline", "broken"],
 )
 def test_an_error_says_what_to_do_and_the_next_run_works(comfyui, workflow, node_type, says):
     error = error_of(comfyui, workflow)
     assert error["node_type"] == node_type and says in error["exception_message"]
+    assert workflow[error["node_id"]]["class_type"] == node_type  # whose box turns red
     comfyui.run({**segment(size="512"), **saved(["3", 0], "mask")})
 
 
-def test_a_file_that_has_gone_is_refused_with_advice(comfyui):
+def test_a_file_that_is_deleted_after_use_is_refused_with_advice(comfyui):
+    folder = comfyui.base / "models" / "birefnet"
+    workflow = {**segment("soon_gone.safetensors"), **saved(["3", 0], "mask")}
+    shutil.copy(folder / "small.safetensors", folder / "soon_gone.safetensors")
+    assert comfyui.run(workflow)
+    (folder / "soon_gone.safetensors").unlink()
     with pytest.raises(AssertionError, match="Put the file there"):
-        comfyui.submit({**segment("gone.safetensors"), **saved(["3", 0], "mask")})
+        comfyui.submit(workflow)
+    assert comfyui.run({**segment(size="512"), **saved(["3", 0], "mask")})
+
+
+@pytest.mark.parametrize("free_memory", [False, True])
+def test_unloaded_models_work_again(free_memory, comfyui, small_model):
+    """The button "Unload models" keeps the nodes' results, "Free model and node cache" does not."""
+    photo = read_image(PHOTO)[None]
+    for width in (96 + 64 * free_memory, 128 + 64 * free_memory):
+        workflow = {**segment(size="custom", width=width, height=96), **saved(["3", 0], "mask")}
+        (picture,) = comfyui.pictures(comfyui.run(workflow), "9")
+        expected = to_bytes(bc.Segmenter(small_model)(photo, (width, 96))[0])
+        assert np.abs(picture[..., 0].astype(int) - expected).max() <= 1
+        comfyui.request("/free", json.dumps({"unload_models": True, "free_memory": free_memory}).encode())
+
+
+def test_several_models_in_one_graph_do_not_mix(comfyui, small_model, other_model):
+    workflow = {
+        **segment(),
+        "4": node("BiRefNetLoadModel", model="other.safetensors", **LOAD),
+        "5": node("BiRefNetSegment", model=["4", 0], image=["3", 1], **SEGMENT),
+        "6": node("BiRefNetSegment", model=["2", 0], image=["5", 1], **{**SEGMENT, "size": "512"}),
+        **saved(["3", 0], "mask", name="7"),
+        **saved(["5", 0], "mask", name="8"),
+        **saved(["6", 0], "mask", name="9"),
+    }
+    outputs = comfyui.run(workflow)
+    photo = read_image(PHOTO)[None]
+    for name, model, size in (("7", small_model, 256), ("8", other_model, 256), ("9", small_model, 512)):
+        (picture,) = comfyui.pictures(outputs, name)
+        expected = to_bytes(bc.Segmenter(model)(photo, size)[0])
+        assert np.abs(picture[..., 0].astype(int) - expected).max() <= 1
+    first, second = (comfyui.pictures(outputs, name)[0].astype(int) for name in ("7", "8"))
+    assert np.abs(first - second).max() > 10
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_same_mask(comfyui):
+    """Where compiling fails there is a warning in the log and the same mask, so both are looked at."""
+    workflow = {**segment(size="custom", width=64, height=64), **saved(["3", 0], "mask")}
+    plain = comfyui.pictures(comfyui.run(workflow), "9")[0]
+    workflow["2"]["inputs"]["compile"] = True
+    entry = comfyui.wait(comfyui.submit(workflow), seconds=1200)
+    compiled = comfyui.pictures(entry["outputs"], "9")[0]
+    assert np.abs(plain.astype(int) - compiled).max() <= 1
+    assert "torch.compile failed" not in comfyui.log()
 
 
 def test_one_pixel_and_transparent_images_work(comfyui):

@@ -45,8 +45,9 @@ def image(comfyui, photo):
 
 
 def test_the_pack_is_imported_without_complaint(comfyui):
-    failed = [line for line in comfyui.log().splitlines() if "IMPORT FAILED" in line and "birefnet" in line]
-    assert not failed
+    (line,) = (line for line in comfyui.log().splitlines() if "seconds" in line and line.endswith("birefnet"))
+    assert "IMPORT FAILED" not in line
+    assert float(line.split("seconds")[0].split()[-1]) < 0.5
     assert {"BiRefNetLoadModel", "BiRefNetSegment"} <= set(comfyui.get("/object_info"))
 
 
@@ -93,13 +94,6 @@ def test_a_checkpoint_that_cannot_be_fetched_says_what_to_do(comfyui, image):
     entry = comfyui.wait(comfyui.submit(mask_workflow(image, load={"model": "BiRefNet_lite"})))
     message = dict(entry["status"]["messages"])["execution_error"]["exception_message"]
     assert "ZhengPeng7/BiRefNet_lite" in message and "HF_HUB_OFFLINE" in message
-
-
-def test_models_are_given_back(comfyui, image):
-    comfyui.run(mask_workflow(image))
-    comfyui.request("/free", b'{"unload_models": true, "free_memory": true}')
-    outputs = comfyui.run(mask_workflow(image, segment={"size": "custom", "width": 64, "height": 64}))
-    assert len(comfyui.pictures(outputs, "5")) == 1
 
 
 def test_an_adapter_changes_the_mask_as_in_the_core(comfyui, image, small_model):

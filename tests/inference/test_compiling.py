@@ -29,6 +29,23 @@ def test_a_failure_is_told_once_and_the_network_runs_as_it_is(prepared, monkeypa
     assert torch.equal(first, prepared(x).logits)
 
 
+def test_an_exception_that_is_no_compilers_ends_the_run(prepared, monkeypatch):
+    """ComfyUI 0.3.64 cancels with a plain Exception of its own; its flag is down once that is raised."""
+
+    class Cancelled(Exception):
+        pass
+
+    def cancelled(*_, **__):
+        raise Cancelled
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: cancelled)
+    compiled = CompiledNetwork(prepared)
+    for _ in range(2):
+        with warnings.catch_warnings(), pytest.raises(Cancelled):
+            warnings.simplefilter("error")
+            compiled(torch.randn(1, 3, 64, 64))
+
+
 def test_the_segmenter_compiles_once_and_only_when_asked(prepared, monkeypatch):
     made = []
     monkeypatch.setattr(torch, "compile", lambda network, **_: made.append(network) or network)

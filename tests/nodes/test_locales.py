@@ -24,12 +24,27 @@ def test_locale_covers_every_node_and_input(language, schemas):
             assert text["name"] and text["tooltip"]
 
 
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_nothing_is_left_in_english(language):
+    ours, english = (
+        json.loads((ROOT / "locales" / name / "nodeDefs.json").read_text(encoding="utf-8"))
+        for name in (language, "en")
+    )
+    for name, node in ours.items():
+        assert node["description"] != english[name]["description"]
+        for kind in ("inputs", "outputs"):
+            for key, text in node[kind].items():
+                assert text["tooltip"] != english[name][kind][key]["tooltip"], f"{name}.{key}"
+
+
 def test_english_says_what_the_nodes_say(schemas):
     texts = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
     for name, schema in schemas.items():
         assert texts[name]["display_name"] == schema.display_name
         for i in schema.inputs:
             assert i.tooltip.startswith(texts[name]["inputs"][i.id]["tooltip"])
+        for n, output in enumerate(schema.outputs):
+            assert output.tooltip == texts[name]["outputs"][str(n)]["tooltip"]
 
 
 def test_every_node_has_a_help_page_that_names_every_input(schemas):

@@ -40,6 +40,31 @@ def test_loading_the_same_file_twice_costs_nothing(comfy, model, small_file):
     assert again[0] is model and again[1] is model
 
 
+def test_compiling_is_off_unless_asked_for_and_changes_no_mask(comfy, model, small_file, images, monkeypatch):
+    made = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_: made.append(network) or network)
+    expected = node(comfy, "BiRefNetSegment").execute(model, images[:1], **SEGMENT).result[0]
+    assert not made
+    compiled = node(comfy, "BiRefNetLoadModel").execute(small_file, **LOAD, compile=True).result[0]
+    assert compiled is not model
+    for _ in range(2):
+        assert torch.equal(node(comfy, "BiRefNetSegment").execute(compiled, images[:1], **SEGMENT).result[0], expected)
+    assert made == [compiled.model]
+
+
+def test_a_compiled_run_is_cancelled_between_images(comfy, small_file, images, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    compiled = node(comfy, "BiRefNetLoadModel").execute(small_file, **LOAD, compile=True).result[0]
+    # Hooks on the layers would break what is compiled into pieces.
+    assert not any(module._forward_pre_hooks for module in compiled.model.modules())
+    handle = compiled.model.register_forward_hook(lambda *_: setattr(comfy, "cancelled", True))
+    comfy.progress.clear()
+    with pytest.raises(comfy.Interrupted):
+        node(comfy, "BiRefNetSegment").execute(compiled, images, **SEGMENT)
+    handle.remove()
+    assert comfy.progress == [(0, 3)]
+
+
 @pytest.mark.parametrize(
     ("size", "wanted"), [("auto (training size)", None), ("native", "native"), ("custom", (64, 96))]
 )
@@ -152,7 +177,7 @@ def test_remove_background_stands_for_three_nodes(comfy):
     kinds = [n["class_type"] for n in output.expand.values()]
     assert kinds == ["BiRefNetLoadModel", "BiRefNetSegment", "BiRefNetApplyAlpha"]
     assert output.result == (["3", 0], ["2", 0])
-    assert output.expand["1"]["inputs"] == {"model": "BiRefNet_lite", "adapter": "none", **LOAD}
+    assert output.expand["1"]["inputs"] == {"model": "BiRefNet_lite", "adapter": "none", "compile": False, **LOAD}
 
 
 def test_comparing_a_mask_with_itself_is_perfect(comfy):

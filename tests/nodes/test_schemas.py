@@ -4,7 +4,10 @@ import inspect
 
 # In users' workflows for ever: inputs and outputs may be added at the end, never moved.
 STABLE = {
-    "BiRefNetLoadModel": (["model", "dtype", "device", "patch_order", "adapter"], ["birefnet_model", "bg_model"]),
+    "BiRefNetLoadModel": (
+        ["model", "dtype", "device", "patch_order", "adapter", "compile"],
+        ["birefnet_model", "bg_model"],
+    ),
     "BiRefNetSegment": (["model", "image", "size", "width", "height"], ["mask", "images"]),
     "BiRefNetRefineMask": (["mask"], ["refined"]),
     "BiRefNetApplyAlpha": (["image", "mask", "output", "colors", "color"], ["cutout", "alpha"]),
