@@ -6,10 +6,11 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from .metrics.optional import matplotlib_figure
 from .metrics.plot import plot_curves
 from .metrics.published import DIS_MEAN, DIS_TESTS, paper_name
 from .metrics.report import markdown_table, write_csv, write_image_csv, write_json
+
+if TYPE_CHECKING:
+    from .inference import Segmenter
 
 _PAIRS_PER_WORKER = 50  # starting a process takes as long as measuring about this many pairs
 _MOST_WORKERS = 8
@@ -108,7 +112,7 @@ class _Method:
 
     name: str
     root: Path
-    segment: object | None = None
+    segment: Segmenter | None = None
 
 
 @dataclass
@@ -196,7 +200,7 @@ def _methods(args: argparse.Namespace) -> Iterator[list[_Method]]:
         yield methods
 
 
-def _segmenter(args: argparse.Namespace):
+def _segmenter(args: argparse.Namespace) -> Segmenter:
     """The model as a function of images (B H W 3) that returns masks (B H W)."""
     import torch
 
@@ -214,7 +218,9 @@ def _named_folder(text: str) -> _Method:
     return _Method(name, Path(folder))
 
 
-def _segment(segment, images: dict[str, Path], folder: Path, args: argparse.Namespace, set_name: str) -> list[str]:
+def _segment(
+    segment: Segmenter, images: dict[str, Path], folder: Path, args: argparse.Namespace, set_name: str
+) -> list[str]:
     """Writes a mask for each image into a folder; returns what could not be read."""
     import torch
     from PIL import Image, ImageOps
@@ -289,7 +295,7 @@ def _write_sheets(results: list[SetResult], args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _progress(label: str, args: argparse.Namespace):
+def _progress(label: str, args: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
     """A function of (done, in all) that draws a bar on standard error."""
     from huggingface_hub.utils import tqdm
 
@@ -302,7 +308,7 @@ def _progress(label: str, args: argparse.Namespace):
         yield show
 
 
-def _say(text: str, stream) -> None:
+def _say(text: str, stream: TextIO) -> None:
     """Prints, with question marks for what the terminal cannot show."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding), file=stream)

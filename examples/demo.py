@@ -1,7 +1,11 @@
-"""A photograph through the whole pipeline: load a model, segment, write the mask and a cut-out.
+"""Photographs through the whole pipeline: load a model, segment, write masks, cut-outs and new backgrounds.
 
-    python examples/demo.py --output demo_output [--model BiRefNet_lite]
+    python examples/demo.py [--output DIR] [--model demo | BiRefNet_lite | FILE] [--images FILE ...] [--strip FILE]
+
+Without more flags it takes the small checkpoint that comes with the pack, so that nothing is downloaded.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys
@@ -12,43 +16,78 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout, without installing
 
 import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 import birefnet_core as bc  # noqa: E402
-from birefnet_core.images import read_image, write_image, write_mask  # noqa: E402
+from birefnet_core.images import read_image, to_bytes, write_image, write_mask  # noqa: E402
+from birefnet_core.masks import over_checkerboard, over_image  # noqa: E402
 
-UNTRAINED = """\
-NOTE: no trained weights are shipped with this version, so this run uses a small network with random
-weights. Everything runs as with a real checkpoint (reading, preprocessing, network, mask, cut-out), but the mask
-itself means nothing. For a real mask: make demo MODEL=BiRefNet_lite (downloads about 180 MB from the
-Hugging Face Hub, or takes a local file)."""
+DEMO_NOTE = """\
+NOTE: this is the small network that comes with the pack, trained on synthetic composites on a CPU. It shows how
+everything works; for real work: make demo MODEL=BiRefNet_lite (downloads 178 MB from the Hugging Face Hub once)."""
+
+PHOTOS = sorted((ROOT / "examples").glob("*.jpg"))
+STRIP_HEIGHT, STRIP_GAP = 240, 6  # pixels
+
+
+def backdrop(height: int, width: int) -> Tensor:
+    """1, H, W, 3: a new background, from dusk blue to sand, lighter in the middle."""
+    y, x = torch.linspace(0, 1, height)[:, None, None], torch.linspace(-1, 1, width)[None, :, None]
+    top, bottom = torch.tensor([0.16, 0.30, 0.48]), torch.tensor([0.93, 0.80, 0.62])
+    glow = torch.exp(-(x**2) - ((y - 0.6) * 2) ** 2)
+    return (top + (bottom - top) * y + 0.12 * glow).clamp(0, 1)[None]
+
+
+def strip(panels: list[list[Tensor]]) -> Tensor:
+    """Rows of pictures H, W, 3, brought to one height, on white: one picture H, W, 3."""
+    rows = []
+    for row in panels:
+        small = [_to_height(panel, STRIP_HEIGHT) for panel in row]
+        rows.append(torch.cat([F.pad(panel, (0, 0, 0, STRIP_GAP), value=1.0) for panel in small], dim=1))
+    width = max(row.shape[1] for row in rows)
+    rows = [F.pad(row, (0, 0, 0, width - row.shape[1], 0, STRIP_GAP), value=1.0) for row in rows]
+    return torch.cat(rows)[:-STRIP_GAP, :-STRIP_GAP]
+
+
+def _to_height(picture: Tensor, height: int) -> Tensor:
+    width = round(picture.shape[1] * height / picture.shape[0])
+    x = picture.permute(2, 0, 1)[None]
+    return F.interpolate(x, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--image", type=Path, default=ROOT / "examples" / "cat.jpg")
+    parser.add_argument("--images", type=Path, nargs="+", default=PHOTOS)
     parser.add_argument("--output", type=Path, default=Path("demo_output"))
-    parser.add_argument("--model", help="catalogue name, hub repo id or file of trained weights")
+    parser.add_argument("--model", default="demo", help="catalogue name, hub repo id or file of trained weights")
+    parser.add_argument("--strip", type=Path, help="also write photo, mask, cut-out and new background side by side")
     args = parser.parse_args()
+    if args.model == "demo":
+        print(DEMO_NOTE)
+    panels = []
     try:
-        if args.model:
-            model, size = bc.load_model(args.model), None
-        else:
-            print(UNTRAINED)
-            torch.manual_seed(0)
-            model, size = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0")).eval(), 512
-        image = read_image(args.image).unsqueeze(0)  # 1 H W 3
-        start = time.perf_counter()
-        mask = bc.Segmenter(model)(image, size)  # 1 H W
-        seconds = time.perf_counter() - start
-        colours = bc.estimate_foreground(image, mask)  # 1 H W 3
+        segment = bc.Segmenter(bc.load_model(args.model))
+        for path in args.images:
+            image = read_image(path)[None, ..., :3]  # 1 H W 3
+            start = time.perf_counter()
+            mask = segment(image)  # 1 H W
+            seconds = time.perf_counter() - start
+            colours = bc.estimate_foreground(image, mask)  # 1 H W 3
+            placed = over_image(colours, mask, backdrop(*mask.shape[1:]))
+            write_mask(args.output / f"{path.stem}_mask.png", mask[0])
+            write_image(args.output / f"{path.stem}_cutout.png", torch.cat([colours, mask[..., None]], dim=-1)[0])
+            write_image(args.output / f"{path.stem}_new_background.png", placed[0])
+            grey, cut = mask[0, ..., None].expand(-1, -1, 3), over_checkerboard(colours, mask)[0]
+            panels.append([image[0], grey, cut, placed[0]])
+            print(f"{path.name}: {image.shape[2]} x {image.shape[1]} pixels, segmented in {seconds:.1f} s")
+        if args.strip:
+            Image.fromarray(to_bytes(strip(panels))).save(args.strip, quality=90)
     except bc.BiRefNetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    stem = args.image.stem
-    write_mask(args.output / f"{stem}_mask.png", mask[0])
-    write_image(args.output / f"{stem}_cutout.png", torch.cat([colours, mask[..., None]], dim=-1)[0])
-    print(f"{args.image.name}: {image.shape[2]} x {image.shape[1]} pixels, segmented in {seconds:.1f} s")
-    print(f"wrote {args.output}/{stem}_mask.png and {args.output}/{stem}_cutout.png")
+    print(f"wrote masks, cut-outs and new backgrounds to {args.output}/")
     return 0
 
 

@@ -105,7 +105,6 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
                 f"should have {up.shape[0]} x {down.shape[1]} values, found {found}. Load the network it was made for."
             )
     for ours, (up, down) in adapter.factors.items():
-        weight = weights[ours]
         change = strength * adapter.scale * (up.float() @ down.float())  # O I
-        weight += change.view_as(weight).to(weight)
+        weights[ours].add_(change.view_as(weights[ours]).to(weights[ours]))
     return model

@@ -21,7 +21,7 @@ _OWN_PREFIXES = ("localization.", "reconstruction.")
 # Each encoder by what tells it from the others of its family.
 _SWIN = {(96, 6): "swin_v1_t", (96, 18): "swin_v1_s", (128, 18): "swin_v1_b", (192, 18): "swin_v1_l"}
 _PVT_V2 = {(32, 2): "pvt_v2_b0", (64, 2): "pvt_v2_b1", (64, 6): "pvt_v2_b2", (64, 40): "pvt_v2_b5"}
-_DINO_V3 = {
+_DINO_V3: dict[tuple[int, int], str] = {
     (384, False): "dino_v3_s",
     (384, True): "dino_v3_s_plus",
     (768, False): "dino_v3_b",

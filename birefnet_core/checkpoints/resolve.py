@@ -95,8 +95,8 @@ def resolve(
     """
     text = _text(source)
     wanted = _published(text) if isinstance(source, str) else None
-    places = [*folders, *([download_dir] if download_dir is not None else [])]
-    places = list(dict.fromkeys(Path(folder).expanduser() for folder in places))
+    named = [*folders, *([download_dir] if download_dir is not None else [])]
+    places = list(dict.fromkeys(Path(folder).expanduser() for folder in named))
     path = _existing(text, places if wanted is None else (), required=wanted is None or wanted.entry is None)
     if path is not None:
         return Resolved(path=path, entry=find_entry(path))
@@ -162,6 +162,7 @@ def _published(text: str) -> _Wanted | None:
         return None
     if at and not revision:
         raise CheckpointError(f"source={text!r} ends in '@'; expected a branch, tag or commit after it, or no '@'.")
+    repos: tuple[str, ...]
     if entry is None:
         repos = (name,)
     elif entry.name.casefold() == name.casefold():

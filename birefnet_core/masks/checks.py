@@ -6,6 +6,7 @@ Shapes: B batch, H W picture. Images are B H W 3, masks B H W; 1 is foreground, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,7 @@ def check_same_device(first: Tensor, second: Tensor, names: tuple[str, str] = ("
         )
 
 
-def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
     """Resizes as PIL's bicubic does, within the rounding of bytes.
 
     Kernel parameter -0.5, antialiased when shrinking; width first, then height, each kept in [0, 1].
@@ -117,12 +118,12 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return _resize(masks[:, None], size)[:, 0]  # B h w
 
 
-def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_images(images: Tensor, size: Sequence[int]) -> Tensor:
     """``resize_masks`` for images B, H, W, C."""
     return _resize(images.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)  # B h w C
 
 
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     # Older torch has no antialiased bicubic resize on MPS.

@@ -129,6 +129,7 @@ def _ndimage() -> ModuleType | None:
 
 def _label_with_scipy(inside: Tensor, connectivity: int) -> tuple[Tensor, int]:
     ndimage = _ndimage()
+    assert ndimage is not None  # asked for by ``_label`` before
     structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
     labels, total = torch.zeros(inside.shape, dtype=torch.int64), 0
     for frame, out in zip(inside.numpy(), labels, strict=True):

@@ -118,7 +118,7 @@ def over_checkerboard(images: Tensor, masks: Tensor, cell: int = CHECKER_CELL) -
     return torch.lerp(board, images, masks[..., None])
 
 
-def fit_images(images: Tensor, size: tuple[int, int], fit: str, bars: Color = "#000000") -> Tensor:
+def fit_images(images: Tensor, size: Sequence[int], fit: str, bars: Color = "#000000") -> Tensor:
     """Brings pictures to a size; see ``over_image``.
 
     Args:
@@ -174,11 +174,11 @@ def parse_color(value: Color) -> tuple[float, float, float]:
             red, green, blue = (int(p, 16) / 255 for p in pairs)
             return red, green, blue
         try:
-            numbers = [float(part) if "." in part else int(part) for part in text.split(",")]
+            numbers: list[float] = [float(part) if "." in part else int(part) for part in text.split(",")]
         except ValueError:
             raise ConfigError(f"color is {value!r}, {expected}.") from None
     elif isinstance(value, Sequence) and not isinstance(value, bytes) and all(type(n) in (int, float) for n in value):
-        numbers = list(value)
+        numbers = [n for n in value if not isinstance(n, str)]  # none is; this tells the type checker
     else:
         raise ConfigError(f"color is {value!r}, {expected}.")
     if len(numbers) != 3:

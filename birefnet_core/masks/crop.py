@@ -5,6 +5,8 @@ Shapes: B batch, H W picture, h w crop. Boxes B 4 are left, top, right, bottom, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -92,7 +94,7 @@ def _extent(used: Tensor, padding: int) -> tuple[Tensor, Tensor]:
     return (first - padding).clamp(min=0), (end + padding).clamp(max=length)
 
 
-def _same_size(boxes: Tensor, known: Tensor, size: tuple[int, int]) -> Tensor:
+def _same_size(boxes: Tensor, known: Tensor, size: Sequence[int]) -> Tensor:
     """Windows of the largest known box's size around the boxes' centres, inside the picture."""
     extent = (known[:, 2:] - known[:, :2]).amax(dim=0)  # width, height
     limit = torch.tensor([size[1], size[0]], device=boxes.device) - extent

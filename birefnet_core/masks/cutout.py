@@ -85,7 +85,8 @@ def cut_out(
     Raises:
         ImageError: As for ``straight_rgba``, or no background for output "image".
     """
-    if options.output == "image" and backgrounds is None:
+    behind = backgrounds if options.output == "image" else None
+    if options.output == "image" and behind is None:
         raise ImageError("backgrounds is missing, expected a picture to put behind the subject.")
     images, masks = pair(images, masks)
     colours = images if options.colors is None else torch.empty(images.shape, device=images.device)
@@ -96,8 +97,8 @@ def cut_out(
             colours[n : n + 1] = estimate_foreground(images[n : n + 1], masks[n : n + 1], options.colors)
     if options.output == "color":
         colours = over_color(colours, masks, options.color)
-    elif options.output == "image":
-        colours = over_image(colours, masks, backgrounds, options.fit, options.color)
+    elif behind is not None:
+        colours = over_image(colours, masks, behind, options.fit, options.color)
         masks = masks.expand(len(colours), -1, -1)
     elif options.output == "checkerboard":
         colours = over_checkerboard(colours, masks)

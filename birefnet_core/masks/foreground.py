@@ -49,7 +49,9 @@ def estimate_foreground(images: Tensor, masks: Tensor, method: str = "multilevel
 
 def separate_layers(images: Tensor, masks: Tensor, method: str = "multilevel") -> Layers:
     """``estimate_foreground`` that also returns the background, which may be of use for inpainting."""
-    return Layers(*_estimate(images, masks, method, background=True))
+    foreground, background = _estimate(images, masks, method, background=True)
+    assert background is not None  # it was asked for
+    return Layers(foreground, background)
 
 
 @torch.no_grad()
@@ -66,6 +68,6 @@ def _estimate(images: Tensor, masks: Tensor, method: str, background: bool) -> t
         else:
             front, back = blur_fusion(image, alpha)
         fronts[group] = front.permute(0, 2, 3, 1)
-        if background:
+        if backs is not None and back is not None:
             backs[group] = back.clamp(0, 1).permute(0, 2, 3, 1)
     return fronts, backs

@@ -50,7 +50,7 @@ def _dilate_disc(masks: Tensor, radius: int) -> Tensor:
     """
     height, width = masks.shape[-2:]
     maxima, span = F.pad(masks, (radius,) * 4), 1  # B H+2r W+2r
-    out, widest, half_before = None, None, -1
+    out, half_before = masks, -1  # the centre of the disc
     for dy in range(radius, -1, -1):
         half = math.isqrt(radius * radius - dy * dy)
         if half != half_before:
@@ -62,7 +62,7 @@ def _dilate_disc(masks: Tensor, radius: int) -> Tensor:
             half_before = half
         above = widest[..., radius - dy : radius - dy + height, :]
         below = widest[..., radius + dy : radius + dy + height, :]
-        out = torch.maximum(above, below) if out is None else torch.maximum(torch.maximum(out, above), below)
+        out = torch.maximum(torch.maximum(out, above), below)
     return out
 
 

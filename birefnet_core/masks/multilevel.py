@@ -147,7 +147,7 @@ def _restore_detail(image: Tensor, alpha: Tensor, colours: Tensor, background: b
         share = (a * a).addcmul_(rest, rest).reciprocal_()
         moved = torch.addcmul(front, residual, a * share).clamp_(0, 1)
         fronts[:, :, top:bottom] = torch.where(a >= 1, target, moved)
-        if background:
+        if backs is not None:
             moved = torch.addcmul(back, residual, rest * share).clamp_(0, 1)
             backs[:, :, top:bottom] = torch.where(a <= 0, target, moved)
     return fronts, backs

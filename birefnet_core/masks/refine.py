@@ -130,7 +130,7 @@ def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = N
         masks = smooth_over_time(masks, options.temporal_radius, None if images is None else _fit(images, masks))
     out = torch.empty(masks.shape, device=masks.device)
     for group in frame_groups(masks.shape[0], masks.shape[1] * masks.shape[2]):
-        guide = images[group] if options.guided_radius else None
+        guide = images[group] if images is not None and options.guided_radius else None
         out[group] = _refine_frames(masks[group], options, guide)
     return out
 
@@ -148,7 +148,7 @@ def _refine_frames(masks: Tensor, options: RefineOptions, images: Tensor | None)
         masks = fill_holes(masks, options.max_hole_area, options.part_level)
     masks = grow(masks, options.grow, options.grow_element)
     masks = smooth_edge(masks, options.smooth_edge)
-    if options.guided_radius:
+    if images is not None:
         masks = guided_filter(masks, _fit(images, masks), options.guided_radius, options.guided_epsilon)
     masks = feather(masks, options.feather)
     return 1 - masks if options.invert else masks

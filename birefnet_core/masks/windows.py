@@ -21,17 +21,19 @@ FRAME_PIECE = 1 << 22  # pixels of the frames handled together: one frame of 204
 def window_sum(x: Tensor, size: int, dim: int) -> Tensor:
     """Sum of every ``size`` neighbours along ``dim``; the result is ``size`` - 1 shorter."""
     length = x.shape[dim] - size + 1
-    doubled, width, offset, total = x, 1, 0, None
-    while True:
+    doubled, width, offset = x, 1, 0
+    total: Tensor | None = None
+    while width <= size:
         if size & width:
             part = doubled.narrow(dim, offset, length)
             total = part if total is None else total + part
             offset += width
-        if 2 * width > size:
-            return total
-        span = doubled.shape[dim] - width
-        doubled = doubled.narrow(dim, 0, span) + doubled.narrow(dim, width, span)
+        if 2 * width <= size:
+            span = doubled.shape[dim] - width
+            doubled = doubled.narrow(dim, 0, span) + doubled.narrow(dim, width, span)
         width *= 2
+    assert total is not None  # the highest bit of the size is always set
+    return total
 
 
 def window_max(x: Tensor, size: int, dim: int) -> Tensor:

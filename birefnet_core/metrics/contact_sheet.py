@@ -64,8 +64,9 @@ def _pictures(stem: str, result: SetResult, images: Mapping[str, Path] | None) -
 def _fit(image: Image.Image) -> Image.Image:
     """A thumbnail of at most one tile; small images are enlarged too."""
     scale = _TILE / max(image.size)
-    size = tuple(max(round(side * scale), 1) for side in image.size)
-    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+    width, height = (max(round(side * scale), 1) for side in image.size)
+    method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
+    return image.convert("RGB").resize((width, height), method)
 
 
 def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:

@@ -29,7 +29,7 @@ class EMeasure(Metric):
         adaptive_outside, adaptive_inside = pair.adaptive_hits
         return {
             "curve": _e_measure(outside, inside, pair),
-            "adaptive": float(_e_measure(np.int64(adaptive_outside), np.int64(adaptive_inside), pair)),
+            "adaptive": float(_e_measure(np.asarray(adaptive_outside), np.asarray(adaptive_inside), pair)),
         }
 
     def scores(self, measurement: Measurement) -> dict[str, float]:

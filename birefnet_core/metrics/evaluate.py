@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -211,7 +212,7 @@ def _count(outcome: Outcome, metrics: list[Metric]) -> dict[str, float]:
 
 
 def _curves(metrics: list[Metric]) -> dict[str, np.ndarray]:
-    curves = {}
+    curves: dict[str, np.ndarray] = {}
     for metric in metrics:
         mean = metric.mean()
         curves |= {entry: mean[entry] for entry in ("precision", "recall") if entry in mean}
@@ -284,6 +285,7 @@ def _measure_missing(task: _Task, protocol: Protocol, identities: frozenset[str]
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     """Processes that are not forks of this one: a fork hangs in OpenCV once this process has used its threads."""
+    context: BaseContext
     if "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])  # imported once, shared by all workers

@@ -50,4 +50,4 @@ def _adaptive(pair: Pair) -> float:
     outside, inside = pair.adaptive_hits
     if inside == 0:
         return 0.0
-    return float(_f_measure(np.float64(inside / (inside + outside)), np.float64(inside / pair.foreground)))
+    return float(_f_measure(np.asarray(inside / (inside + outside)), np.asarray(inside / pair.foreground)))

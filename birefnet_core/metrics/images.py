@@ -58,7 +58,8 @@ def _decode(path: Path) -> tuple[str, np.ndarray]:
             image.load()
             if image.mode not in ("1", "L", "LA", "F", "RGB", "RGBA") and not image.mode.startswith("I"):
                 transparent = "A" in image.getbands() or "transparency" in image.info
-                image = image.convert("RGBA" if transparent else "RGB")
+                converted = image.convert("RGBA" if transparent else "RGB")
+                return converted.mode, np.array(converted)
             return image.mode, np.array(image)
     except (OSError, SyntaxError, EOFError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path} cannot be read as an image ({error}); replace or remove the file.") from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 
 from ..errors import ConfigError
+
+_EVALUATION = "pip install -r requirements-eval.txt"
 
 
 def ndimage(what: str) -> ModuleType:
@@ -13,11 +16,7 @@ def ndimage(what: str) -> ModuleType:
     Raises:
         ConfigError: SciPy is not installed.
     """
-    try:
-        from scipy import ndimage
-    except ImportError as error:
-        raise ConfigError(f"{what} needs SciPy, which is not installed: pip install scipy") from error
-    return ndimage
+    return _import("scipy.ndimage", f"{what} needs SciPy", "pip install scipy")
 
 
 def opencv(what: str) -> ModuleType:
@@ -26,13 +25,7 @@ def opencv(what: str) -> ModuleType:
     Raises:
         ConfigError: OpenCV is not installed.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise ConfigError(
-            f"{what} needs OpenCV, which is not installed: pip install -r requirements-eval.txt"
-        ) from error
-    return cv2
+    return _import("cv2", f"{what} needs OpenCV", _EVALUATION)
 
 
 def opencv_if_installed() -> ModuleType | None:
@@ -49,10 +42,11 @@ def matplotlib_figure(what: str) -> ModuleType:
     Raises:
         ConfigError: matplotlib is not installed.
     """
+    return _import("matplotlib.figure", f"{what} needs matplotlib", _EVALUATION)
+
+
+def _import(module: str, need: str, remedy: str) -> ModuleType:
     try:
-        from matplotlib import figure
+        return import_module(module)
     except ImportError as error:
-        raise ConfigError(
-            f"{what} needs matplotlib, which is not installed: pip install -r requirements-eval.txt"
-        ) from error
-    return figure
+        raise ConfigError(f"{need}, which is not installed: {remedy}") from error

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ConfigError
 from .evaluate import SetResult
 from .optional import matplotlib_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's palette
 _LINES = ("-", "--", ":", "-.")
@@ -41,8 +45,8 @@ def plot_curves(results: Sequence[SetResult], path: Path) -> None:
     figure.savefig(path, format="png", dpi=120)
 
 
-def _draw(left, right, result: SetResult, number: int) -> None:
-    style = {
+def _draw(left: Axes, right: Axes, result: SetResult, number: int) -> None:
+    style: dict[str, Any] = {
         "color": _COLOURS[number % len(_COLOURS)],
         "linestyle": _LINES[number // len(_COLOURS) % len(_LINES)],
         "linewidth": 1.6,
@@ -53,7 +57,7 @@ def _draw(left, right, result: SetResult, number: int) -> None:
     right.plot(np.arange(255, -1, -1), curve, label=f"{result.method} (max {curve.max():.3f} at {best})", **style)
 
 
-def _label(axes, title: str, horizontal: str, vertical: str) -> None:
+def _label(axes: Axes, title: str, horizontal: str, vertical: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(horizontal)
     axes.set_ylabel(vertical)

@@ -90,8 +90,8 @@ def _remove(removed: np.ndarray, alive: np.ndarray, codes: np.ndarray, steps: li
     for neighbours, step, opposite in zip(touched, steps, _OPPOSITE, strict=True):
         np.add(removed, step, out=neighbours)
         codes[neighbours] = codes.take(neighbours) & np.uint8(0xFF ^ (1 << opposite))
-    touched = touched.reshape(-1)
-    return touched[_falls(codes.take(touched), _EITHER)]
+    every = touched.reshape(-1)
+    return every[_falls(codes.take(every), _EITHER)]
 
 
 def _falls(codes: np.ndarray, passes: int) -> np.ndarray:

@@ -6,6 +6,7 @@ Shapes: B batch, H W picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +14,15 @@ from ..errors import ImageError
 from .pair import Pair
 from .protocol import Protocol
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def score_masks(
-    masks, truths, keys: Sequence[str] | None = None, progress: Callable[[int, int], object] | None = None
+    masks: Tensor | np.ndarray,
+    truths: Tensor | np.ndarray,
+    keys: Sequence[str] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, float]:
     """Scores masks against ground truths by the protocol of the paper (Sec. 4.2); means over the batch.
 
@@ -32,15 +39,15 @@ def score_masks(
         ImageError: Wrong shapes or values, or numbers of masks that do not fit.
         ConfigError: Unknown keys.
     """
-    masks, truths = _arrays(masks, "masks"), _arrays(truths, "ground truths")
-    if len(masks) != len(truths) and 1 not in (len(masks), len(truths)):
-        raise ImageError(f"there are {len(masks)} masks and {len(truths)} ground truths; give as many, or one.")
+    predicted, true = _arrays(masks, "masks"), _arrays(truths, "ground truths")
+    if len(predicted) != len(true) and 1 not in (len(predicted), len(true)):
+        raise ImageError(f"there are {len(predicted)} masks and {len(true)} ground truths; give as many, or one.")
     protocol = Protocol(keys=None if keys is None else tuple(keys))
-    metrics, total = protocol.metrics(), max(len(masks), len(truths))
+    metrics, total = protocol.metrics(), max(len(predicted), len(true))
     for n in range(total):
         if progress:
             progress(n, total)
-        pair = Pair(masks[n % len(masks)], truths[n % len(truths)])
+        pair = Pair(predicted[n % len(predicted)], true[n % len(true)])
         for metric in metrics:
             metric.update(pair)
     if progress:
@@ -49,8 +56,8 @@ def score_masks(
     return scores if keys is None else {key: scores[key] for key in keys}
 
 
-def _arrays(masks, name: str) -> np.ndarray:
-    array = np.asarray(masks.detach().cpu().float() if hasattr(masks, "detach") else masks)
+def _arrays(masks: Tensor | np.ndarray, name: str) -> np.ndarray:
+    array = np.asarray(masks if isinstance(masks, np.ndarray) else masks.detach().cpu().float())
     if array.ndim != 3 or array.size == 0:
         raise ImageError(f"{name} have shape {array.shape}; expected B, H, W with at least one pixel.")
     return np.clip(array, 0, 1) if np.issubdtype(array.dtype, np.floating) else array

@@ -5,7 +5,7 @@ The whole network: Localization Module -> Reconstruction Module (Sec. 3.1, Fig. 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,6 +14,9 @@ from ..errors import ImageError
 from .backbones import backbone_spec
 from .localization import LocalizationModule
 from .reconstruction import GradientMaps, ReconstructionModule
+
+if TYPE_CHECKING:
+    from ..checkpoints.load import CheckpointInfo
 
 SIZE_MULTIPLE = 32  # the coarsest stride: input sides must be multiples of it
 
@@ -49,7 +52,7 @@ class BiRefNet(nn.Module):
     def __init__(self, config: BiRefNetConfig | None = None) -> None:
         super().__init__()
         self.config = config or BiRefNetConfig()
-        self.checkpoint = None
+        self.checkpoint: CheckpointInfo | None = None
         self.localization = LocalizationModule(self.config)
         self.reconstruction = ReconstructionModule(self.config)
 

@@ -5,6 +5,7 @@ Shapes: B batch, H W image; stage i works at stride 32, 16, 8, 4, coarse to fine
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -104,6 +105,6 @@ class ReconstructionModule(nn.Module):
         if not predictions:
             return None
         gradient = image_gradient(image)
-        masks = intermediate or [None] * len(predictions)
+        masks: Sequence[Tensor | None] = intermediate or [None] * len(predictions)
         labels = tuple(gradient_label(gradient, mask, self.gradient_mask) for mask in masks)
         return GradientMaps(tuple(predictions), labels)

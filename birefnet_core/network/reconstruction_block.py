@@ -56,7 +56,7 @@ class Aspp(nn.Module):
     def __init__(self, channels: int, deformable: bool, normed: bool) -> None:
         super().__init__()
         if deformable:
-            convs = [DeformableConv2d(channels, BRANCH_CHANNELS, k) for k in self.DEFORMABLE_KERNELS]
+            convs: list[nn.Module] = [DeformableConv2d(channels, BRANCH_CHANNELS, k) for k in self.DEFORMABLE_KERNELS]
         else:
             convs = [_dilated_conv(channels, BRANCH_CHANNELS, d) for d in self.DILATIONS]
         self.branches = nn.ModuleList(AsppBranch(c, batch_norm(BRANCH_CHANNELS, normed)) for c in convs)

@@ -70,6 +70,8 @@ def shifted_window_masks(width: int, window: int, device: torch.device) -> Tenso
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside windows, with a learned bias for each relative position."""
 
+    relative_position_index: Tensor
+
     def __init__(self, dim: int, num_heads: int, window_size: int) -> None:
         super().__init__()
         self.num_heads = num_heads

@@ -1,0 +1,83 @@
+"""Scores of the demo checkpoint on rendered pairs it has never seen, beside methods that learn nothing.
+
+    python train/make_dis_like.py --out pairs --count 0 --val 320 --sources SOURCES
+    python benchmarks/demo_quality.py --pairs pairs/val [--model demo] [--limit 320]
+
+GrabCut starts from an ellipse in the middle of the picture; Otsu's threshold takes for the subject what the picture's
+rim is not. Prints a table of the paper's metrics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "train")]
+
+from cut_photographs import cut  # noqa: E402
+
+import birefnet_core as bc  # noqa: E402
+from birefnet_core.images import read_image, write_mask  # noqa: E402
+
+METRICS = ("maxF", "wF", "Sm", "meanE", "MAE")
+Method = Callable[[torch.Tensor], torch.Tensor]  # H W 3 in [0, 1] -> H W in [0, 1]
+
+
+def grabcut(image: torch.Tensor) -> torch.Tensor:
+    """GrabCut from an ellipse in the middle."""
+    return torch.from_numpy(cut(_bytes(image)).astype(np.float32) / 255)
+
+
+def otsu(image: torch.Tensor) -> torch.Tensor:
+    """Otsu's threshold of the grey picture; the rim is background."""
+    grey = cv2.cvtColor(_bytes(image), cv2.COLOR_RGB2GRAY)
+    _, mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    rim = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
+    return torch.from_numpy((1 - mask if rim > 0.5 else mask).astype(np.float32))
+
+
+def network(model: str) -> Method:
+    """A checkpoint at its training size."""
+    segment = bc.Segmenter(bc.load_model(model))
+    return lambda image: segment(image[None])[0]
+
+
+def score(method: Method, images: list[Path], masks: Path) -> dict[str, float]:
+    """Scores of a method over all pairs."""
+    with tempfile.TemporaryDirectory() as folder:
+        predictions, truth = Path(folder) / "pred", Path(folder) / "gt"
+        truth.mkdir()
+        for path in images:
+            write_mask(predictions / f"{path.stem}.png", method(read_image(path)))
+            (truth / f"{path.stem}.png").symlink_to((masks / f"{path.stem}.png").resolve())
+        return bc.evaluate(predictions, truth, metrics=["Sm", "maxF", "wF", "meanE", "MAE"])
+
+
+def _bytes(image: torch.Tensor) -> np.ndarray:
+    return (image.numpy() * 255).round().astype(np.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=Path, required=True, help="folder with im/ and gt/")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--limit", type=int, default=320, help="pairs (%(default)s)")
+    args = parser.parse_args()
+    images = sorted((args.pairs / "im").iterdir())[: args.limit]
+    methods: dict[str, Method] = {args.model: network(args.model), "GrabCut": grabcut, "Otsu": otsu}
+    print(f"{len(images)} pairs\n\n| method | {' | '.join(METRICS)} |\n|---|{'---|' * len(METRICS)}")
+    for name, method in methods.items():
+        scores = score(method, images, args.pairs / "gt")
+        print(f"| {name} | {' | '.join(f'{scores[key]:.3f}' for key in METRICS)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The paper's ablation (Tab. 1-3) at any scale: equal data, seeds and steps, one part after another switched on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import load_model
+from ..devices import choose_device
+from ..errors import ConfigError, DatasetError
+from ..images import read_image, write_mask
+from ..inference import Segmenter
+from ..metrics import evaluate
+from ..metrics.optional import opencv_if_installed
+from .data import Pair, TrainingData, find_sets, find_training, fingerprint
+from .loop import Progress, train
+from .recipe import PRACTICAL, Recipe
+from .state import Folder
+
+logger = logging.getLogger(__name__)
+
+SCORES = ("maxF", "wF", "MAE", "Sm", "meanE", "HCE")  # columns of Tab. 1-3
+Figures = tuple[float, ...]  # in the order of SCORES
+
+# What each part switches on in a network; RLFT is a phase of the training.
+PARTS: dict[str, dict[str, Any]] = {
+    "RM": {"reconstruction_block": "deformable_aspp"},
+    "InRef": {"inward_reference": True},
+    "OutRef": {"outward_reference": True},
+    "CFF": {"context_fusion": 3},
+    "IPT": {"image_pyramid": "cat"},
+    "RLFT": {},
+    "MSS": {"multi_stage_supervision": True},
+}
+_NOTHING: dict[str, Any] = {
+    "reconstruction_block": "residual",
+    "inward_reference": False,
+    "outward_reference": False,
+    "context_fusion": 0,
+    "image_pyramid": "none",
+    "multi_stage_supervision": False,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table of the paper.
+
+    Attributes:
+        name: What it is called here, also its folder.
+        title: What stands in the table.
+        table: Table of the paper.
+        parts: Which of ``PARTS`` it has.
+        against: Name of the row it is compared with; "" for none.
+        paper: The paper's figures on DIS-VD; () where it has none.
+        paper_against: The paper's figures it is compared with; () for those of ``against``.
+    """
+
+    name: str
+    title: str
+    table: str
+    parts: tuple[str, ...]
+    against: str = ""
+    paper: Figures = ()
+    paper_against: Figures = ()
+
+    def recipe(self, base: Recipe, seed: int) -> Recipe:
+        """The recipe of a run: the base's, but for the parts and the seed."""
+        network = dict(_NOTHING)
+        for part in self.parts:
+            network |= PARTS[part]
+        options = {f"network.{key}": value for key, value in network.items()}
+        return base.replace(rlft=base.rlft if "RLFT" in self.parts else 0, seed=seed, **options)
+
+
+_BIREF = ("RM", "InRef", "OutRef")
+ROWS = (
+    Row(name="baseline", title="baseline", table="Tab. 2", parts=("MSS",),
+        paper=(0.837, 0.785, 0.056, 0.845, 0.887, 1204)),
+    Row(name="rm", title="+ RM", table="Tab. 2", parts=("RM", "MSS"), against="baseline",
+        paper=(0.855, 0.831, 0.048, 0.865, 0.895, 1167)),
+    Row(name="inref", title="+ InRef", table="Tab. 2", parts=("InRef", "MSS"), against="baseline",
+        paper=(0.848, 0.825, 0.050, 0.857, 0.903, 1152)),
+    Row(name="outref", title="+ OutRef", table="Tab. 2", parts=("OutRef", "MSS"), against="baseline"),
+    Row(name="rm-inref", title="+ RM + InRef", table="Tab. 2", parts=("RM", "InRef", "MSS"), against="baseline",
+        paper=(0.869, 0.834, 0.041, 0.886, 0.912, 1093)),
+    Row(name="rm-outref", title="+ RM + OutRef", table="Tab. 2", parts=("RM", "OutRef", "MSS"), against="baseline",
+        paper=(0.863, 0.831, 0.042, 0.891, 0.918, 1106)),
+    Row(name="inref-outref", title="+ InRef + OutRef", table="Tab. 2", parts=("InRef", "OutRef", "MSS"),
+        against="baseline", paper=(0.861, 0.839, 0.044, 0.881, 0.911, 1114)),
+    Row(name="biref", title="+ RM + InRef + OutRef", table="Tab. 2", parts=(*_BIREF, "MSS"), against="baseline",
+        paper=(0.889, 0.851, 0.038, 0.900, 0.924, 1065)),
+    Row(name="cff", title="these three + CFF", table="Tab. 3", parts=(*_BIREF, "CFF", "MSS"), against="biref",
+        paper=(0.893, 0.856, 0.038, 0.904, 0.928, 1054)),
+    Row(name="ipt", title="these three + IPT", table="Tab. 3", parts=(*_BIREF, "IPT", "MSS"), against="biref",
+        paper=(0.895, 0.857, 0.037, 0.904, 0.927, 1051)),
+    Row(name="rlft", title="these three + RLFT", table="Tab. 3", parts=(*_BIREF, "RLFT", "MSS"), against="biref",
+        paper=(0.890, 0.861, 0.036, 0.899, 0.932, 1043)),
+    Row(name="all", title="everything", table="Tab. 3", parts=tuple(PARTS), against="biref",
+        paper=(0.897, 0.863, 0.036, 0.905, 0.937, 1039)),
+    # Tab. 1 compares at 200 epochs, so that "with MSS" has other figures than the row above.
+    Row(name="no-mss", title="everything but MSS", table="Tab. 1", parts=tuple(p for p in PARTS if p != "MSS"),
+        against="all", paper=(0.875, 0.848, 0.041, 0.886, 0.914, 1207),
+        paper_against=(0.892, 0.858, 0.037, 0.901, 0.932, 1043)),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one training reached.
+
+    Attributes:
+        row: Name of the row.
+        seed: Of the training.
+        scores: Keys as ``SCORES``; HCE only where OpenCV is installed.
+        parameters: Numbers the network has.
+        steps: Optimizer steps.
+    """
+
+    row: str
+    seed: int
+    scores: Mapping[str, float]
+    parameters: int
+    steps: int
+
+
+def choose_rows(names: Sequence[str]) -> tuple[Row, ...]:
+    """The rows of these names, in the paper's order, all of them for no names.
+
+    Raises:
+        ConfigError: A name no row has.
+    """
+    known = {row.name: row for row in ROWS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"row {', '.join(unknown)} is not known; choose from {', '.join(known)}.")
+    return tuple(row for row in ROWS if not names or row.name in names)
+
+
+def ablate(
+    rows: Sequence[Row],
+    base: Recipe,
+    data: TrainingData,
+    out: Path,
+    *,
+    seeds: int,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Iterator[Run]:
+    """Trains and scores each row with each seed; what is finished is read, not run again.
+
+    All rows of a seed come before the next seed, so that what is there can always be compared.
+
+    Args:
+        rows: What to compare.
+        base: The recipe all rows share; its ``rlft`` is for the rows with RLFT.
+        data: Training data, and validation data in folders of images and masks.
+        out: Folder of the results, one below it for each row and seed.
+        seeds: How many.
+        device: "auto", "cpu", "cuda", ...
+        progress: Called after each step.
+
+    Raises:
+        DatasetError: Validation data that ``evaluate`` cannot read.
+        ConfigError: A folder of another ablation.
+        KeyboardInterrupt: A training was told to stop; the next call goes on with it.
+    """
+    if seeds < 1:
+        raise ConfigError(f"seeds={seeds}: expected at least 1.")
+    validation = find_sets(data.validation).pairs
+    truths = _masks(validation)
+    names = fingerprint((*find_training(data).pairs, *validation))
+    last_only = base.replace(validate_every=base.epochs)  # so that the weights scored are those after the last step
+    for seed in range(seeds):
+        for row in rows:
+            recipe, folder = row.recipe(last_only, seed), Folder(out / row.name / f"seed{seed}")
+            key = {"data": names, **_comparable(recipe)}
+            done = _read(folder, key)
+            if done is None:
+                logger.info("%s, seed %d", row.title, seed)
+                result = train(recipe, data, folder.path, device=device, resume=True, progress=progress)
+                if not result.finished:
+                    raise KeyboardInterrupt
+                scores, parameters = _score(folder, [pair.image for pair in validation], truths, device)
+                done = {"run": key, "scores": scores, "parameters": parameters, "steps": result.steps}
+                folder.write_text("scores.json", json.dumps(done, indent=1) + "\n")
+                folder.last.unlink()  # for resuming only, and five times as large as the network
+            yield Run(
+                row=row.name, seed=seed, scores=done["scores"], parameters=done["parameters"], steps=done["steps"]
+            )
+
+
+def _masks(pairs: Sequence[Pair]) -> list[Path]:
+    """The masks of the validation pairs, all in one folder as ``evaluate`` wants them."""
+    masks = [pair.mask for pair in pairs if pair.mask is not None]
+    if len(masks) < len(pairs) or len({mask.parent for mask in masks}) != 1:
+        raise DatasetError("an ablation is scored on one folder of masks: give --val-data DIR with im/ and gt/.")
+    return masks
+
+
+def _read(folder: Folder, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a finished run left; None where there is none."""
+    path = folder.path / "scores.json"
+    if not path.exists():
+        return None
+    done = json.loads(path.read_text(encoding="utf-8"))
+    was = done["run"]
+    other = [f"{name}: {was.get(name)!r} then, {key[name]!r} now" for name in key if was.get(name) != key[name]]
+    if other:
+        changes = ", ".join(other[:5])
+        raise ConfigError(f"{folder.path} holds another run ({changes}). Choose another folder for this one.")
+    return done
+
+
+def _comparable(recipe: Recipe) -> dict[str, Any]:
+    """What two recipes must have in common to be one, as JSON gives it back."""
+    return json.loads(json.dumps({key: value for key, value in recipe.to_flat().items() if key not in PRACTICAL}))
+
+
+def _score(folder: Folder, images: Sequence[Path], truths: Sequence[Path], device: str) -> tuple[dict[str, float], int]:
+    """Masks of the validation images, written below the folder, and their scores; and the network's parameters."""
+    model = load_model(folder.best, device=choose_device(device))
+    segment = Segmenter(model)
+    for image, truth in zip(images, truths, strict=True):
+        write_mask(folder.path / "masks" / f"{truth.stem}.png", segment(read_image(image)[None])[0])
+    keys = [key for key in SCORES if key != "HCE" or opencv_if_installed()]
+    scores = evaluate(folder.path / "masks", truths[0].parent, metrics=keys)
+    return scores, sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,108 @@
+"""train/ablation.py and what it stands on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from birefnet_core import BiRefNetConfig, ConfigError, DatasetError
+from birefnet_core.training import Recipe, TrainingData
+from birefnet_core.training.ablation import PARTS, ROWS, Run, ablate, choose_rows
+from birefnet_core.training.ablation_report import difference, paper_difference, report
+
+from .conftest import write_shapes
+
+SCRIPT = Path(__file__).parents[2] / "train" / "ablation.py"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ablation")
+    return write_shapes(root / "train", 4), write_shapes(root / "val", 2, first=20)
+
+
+def run_script(folders, out, *flags):
+    small = ["--size", "64", "--batch-size", "2", "--epochs", "1", "--device", "cpu", "--seeds", "1"]
+    rows = ["--rows", "inref", "baseline"]
+    command = [sys.executable, str(SCRIPT), "--data", str(folders[0]), "--val-data", str(folders[1]), "--out", str(out)]
+    return subprocess.run([*command, *rows, *small, *flags], capture_output=True, text=True, check=False)
+
+
+def test_script_compares_two_rows_and_does_not_run_them_twice(folders, tmp_path):
+    out = tmp_path / "out"
+    first = run_script(folders, out)
+    assert first.returncode == 0, first.stderr
+    table = (out / "ablation.md").read_text()
+    assert table in first.stdout
+    assert "| Tab. 2 | + InRef | baseline |" in table
+    assert "(+0.040)" in table  # the paper's weighted F with InRef
+    assert Image.open(out / "ablation.png").size[0] > 500
+    assert len(list((out / "inref" / "seed0" / "masks").glob("*.png"))) == 2
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if not path.name.startswith("ablation")}
+    again = run_script(folders, out)
+    assert again.returncode == 0, again.stderr
+    assert (out / "ablation.md").read_text() == table
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_folder_of_another_ablation_is_refused(folders, tmp_path):
+    folder = tmp_path / "baseline" / "seed0"
+    folder.mkdir(parents=True)
+    data, rows = TrainingData(sets=(folders[0],), validation=(folders[1],)), choose_rows(["baseline"])
+    key = {"data": "", **rows[0].recipe(Recipe(epochs=1), 0).to_flat()}
+    (folder / "scores.json").write_text(json.dumps({"run": {**key, "epochs": 7}}))
+    with pytest.raises(ConfigError, match=r"data: .*epochs: 7 then, 1 now"):
+        next(ablate(rows, Recipe(epochs=1), data, tmp_path, seeds=1))
+
+
+def test_validation_without_a_folder_of_masks_is_refused(folders, tmp_path):
+    Image.new("RGBA", (64, 64)).save(tmp_path / "cutout.png")
+    data = TrainingData(sets=(folders[0],), validation=(tmp_path,))
+    with pytest.raises(DatasetError, match="im/ and gt/"):
+        next(ablate(ROWS, Recipe(), data, tmp_path, seeds=1))
+
+
+def test_unknown_rows_are_refused_and_known_ones_sorted():
+    assert [row.name for row in choose_rows(["all", "rm"])] == ["rm", "all"]
+    assert choose_rows([]) == ROWS
+    with pytest.raises(ConfigError, match=r"row rn is not known.*baseline, rm"):
+        choose_rows(["rn"])
+
+
+def test_rows_are_the_networks_their_names_say():
+    base = Recipe(backbone="pvt_v2_b0", epochs=3, rlft=1)
+    recipes = {row.name: row.recipe(base, 5) for row in ROWS}
+    assert len({json.dumps(recipe.to_flat()) for recipe in recipes.values()}) == len(ROWS)
+    everything = BiRefNetConfig.from_dict({"backbone": "pvt_v2_b0", **recipes["all"].network})
+    assert everything == BiRefNetConfig(backbone="pvt_v2_b0")
+    assert recipes["no-mss"].network == {**recipes["all"].network, "multi_stage_supervision": False}
+    assert {name for name, recipe in recipes.items() if recipe.rlft} == {"rlft", "all", "no-mss"}
+    assert {recipe.seed for recipe in recipes.values()} == {5}
+    assert {part for row in ROWS for part in row.parts} == set(PARTS)
+
+
+def test_differences_are_those_of_the_paper():
+    by_name = {row.name: row for row in ROWS}
+    # "RM ... brings 2.2% F relative improvement", InRef and OutRef "2.9%", all of them "6.2%" (Sec. 4.4).
+    for name, gain in (("rm", 2.2), ("inref-outref", 2.9), ("biref", 6.2)):
+        relative = 100 * paper_difference(by_name[name], "maxF", ROWS) / by_name["baseline"].paper[0]
+        assert round(relative, 1) == gain
+    assert paper_difference(by_name["no-mss"], "HCE", ROWS) == 1207 - 1043
+    assert paper_difference(by_name["outref"], "maxF", ROWS) is None
+
+
+def test_differences_are_taken_seed_by_seed():
+    scores = {("baseline", 0): 0.4, ("baseline", 1): 0.5, ("rm", 0): 0.5, ("rm", 1): 0.7, ("rm", 2): 0.9}
+    runs = [
+        Run(row=row, seed=seed, scores={"maxF": score, "MAE": 1 - score}, parameters=10**6, steps=9)
+        for (row, seed), score in scores.items()
+    ]
+    rows = choose_rows(["baseline", "rm", "inref"])
+    found = difference(rows[1], "maxF", runs)
+    assert (found.mean, found.half) == pytest.approx((0.15, 0.05))
+    text = report(rows, runs, Recipe(backbone="pvt_v2_b0"), (8, 2), "plot.png")
+    assert "| + RM | baseline | +0.150 ± 0.050 (+0.018) | -0.150 ± 0.050 (-0.008) | 2 of 2, 2 clearly |" in text
+    assert "InRef" not in text  # no run of it yet
