@@ -1,10 +1,15 @@
 """Seconds and working memory of the mask operations on this CPU, as a Markdown table.
 
     python benchmarks/masks.py [--sizes 1024 2048] [--repeats 7] [--threads 2]
+    python benchmarks/masks.py --against-opencv [--sizes 2048] [--repeats 7]
+    python benchmarks/masks.py --errors
 
 Each operation runs in a process of its own: one warm-up, then the median and the fastest of the repeats.
 Memory is what the process held at its peak beyond its inputs, results included. With OpenCV installed, the
 published blur fusion runs too, in float64 as published.
+
+--against-opencv runs the two foreground estimations in turn with it, in one process. --errors shows how far from the
+truth their colours are where the mask is soft, on composites of known layers.
 """
 
 from __future__ import annotations
@@ -119,20 +124,62 @@ def measure(name: str, size: int, repeats: int) -> None:
     print(f"{statistics.median(seconds):.3f} {min(seconds):.3f} {max(0, peak - before) / 1024:.0f}")
 
 
+def against_opencv(sizes: list[int], repeats: int) -> None:
+    """Prints medians of runs in turn, so that a busy machine slows all alike, and the ratios of their medians."""
+    names = ["foreground, multilevel", "foreground, blur_fusion", "foreground, blur fusion in OpenCV"]
+    print("| size | " + " | ".join(f"{name}: median s | fastest s" for name in names) + " | multilevel / OpenCV |")
+    print("|---|" + "---|---|" * len(names) + "---|")
+    for size in sizes:
+        images, masks = inputs(size)
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        for turn in range(repeats + 1):
+            for name in names:
+                start = time.perf_counter()
+                OPERATIONS[name](images, masks)
+                if turn:  # the first is a warm-up
+                    seconds[name].append(time.perf_counter() - start)
+        medians = {name: statistics.median(times) for name, times in seconds.items()}
+        cells = [f"{medians[name]:.3f} | {min(seconds[name]):.3f}" for name in names]
+        print(f"| {size} | " + " | ".join(cells) + f" | {medians[names[0]] / medians[names[2]]:.2f} |")
+
+
+def errors(seeds: int = 4) -> None:
+    """Prints mean absolute errors of the subject's colours."""
+    from tests.masks.conftest import composite
+
+    print("| seed | the image's colours | blur fusion | multilevel |\n|---|---|---|---|")
+    for seed in range(seeds):
+        scene = composite(seed)
+        soft = (scene.alpha > 0) & (scene.alpha < 1)
+        estimates = [scene.image] + [
+            estimate_foreground(scene.image, scene.alpha, method) for method in ("blur_fusion", "multilevel")
+        ]
+        found = [(e - scene.foreground).abs().mean(dim=-1)[soft].mean().item() for e in estimates]
+        print(f"| {seed} | " + " | ".join(f"{error:.4f}" for error in found) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--against-opencv", action="store_true", help="run the foreground estimations in turn")
+    parser.add_argument("--errors", action="store_true", help="errors of the foreground estimations, not times")
     parser.add_argument("--one", metavar="NAME", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.one:
         measure(arguments.one, arguments.sizes[0], arguments.repeats)
         return
+    if arguments.errors:
+        errors()
+        return
     print(
         f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}, {arguments.repeats} repeats\n"
     )
+    if arguments.against_opencv:
+        against_opencv(arguments.sizes, arguments.repeats)
+        return
     print("| operation |" + "".join(f" {s}: median s | fastest s | MB |" for s in arguments.sizes))
     print("|---|" + "---|---|---|" * len(arguments.sizes))
     for name in OPERATIONS:

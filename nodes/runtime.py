@@ -144,9 +144,10 @@ def model_labels() -> dict[str, str]:
     """What to show for each catalogue name: purpose, size, and whether it is on this disk."""
     labels = {}
     for name, entry in catalogue().items():
-        size = f", {entry.size_bytes / 1e6:.0f} MB" if entry.size_bytes else ""
-        mark = "✓ " if present_locally(entry, model_folders()) else ""
-        labels[name] = f"{mark}{name} ({entry.purpose}{size})"
+        path = present_locally(entry, model_folders())
+        size = path.stat().st_size if path else entry.size_bytes
+        about = f"{entry.purpose}, {size / 1e6:.0f} MB" if size else entry.purpose
+        labels[name] = f"{'✓ ' if path else ''}{name} ({about})"
     return labels
 
 

@@ -9,18 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError
-from .catalogue import (
-    GENERIC_FILE,
-    REPO_ID,
-    WEIGHT_SUFFIXES,
-    CatalogueEntry,
-    checkpoints,
-    find_entry,
-    find_published,
-    suggest,
-)
+from .catalogue import GENERIC_FILE, REPO_ID, WEIGHT_SUFFIXES, CatalogueEntry, checkpoints
 from .hub import Progress, cached_weights, download, hub_cache, hub_endpoint, offline_switch, pick_weights, weight_files
 from .hub_errors import HubRequest
+from .lookup import find_entry, find_published, suggest
 
 _PATH_LIKE = re.compile(
     r"[./~]|[A-Za-z]:[\\/]|.*\\|[^/]*/[^/]*/|.*\.(?:safetensors|pth|pt|bin|ckpt|onnx)$",

@@ -9,15 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
+from .deform_training import BagFunction
 
 # Largest column buffer (samples times channels) made at once, in elements. On the CPU the columns
 # should stay in the cache between sampling and the matrix product; elsewhere fewer, larger steps are faster.
@@ -89,7 +88,7 @@ def bag_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, ge
     (``embedding_bag``) gathers, weighs and adds them.
     """
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, offset, weight, mask)):
-        return _BagFunction.apply(x, offset, weight, mask, geometry)
+        return BagFunction.apply(x, offset, weight, mask, geometry)
     return _bag_forward(x, offset, weight, mask, geometry)
 
 
@@ -107,55 +106,6 @@ def _bag_forward(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
             parts.append(columns.view(-1, kernel.shape[0]) @ kernel)  # h*Wo O
         images.append(torch.cat(parts).view(out_h, out_w, -1))
     return torch.stack(images).permute(0, 3, 1, 2)  # B O Ho Wo, channels last in memory
-
-
-class _BagFunction(torch.autograd.Function):
-    """``_bag_forward`` for training: nothing but its inputs is kept, and columns are made again in the backward pass.
-
-    By hand rather than by checkpointing each chunk, because the gradient of a slice is a map of the whole size: as
-    many of them as there are chunks would be filled and added.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry
-    ) -> Tensor:
-        ctx.save_for_backward(x, offset, weight, mask)
-        ctx.geometry = geometry
-        return _bag_forward(x, offset, weight, mask, geometry)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, offset, weight, mask = ctx.saved_tensors
-        kernel = _bag_kernel(weight)  # K*C O
-        by_x = torch.zeros(x.shape[0], x.shape[2] * x.shape[3], x.shape[1], dtype=x.dtype, device=x.device)
-        by_offset, by_kernel = torch.empty_like(offset), torch.zeros_like(kernel)
-        by_mask = None if mask is None else torch.empty_like(mask)
-        gradient = gradient.to(x.dtype)
-        for i in range(x.shape[0]):
-            table = x[i].detach().flatten(1).t().contiguous().requires_grad_()  # H*W C
-            for rows in _bag_chunks(weight, offset):
-                inputs = [offset[i : i + 1, :, rows].detach().requires_grad_()]
-                if mask is not None:
-                    inputs.append(mask[i : i + 1, :, rows].detach().requires_grad_())
-                with torch.enable_grad():
-                    index, share = _bag_samples(
-                        inputs[0], None if mask is None else inputs[1], weight.shape[2:], ctx.geometry, rows,
-                        x.shape[2:], cut=True,
-                    )  # fmt: skip
-                    columns = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # S C
-                by_output = gradient[i, :, rows].flatten(1).t()  # h*Wo O
-                by_kernel.addmm_(columns.detach().view(-1, kernel.shape[0]).t(), by_output)
-                by_columns = (by_output @ kernel.t()).view_as(columns)
-                by_table, *others = torch.autograd.grad(columns, [table, *inputs], by_columns)
-                by_x[i] += by_table
-                by_offset[i, :, rows] = others[0][0]
-                if by_mask is not None:
-                    by_mask[i, :, rows] = others[1][0]
-        height, width = x.shape[2:]
-        by_weight = by_kernel.view(*weight.shape[2:], x.shape[1], -1).permute(3, 2, 0, 1)  # O C kernel height, width
-        return by_x.transpose(1, 2).reshape(-1, x.shape[1], height, width), by_offset, by_weight, by_mask, None
 
 
 def _bag_kernel(weight: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from birefnet_core.checkpoints import hub as hub_module
-from birefnet_core.checkpoints.catalogue import find_published
 from birefnet_core.checkpoints.hub import pick_weights
 from birefnet_core.checkpoints.hub_errors import HubRequest, explain
+from birefnet_core.checkpoints.lookup import find_published
 from birefnet_core.checkpoints.resolve import resolve
 from birefnet_core.errors import CheckpointError
 

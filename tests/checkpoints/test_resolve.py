@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from birefnet_core.checkpoints.catalogue import find_published
+from birefnet_core.checkpoints.lookup import find_published
 from birefnet_core.checkpoints.resolve import present_locally, resolve
 from birefnet_core.errors import CheckpointError
 

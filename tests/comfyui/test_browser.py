@@ -52,6 +52,7 @@ def test_subgraph_opens_without_missing_nodes(page, path):
     prompt = page.execute_async_script(PROMPT)
     inner = [part["type"] for part in workflow["definitions"]["subgraphs"][0]["nodes"]]
     assert sorted(part["class_type"] for part in prompt.values()) == sorted(inner)
+    assert page.execute_script("return app.graph.nodes[0].widgets.map(w => w.name)") == ["model"]
 
 
 def test_the_page_shows_our_nodes(page, tmp_path):

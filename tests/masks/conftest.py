@@ -44,21 +44,22 @@ def texture(size: int, generator: torch.Generator, cells: int, low: float, high:
     return (x.clamp(0, 1) * (high - low) + low).permute(0, 2, 3, 1)
 
 
+def composite(seed: int = 0, size: int = 192) -> Composite:
+    """A hairy subject before a contrasting background."""
+    generator = torch.Generator().manual_seed(seed)
+    alpha = hair_alpha(size, generator)
+    dark, light = (0.0, 0.45), (0.55, 1.0)
+    first, second = (dark, light) if seed % 2 else (light, dark)
+    foreground = texture(size, generator, 12, *first)
+    background = texture(size, generator, 5, *second)
+    share = alpha[..., None]
+    return Composite(foreground * share + background * (1 - share), alpha, foreground, background)
+
+
 @pytest.fixture
 def make_composite():
-    """Builds a hairy subject before a contrasting background."""
-
-    def make(seed: int = 0, size: int = 192) -> Composite:
-        generator = torch.Generator().manual_seed(seed)
-        alpha = hair_alpha(size, generator)
-        dark, light = (0.0, 0.45), (0.55, 1.0)
-        first, second = (dark, light) if seed % 2 else (light, dark)
-        foreground = texture(size, generator, 12, *first)
-        background = texture(size, generator, 5, *second)
-        share = alpha[..., None]
-        return Composite(foreground * share + background * (1 - share), alpha, foreground, background)
-
-    return make
+    """Builds a ``composite``."""
+    return composite
 
 
 @pytest.fixture
