@@ -74,7 +74,7 @@ class BagFunction(torch.autograd.Function):
         by_out = gradient.to(ctx.precision).permute(0, 2, 3, 1).reshape(samples.positions, -1)  # P O
         by_table, by_kernel = torch.zeros_like(samples.table), torch.zeros_like(kernel, dtype=x.dtype)
         by_offset = torch.empty_like(samples.offset)  # P K 2
-        by_factor = None if mask is None else torch.empty_like(samples.factor)  # P K
+        by_factor = None if samples.factor is None else torch.empty_like(samples.factor)  # P K
         for piece in samples.pieces():
             index, share, y_axis, x_axis = samples.corners(piece)
             share.requires_grad_()
@@ -86,10 +86,10 @@ class BagFunction(torch.autograd.Function):
             by_columns = torch.mm(by_rows, kernel).to(x.dtype).view_as(columns)  # S C
             (by_share,) = torch.autograd.grad(columns, share, by_columns)  # S 4
             samples.add_to_cells(by_table, piece, index, share.detach(), by_columns)
-            factor = None if mask is None else samples.factor[piece]
+            factor = None if samples.factor is None else samples.factor[piece]
             by_y, by_x, by_one = _by_place(by_share.view(*y_axis.cells[0].shape, 4), y_axis, x_axis, factor)
             by_offset[piece, :, 0], by_offset[piece, :, 1] = by_y, by_x
-            if by_factor is not None:
+            if by_factor is not None and by_one is not None:
                 by_factor[piece] = by_one
         by_weight = by_kernel.view(-1, *weight.shape[2:], x.shape[1]).permute(0, 3, 1, 2)  # O C kernel height, width
         by_image = by_table.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
