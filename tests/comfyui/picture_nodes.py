@@ -23,7 +23,7 @@ FRAME = 28  # what picture_of leaves around a node, less a little; the page's ow
 PLACE = """
 const node = LiteGraph.createNode(arguments[0]);
 app.canvas.show_info = false;
-app.graph.clear(); node.pos = [0, 0]; app.graph.add(node); node.setSize(node.computeSize([380, 0]));"""
+app.graph.clear(); node.pos = [0, 0]; app.graph.add(node); node.setSize([300, node.computeSize()[1]]);"""
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
                 for name in args.only:
                     page.execute_script(PLACE, name)
                     picture = picture_of(page)
-                    picture = picture.crop((FRAME, FRAME, picture.width - FRAME, picture.height))
+                    picture = picture.crop((FRAME, FRAME // 2, picture.width - FRAME, picture.height))
                     picture.thumbnail((WIDTH, MOST_HEIGHT))
                     picture.save(ROOT / "docs" / "images" / f"nodes_{name}.jpg", quality=QUALITY)
                     print(f"{name}: {picture.width} x {picture.height}")
