@@ -64,18 +64,6 @@ def scene(rng: Generator, sources: Sources, split: str, size: int) -> tuple[np.n
     return finish(rng, colours), alpha
 
 
-def simple_scene(rng: Generator, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A light shape on a dim cloudy ground: what a new network learns to find within minutes on a CPU.
-
-    Returns:
-        Colours N, N, 3 and alpha N, N.
-    """
-    alpha = _shape(rng, split, size)
-    paint = rng.uniform(0.6, 1, 3).astype(np.float32) * textures.relief(rng, alpha)[..., None]
-    ground = 0.5 * textures.clouds(rng, size)
-    return finish(rng, over(Layer(np.clip(paint, 0, 1), alpha), ground)), alpha
-
-
 def background(rng: Generator, sources: Sources, size: int) -> np.ndarray:
     """A photograph, sharp or out of focus, a surface, or a plain backdrop."""
     kind = rng.random()
@@ -239,3 +227,15 @@ def finish(rng: Generator, colours: np.ndarray) -> np.ndarray:
     if rng.random() < 0.4:
         colours = colours + rng.normal(0, rng.uniform(0.005, 0.04), colours.shape)
     return np.clip(colours, 0, 1).astype(np.float32)
+
+
+def simple_scene(rng: Generator, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A light shape on a dim cloudy ground: what a new network learns to find within minutes on a CPU.
+
+    Returns:
+        Colours N, N, 3 and alpha N, N.
+    """
+    alpha = _shape(rng, split, size)
+    paint = rng.uniform(0.6, 1, 3).astype(np.float32) * textures.relief(rng, alpha)[..., None]
+    ground = 0.5 * textures.clouds(rng, size)
+    return finish(rng, over(Layer(np.clip(paint, 0, 1), alpha), ground)), alpha
