@@ -225,3 +225,9 @@ def left_behind():
         )
 
     return files
+
+
+@pytest.fixture(params=["cache", "download_dir"])
+def place(request, tmp_path):
+    """Both places a download can go to, as arguments of ``resolve``."""
+    return {} if request.param == "cache" else {"download_dir": tmp_path / "models"}
