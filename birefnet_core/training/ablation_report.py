@@ -21,14 +21,18 @@ _PANELS = ("maxF", "wF", "Sm", "MAE")
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Mean over seeds, and half the distance between the least and the greatest value."""
+    """Mean over seeds, and half the distance between the least and the greatest value; None for a single seed."""
 
     mean: float
-    half: float
+    half: float | None
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        return cls(float(np.mean(values)), (max(values) - min(values)) / 2)
+        return cls(float(np.mean(values)), (max(values) - min(values)) / 2 if len(values) > 1 else None)
+
+    def text(self, key: str, sign: str = "") -> str:
+        """As it stands in a table."""
+        return _digits(self.mean, key, sign) + ("" if self.half is None else f" ± {_digits(self.half, key)}")
 
 
 def difference(row: Row, key: str, runs: Sequence[Run]) -> Spread:
@@ -61,14 +65,17 @@ def report(rows: Sequence[Row], runs: Sequence[Run], recipe: Recipe, pairs: tupl
     keys = [key for key in SCORES if all(key in run.scores for run in runs)]
     seeds = len({run.seed for run in runs})
     width, height = recipe.size
-    trainings = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    trainings = "1 seed: how far chance alone moves a score is not known."
+    if seeds > 1:
+        trainings = (
+            f"{seeds} seeds. Values are means over the seeds, ± half the distance between the least and the greatest."
+        )
     start = "with a pretrained encoder" if recipe.encoder else "from random weights"
     lines = [
         "# Ablation", "",
         f"{recipe.backbone} {start}, {width} x {height}, batch {recipe.batch_size}, {recipe.epochs} epochs "
         f"({max(run.steps for run in runs)} steps), with RLFT the last {recipe.rlft} by the IoU loss alone; {pairs[0]} "
-        f"pairs, scored on {pairs[1]} others; {trainings}. Values are means over the seeds, ± half the distance "
-        "between the least and the greatest.", "",
+        f"pairs, scored on {pairs[1]} others; {trainings}", "",
         "## Scores", "",
         *_table(
             ["", "row", "M parameters", *map(_arrow, keys)],
@@ -77,7 +84,8 @@ def report(rows: Sequence[Row], runs: Sequence[Run], recipe: Recipe, pairs: tupl
         ), "",
         "## Differences", "",
         "Of each row from the one it is compared with; in brackets the paper's (Swin-L, 1024 x 1024, DIS-VD). The last "
-        "column counts the scores that moved as in the paper, and those that did so by more than the spread.", "",
+        "column counts the scores that moved as in the paper, with several seeds also those that did so by more than "
+        "the spread.", "",
         *_table(
             ["", "row", "compared with", *map(_arrow, keys), "as in the paper"],
             [_differences(row, keys, rows, runs) for row in rows if _compared(row, runs)],
@@ -102,8 +110,8 @@ def plot(rows: Sequence[Row], runs: Sequence[Run], path: Path) -> None:
         paper = [paper_difference(row, key, rows) for row in shown]
         places = np.arange(len(shown))
         axes.bar(
-            places - 0.2, [sign * one.mean for one in ours], 0.38, yerr=[one.half for one in ours], label="here",
-            color=_OURS, capsize=3,
+            places - 0.2, [sign * one.mean for one in ours], 0.38, label="here", color=_OURS, capsize=3,
+            yerr=[np.nan if one.half is None else one.half for one in ours],
         )  # fmt: skip
         axes.bar(places + 0.2, [np.nan if p is None else sign * p for p in paper], 0.38, label="paper", color=_PAPER)
         axes.axhline(0, color="0.3", linewidth=0.8)
@@ -147,21 +155,22 @@ def _title(name: str, rows: Sequence[Row]) -> str:
 
 
 def _score(row: Row, key: str, runs: Sequence[Run]) -> str:
-    spread = Spread.of(list(_by_seed(row.name, key, runs).values()))
-    return f"{_digits(spread.mean, key)} ± {_digits(spread.half, key)}"
+    return Spread.of(list(_by_seed(row.name, key, runs).values())).text(key)
 
 
 def _differences(row: Row, keys: Sequence[str], rows: Sequence[Row], runs: Sequence[Run]) -> list[str]:
     cells, same, clear, known = [], 0, 0, 0
     for key in keys:
         ours, paper = difference(row, key, runs), paper_difference(row, key, rows)
-        cell = f"{_digits(ours.mean, key, '+')} ± {_digits(ours.half, key)}"
+        cell = ours.text(key, "+")
         if paper is not None:
             cell += f" ({_digits(paper, key, '+')})"
             agrees = ours.mean * paper > 0
-            known, same, clear = known + 1, same + agrees, clear + (agrees and abs(ours.mean) > ours.half)
+            beyond_spread = ours.half is not None and abs(ours.mean) > ours.half
+            known, same, clear = known + 1, same + agrees, clear + (agrees and beyond_spread)
         cells.append(cell)
-    count = f"{same} of {known}, {clear} clearly" if known else "not in the paper"
+    spreads = any(difference(row, key, runs).half is not None for key in keys)
+    count = f"{same} of {known}" + (f", {clear} clearly" if spreads else "") if known else "not in the paper"
     return [row.table, row.title, _title(row.against, rows), *cells, count]
 
 

@@ -106,3 +106,13 @@ def test_differences_are_taken_seed_by_seed():
     text = report(rows, runs, Recipe(backbone="pvt_v2_b0"), (8, 2), "plot.png")
     assert "| + RM | baseline | +0.150 ± 0.050 (+0.018) | -0.150 ± 0.050 (-0.008) | 2 of 2, 2 clearly |" in text
     assert "InRef" not in text  # no run of it yet
+
+
+def test_one_seed_claims_no_spread():
+    runs = [
+        Run(row=row, seed=0, scores={"maxF": score}, parameters=10**6, steps=9)
+        for row, score in (("baseline", 0.4), ("rm", 0.5))
+    ]
+    text = report(choose_rows(["baseline", "rm"]), runs, Recipe(backbone="pvt_v2_b0"), (8, 2), "plot.png")
+    assert "| + RM | baseline | +0.100 (+0.018) | 1 of 1 |" in text
+    assert "±" not in text and "clearly" not in text
