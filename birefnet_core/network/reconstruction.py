@@ -116,8 +116,7 @@ class ReconstructionModule(nn.Module):
     def reference_logits(self, image: Tensor) -> Tensor:
         """Share of the inward reference at full resolution in the logits: B, 3, H, W -> B, 1, H, W."""
         assert self.inward is not None
-        reference = self.inward(image, *image.shape[2:])  # B C_inward H W
-        return F.conv2d(reference, self.head.weight[:, -reference.shape[1] :])
+        return self.inward.projected(image, self.head.weight[:, -self.inward.conv_out.out_channels :])
 
     def _gradient_maps(
         self, predictions: list[Tensor], intermediate: list[Tensor], image: Tensor

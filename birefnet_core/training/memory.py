@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..network import BiRefNet
 from ..network.reconstruction import ReconstructionModule
-from ..network.reconstruction_block import Aspp, AsppBranch
+from ..network.reconstruction_block import AsppBranch
 
 # Rows of the image whose inward reference is made at once: its 64 channels at full resolution are the largest map.
 BAND = 128
@@ -28,8 +27,8 @@ def checkpoint_activations(model: BiRefNet) -> None:
     """Makes a network keep little for the backward pass; its numbers stay the same but for the order of sums.
 
     - Encoder blocks, decoder stages and the squeeze keep their inputs only.
-    - Within a stage, while it is recomputed, the joined receptive fields are brought to the block's width one by one,
-      and each keeps what its convolution gave only: they are five times as wide as all else in the stage.
+    - Within a stage, while it is recomputed, each receptive field keeps what its convolution gave only: the fields are
+      wider than all else in the stage.
     - The inward reference at full resolution is made in bands of rows, each of which keeps nothing.
     """
     for i, block in enumerate(encoder_blocks(model.localization.encoder.backbone)):
@@ -37,10 +36,16 @@ def checkpoint_activations(model: BiRefNet) -> None:
     for stage in (model.localization.squeeze, *model.reconstruction.blocks):
         stage.forward = functools.partial(_run, stage, stage.forward, trim=True)
     for module in model.modules():
-        if isinstance(module, Aspp):
-            module.forward = functools.partial(_join_one_by_one, module)
+        if isinstance(module, AsppBranch):
+            _replace(module, "project", functools.partial(_run, module.norm, module.project))
     reconstruction = model.reconstruction
-    reconstruction.reference_logits = functools.partial(_in_bands, reconstruction, reconstruction.reference_logits)
+    in_bands = functools.partial(_in_bands, reconstruction, reconstruction.reference_logits)
+    _replace(reconstruction, "reference_logits", in_bands)
+
+
+def _replace(module: nn.Module, method: str, function: Callable[..., Any]) -> None:
+    """Gives one module another method than its class has."""
+    setattr(module, method, function)
 
 
 def encoder_blocks(backbone: nn.Module) -> list[nn.Module]:
@@ -63,20 +68,6 @@ def _run(module: nn.Module, forward: Callable[..., Any], *args: Any, trim: bool 
         return forward(*args)
     contexts = (contextlib.nullcontext(), _again(module, trim=trim))
     return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: contexts)
-
-
-def _join_one_by_one(aspp: Aspp, x: Tensor) -> Tensor:
-    """``Aspp.forward``, whose joining convolution is split by the fields it joins. B, C, H, W -> B, C, H, W."""
-    weights = aspp.conv.weight.split(aspp.conv.in_channels // (len(aspp.branches) + 1), dim=1)
-    y = F.conv2d(aspp.pool(x.mean(dim=(2, 3), keepdim=True)), weights[-1])  # B C 1 1
-    for branch, weight in zip(aspp.branches, weights, strict=False):
-        y = y + _run(branch.norm, functools.partial(_project, branch), branch.conv(x), weight)
-    # Laid out as the plain form's map: what dropout drops depends on it.
-    return aspp.dropout(aspp.relu(aspp.norm(y.contiguous())))
-
-
-def _project(branch: AsppBranch, field: Tensor, weight: Tensor) -> Tensor:
-    return F.conv2d(branch.relu(branch.norm(field)), weight)
 
 
 def _in_bands(reconstruction: ReconstructionModule, forward: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
