@@ -13,6 +13,7 @@ import torch
 import birefnet_core as bc
 from birefnet_core.training import Recipe, TrainingData, train
 from birefnet_core.training.dataset import Batch
+from birefnet_core.training.state import Folder
 
 from .conftest import TINY, assert_same, write_shapes
 
@@ -77,6 +78,16 @@ def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_re
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
 
 
+def test_growing_sizes_survive_a_kill(run_script, tiny_recipe, tmp_path):
+    recipe = tiny_recipe(growth=(64, 96), size=(96, 64), epochs=2, save_steps=1)
+    assert run_script(recipe, tmp_path / "whole") == 0
+    assert run_script(recipe, tmp_path / "parts", 3, signal.SIGKILL) == -signal.SIGKILL
+    assert run_script(recipe, tmp_path / "parts") == 0
+    assert_same(*(torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("parts", "whole")))
+    with pytest.raises(bc.ConfigError, match=r"another recipe \(growth: \[64, 96\] then, \[64\] now\)"):
+        Folder(tmp_path / "whole").load(recipe.replace(growth=[64]), "")
+
+
 @pytest.fixture(scope="module")
 def trained(shapes, tmp_path_factory):
     """A finished training of one epoch, with everything on."""
@@ -128,8 +139,6 @@ def test_folder_of_another_run_is_refused(trained, shapes, tmp_path):
 
 
 def test_full_disk_leaves_the_former_files(trained, monkeypatch, tmp_path):
-    from birefnet_core.training.state import Folder
-
     folder = Folder(tmp_path)
     folder.save({"step": 1})
     before = folder.last.read_bytes()

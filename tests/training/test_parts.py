@@ -46,6 +46,11 @@ def test_recipe_survives_its_file(tiny_recipe, tmp_path):
         ({"augment.flip": 2}, "augment.flip"),
         ({"network.backbones": 2}, "backbones"),
         ({"ema": 1}, "below 1"),
+        ({"growth": [64, 100]}, "such as 96"),
+        ({"growth": [-64]}, "a multiple of 32"),
+        ({"growth": ["small"]}, "a whole number"),
+        ({"growth": [64], "dynamic": [64, 96]}, "give one of them"),
+        ({"dynamic": [96, 64]}, "the least side comes first"),
     ],
 )
 def test_wrong_recipes_are_refused_with_a_hint(values, message):
