@@ -154,6 +154,38 @@ def test_full_disk_leaves_the_former_files(trained, monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_disk_that_fills_up_under_the_log_keeps_what_was_saved(shapes, tiny_recipe, tmp_path):
+    data, recipe = TrainingData(sets=(shapes,)), tiny_recipe()
+
+    def fill(news):
+        if news["step"] == 4:  # in the second epoch
+            (tmp_path / "metrics.jsonl").unlink()
+            (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+
+    with pytest.raises(bc.TrainingError, match=r"disk is full.*--resume"):
+        train(recipe, data, tmp_path, device="cpu", progress=fill)
+    assert bc.load_model(tmp_path / "best.safetensors")
+    (tmp_path / "metrics.jsonl").unlink()
+    assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 6
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_file_that_breaks_during_training_is_named(tiny_recipe, tmp_path, workers):
+    """Each epoch reads the files anew; what was saved stays."""
+    folder = write_shapes(tmp_path / "set", 6)
+
+    def spoil(news):
+        if news["step"] == 3:
+            for path in (folder / "im").iterdir():
+                path.write_bytes(path.read_bytes()[:100])
+
+    recipe = tiny_recipe(workers=workers, val_fraction=0, epochs=3)
+    with pytest.raises(bc.BiRefNetError, match=r"im/shape0\d.png"):
+        train(recipe, TrainingData(sets=(folder,)), tmp_path / "out", device="cpu", progress=spoil)
+    assert bc.load_model(tmp_path / "out/best.safetensors")
+
+
 def test_loss_that_is_not_finite_stops_with_the_file_names(shapes, tiny_recipe, tmp_path, monkeypatch):
     from birefnet_core.training import loop
 
