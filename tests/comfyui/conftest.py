@@ -179,6 +179,12 @@ def failure(entry: dict) -> str:
 
 
 @pytest.fixture(scope="session")
+def demo_model():
+    """The checkpoint that comes with the pack."""
+    return bc.load_model("demo")
+
+
+@pytest.fixture(scope="session")
 def small_model(filled):
     """A small network with known weights, trained (so it says) at 256 x 256."""
     return bc.model_from_state_dict(filled("pvt_v2_b0"))

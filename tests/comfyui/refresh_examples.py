@@ -23,8 +23,9 @@ from tests.comfyui.browser import OPEN, open_page, picture_of  # noqa: E402
 from tests.comfyui.conftest import ComfyUI  # noqa: E402
 from tests.comfyui.workflows import write_inputs  # noqa: E402
 
-EXAMPLE_MODEL = "BiRefNet"  # what the examples load
-OTHERS = {"my_finetune.safetensors", "BiRefNet_HR-matting", "BiRefNet_lite-2K"}  # but for those about other ones
+EXAMPLE_MODEL = "demo"  # what the examples load: it comes with the pack
+ABOUT_OTHERS = {"inpaint_around_subject", "matting_colour_estimation"}  # these keep the checkpoint they have
+OWN_FILE = "my_finetune.safetensors"  # stands for a file of the user's
 LOADERS = ("BiRefNetLoadModel", "BiRefNetRemoveBackground")
 ADDED = {"BiRefNetLoadModel": [("compile", "BOOLEAN", False)]}  # optional inputs with a widget, and their defaults
 WIDTH, QUALITY = 800, 85  # of the pictures
@@ -37,15 +38,15 @@ def nodes_of(workflow: dict) -> list[dict]:
     return [node for graph in (workflow, *subgraphs) for node in graph["nodes"]]
 
 
-def update(workflow: dict) -> dict:
-    """The workflow with the checkpoint of the examples and with every input its nodes have."""
+def update(workflow: dict, title: str) -> dict:
+    """The workflow of that title with the checkpoint of the examples and with every input its nodes have."""
     for node in nodes_of(workflow):
         for name, kind, value in ADDED.get(node["type"], []):
             if name not in [slot["name"] for slot in node["inputs"]]:
                 slot = {"localized_name": name, "name": name, "shape": 7, "type": kind, "widget": {"name": name}}
                 node["inputs"].append({**slot, "link": None})
                 node["widgets_values"].append(value)
-        if node["type"] in LOADERS and node["widgets_values"][0] not in OTHERS:
+        if node["type"] in LOADERS and title not in ABOUT_OTHERS and node["widgets_values"][0] != OWN_FILE:
             node["widgets_values"][0] = EXAMPLE_MODEL
     return workflow
 
@@ -110,7 +111,7 @@ def main() -> None:
     args = parser.parse_args()
     workflows = sorted(ROOT.glob("example_workflows/*.json"))
     for path in (*workflows, *ROOT.glob("subgraphs/*.json")):
-        workflow = update(json.loads(path.read_text(encoding="utf-8")))
+        workflow = update(json.loads(path.read_text(encoding="utf-8")), path.stem)
         path.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if not args.json:
         take_pictures([path for path in workflows if not args.only or path.stem in args.only])

@@ -60,17 +60,18 @@ def test_every_input_has_a_tooltip(comfyui):
 def test_the_catalogue_and_the_files_of_both_folders_are_offered(comfyui):
     info = comfyui.get("/object_info/BiRefNetLoadModel")["BiRefNetLoadModel"]["input"]["required"]["model"]
     options = info[1]["options"] if info[0] == "COMBO" else info[0]
-    assert {"BiRefNet", "BiRefNet_lite", "small.safetensors", "shared.safetensors"} <= set(options)
+    assert {"BiRefNet", "BiRefNet_lite", "demo", "small.safetensors", "shared.safetensors"} <= set(options)
+    assert info[1]["birefnet_labels"]["demo"].startswith("✓ demo (")
 
 
 @pytest.mark.parametrize("size", ["auto (training size)", "custom", "native"])
-def test_the_saved_mask_is_the_one_the_core_computes(size, comfyui, image, small_model):
+def test_the_saved_mask_is_the_one_the_core_computes(size, comfyui, image, demo_model):
     options = {"size": size, "width": 320, "height": 192}
-    outputs = comfyui.run(mask_workflow(image, segment=options))
+    outputs = comfyui.run(mask_workflow(image, load={"model": "demo"}, segment=options))
     (picture,) = comfyui.pictures(outputs, "5")
     photo = read_image(PHOTO)[None]
     wanted = {"auto (training size)": 256, "custom": (320, 192), "native": "native"}[size]
-    expected = to_bytes(bc.Segmenter(small_model)(photo, wanted)[0])
+    expected = to_bytes(bc.Segmenter(demo_model)(photo, wanted)[0])
     assert picture.shape[:2] == photo.shape[1:3]
     assert np.abs(picture[..., 0].astype(int) - expected.astype(int)).max() <= 1
 

@@ -19,7 +19,7 @@ def node(kind, **values):
     return {"class_type": kind, "inputs": values}
 
 
-def segment(model="small.safetensors", image="example.png", **options):
+def segment(model="demo", image="example.png", **options):
     """Image 1, model 2, mask and image 3."""
     return {
         "1": node("LoadImage", image=image),
