@@ -128,6 +128,25 @@ def test_example_workflow_runs(name, comfyui, to_api, demo_model):
         assert sum(len(comfyui.pictures(outputs, key)) for key in ends) == 2
 
 
+def test_a_painted_region_and_a_box_limit_the_mask_as_in_the_core(comfyui, demo_model):
+    if "PrimitiveBoundingBox" not in comfyui.get("/object_info"):
+        pytest.skip("this ComfyUI has no such node")
+    workflow = {
+        **segment(image="painted.png", region=["1", 1]),  # painted there: rows 20 to 80, columns 30 to 90
+        "4": node("PrimitiveBoundingBox", x=30, y=20, width=60, height=60),
+        "5": node("BiRefNetSegment", model=["2", 0], image=["1", 0], **SEGMENT, box=["4", 0]),
+        **saved(["3", 0], "mask", name="8"),
+        **saved(["5", 0], "mask", name="9"),
+    }
+    outputs = comfyui.run(workflow)
+    photo = read_image(PHOTO)[None]
+    expected = to_bytes(bc.Segmenter(demo_model)(photo, region=(30, 20, 60, 60))[0])
+    assert not expected[100:].any() and not expected[:, 110:].any()
+    for name in ("8", "9"):
+        (picture,) = comfyui.pictures(outputs, name)
+        assert np.abs(picture[..., 0].astype(int) - expected).max() <= 1
+
+
 def test_a_run_cancelled_within_an_image_ends_soon_and_the_next_works(comfyui):
     workflow = {**segment("slow.safetensors", size="2048"), **saved(["3", 0], "mask")}
     prompt = comfyui.submit(workflow)
