@@ -3,6 +3,7 @@
     COMFYUI_DIR=... [COMFYUI_PYTHON=...] python tests/comfyui/refresh_examples.py [--only NAME ...] [--json]
 
 The pictures show a real run in ComfyUI, on the photograph in examples/, of every workflow whose models are there.
+That of the cut-out is also docs/images/workflow.jpg, larger.
 With --json only the workflow files are written, which needs no ComfyUI.
 """
 
@@ -26,6 +27,7 @@ from tests.comfyui.workflows import write_inputs  # noqa: E402
 EXAMPLE_MODEL = "demo"  # what the examples load: it comes with the pack
 ABOUT_OTHERS = {"inpaint_around_subject", "matting_colour_estimation"}  # these keep the checkpoint they have
 OWN_FILE = "my_finetune.safetensors"  # stands for a file of the user's
+PLACEHOLDERS = (f"birefnet/{OWN_FILE}", "checkpoints/your_inpainting_model.safetensors")
 LOADERS = ("BiRefNetLoadModel", "BiRefNetRemoveBackground")
 ADDED = {"BiRefNetLoadModel": [("compile", "BOOLEAN", False)]}  # optional inputs with a widget, and their defaults
 WIDTH, QUALITY = 800, 85  # of the pictures
@@ -84,10 +86,15 @@ def take_pictures(paths: list[Path]) -> None:
         server = ComfyUI(os.environ["COMFYUI_DIR"], Path(folder, "comfyui"), {"HF_HUB_OFFLINE": "1"})
         try:
             write_inputs(server)
+            for name in PLACEHOLDERS:  # the page marks nodes red whose files are not there
+                (server.base / "models" / name).parent.mkdir(exist_ok=True)
+                (server.base / "models" / name).touch()
             page = open_page(server.url, Path(folder, "chromium"))
             try:
                 for path in paths:
                     workflow = json.loads(path.read_text(encoding="utf-8"))
+                    if path.stem == "region_guided":
+                        workflow = json.loads(json.dumps(workflow).replace("example.png", "painted.png"))
                     problem = page.execute_async_script(OPEN, workflow)
                     if problem:
                         raise RuntimeError(f"{path.name}: {problem}")
@@ -95,6 +102,8 @@ def take_pictures(paths: list[Path]) -> None:
                     if ran:
                         run(server, page)
                     picture = picture_of(page)
+                    if path.stem == "cutout_to_png":
+                        picture.save(ROOT / "docs" / "images" / "workflow.jpg", quality=QUALITY)
                     height = round(picture.height * WIDTH / picture.width)
                     picture.resize((WIDTH, height)).save(path.with_suffix(".jpg"), quality=QUALITY)
                     print(f"{path.stem}: {'run and ' if ran else ''}pictured")

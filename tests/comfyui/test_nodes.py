@@ -132,16 +132,16 @@ def test_a_painted_region_and_a_box_limit_the_mask_as_in_the_core(comfyui, demo_
     if "PrimitiveBoundingBox" not in comfyui.get("/object_info"):
         pytest.skip("this ComfyUI has no such node")
     workflow = {
-        **segment(image="painted.png", region=["1", 1]),  # painted there: rows 20 to 80, columns 30 to 90
-        "4": node("PrimitiveBoundingBox", x=30, y=20, width=60, height=60),
+        **segment(image="painted.png", region=["1", 1]),  # rows 60 to 220, columns 90 to 330 are painted
+        "4": node("PrimitiveBoundingBox", x=90, y=60, width=240, height=160),
         "5": node("BiRefNetSegment", model=["2", 0], image=["1", 0], **SEGMENT, box=["4", 0]),
         **saved(["3", 0], "mask", name="8"),
         **saved(["5", 0], "mask", name="9"),
     }
     outputs = comfyui.run(workflow)
     photo = read_image(PHOTO)[None]
-    expected = to_bytes(bc.Segmenter(demo_model)(photo, region=(30, 20, 60, 60))[0])
-    assert not expected[100:].any() and not expected[:, 110:].any()
+    expected = to_bytes(bc.Segmenter(demo_model)(photo, region=(90, 60, 240, 160))[0])
+    assert not expected[250:].any() and not expected[:, :60].any()
     for name in ("8", "9"):
         (picture,) = comfyui.pictures(outputs, name)
         assert np.abs(picture[..., 0].astype(int) - expected).max() <= 1
