@@ -13,6 +13,8 @@ from PIL import Image
 
 import birefnet_core as bc
 from birefnet_core.images import read_image, to_bytes
+from birefnet_core.masks import RefineOptions, refine_mask
+from birefnet_core.metrics import score_masks
 from tests.comfyui.workflows import APPLY, LOAD, PHOTO, SEGMENT, error_of, node, saved, segment, write_inputs
 
 pytestmark = pytest.mark.comfyui
@@ -49,6 +51,29 @@ def test_a_cutout_has_the_mask_as_alpha_and_estimated_colours(comfyui, demo_mode
     assert np.abs(picture[..., 3].astype(int) - to_bytes(mask[0])).max() <= 1
     colours = to_bytes(bc.estimate_foreground(photo, mask)[0])
     assert np.abs(picture[..., :3].astype(int) - colours).mean() < 1
+
+
+def test_a_refined_mask_and_its_scores_are_those_of_the_core(comfyui, demo_model):
+    given = comfyui.get("/object_info/BiRefNetRefineMask")["BiRefNetRefineMask"]["input"]["required"]
+    off = {name: options[1]["default"] for name, options in given.items() if "default" in options[1]}
+    wanted = {"threshold": 0.9, "grow": -3, "feather": 2.0}
+    workflow = {
+        **segment(),
+        "4": node("BiRefNetRefineMask", mask=["3", 0], **{**off, **wanted}),
+        "5": node("BiRefNetCompareMasks", mask=["4", 0], ground_truth=["3", 0]),
+        **saved(["4", 0], "mask"),
+    }
+    outputs = comfyui.run(workflow)
+    mask = bc.Segmenter(demo_model)(read_image(PHOTO)[None])
+    refined = refine_mask(mask, RefineOptions(**wanted))
+    (picture,) = comfyui.pictures(outputs, "9")
+    assert np.abs(picture[..., 0].astype(int) - to_bytes(refined[0])).max() <= 1
+    shown = dict(line.split() for line in outputs["5"]["text"][0].splitlines())
+    scores = score_masks(refined, mask, list(shown))
+    assert set(shown) == {"Sm", "maxF", "wF", "meanE", "MAE", "BIoU", "SAD"}
+    assert {name: float(value) for name, value in shown.items()} == pytest.approx(scores, abs=2e-3)
+    errors = comfyui.pictures({"5": {"images": outputs["5"]["images"]}}, "5")
+    assert errors[0].shape == (*mask.shape[1:], 3)
 
 
 def test_join_image_with_alpha_takes_our_mask_inverted(comfyui):
