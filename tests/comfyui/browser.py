@@ -21,9 +21,11 @@ const room = canvas.canvas;
 const fits = Math.min((room.clientWidth - 160) / (right - left), (room.clientHeight - 150) / (bottom - top));
 const scale = Math.min(fits, 2);  // a single small node would reach under the page's own controls
 canvas.ds.scale = scale; canvas.ds.offset = [-left + 100 / scale, -top + 110 / scale];
-document.querySelectorAll('.p-toast, .p-dialog-mask, .graph-canvas-menu, .p-buttongroup').forEach(e => e.remove());
+const around = '.p-toast, .p-dialog-mask, .graph-canvas-menu, #graph-canvas-container > .pointer-events-none';
+document.querySelectorAll(around).forEach(e => { e.style.display = 'none'; });
+canvas.show_info = false;
 canvas.draw(true, true);
-return [50, 60, 150 + (right - left) * scale, 130 + (bottom - top) * scale];"""
+return [50, 86, 150 + (right - left) * scale, 130 + (bottom - top) * scale];"""
 
 
 def open_page(url: str, profile: Path):
