@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -142,6 +143,8 @@ def _blocks(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
 
 
 def _detect_backbone(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    key: Any
+    table: dict[Any, str]
     if "bb.layers.0.blocks.0.attn.qkv.weight" in shapes:
         key = _shape(shapes, "bb.patch_embed.proj.weight")[0], _blocks(shapes, "bb.layers.2.blocks.")
         family, table, words = "Swin v1", _SWIN, "width {} and {} blocks in stage 3"

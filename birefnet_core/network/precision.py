@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,8 @@ def join_precisions(network: nn.Module) -> None:
 
 
 def _in_own_precision(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(x.to(module.weight.dtype) for x in inputs)
+    dtype = cast("Tensor", module.weight).dtype
+    return tuple(x.to(dtype) for x in inputs)
 
 
 def _coarse_layers(network: nn.Module) -> Iterator[nn.Module]:
