@@ -1,9 +1,11 @@
 """Crack detection from start to end (Sec. 5 of the paper): make data, fine-tune, compare before and after.
 
-    python examples/cracks.py --output crack_output [--init MODEL] [--recipe demo] [--epochs 24] [--resume]
+    pip install -r requirements-train.txt
+    python examples/cracks.py --output crack_output [--init MODEL] [--recipe shapes] [--epochs 40] [--resume]
 
-The surfaces are pieces of a photograph (cup and table in coffee.jpg); the cracks are drawn: branching random walks,
-darker than what they run through. Without --init a small network starts from random weights.
+The surfaces are pieces of real ones (brick, gravel and grass, photographs that scikit-image carries); those of the test
+are cut from other parts of the pictures. The cracks are drawn: branching random walks, darker than what they run
+through. Without --init a small network starts from random weights.
 """
 
 import argparse
@@ -20,7 +22,8 @@ import birefnet_core as bc  # noqa: E402
 from birefnet_core.images import read_image, write_mask  # noqa: E402
 from birefnet_core.training import TrainingData, from_values, load_recipe, train  # noqa: E402
 
-SURFACE = ROOT / "tests" / "fixtures" / "photos" / "coffee.jpg"
+SURFACES = ("brick", "gravel", "grass")
+TRAINING_SHARE = 0.7  # of each picture's width; the test's surfaces are cut from the rest
 
 
 def draw_crack(random: np.random.RandomState, side: int) -> Image.Image:
@@ -40,25 +43,41 @@ def draw_crack(random: np.random.RandomState, side: int) -> Image.Image:
     return mask.resize((side, side), Image.LANCZOS)
 
 
-def surface(random: np.random.RandomState, photo: Image.Image, side: int) -> Image.Image:
-    """A piece of the photo, turned and made darker or lighter."""
-    width, height = photo.size
-    cut = int(random.randint(height // 3, height // 2))
-    left, top = (int(random.randint(side - cut)) for side in (width, height))
-    piece = photo.crop((left, top, left + cut, top + cut)).resize((side, side), Image.LANCZOS)
-    light = random.uniform(0.7, 1.3)
-    return piece.rotate(90 * int(random.randint(4))).point(lambda value: value * light)
+def read_surfaces() -> list[Image.Image]:
+    """The pictures in scikit-image.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise bc.ConfigError("the surfaces come from scikit-image: pip install -r requirements-train.txt") from error
+    return [Image.fromarray(getattr(data, name)()).convert("RGB") for name in SURFACES]
 
 
-def make_data(folder: Path, count: int, side: int, seed: int) -> Path:
+def surface(random: np.random.RandomState, picture: Image.Image, side: int, *, test: bool) -> Image.Image:
+    """A piece of a picture, turned, tinted, and made darker or lighter."""
+    width, height = picture.size
+    edge = round(TRAINING_SHARE * width)
+    first, last = (edge, width) if test else (0, edge)
+    cut = int(random.randint(side, min(last - first, 2 * side) + 1))
+    left, top = random.randint(first, last - cut + 1), random.randint(height - cut + 1)
+    piece = picture.crop((left, top, left + cut, top + cut)).resize((side, side), Image.LANCZOS)
+    light = random.uniform(0.8, 1.4) * random.uniform(0.85, 1.15, 3)  # of red, green, blue
+    turned = np.asarray(piece.rotate(90 * int(random.randint(4))))
+    return Image.fromarray((turned * light).clip(0, 255).astype(np.uint8))
+
+
+def make_data(folder: Path, count: int, side: int, *, test: bool) -> Path:
     """Writes images/ and masks/."""
-    random, photo = np.random.RandomState(seed), Image.open(SURFACE).convert("RGB")
+    random, pictures = np.random.RandomState(int(test)), read_surfaces()
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for i in range(count):
         mask = draw_crack(random, side)
-        ground = surface(random, photo, side)
-        dark = ground.point(lambda value: value * 0.35)
+        ground = surface(random, pictures[i % len(pictures)], side, test=test)
+        dark = ground.point(lambda value: value * 0.3)
         depth = mask.filter(ImageFilter.GaussianBlur(0.7)).point(lambda value: value * 0.9)
         Image.composite(dark, ground, depth).save(folder / "images" / f"crack{i:03d}.png")
         mask.point(lambda value: 255 * (value > 127)).save(folder / "masks" / f"crack{i:03d}.png")
@@ -69,18 +88,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("crack_output"))
     parser.add_argument("--init", help="checkpoint to start from; without it a small new network")
-    parser.add_argument("--recipe", default="demo", help="demo, or finetune for a published checkpoint")
+    parser.add_argument("--recipe", default="shapes", help="shapes, or finetune for a published checkpoint")
     parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     try:
         data = TrainingData(
-            sets=(make_data(args.output / "train", args.images, args.size, seed=0),),
-            validation=(make_data(args.output / "test", max(4, args.images // 4), args.size, seed=1),),
+            sets=(make_data(args.output / "train", args.images, args.size, test=False),),
+            validation=(make_data(args.output / "test", max(6, args.images // 4), args.size, test=True),),
         )
-        # The rates of the demo suit small networks; a published one learns with those of "finetune".
+        # The rates of "shapes" suit small networks; a published one learns with those of "finetune".
         values = load_recipe(ROOT / "train" / "recipes" / f"{args.recipe}.toml")
         recipe = from_values({**values, "backbone": "", "init": ""} if args.init else values).replace(
             name="cracks", size=args.size, epochs=args.epochs, batch_size=4, accumulate=1, best="meanF", sheet=4,

@@ -5,6 +5,8 @@ Shapes: B batch, H W image, h w the stage's map, g_h = H / h and g_w = W / w pat
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -43,3 +45,20 @@ class InwardReference(nn.Module):
     def forward(self, image: Tensor, height: int, width: int) -> Tensor:
         """B, 3, H, W -> B, out_channels, height, width."""
         return self.conv_out(self.conv_in(image_patches(image, height, width)))
+
+    def projected(self, image: Tensor, weight: Tensor) -> Tensor:
+        """The reference at full resolution through a 1 x 1 convolution that alone reads it.
+
+        Its second convolution and that one are merged, as nothing is between them: a small part of the work.
+
+        Args:
+            image: B, 3, H, W.
+            weight: P, out_channels, 1, 1.
+
+        Returns:
+            B, P, H, W.
+        """
+        projection = weight.flatten(1)  # P O
+        kernel = torch.einsum("po,ochw->pchw", projection, self.conv_out.weight)
+        bias = None if self.conv_out.bias is None else projection @ self.conv_out.bias
+        return F.conv2d(self.conv_in(image), kernel, bias, padding=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import NUM_STAGES, BiRefNetConfig
@@ -93,11 +93,30 @@ class ReconstructionModule(nn.Module):
             if i < NUM_STAGES - 1:
                 lateral = laterals.pop()
                 feature = resize(output.feature, lateral.shape[2:]) + self.laterals[i](lateral)
-        feature = resize(output.feature, image.shape[2:])  # B C_1/2 H W
-        if self.inward is not None:
-            feature = torch.cat([feature, self.inward(image, *image.shape[2:])], dim=1)
-        logits = self.head(feature)
+        logits = self._predict(output.feature, image)
         return ReconstructionOutput(logits, tuple(intermediate), self._gradient_maps(gradients, intermediate, image))
+
+    def _predict(self, feature: Tensor, image: Tensor) -> Tensor:
+        """The head on the upsampled feature beside the inward reference at full resolution.
+
+        The head is linear and so is upsampling: each part is brought to one channel first, so that no wide map of
+        full resolution is made of the feature.
+
+        Args:
+            feature: B, C, h, w of the last stage.
+            image: B, 3, H, W.
+
+        Returns:
+            Logits B, 1, H, W.
+        """
+        share = self.head.weight[:, : feature.shape[1]]  # 1 C 1 1
+        logits = resize(F.conv2d(feature, share, self.head.bias), image.shape[2:])
+        return logits if self.inward is None else logits + self.reference_logits(image)
+
+    def reference_logits(self, image: Tensor) -> Tensor:
+        """Share of the inward reference at full resolution in the logits: B, 3, H, W -> B, 1, H, W."""
+        assert self.inward is not None
+        return self.inward.projected(image, self.head.weight[:, -self.inward.conv_out.out_channels :])
 
     def _gradient_maps(
         self, predictions: list[Tensor], intermediate: list[Tensor], image: Tensor

@@ -5,7 +5,7 @@ Shapes: B batch, C channels, H W the stage's map.
 
 from __future__ import annotations
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import BiRefNetConfig
@@ -25,12 +25,17 @@ class AsppBranch(nn.Module):
         self.norm = norm
         self.relu = nn.ReLU()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.norm(self.conv(x)))
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The field's share in the joined map: B, C, H, W and O, 256, 1, 1 -> B, O, H, W."""
+        return self.project(self.conv(x), weight)
+
+    def project(self, field: Tensor, weight: Tensor) -> Tensor:
+        """What follows the convolution."""
+        return F.conv2d(self.relu(self.norm(field)), weight)
 
 
 class GlobalPoolBranch(nn.Module):
-    """The receptive field of the whole map: mean, 1 x 1 convolution, norm, ReLU, spread out again."""
+    """The receptive field of the whole map: mean, 1 x 1 convolution, norm, ReLU. The same at every place."""
 
     def __init__(self, in_channels: int, out_channels: int, normed: bool) -> None:
         super().__init__()
@@ -39,8 +44,8 @@ class GlobalPoolBranch(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean(dim=(2, 3), keepdim=True)  # B C 1 1
-        return self.relu(self.norm(self.conv(pooled))).expand(-1, -1, *x.shape[2:])
+        """B, C, H, W -> B, 256, 1, 1."""
+        return self.relu(self.norm(self.conv(x.mean(dim=(2, 3), keepdim=True))))
 
 
 class Aspp(nn.Module):
@@ -48,6 +53,9 @@ class Aspp(nn.Module):
 
     The paper's form has deformable branches with kernels 1, 1, 3, 7 (two distinct 1 x 1 branches, as
     published); the plain form has the dilated branches of DeepLabv3 (https://arxiv.org/abs/1706.05587).
+
+    The joining convolution is done field by field and summed, so that the fields, five times as wide as all else in
+    the block, are never laid side by side.
     """
 
     DEFORMABLE_KERNELS = (1, 1, 3, 7)
@@ -68,9 +76,11 @@ class Aspp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B, C, H, W -> B, C, H, W."""
-        fields = [branch(x) for branch in self.branches]
-        x = torch.cat([*fields, self.pool(x)], dim=1)  # B 5*256 H W
-        return self.dropout(self.relu(self.norm(self.conv(x))))
+        *weights, pooled = self.conv.weight.split(BRANCH_CHANNELS, dim=1)  # C 256 1 1 each
+        y = F.conv2d(self.pool(x), pooled)  # B C 1 1
+        for branch, weight in zip(self.branches, weights, strict=True):
+            y = y + branch(x, weight)
+        return self.dropout(self.relu(self.norm(y)))
 
 
 def _dilated_conv(in_channels: int, out_channels: int, dilation: int) -> nn.Conv2d:

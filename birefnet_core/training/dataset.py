@@ -179,9 +179,9 @@ class Plan:
     def size(self, epoch: int, batch: int) -> tuple[int, int]:
         """Width and height in a batch, the same in every process."""
         if self.recipe.growth:
-            done = (epoch * self.batches + batch) / (self.recipe.epochs * self.batches)
-            part = int(done * (len(self.recipe.growth) + 1))
-            return (self.recipe.growth[part],) * 2 if part < len(self.recipe.growth) else self.recipe.size
+            sides = self.recipe.growth
+            part = (epoch * self.batches + batch) * (len(sides) + 1) // (self.recipe.epochs * self.batches)
+            return (sides[part], sides[part]) if part < len(sides) else self.recipe.size
         if not self.recipe.dynamic:
             return self.recipe.size
         low, high = self.recipe.dynamic

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import time
@@ -101,8 +102,22 @@ def train(
         prepared = here.share(prepared)
         trainer = Trainer(recipe, prepared, folder, here, progress)
         trainer.start(resume=resume)
-        with StopSignal() as stop:
+        with StopSignal() as stop, _full_disk_named(folder):
             return trainer.run(stop)
+
+
+@contextlib.contextmanager
+def _full_disk_named(folder: Folder) -> Iterator[None]:
+    """A disk that fills up under the small files ends a training like one that fills up under the large ones."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise TrainingError(
+            f"{folder.path}: the disk is full. Free some space and go on with --resume; {folder.last.name} and "
+            f"{folder.best.name} are as they were last saved."
+        ) from error
 
 
 class Trainer:

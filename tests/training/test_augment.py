@@ -98,6 +98,24 @@ def test_last_batch_is_filled_up_and_sizes_vary_by_batch(tiny_recipe):
     assert all(len({draw.size for draw in batch}) == 1 for batch in plan.draws(0))
 
 
+def test_sizes_grow_over_equal_parts_of_the_training(tiny_recipe):
+    recipe = tiny_recipe(size=(128, 96), growth=(64, 64, 96), epochs=4)
+    plan = Plan(samples=6, recipe=recipe)  # three batches an epoch
+    sizes = [plan.size(epoch, batch) for epoch in range(4) for batch in range(3)]
+    assert sizes == 6 * [(64, 64)] + 3 * [(96, 96)] + 3 * [(128, 96)]
+    within = Plan(samples=6, recipe=recipe.replace(epochs=1, growth=[64]))
+    assert [within.size(0, batch) for batch in range(3)] == [(64, 64), (64, 64), (128, 96)]
+
+
+def test_processes_agree_about_growing_sizes_and_resuming_finds_them_again(tiny_recipe):
+    recipe = tiny_recipe(size=(128, 128), growth=(64, 96), batch_size=1, epochs=3)
+    plans = [Plan(samples=7, recipe=recipe, rank=rank, world=2) for rank in (0, 1)]
+    for epoch in range(3):
+        first, second = ([draws[0].size for draws in plan.draws(epoch)] for plan in plans)
+        assert first == second
+        assert [draws[0].size for draws in plans[0].draws(epoch, first=2)] == first[2:]
+
+
 def test_batches_are_normalised_as_for_inference():
     from birefnet_core.inference.transforms import to_network_input
 

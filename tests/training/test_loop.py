@@ -13,6 +13,7 @@ import torch
 import birefnet_core as bc
 from birefnet_core.training import Recipe, TrainingData, train
 from birefnet_core.training.dataset import Batch
+from birefnet_core.training.state import Folder
 
 from .conftest import TINY, assert_same, write_shapes
 
@@ -77,6 +78,16 @@ def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_re
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
 
 
+def test_growing_sizes_survive_a_kill(run_script, tiny_recipe, tmp_path):
+    recipe = tiny_recipe(growth=(64, 96), size=(96, 64), epochs=2, save_steps=1)
+    assert run_script(recipe, tmp_path / "whole") == 0
+    assert run_script(recipe, tmp_path / "parts", 3, signal.SIGKILL) == -signal.SIGKILL
+    assert run_script(recipe, tmp_path / "parts") == 0
+    assert_same(*(torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("parts", "whole")))
+    with pytest.raises(bc.ConfigError, match=r"another recipe \(growth: \[64, 96\] then, \[64\] now\)"):
+        Folder(tmp_path / "whole").load(recipe.replace(growth=[64]), "")
+
+
 @pytest.fixture(scope="module")
 def trained(shapes, tmp_path_factory):
     """A finished training of one epoch, with everything on."""
@@ -128,8 +139,6 @@ def test_folder_of_another_run_is_refused(trained, shapes, tmp_path):
 
 
 def test_full_disk_leaves_the_former_files(trained, monkeypatch, tmp_path):
-    from birefnet_core.training.state import Folder
-
     folder = Folder(tmp_path)
     folder.save({"step": 1})
     before = folder.last.read_bytes()
@@ -143,6 +152,38 @@ def test_full_disk_leaves_the_former_files(trained, monkeypatch, tmp_path):
         folder.save({"step": 2})
     assert folder.last.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_disk_that_fills_up_under_the_log_keeps_what_was_saved(shapes, tiny_recipe, tmp_path):
+    data, recipe = TrainingData(sets=(shapes,)), tiny_recipe()
+
+    def fill(news):
+        if news["step"] == 4:  # in the second epoch
+            (tmp_path / "metrics.jsonl").unlink()
+            (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+
+    with pytest.raises(bc.TrainingError, match=r"disk is full.*--resume"):
+        train(recipe, data, tmp_path, device="cpu", progress=fill)
+    assert bc.load_model(tmp_path / "best.safetensors")
+    (tmp_path / "metrics.jsonl").unlink()
+    assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 6
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_file_that_breaks_during_training_is_named(tiny_recipe, tmp_path, workers):
+    """Each epoch reads the files anew; what was saved stays."""
+    folder = write_shapes(tmp_path / "set", 6)
+
+    def spoil(news):
+        if news["step"] == 3:
+            for path in (folder / "im").iterdir():
+                path.write_bytes(path.read_bytes()[:100])
+
+    recipe = tiny_recipe(workers=workers, val_fraction=0, epochs=3)
+    with pytest.raises(bc.BiRefNetError, match=r"im/shape0\d.png"):
+        train(recipe, TrainingData(sets=(folder,)), tmp_path / "out", device="cpu", progress=spoil)
+    assert bc.load_model(tmp_path / "out/best.safetensors")
 
 
 def test_loss_that_is_not_finite_stops_with_the_file_names(shapes, tiny_recipe, tmp_path, monkeypatch):
