@@ -64,7 +64,8 @@ def join_precisions(network: nn.Module) -> None:
 
 
 def _in_own_precision(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(x.to(module.weight.dtype) for x in inputs)
+    dtype = next(module.parameters(recurse=False)).dtype
+    return tuple(x.to(dtype) for x in inputs)
 
 
 def _coarse_layers(network: nn.Module) -> Iterator[nn.Module]:
