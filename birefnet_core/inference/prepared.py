@@ -24,6 +24,7 @@ from ..network.precision import MixedPrecision, join_precisions
 from ..network.reconstruction_block import ReconstructionBlock, ResidualBlocks, ResidualUnit
 from .folding import compose, fold_norm, project_after, split_inputs
 from .prepared_aspp import PreparedAspp, PreparedDeformableBranch
+from .products import faster_linear_layers
 
 Projection = tuple[Tensor, Tensor | None]  # weight P, C and bias P of a 1 x 1 convolution
 
@@ -177,7 +178,8 @@ class PreparedBiRefNet(MixedPrecision):
     @torch.no_grad()
     def forward(self, image: Tensor) -> BiRefNetOutput:
         """B, 3, H, W normalised, H and W multiples of 32 -> BiRefNetOutput with logits only."""
-        levels = [_channels_last(level) for level in self.encoder(image)]
+        with faster_linear_layers(image.device):
+            levels = [_channels_last(level) for level in self.encoder(image)]
         deepest = levels.pop()
         if self.fusion is not None:
             deepest = self.fusion([*levels, deepest])

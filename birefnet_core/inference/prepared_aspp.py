@@ -19,6 +19,7 @@ from ..network.deform_conv import DeformableConv2d, deform_conv2d
 from ..network.deform_routes import best_route
 from ..network.reconstruction_block import Aspp, AsppBranch
 from .folding import conv_from, fold_norm, padding_of
+from .products import linear
 
 # Samples of a chunk on the CPU: their columns (samples * 64 floats) should stay in the cache until they are
 # multiplied, and be enough for all cores.
@@ -119,7 +120,7 @@ class PreparedDeformableBranch(nn.Module):
         # Zeros around the map take the place of every test whether a neighbour is inside.
         table = F.pad(x.float().permute(1, 2, 0), (0, 0, 1, 2, 1, 2)).view(-1, channels)  # (H+3)*(W+3) C
         stride = width + 3
-        kernel = self.kernel.float().permute(2, 3, 1, 0).reshape(points * channels, -1)  # K*C O
+        kernel = self.kernel.float().permute(0, 2, 3, 1).reshape(-1, points * channels)  # O K*C
         bias, projection = self.bias.float(), self.projection.float().t()  # O; O C
         point = torch.arange(size, dtype=torch.float32) - self.padding
         point_y, point_x = point.repeat_interleave(size), point.repeat(size)  # K each
@@ -147,7 +148,7 @@ class PreparedDeformableBranch(nn.Module):
             columns = F.embedding_bag(
                 index.view(-1, 1) + neighbours, table, mode="sum", per_sample_weights=shares.view(-1, 4)
             )  # h*W*K C
-            fields = torch.addmm(bias, columns.view(-1, points * channels), kernel).relu_()  # n O
+            fields = linear(columns.view(-1, points * channels), kernel, bias, "relu")  # n O
             into = sums[top * width : top * width + len(fields)]
             if into.dtype == torch.float32:
                 into.addmm_(fields, projection)

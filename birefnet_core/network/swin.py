@@ -113,7 +113,11 @@ class WindowAttention(nn.Module):
             q, k, v = rearrange(qkv, "b i j t (s h d) -> s (b i) (j h) t d", s=3, h=self.num_heads)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).to(q.dtype))
         x = x.reshape(batch, rows, columns, self.num_heads, *x.shape[2:])
-        return self.proj(rearrange(x, "b i j h t d -> b i j t (h d)"))
+        x = x.transpose(-3, -2)  # b i j t h d
+        if torch.compiler.is_compiling():
+            # How attention lays out its result differs between tracing and exporting; a view would hold in one only.
+            x = x.clone(memory_format=torch.contiguous_format)
+        return self.proj(x.flatten(-2))
 
 
 class SwinBlock(nn.Module):
