@@ -6,7 +6,8 @@
 everything concatenated as published. "prepared" is what Segmenter runs. Each measurement is a process of its
 own; the two forms take turns, so that a change of the machine's speed meets both. Peak memory is the
 process's largest resident size. The floor is the time the network's multiplications would take at the
-speed of a large matrix product, measured in the same run.
+speed of a large matrix product, measured in the same run. Each comparison is printed by the clock on the wall and in
+processor seconds (of all threads, their waiting for each other included), which a busy machine disturbs less.
 """
 
 import argparse
@@ -45,26 +46,31 @@ def measure(variant: str, size: int, form: str) -> dict:
     x = torch.randn(1, 3, size, size)
     with torch.inference_mode():
         network(x[..., :256, :256])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start = time.perf_counter()
+        start = clocks()
         network(x)
-        seconds = time.perf_counter() - start
+        wall, processor = (end - begin for begin, end in zip(start, clocks(), strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "peak_mb": peak / 1024, "before_mb": before / 1024}
+    return {"wall": wall, "processor": processor, "peak_mb": peak / 1024}
 
 
-def gemm_macs_per_second() -> float:
-    """Multiply-adds per second of a large float32 matrix product."""
+def clocks() -> tuple[float, float]:
+    """Seconds by the wall and of the processor."""
+    return time.perf_counter(), time.process_time()
+
+
+def floor(macs: int) -> dict:
+    """Seconds so many multiply-adds would take in large float32 matrix products."""
     import torch
 
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     a @ b
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = clocks()
         a @ b
-        times.append(time.perf_counter() - start)
-    return 2048**3 / statistics.median(times)
+        times.append([end - begin for begin, end in zip(start, clocks(), strict=True)])
+    wall, processor = (statistics.median(column) * macs / 2048**3 for column in zip(*times, strict=True))
+    return {"wall": wall, "processor": processor}
 
 
 def count_macs(variant: str, size: int) -> int:
@@ -111,8 +117,9 @@ def main() -> None:
         variant, size, form = args.one
         print(json.dumps(measure(variant, int(size), form)))
         return
-    print("| variant | size | plain s | prepared s | ratio | floor s | of floor | plain MB | prepared MB | ratio |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| variant | size | clock | plain s | prepared s | ratio | floor s | of floor ", end="")
+    print("| plain MB | prepared MB | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for variant in args.variants:
         for size in args.sizes:
             plain, prepared, floors = [], [], []
@@ -120,19 +127,26 @@ def main() -> None:
             for _ in range(args.runs):
                 plain.append(in_process(variant, size, "plain"))
                 prepared.append(in_process(variant, size, "prepared"))
-                floors.append(macs / gemm_macs_per_second())
-            pairs = list(zip(plain, prepared, strict=True))
-            median = statistics.median
-            seconds = [median(r["seconds"] for r in rows) for rows in (plain, prepared)]
-            peaks = [median(r["peak_mb"] for r in rows) for rows in (plain, prepared)]
-            time_ratio = median(b["seconds"] / a["seconds"] for a, b in pairs)
-            memory_ratio = median(b["peak_mb"] / a["peak_mb"] for a, b in pairs)
-            above_floor = median(b["seconds"] / f for b, f in zip(prepared, floors, strict=True))
-            print(
-                f"| {variant} | {size} | {seconds[0]:.2f} | {seconds[1]:.2f} | {time_ratio:.2f} | {median(floors):.2f} "
-                f"| {above_floor:.2f} | {peaks[0]:.0f} | {peaks[1]:.0f} | {memory_ratio:.2f} |",
-                flush=True,
-            )
+                floors.append(floor(macs))
+            for clock in ("wall", "processor"):
+                print(row(variant, size, clock, plain, prepared, floors), flush=True)
+
+
+def row(variant: str, size: int, clock: str, plain: list[dict], prepared: list[dict], floors: list[dict]) -> str:
+    """A line of the table: medians, and medians of the runs' ratios."""
+
+    def median(rows: list[dict], key: str) -> float:
+        return statistics.median(one[key] for one in rows)
+
+    def ratio(above: list[dict], below: list[dict], key: str) -> float:
+        return statistics.median(a[key] / b[key] for a, b in zip(above, below, strict=True))
+
+    return (
+        f"| {variant} | {size} | {clock} | {median(plain, clock):.2f} | {median(prepared, clock):.2f} | "
+        f"{ratio(prepared, plain, clock):.2f} | {median(floors, clock):.2f} | {ratio(prepared, floors, clock):.2f} | "
+        f"{median(plain, 'peak_mb'):.0f} | {median(prepared, 'peak_mb'):.0f} | "
+        f"{ratio(prepared, plain, 'peak_mb'):.2f} |"
+    )
 
 
 if __name__ == "__main__":

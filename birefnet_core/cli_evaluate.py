@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import numpy as np
-
-from .errors import ConfigError, DatasetError
+from .errors import ConfigError, DatasetError, ImageError
 from .metrics import KEYS, MATTING_KEYS, IncompleteEvaluation, Protocol, SetResult, evaluate_set, mean_of_sets
 from .metrics.contact_sheet import save_contact_sheet
 from .metrics.folders import ground_truth_folder, image_folder, list_images, set_name_of
@@ -98,11 +96,10 @@ def run(args: argparse.Namespace) -> int:
         for set_name in sets:
             for method in methods:
                 report.attempt(method, set_name, args, protocol)
-    if not report.results:
-        raise DatasetError(" ".join(report.errors))
-    results = _with_dis_mean(report.results)
-    report.say_what_was_odd(protocol)
-    _write(results, args)
+        if not report.results:
+            raise DatasetError(" ".join(report.errors))
+        report.say_what_was_odd(protocol)
+        _write(_with_dis_mean(report.results), args)  # while a model's masks are there: the sheet shows them
     return 1 if report.errors else 0
 
 
@@ -202,13 +199,11 @@ def _methods(args: argparse.Namespace) -> Iterator[list[_Method]]:
 
 def _segmenter(args: argparse.Namespace) -> Segmenter:
     """The model as a function of images (B H W 3) that returns masks (B H W)."""
-    import torch
-
     import birefnet_core
 
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = automatic if args.device == "auto" else args.device
-    return birefnet_core.Segmenter(birefnet_core.load_model(args.model, device=device))
+    from .devices import choose_device
+
+    return birefnet_core.Segmenter(birefnet_core.load_model(args.model, device=choose_device(args.device)))
 
 
 def _named_folder(text: str) -> _Method:
@@ -222,23 +217,18 @@ def _segment(
     segment: Segmenter, images: dict[str, Path], folder: Path, args: argparse.Namespace, set_name: str
 ) -> list[str]:
     """Writes a mask for each image into a folder; returns what could not be read."""
-    import torch
-    from PIL import Image, ImageOps
+    from .images import read_image, write_mask
 
     folder.mkdir(parents=True, exist_ok=True)
     unreadable = []
     with _progress(f"{args.model}: segmenting {set_name}", args) as progress:
         for done, (stem, path) in enumerate(images.items(), start=1):
             try:
-                with Image.open(path) as image:
-                    pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-            except (OSError, SyntaxError, ValueError) as error:
-                unreadable.append(f"{path} cannot be read as an image ({error}); it was left out.")
+                image = read_image(path)[None]  # 1 H W 3
+            except ImageError as error:
+                unreadable.append(f"{error} It was left out.")
                 continue
-            batch = torch.from_numpy(pixels).float().div(255).unsqueeze(0)  # 1 H W 3
-            mask = segment(batch, size=args.size)[0]  # H W
-            levels = mask.clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
-            Image.fromarray(levels).save(folder / f"{stem}.png")
+            write_mask(folder / f"{stem}.png", segment(image, size=args.size)[0])
             progress(done, len(images))
     return unreadable
 

@@ -13,7 +13,7 @@ BACKBONES = (
     "swin_v1_t", "swin_v1_s", "swin_v1_b", "swin_v1_l",
     "pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2", "pvt_v2_b5",
     "dino_v3_s", "dino_v3_s_plus", "dino_v3_b", "dino_v3_l", "dino_v3_h_plus", "dino_v3_7b",
-    "vgg16", "vgg16bn", "resnet50",
+    "vgg16", "vgg16bn", "resnet50", "resnet10",
 )  # fmt: skip
 
 NUM_STAGES = 4  # strides 4, 8, 16, 32

@@ -1,6 +1,6 @@
 """A cut-out through ComfyUI's HTTP API, with Python's standard library alone.
 
-    python examples/http_client.py photo.jpg cutout.png [--server http://127.0.0.1:8188] [--model BiRefNet]
+    python examples/http_client.py photo.jpg cutout.png [--server http://127.0.0.1:8188] [--model demo]
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--server", default="http://127.0.0.1:8188")
-    parser.add_argument("--model", default="BiRefNet")
+    parser.add_argument("--model", default="demo", help="default: %(default)s, which comes with the pack")
     args = parser.parse_args()
     workflow = {
         "1": {"class_type": "LoadImage", "inputs": {"image": upload(args.server, args.image)}},

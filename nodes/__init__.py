@@ -21,10 +21,8 @@ NODES: list[type[runtime.io.ComfyNode]] = [
 class BiRefNetExtension(runtime.ComfyExtension):
     """What ComfyUI asks the pack for."""
 
-    async def on_load(self) -> None:
-        runtime.register_model_folders()
-
     async def get_node_list(self) -> list[type[runtime.io.ComfyNode]]:
+        runtime.register_model_folders()  # not in on_load, which ComfyUI before 0.4 does not call
         return NODES
 
 

@@ -154,14 +154,15 @@ def model_labels() -> dict[str, str]:
 def model_input() -> io.Combo.Input:
     """The list of models. The values are names that never change; what is known of them is in labels beside."""
     labels = model_labels()
-    return io.Combo.Input(
+    made = io.Combo.Input(
         "model",
         options=model_names(),
         default=DEFAULT_MODEL,
         tooltip="Published checkpoints by name (✓: on this disk, others are downloaded once), then your own files in "
         "models/birefnet and models/background_removal.\n" + "\n".join(labels.values()),
-        extra_dict={"birefnet_labels": labels},
     )
+    made.extra_dict = {"birefnet_labels": labels}  # ComfyUI before 0.4 has no argument of that name
+    return made
 
 
 def check_model_name(name: str) -> bool | str:

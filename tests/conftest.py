@@ -108,6 +108,8 @@ def api_format(workflow: dict) -> dict:
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
+        if node["type"] == "MarkdownNote":  # the page's own
+            continue
         values = iter(node.get("widgets_values") or [])
         inputs = {}
         for slot in node.get("inputs", []):

@@ -70,3 +70,6 @@ def test_the_house_and_its_plan_have_the_same_rooms():
     for folder in CORE.iterdir():
         if folder.is_dir() and any(folder.iterdir()) and folder.name != "__pycache__":
             assert f"`birefnet_core/{folder.name}/`" in plan, folder.name
+    for module in (*CORE.glob("*.py"), *(ROOT / "train").glob("*.py")):
+        if not module.name.startswith(("__", "cli")):
+            assert module.name in plan, module.name

@@ -1,11 +1,13 @@
 """Renders training pairs in the manner of DIS5K: slender and complex subjects with exact soft masks.
 
-    python train/make_dis_like.py --out DIR [--count N] [--val N] [--size N] [--seed N] [--sources DIR] [--workers N]
+    python train/make_dis_like.py --out DIR [--count N] [--val N] [--size N] [--seed N] [--hard X] [--workers N]
+                                  [--sources DIR | --simple]
 
 Writes DIR/train/{im,gt} and DIR/val/{im,gt}. A pair depends on the seed and its number alone: rendering goes on where
 it stopped, and a longer set begins with a shorter one. Needs OpenCV (requirements-train.txt). ``--sources`` names a
 folder with ``cutouts/`` (pictures with an alpha channel), ``photographs/`` and, made from these by cut_photographs.py,
 ``subjects/``; docs/demo_checkpoint.md lists those the demo checkpoint was trained with. Nothing is downloaded.
+``--simple`` renders light shapes on dim grounds, for docs/ablation.md.
 """
 
 from __future__ import annotations
@@ -21,19 +23,21 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from dis_like.scene import scene
+from dis_like.scene import scene, simple_scene
 from dis_like.sources import SPLITS, Sources, find_sources
 
 QUALITIES = (55, 98)  # of the JPEGs
 
 
-def render(number: int, *, seed: int, split: str, size: int, sources: Sources, out: Path) -> None:
+def render(
+    number: int, *, seed: int, split: str, size: int, hard: float, sources: Sources, simple: bool, out: Path
+) -> None:
     """Writes one pair, unless it is there."""
     image, mask = out / split / "im" / f"{number:06d}.jpg", out / split / "gt" / f"{number:06d}.png"
     if image.exists() and mask.exists():
         return
     rng = np.random.default_rng([seed, SPLITS.index(split), number])
-    colours, alpha = scene(rng, sources, split, size)
+    colours, alpha = simple_scene(rng, split, size) if simple else scene(rng, sources, split, size, hard)
     bgr = np.round(colours[..., ::-1] * 255).astype(np.uint8)
     _write(image, bgr, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*QUALITIES))])
     _write(mask, np.round(alpha * 255).astype(np.uint8), [])
@@ -54,7 +58,9 @@ def main() -> int:
     parser.add_argument("--val", type=int, default=256, help="validation pairs (%(default)s)")
     parser.add_argument("--size", type=int, default=320, help="side in pixels (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hard", type=float, default=1.0, help="share of hard scenes, 0 to 1 (%(default)s)")
     parser.add_argument("--sources", type=Path, help="folder with cutouts/, photographs/, subjects/")
+    parser.add_argument("--simple", action="store_true", help="light shapes on dim grounds, without any sources")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     if args.sources is not None and not args.sources.is_dir():
@@ -63,7 +69,8 @@ def main() -> int:
         sources = find_sources(args.sources, split)
         for folder in ("im", "gt"):
             (args.out / split / folder).mkdir(parents=True, exist_ok=True)
-        job = partial(render, seed=args.seed, split=split, size=args.size, sources=sources, out=args.out)
+        how = {"seed": args.seed, "size": args.size, "hard": args.hard, "simple": args.simple}
+        job = partial(render, **how, split=split, sources=sources, out=args.out)
         print(f"{split}: {count} pairs from {len(sources.cutouts)} cut-outs, {len(sources.photographs)} photographs "
               f"and {len(sources.subjects)} photographs' own subjects")  # fmt: skip
         with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:

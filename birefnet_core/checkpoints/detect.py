@@ -21,6 +21,9 @@ _OWN_PREFIXES = ("localization.", "reconstruction.")
 # Each encoder by what tells it from the others of its family.
 _SWIN = {(96, 6): "swin_v1_t", (96, 18): "swin_v1_s", (128, 18): "swin_v1_b", (192, 18): "swin_v1_l"}
 _PVT_V2 = {(32, 2): "pvt_v2_b0", (64, 2): "pvt_v2_b1", (64, 6): "pvt_v2_b2", (64, 40): "pvt_v2_b5"}
+_CONVOLUTIONAL = {
+    (7, 1, True): "resnet50", (7, 1, False): "resnet10", (3, 0, False): "vgg16", (3, 1, False): "vgg16bn",
+}  # fmt: skip
 _DINO_V3: dict[tuple[int, int], str] = {
     (384, False): "dino_v3_s",
     (384, True): "dino_v3_s_plus",
@@ -149,8 +152,9 @@ def _detect_backbone(shapes: Mapping[str, tuple[int, ...]]) -> str:
         key = shapes["bb.model.cls_token"][-1], "bb.model.blocks.0.mlp.fc1_g.weight" in shapes
         family, table, words = "DINOv3", _DINO_V3, "width {}, gated MLP: {}"
     elif "bb.conv1.0.weight" in shapes:
-        key = shapes["bb.conv1.0.weight"][-1], len(shapes.get("bb.conv1.1.weight", ()))
-        family, table, words = "convolutional", {(7, 1): "resnet50", (3, 0): "vgg16", (3, 1): "vgg16bn"}, "{} {}"
+        deep = "bb.conv1.4.0.conv3.weight" in shapes  # ResNet's bottlenecks
+        key = shapes["bb.conv1.0.weight"][-1], len(shapes.get("bb.conv1.1.weight", ())), deep
+        family, table, words = "convolutional", _CONVOLUTIONAL, "kernel {}, {} norm, bottlenecks: {}"
     else:
         raise CheckpointError(_not_a_birefnet(shapes))
     if key not in table:

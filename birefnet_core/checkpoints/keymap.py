@@ -58,6 +58,7 @@ _BACKBONE_TABLES = {
     "vgg16": _convolutional,
     "vgg16bn": _convolutional,
     "resnet50": _convolutional,
+    "resnet10": _convolutional,
 }
 
 

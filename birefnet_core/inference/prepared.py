@@ -20,6 +20,7 @@ from ..network.inward_reference import InwardReference, image_patches
 from ..network.layers import resize
 from ..network.localization import decoder_channels
 from ..network.outward_reference import OutwardReference
+from ..network.precision import MixedPrecision, join_precisions
 from ..network.reconstruction_block import ReconstructionBlock, ResidualBlocks, ResidualUnit
 from .folding import compose, fold_norm, project_after, split_inputs
 from .prepared_aspp import PreparedAspp, PreparedDeformableBranch
@@ -142,7 +143,7 @@ class PreparedFinalReference(nn.Module):
         return self.second(self.first(image))
 
 
-class PreparedBiRefNet(nn.Module):
+class PreparedBiRefNet(MixedPrecision):
     """BiRefNet for inference.
 
     Attributes:
@@ -171,6 +172,7 @@ class PreparedBiRefNet(nn.Module):
             for block, c in zip(reconstruction.blocks, channels, strict=True)
         )
         self.final = PreparedFinalReference(reconstruction.inward, head[:, share:]) if reconstruction.inward else None
+        join_precisions(self)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> BiRefNetOutput:
@@ -190,7 +192,6 @@ class PreparedBiRefNet(nn.Module):
             feature = stage(feature, image)
         logits = resize(feature, image.shape[2:])
         return BiRefNetOutput(logits if self.final is None else logits + self.final(image))
-
 
     def spare_memory(self) -> bool:
         """Lets the deformable convolutions work on smaller pieces, half the size at each call.
@@ -216,4 +217,3 @@ def _channels_last(x: Tensor) -> Tensor:
 def prepare(model: BiRefNet) -> PreparedBiRefNet:
     """The prepared form of a network; a later change of the network's decoder does not reach it."""
     return PreparedBiRefNet(model)
-

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..network import BiRefNet, BiRefNetOutput
 from ..network.birefnet import SIZE_MULTIPLE
+from ..network.precision import precision_of
 from .compiling import CompiledNetwork
 from .memory import memory_required
 from .passes import Passes
@@ -23,7 +24,6 @@ from .transforms import check_images
 Size = int | Sequence[int] | str | None
 
 FALLBACK_SIZE = (1024, 1024)  # of the paper, for networks that no checkpoint says anything about
-
 
 
 class Segmenter:
@@ -87,8 +87,9 @@ class Segmenter:
 
     def memory_required(self, height: int, width: int, dtype: torch.dtype | None = None) -> int:
         """Bytes a step needs beside the weights, for network input of height x width pixels; see ``memory``."""
-        dtype = dtype or next(self.model.parameters()).dtype
-        return memory_required(self.model.config.backbone, height, width, dtype, self.batch_size)
+        return memory_required(
+            self.model.config.backbone, height, width, dtype or precision_of(self.model), self.batch_size
+        )
 
     def __call__(
         self,

@@ -26,6 +26,8 @@ def no_autocast(x: Tensor) -> AbstractContextManager:
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resize with aligned corners, as published training does with every supervised map.
 
+    The same as in ``network.layers``: losses work without any network, so they share no module with it.
+
     Args:
         x: B, C, H, W.
         size: Target (height, width).

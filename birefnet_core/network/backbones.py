@@ -14,6 +14,7 @@ from collections.abc import Callable
 import timm
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ..errors import ConfigError
 from .swin import SwinConfig, SwinTransformer
@@ -97,13 +98,13 @@ def _vgg16(normed: bool) -> BackboneSpec:
     return BackboneSpec(channels=(128, 256, 512, 512), build=build)
 
 
-def _resnet50() -> BackboneSpec:
+def _resnet(block: type[nn.Module], depths: list[int], channels: tuple[int, int, int, int]) -> BackboneSpec:
     def build() -> nn.Module:
-        net = torchvision.models.resnet50(weights=None)
+        net = torchvision.models.ResNet(block, depths)
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
         return Stages([stem, net.layer2, net.layer3, net.layer4])
 
-    return BackboneSpec(channels=(256, 512, 1024, 2048), build=build)
+    return BackboneSpec(channels=channels, build=build)
 
 
 BACKBONE_SPECS: dict[str, BackboneSpec] = {
@@ -123,7 +124,9 @@ BACKBONE_SPECS: dict[str, BackboneSpec] = {
     "dino_v3_7b": _dino_v3("vit_7b_patch16_dinov3", 4096, (9, 19, 29, 39)),
     "vgg16": _vgg16(normed=False),
     "vgg16bn": _vgg16(normed=True),
-    "resnet50": _resnet50(),
+    "resnet50": _resnet(Bottleneck, [3, 4, 6, 3], (256, 512, 1024, 2048)),
+    # Not a published one: the smallest, for learning from nothing on a CPU (the checkpoint "demo").
+    "resnet10": _resnet(BasicBlock, [1, 1, 1, 1], (64, 128, 256, 512)),
 }  # fmt: skip
 
 

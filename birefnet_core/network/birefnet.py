@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import BiRefNetConfig
 from ..errors import ImageError
 from .backbones import backbone_spec
 from .localization import LocalizationModule
+from .precision import MixedPrecision
 from .reconstruction import GradientMaps, ReconstructionModule
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class BiRefNetOutput(NamedTuple):
     classes: Tensor | None = None
 
 
-class BiRefNet(nn.Module):
+class BiRefNet(MixedPrecision):
     """The bilateral reference network.
 
     Args:

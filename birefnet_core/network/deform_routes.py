@@ -95,27 +95,18 @@ def bag_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, ge
 
 def _bag_forward(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry) -> Tensor:
     out_h, out_w = offset.shape[2:]
-    kernel = _bag_kernel(weight)
-    images = []
+    kernel = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])  # K*C O, in the order of the columns
+    budget = (geometry.column_budget or CPU_COLUMN_BUDGET) // (weight[0].numel() * out_w)
+    out = x.new_empty(x.shape[0], out_h * out_w, weight.shape[0])  # B Ho*Wo O
     for i in range(x.shape[0]):
         table = x[i].flatten(1).t().contiguous()  # H*W C
         one_mask = None if mask is None else mask[i : i + 1]
-        parts = []
-        for rows in _bag_chunks(weight, offset):
+        for rows in _row_chunks(out_h, budget):
             index, share = _bag_samples(offset[i : i + 1], one_mask, weight.shape[2:], geometry, rows, x.shape[2:])
             columns = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # S C
-            parts.append(columns.view(-1, kernel.shape[0]) @ kernel)  # h*Wo O
-        images.append(torch.cat(parts).view(out_h, out_w, -1))
-    return torch.stack(images).permute(0, 3, 1, 2)  # B O Ho Wo, channels last in memory
-
-
-def _bag_kernel(weight: Tensor) -> Tensor:
-    """O, C, kernel height, kernel width -> K*C, O, in the order of the columns."""
-    return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
-
-
-def _bag_chunks(weight: Tensor, offset: Tensor) -> Iterator[slice]:
-    return _row_chunks(offset.shape[2], CPU_COLUMN_BUDGET // (weight[0].numel() * offset.shape[3]))
+            into = out[i, rows.start * out_w : rows.stop * out_w]
+            torch.mm(columns.view(-1, kernel.shape[0]), kernel, out=into)
+    return out.view(x.shape[0], out_h, out_w, -1).permute(0, 3, 1, 2)  # B O Ho Wo, channels last in memory
 
 
 def _bag_samples(
@@ -125,21 +116,18 @@ def _bag_samples(
     geometry: Geometry,
     rows: slice,
     size: torch.Size,
-    *,
-    cut: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Bags of one image's output rows: index and share, S, 4, output position major and kernel point minor.
 
     Args:
-        offset: 1, 2K, Ho, Wo; with ``cut`` the wanted rows only.
-        mask: 1, K, Ho, Wo, or None; likewise.
+        offset: 1, 2K, Ho, Wo.
+        mask: 1, K, Ho, Wo, or None.
         kernel_size: Kernel height and width.
         geometry: Where the points fall before they are moved.
         rows: The output rows wanted.
         size: Height and width of the map.
-        cut: Whether offset and mask are cut to the rows already.
     """
-    corners = list(_corners(*_place_samples(offset, mask, kernel_size, geometry, rows, cut=cut), size))
+    corners = list(_corners(*_place_samples(offset, mask, kernel_size, geometry, rows), size))
     # So that the columns of a position lie in one row.
     index = torch.stack([index for index, _ in corners], dim=-1)[0].permute(1, 2, 0, 3).reshape(-1, 4)
     share = torch.stack([share for _, share in corners], dim=-1)[0].permute(1, 2, 0, 3).reshape(-1, 4)
@@ -164,8 +152,6 @@ def _place_samples(
     kernel_size: torch.Size,
     geometry: Geometry,
     rows: slice,
-    *,
-    cut: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Row, column and factor of every sample of some output rows.
 
@@ -175,7 +161,6 @@ def _place_samples(
         kernel_size: Kernel height and width.
         geometry: Where the points fall before they are moved.
         rows: The output rows wanted.
-        cut: Whether offset and mask hold these rows only.
 
     Returns:
         Three of B, K, h, Wo (the last may be None).
@@ -187,8 +172,7 @@ def _place_samples(
     point_y, point_x = (p.reshape(-1, 1, 1) for p in torch.meshgrid(point_y, point_x, indexing="ij"))  # K 1 1
     top = torch.arange(rows.start, rows.stop, **options).unsqueeze(1) * stride_y  # h 1
     left = torch.arange(offset.shape[3], **options) * stride_x  # Wo
-    if not cut:
-        offset, mask = offset[:, :, rows], None if mask is None else mask[:, :, rows]
+    offset, mask = offset[:, :, rows], None if mask is None else mask[:, :, rows]
     moved = offset.unflatten(1, (-1, 2))  # B K 2 h Wo
     return moved[:, :, 0] + point_y + top, moved[:, :, 1] + point_x + left, mask
 

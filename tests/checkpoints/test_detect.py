@@ -30,7 +30,7 @@ def published_state(config):
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
-@pytest.mark.parametrize("backbone", ["pvt_v2_b0", "dino_v3_s", "resnet50"])
+@pytest.mark.parametrize("backbone", ["pvt_v2_b0", "dino_v3_s", "resnet50", "resnet10"])
 def test_options_are_read_from_names_and_shapes(backbone, options):
     config = bc.BiRefNetConfig(backbone=backbone, **options)
     assert detect.detect_config(published_state(config)) == config

@@ -51,7 +51,7 @@ def test_norms_and_dropouts_are_the_published_ones(manifest_name, manifest):
 
 
 @pytest.mark.parametrize("block", ["deformable_aspp", "aspp", "residual"])
-@pytest.mark.parametrize("family", ["swin_v1", "pvt_v2", "dino_v3", "resnet50"])
+@pytest.mark.parametrize("family", ["swin_v1", "pvt_v2", "dino_v3", "resnet50", "resnet10"])
 def test_prefix_tables_are_bijections(family, block):
     table = keymap.key_table(family, block)
     assert len(set(table.values())) == len(table)

@@ -175,12 +175,19 @@ def test_a_model_is_segmented_with_and_scored_in_one_go(collection, stub_model, 
     assert results[1]["scores"]["MAE"] < 0.02  # the images are the masks, but for JPEG
 
 
+def test_sheet_shows_masks_of_a_model_that_are_not_kept(collection, stub_model):
+    data = collection / "data" / "DIS-VD"
+    sheet = collection / "sheet.png"
+    assert evaluate("--model", "m", "--gt", data / "gt", "--images", data / "im", "--sheet", sheet) == 0
+    assert Image.open(sheet).size[0] > 0
+
+
 def test_images_that_cannot_be_read_are_left_out(collection, stub_model, capsys):
     data = collection / "data" / "DIS-VD"
     (data / "im" / "x.jpg").write_bytes(b"broken")
     assert evaluate("--model", "m", "--gt", data / "gt", "--images", data / "im", "--metrics", "MAE") == 1
     shown = capsys.readouterr()
-    assert "x.jpg cannot be read" in shown.err
+    assert "x.jpg: not an image that can be read" in shown.err
     assert "| DIS-VD | m " in shown.out
 
 

@@ -18,11 +18,14 @@ const left = Math.min(...nodes.map(n => n.pos[0])), top = Math.min(...nodes.map(
 const right = Math.max(...nodes.map(n => n.pos[0] + n.size[0]));
 const bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1]));
 const room = canvas.canvas;
-const scale = Math.min((room.clientWidth - 160) / (right - left), (room.clientHeight - 150) / (bottom - top));
+const fits = Math.min((room.clientWidth - 160) / (right - left), (room.clientHeight - 150) / (bottom - top));
+const scale = Math.min(fits, 2);  // a single small node would reach under the page's own controls
 canvas.ds.scale = scale; canvas.ds.offset = [-left + 100 / scale, -top + 110 / scale];
-document.querySelectorAll('.p-toast, .p-dialog-mask, .graph-canvas-menu, .p-buttongroup').forEach(e => e.remove());
+const around = '.p-toast, .p-dialog-mask, .graph-canvas-menu, #graph-canvas-container > .pointer-events-none';
+document.querySelectorAll(around).forEach(e => { e.style.display = 'none'; });
+canvas.show_info = false;
 canvas.draw(true, true);
-return [50, 60, 150 + (right - left) * scale, 130 + (bottom - top) * scale];"""
+return [50, 86, 150 + (right - left) * scale, 130 + (bottom - top) * scale];"""
 
 
 def open_page(url: str, profile: Path):

@@ -63,10 +63,11 @@ class ComfyUI:
         tree: ComfyUI's checkout.
         base: An empty folder for its files.
         environment: Variables it gets, beside those of this process.
+        flags: More of its flags.
     """
 
-    def __init__(self, tree: str, base: Path, environment: dict[str, str]) -> None:
-        self.tree, self.base = tree, base
+    def __init__(self, tree: str, base: Path, environment: dict[str, str], flags: tuple[str, ...] = ()) -> None:
+        self.tree, self.base, self.flags = tree, base, flags
         neighbour = base / "custom_nodes" / "a_neighbour"
         for folder in (neighbour, *(base / name for name in ("input", "output", "temp", "user", "models"))):
             folder.mkdir(parents=True)
@@ -90,7 +91,7 @@ class ComfyUI:
             "--base-directory", str(base), "--user-directory", str(base / "user"),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes",
             "--disable-all-custom-nodes", "--whitelist-custom-nodes", "birefnet", "a_neighbour",
-            *os.environ.get("COMFYUI_FLAGS", "").split(),
+            *self.flags, *os.environ.get("COMFYUI_FLAGS", "").split(),
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         with open(self.log_path, "wb") as log:
@@ -179,6 +180,12 @@ def failure(entry: dict) -> str:
 
 
 @pytest.fixture(scope="session")
+def demo_model():
+    """The checkpoint that comes with the pack."""
+    return bc.load_model("demo")
+
+
+@pytest.fixture(scope="session")
 def small_model(filled):
     """A small network with known weights, trained (so it says) at 256 x 256."""
     return bc.model_from_state_dict(filled("pvt_v2_b0"))
@@ -198,10 +205,10 @@ def start_comfyui(tmp_path_factory):
     """Starts servers, each with an empty folder, and stops them at the end."""
     tree, servers = os.environ.get("COMFYUI_DIR"), []
 
-    def start(**environment: str) -> ComfyUI:
+    def start(*flags: str, **environment: str) -> ComfyUI:
         if not tree:
             pytest.skip("COMFYUI_DIR is not set")
-        servers.append(ComfyUI(tree, tmp_path_factory.mktemp("comfyui"), environment))
+        servers.append(ComfyUI(tree, tmp_path_factory.mktemp("comfyui"), environment, flags))
         return servers[-1]
 
     yield start
@@ -210,8 +217,13 @@ def start_comfyui(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def comfyui(start_comfyui, small_model, other_model):
-    server = start_comfyui(HF_HUB_OFFLINE="1")
+def comfyui(start_comfyui, small_model, other_model, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    paths = {"tests": {"base_path": str(elsewhere), "birefnet": "ours", "background_removal": "theirs"}}
+    (elsewhere / "paths.yaml").write_text(json.dumps(paths))  # JSON is YAML
+    server = start_comfyui("--extra-model-paths-config", str(elsewhere / "paths.yaml"), HF_HUB_OFFLINE="1")
+    bc.save_checkpoint(other_model, elsewhere / "ours" / "extra.safetensors", training_size=(256, 256))
+    bc.save_checkpoint(other_model, elsewhere / "theirs" / "extra_shared.safetensors", training_size=(256, 256))
     folder = server.base / "models"
     bc.save_checkpoint(small_model, folder / "birefnet" / "small.safetensors", training_size=(256, 256))
     bc.save_checkpoint(small_model, folder / "birefnet" / "slow.safetensors", training_size=(1536, 1536))

@@ -19,9 +19,11 @@ from tests.comfyui.conftest import ComfyUI  # noqa: E402
 
 NODES = tuple(sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md")))
 WIDTH, MOST_HEIGHT, QUALITY = 420, 640, 85  # of a picture, in pixels
+FRAME = 28  # what picture_of leaves around a node, less a little; the page's own controls reach into it
 PLACE = """
 const node = LiteGraph.createNode(arguments[0]);
-app.graph.clear(); node.pos = [0, 0]; app.graph.add(node); node.setSize(node.computeSize([380, 0]));"""
+app.canvas.show_info = false;
+app.graph.clear(); node.pos = [0, 0]; app.graph.add(node); node.setSize([300, node.computeSize()[1]]);"""
 
 
 def main() -> None:
@@ -36,6 +38,7 @@ def main() -> None:
                 for name in args.only:
                     page.execute_script(PLACE, name)
                     picture = picture_of(page)
+                    picture = picture.crop((FRAME, FRAME // 2, picture.width - FRAME, picture.height))
                     picture.thumbnail((WIDTH, MOST_HEIGHT))
                     picture.save(ROOT / "docs" / "images" / f"nodes_{name}.jpg", quality=QUALITY)
                     print(f"{name}: {picture.width} x {picture.height}")

@@ -3,6 +3,7 @@
     COMFYUI_DIR=... [COMFYUI_PYTHON=...] python tests/comfyui/refresh_examples.py [--only NAME ...] [--json]
 
 The pictures show a real run in ComfyUI, on the photograph in examples/, of every workflow whose models are there.
+That of the cut-out is also docs/images/workflow.jpg, larger.
 With --json only the workflow files are written, which needs no ComfyUI.
 """
 
@@ -23,8 +24,10 @@ from tests.comfyui.browser import OPEN, open_page, picture_of  # noqa: E402
 from tests.comfyui.conftest import ComfyUI  # noqa: E402
 from tests.comfyui.workflows import write_inputs  # noqa: E402
 
-EXAMPLE_MODEL = "BiRefNet"  # what the examples load
-OTHERS = {"my_finetune.safetensors", "BiRefNet_HR-matting", "BiRefNet_lite-2K"}  # but for those about other ones
+EXAMPLE_MODEL = "demo"  # what the examples load: it comes with the pack
+ABOUT_OTHERS = {"inpaint_around_subject", "matting_colour_estimation"}  # these keep the checkpoint they have
+OWN_FILE = "my_finetune.safetensors"  # stands for a file of the user's
+PLACEHOLDERS = (f"birefnet/{OWN_FILE}", "checkpoints/your_inpainting_model.safetensors")
 LOADERS = ("BiRefNetLoadModel", "BiRefNetRemoveBackground")
 ADDED = {"BiRefNetLoadModel": [("compile", "BOOLEAN", False)]}  # optional inputs with a widget, and their defaults
 WIDTH, QUALITY = 800, 85  # of the pictures
@@ -37,15 +40,15 @@ def nodes_of(workflow: dict) -> list[dict]:
     return [node for graph in (workflow, *subgraphs) for node in graph["nodes"]]
 
 
-def update(workflow: dict) -> dict:
-    """The workflow with the checkpoint of the examples and with every input its nodes have."""
+def update(workflow: dict, title: str) -> dict:
+    """The workflow of that title with the checkpoint of the examples and with every input its nodes have."""
     for node in nodes_of(workflow):
         for name, kind, value in ADDED.get(node["type"], []):
             if name not in [slot["name"] for slot in node["inputs"]]:
                 slot = {"localized_name": name, "name": name, "shape": 7, "type": kind, "widget": {"name": name}}
                 node["inputs"].append({**slot, "link": None})
                 node["widgets_values"].append(value)
-        if node["type"] in LOADERS and node["widgets_values"][0] not in OTHERS:
+        if node["type"] in LOADERS and title not in ABOUT_OTHERS and node["widgets_values"][0] != OWN_FILE:
             node["widgets_values"][0] = EXAMPLE_MODEL
     return workflow
 
@@ -83,10 +86,15 @@ def take_pictures(paths: list[Path]) -> None:
         server = ComfyUI(os.environ["COMFYUI_DIR"], Path(folder, "comfyui"), {"HF_HUB_OFFLINE": "1"})
         try:
             write_inputs(server)
+            for name in PLACEHOLDERS:  # the page marks nodes red whose files are not there
+                (server.base / "models" / name).parent.mkdir(exist_ok=True)
+                (server.base / "models" / name).touch()
             page = open_page(server.url, Path(folder, "chromium"))
             try:
                 for path in paths:
                     workflow = json.loads(path.read_text(encoding="utf-8"))
+                    if path.stem == "region_guided":
+                        workflow = json.loads(json.dumps(workflow).replace("example.png", "painted.png"))
                     problem = page.execute_async_script(OPEN, workflow)
                     if problem:
                         raise RuntimeError(f"{path.name}: {problem}")
@@ -94,6 +102,8 @@ def take_pictures(paths: list[Path]) -> None:
                     if ran:
                         run(server, page)
                     picture = picture_of(page)
+                    if path.stem == "cutout_to_png":
+                        picture.save(ROOT / "docs" / "images" / "workflow.jpg", quality=QUALITY)
                     height = round(picture.height * WIDTH / picture.width)
                     picture.resize((WIDTH, height)).save(path.with_suffix(".jpg"), quality=QUALITY)
                     print(f"{path.stem}: {'run and ' if ran else ''}pictured")
@@ -110,7 +120,7 @@ def main() -> None:
     args = parser.parse_args()
     workflows = sorted(ROOT.glob("example_workflows/*.json"))
     for path in (*workflows, *ROOT.glob("subgraphs/*.json")):
-        workflow = update(json.loads(path.read_text(encoding="utf-8")))
+        workflow = update(json.loads(path.read_text(encoding="utf-8")), path.stem)
         path.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if not args.json:
         take_pictures([path for path in workflows if not args.only or path.stem in args.only])

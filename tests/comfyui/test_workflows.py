@@ -60,17 +60,19 @@ def test_every_input_has_a_tooltip(comfyui):
 def test_the_catalogue_and_the_files_of_both_folders_are_offered(comfyui):
     info = comfyui.get("/object_info/BiRefNetLoadModel")["BiRefNetLoadModel"]["input"]["required"]["model"]
     options = info[1]["options"] if info[0] == "COMBO" else info[0]
-    assert {"BiRefNet", "BiRefNet_lite", "small.safetensors", "shared.safetensors"} <= set(options)
+    assert {"BiRefNet", "BiRefNet_lite", "demo", "small.safetensors", "shared.safetensors"} <= set(options)
+    assert {"extra.safetensors", "extra_shared.safetensors"} <= set(options)  # of extra_model_paths.yaml
+    assert info[1]["birefnet_labels"]["demo"].startswith("✓ demo (")
 
 
 @pytest.mark.parametrize("size", ["auto (training size)", "custom", "native"])
-def test_the_saved_mask_is_the_one_the_core_computes(size, comfyui, image, small_model):
+def test_the_saved_mask_is_the_one_the_core_computes(size, comfyui, image, demo_model):
     options = {"size": size, "width": 320, "height": 192}
-    outputs = comfyui.run(mask_workflow(image, segment=options))
+    outputs = comfyui.run(mask_workflow(image, load={"model": "demo"}, segment=options))
     (picture,) = comfyui.pictures(outputs, "5")
     photo = read_image(PHOTO)[None]
     wanted = {"auto (training size)": 256, "custom": (320, 192), "native": "native"}[size]
-    expected = to_bytes(bc.Segmenter(small_model)(photo, wanted)[0])
+    expected = to_bytes(bc.Segmenter(demo_model)(photo, wanted)[0])
     assert picture.shape[:2] == photo.shape[1:3]
     assert np.abs(picture[..., 0].astype(int) - expected.astype(int)).max() <= 1
 
@@ -80,6 +82,13 @@ def test_the_shared_folder_and_the_cpu_give_the_same_mask(comfyui, image):
     load = {"model": "shared.safetensors", "device": "cpu", "dtype": "fp32", "patch_order": "channels_first"}
     second = comfyui.pictures(comfyui.run(mask_workflow(image, load=load)), "5")
     assert np.array_equal(first[0], second[0])
+
+
+@pytest.mark.parametrize("model", ["other.safetensors", "extra.safetensors", "extra_shared.safetensors"])
+def test_files_in_any_folder_are_loaded(model, comfyui, image, other_model):
+    (picture,) = comfyui.pictures(comfyui.run(mask_workflow(image, load={"model": model})), "5")
+    expected = to_bytes(bc.Segmenter(other_model)(read_image(PHOTO)[None], 256)[0])
+    assert np.abs(picture[..., 0].astype(int) - expected).max() <= 1
 
 
 def test_a_broken_file_is_named(comfyui, image):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from birefnet_core.images import read_image, to_bytes, write_image
@@ -19,7 +20,7 @@ def node(kind, **values):
     return {"class_type": kind, "inputs": values}
 
 
-def segment(model="small.safetensors", image="example.png", **options):
+def segment(model="demo", image="example.png", **options):
     """Image 1, model 2, mask and image 3."""
     return {
         "1": node("LoadImage", image=image),
@@ -47,10 +48,11 @@ def write_inputs(comfyui):
     folder = comfyui.base / "input"
     photo = read_image(PHOTO)
     write_image(folder / "example.png", photo)
-    write_image(folder / "background.png", photo.flip(1)[:60])
+    dusk = torch.lerp(torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.9, 0.7, 0.5]), torch.linspace(0, 1, 120)[:, None])
+    write_image(folder / "background.png", dusk[:, None].expand(-1, 200, -1))
     Image.new("RGB", (1, 1), (200, 30, 30)).save(folder / "dot.png")
     rgba = np.dstack([to_bytes(photo), np.full(photo.shape[:2], 255, np.uint8)])
-    rgba[20:80, 30:90, 3] = 0  # what a painted mask looks like: transparent where it is 1
+    rgba[60:220, 90:330, 3] = 0  # what a painted mask looks like: transparent where it is 1
     Image.fromarray(rgba).save(folder / "painted.png")
     for n in (1, 2):
         write_image(folder / "photos" / f"{n}.png", photo)

@@ -56,3 +56,12 @@ def test_the_estimate_is_within_a_fifth_of_what_is_measured(backbone, size):
     command = [sys.executable, "-c", MEASURE, backbone, str(size)]
     measured = int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     assert memory_required(backbone, size, size) == pytest.approx(measured, rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident sizes are read from Linux's /proc")
+def test_64_frames_of_720p_take_the_memory_of_a_few():
+    command = [sys.executable, "benchmarks/frames.py", "--frames", "64", "--size", "64", "--modes", "plain"]
+    table = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    one, many = (float(row.split("|")[6]) for row in table.splitlines()[2:])  # megabytes above inputs and outputs
+    assert many < one + 3 * 1280 * 720 * 3 * 4 / 2**20  # the allocator keeps a frame or two

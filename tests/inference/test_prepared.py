@@ -79,15 +79,40 @@ def test_preparing_leaves_the_network_alone(filled):
     assert shared <= {p.data_ptr() for p in prepared.parameters()}
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_stays_finite_and_near(dtype, filled):
-    """Bounds are on masks; bfloat16's are those of rounding the weights alone."""
-    x = torch.randn(1, 3, 96, 96)
-    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
-    expected = torch.sigmoid(bc.prepare(model)(x).logits)
-    found = torch.sigmoid(bc.prepare(model.to(dtype))(x.to(dtype)).logits.float())
-    assert found.isfinite().all()
-    assert (found - expected).abs().mean() < (2e-3 if dtype == torch.float16 else 2e-2)
+def masks_of(network, x):
+    with torch.no_grad():
+        return torch.sigmoid(network(x).logits.float())
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("variant", ["pvt_v2_b0", pytest.param("swin_v1_t", marks=pytest.mark.slow)])
+def test_every_precision_stays_near_float32(variant, stored, compute, filled):
+    """The masks of the stored weights, computed in float32, are what the other precisions must come near to."""
+    x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    weights = {name: value.to(stored) for name, value in filled(variant).items()}
+    expected = masks_of(bc.prepare(bc.model_from_state_dict(weights, dtype=torch.float32)), x)
+    model = bc.model_from_state_dict(weights, dtype=compute)
+    for network in (model, bc.prepare(model)):
+        found = masks_of(network, x.to(compute))
+        assert found.isfinite().all()
+        assert (found - expected).abs().mean() < 2e-3
+
+
+def test_a_network_brought_to_bfloat16_is_as_one_loaded_in_it(filled):
+    x = torch.randn(1, 3, 64, 64)
+    loaded = bc.model_from_state_dict(filled("pvt_v2_b0"), dtype=torch.bfloat16)
+    moved = bc.model_from_state_dict(filled("pvt_v2_b0")).to(torch.bfloat16)
+    prepared = bc.prepare(bc.model_from_state_dict(filled("pvt_v2_b0"))).bfloat16()
+    assert moved.reconstruction.head.weight.dtype == prepared.final.second.weight.dtype == torch.float32
+    assert torch.equal(masks_of(loaded, x), masks_of(moved, x))
+    torch.testing.assert_close(masks_of(prepared, x), masks_of(moved, x), atol=5e-3, rtol=0)
+
+
+def test_most_weights_are_rounded_in_bfloat16(filled):
+    model = bc.model_from_state_dict(filled("swin_v1_t")).to(torch.bfloat16).localization.encoder
+    rounded = sum(p.numel() for p in model.parameters() if p.dtype == torch.bfloat16)
+    assert rounded > 0.9 * sum(p.numel() for p in model.parameters())
 
 
 def test_two_convolutions_as_one_are_exact_inside():

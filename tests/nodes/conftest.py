@@ -25,6 +25,13 @@ class Input:
         return f"{self.type} {self.id}"
 
 
+class ComboInput(Input):
+    """As in ComfyUI 0.3.64."""
+
+    def __init__(self, id, options=None, tooltip=None, optional=False, default=None, advanced=None):
+        super().__init__(id, tooltip=tooltip, optional=optional, default=default, options=options)
+
+
 class IntInput(Input):
     def __init__(self, id, tooltip=None, optional=False, default=None, advanced=None, min=None, max=None, step=None):
         super().__init__(id, tooltip=tooltip, optional=optional, default=default, min=min, max=max, step=step)
@@ -135,10 +142,10 @@ def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
         def __init__(self, model, load_device, offload_device):
             self.model = model
 
-    types = {n: comfy_type(n.upper()) for n in ("Image", "Mask", "Combo", "Float", "Boolean", "String")}
+    types = {n: comfy_type(n.upper()) for n in ("Image", "Mask", "Float", "Boolean", "String")}
     io = SimpleNamespace(
-        **types, Int=comfy_type("INT", IntInput), Custom=comfy_type, Schema=Schema, ComfyNode=object,
-        NodeOutput=NodeOutput,
+        **types, Int=comfy_type("INT", IntInput), Combo=comfy_type("COMBO", ComboInput), Custom=comfy_type,
+        Schema=Schema, ComfyNode=object, NodeOutput=NodeOutput,
     )  # fmt: skip
     ui = SimpleNamespace(
         PreviewImage=lambda images, cls: SimpleNamespace(images=images, as_dict=lambda: {"images": images}),

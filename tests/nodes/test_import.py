@@ -19,12 +19,12 @@ start = time.perf_counter()
 pack = import_pack("birefnet_pack")
 import asyncio
 extension = asyncio.run(pack.comfy_entrypoint())
-asyncio.run(extension.on_load())
 nodes = asyncio.run(extension.get_node_list())
 [node.define_schema() for node in nodes]
 print(len(nodes), time.perf_counter() - start)
 heavy = {{"timm", "torchvision", "transformers", "huggingface_hub"}} & set(sys.modules)
 assert not heavy, heavy
+assert "birefnet" in sys.modules["folder_paths"].folder_names_and_paths
 {more}
 """
 

@@ -54,6 +54,20 @@ def test_workflow_fits_the_schemas(path, schemas, comfy, to_api):
     assert found
 
 
+def test_examples_need_a_download_only_where_another_checkpoint_is_the_point(comfy, to_api):
+    wanted = {}
+    for path in FILES:
+        for graph in graphs(path):
+            models = [part["inputs"].get("model") for part in to_api(graph).values()]
+            wanted.setdefault(path.stem, set()).update(m for m in models if isinstance(m, str) and m != "demo")
+    assert {name: models for name, models in wanted.items() if models} == {
+        "fine_tuned_checkpoint": OWN_FILES,
+        "inpaint_around_subject": {"BiRefNet"},
+        "matting_colour_estimation": {"BiRefNet_HR-matting"},
+    }
+    assert comfy.runtime.catalogue()["demo"].bundled
+
+
 def check_value(wanted, value, comfy):
     if wanted.id == "model":
         assert value in {*comfy.runtime.catalogue(), *OWN_FILES}

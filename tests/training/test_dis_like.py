@@ -102,6 +102,16 @@ def test_scene_depends_on_its_seed_alone_and_has_a_subject(pictures, split):
         assert alpha.mean() > 0.002
 
 
+def test_simple_scene_is_light_on_dim():
+    from dis_like.scene import simple_scene
+
+    for seed in range(12):
+        colours, alpha = simple_scene(np.random.default_rng(seed), "train", 96)
+        assert colours.shape == (96, 96, 3) and alpha.shape == (96, 96)
+        assert colours.dtype == alpha.dtype == np.float32
+        assert colours[alpha > 0.9].mean() > 1.5 * colours[alpha < 0.1].mean()
+
+
 def test_validation_has_shapes_that_training_has_not():
     from dis_like.scene import HELD_OUT, SHAPES
 
@@ -165,3 +175,8 @@ def test_command_needs_no_sources_and_refuses_a_folder_that_is_not_there(tmp_pat
     with pytest.raises(subprocess.CalledProcessError) as caught:
         run(tmp_path / "other", 1, "--sources", str(tmp_path / "nowhere"))
     assert b"no such folder" in caught.value.stderr
+
+
+def test_command_renders_simple_pairs(tmp_path):
+    run(tmp_path, 1, "--simple")
+    assert (tmp_path / "train" / "gt" / "000000.png").exists()

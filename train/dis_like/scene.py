@@ -43,28 +43,33 @@ class Layer:
     alpha: np.ndarray
 
 
-def scene(rng: Generator, sources: Sources, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+def scene(rng: Generator, sources: Sources, split: str, size: int, hard: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """One training pair: a composite, or a photograph with its own subject.
+
+    Args:
+        hard: 0 for scenes in which the subject stands out, 1 for all there is: sharp photographs behind,
+            camouflage, distractors, occlusion; between them the share of the hard ones.
 
     Returns:
         Colours N, N, 3 and alpha N, N.
     """
-    if sources.subjects and rng.random() < 0.14:
+    hard = float(rng.random() < hard)
+    if sources.subjects and rng.random() < 0.14 * hard:
         own = photograph(rng, _one_of(rng, sources.subjects), size, least=0.8)
         return finish(rng, own[..., :3]), own[..., 3]
-    back = background(rng, sources, size)
-    back = distract(rng, back, sources, split) if rng.random() < 0.12 else back
-    subject = make_subject(rng, sources, split, size, back)
+    back = background(rng, sources, size, hard)
+    back = distract(rng, back, sources, split) if rng.random() < 0.12 * hard else back
+    subject = make_subject(rng, sources, split, size, back, hard)
     if rng.random() < 0.35:
         back = cast_shadow(rng, back, subject.alpha)
     colours = over(subject, back)
     alpha = subject.alpha
-    if rng.random() < 0.06:
+    if rng.random() < 0.06 * hard:
         colours, alpha = occlude(rng, colours, alpha, sources)
     return finish(rng, colours), alpha
 
 
-def background(rng: Generator, sources: Sources, size: int) -> np.ndarray:
+def background(rng: Generator, sources: Sources, size: int, hard: float) -> np.ndarray:
     """A photograph, sharp or out of focus, a surface, or a plain backdrop."""
     kind = rng.random()
     if sources.photographs and kind < 0.68:
@@ -73,40 +78,44 @@ def background(rng: Generator, sources: Sources, size: int) -> np.ndarray:
         back = textures.surface(rng, size)
     else:
         back = textures.gradient(rng, size) if rng.random() < 0.7 else textures.plain(rng, size)
-    if rng.random() < 0.35:
-        back = cv2.GaussianBlur(back, (0, 0), size / 256 * rng.uniform(0.7, 6))
+    if rng.random() < 1 - 0.65 * hard:
+        back = cv2.GaussianBlur(back, (0, 0), size / 256 * rng.uniform(0.7 if hard else 3, 6))
     return back
 
 
-def make_subject(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray) -> Layer:
+def make_subject(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray, hard: float) -> Layer:
     """One subject, sometimes two that touch."""
-    parts = [_part(rng, sources, split, size, back)]
-    while rng.random() < 0.15 and len(parts) < 3:
-        parts.append(_part(rng, sources, split, size, back))
+    parts = [_part(rng, sources, split, size, back, hard)]
+    while rng.random() < 0.15 * hard and len(parts) < 3:
+        parts.append(_part(rng, sources, split, size, back, hard))
     total = parts[0]
     for part in parts[1:]:
         alpha = part.alpha + total.alpha * (1 - part.alpha)
         total = Layer(over(part, total.colours), alpha)
-    return total if total.alpha.mean() > 0.004 else make_subject(rng, sources, split, size, back)
+    return total if total.alpha.mean() > 0.004 else make_subject(rng, sources, split, size, back, hard)
 
 
-def _part(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray) -> Layer:
+def _part(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray, hard: float = 1.0) -> Layer:
     cutouts = sources.subjects if sources.subjects and rng.random() < 0.2 else sources.cutouts
     if cutouts and rng.random() < 0.55:
         layer = place_cutout(rng, read(_one_of(rng, cutouts), 320), size)
         if rng.random() < 0.25:  # the outline of a known thing, the surface of another
             layer.colours = _painted(rng, sources, layer.alpha)
     else:
-        shapes = SHAPES[split]
-        canvas = Canvas(size, _matrix(rng, rng.uniform(0.3, 1.05), 1.0))
-        shapes[rng.integers(len(shapes))](canvas, rng)
-        alpha = canvas.coverage()
+        alpha = _shape(rng, split, size)
         if rng.random() < 0.1:
             alpha = cv2.GaussianBlur(alpha, (0, 0), size / 256 * rng.uniform(0.5, 2))
         layer = Layer(_painted(rng, sources, alpha), alpha)
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 * hard:
         layer.colours = match(layer.colours, layer.alpha, back, rng.uniform(0.3, 0.95))
     return layer
+
+
+def _shape(rng: Generator, split: str, size: int) -> np.ndarray:
+    shapes = SHAPES[split]
+    canvas = Canvas(size, _matrix(rng, rng.uniform(0.3, 1.05), 1.0))
+    shapes[rng.integers(len(shapes))](canvas, rng)
+    return canvas.coverage()
 
 
 def _one_of(rng: Generator, files: Sequence[Path]) -> Path:
@@ -223,3 +232,15 @@ def finish(rng: Generator, colours: np.ndarray) -> np.ndarray:
     if rng.random() < 0.4:
         colours = colours + rng.normal(0, rng.uniform(0.005, 0.04), colours.shape)
     return np.clip(colours, 0, 1).astype(np.float32)
+
+
+def simple_scene(rng: Generator, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A light shape on a dim cloudy ground: what a new network learns to find within minutes on a CPU.
+
+    Returns:
+        Colours N, N, 3 and alpha N, N.
+    """
+    alpha = _shape(rng, split, size)
+    paint = rng.uniform(0.6, 1, 3).astype(np.float32) * textures.relief(rng, alpha)[..., None]
+    ground = 0.5 * textures.clouds(rng, size)
+    return finish(rng, over(Layer(np.clip(paint, 0, 1), alpha), ground)), alpha

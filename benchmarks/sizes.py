@@ -1,0 +1,138 @@
+"""Seconds, peak memory and load time of the prepared network, by variant, precision, batch and size.
+
+    python benchmarks/sizes.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32] [--batches 1] [--sizes 256 512 1024]
+    python benchmarks/sizes.py --load [--variants swin_v1_t swin_v1_l]
+
+Each row is a process of its own: one pass at 128 x 128 to set everything up, then one timed pass. "pass MB" is the
+peak of resident memory above that before the pass, "estimate MB" what ``Segmenter.memory_required`` says of it,
+"process MB" the process's peak with interpreter, libraries and weights. --load writes a file of each variant and
+times reading it into a network, and preparing that for inference.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def kib(field: str) -> int:
+    """A field of this process's status, such as VmRSS (resident now) or VmHWM (its peak)."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(field))
+
+
+def network(variant: str):
+    """A network with weights of no meaning but an ordinary size."""
+    import torch
+
+    import birefnet_core as bc
+    from birefnet_core.checkpoints.load import without_initialisation
+
+    with without_initialisation():
+        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.01)
+    return model
+
+
+def measure_pass(variant: str, dtype: str, batch: int, size: int) -> dict:
+    """Runs in a process of its own."""
+    import torch
+
+    import birefnet_core as bc
+    from birefnet_core.devices import DTYPES
+
+    segment = bc.Segmenter(bc.prepare(network(variant).to(DTYPES[dtype])), batch_size=batch)
+    x = torch.randn(batch, 3, size, size).to(next(segment.model.parameters()).dtype)
+    with torch.inference_mode():
+        segment.model(x[:, :, :128, :128])
+        before = kib("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+        start = time.perf_counter()
+        segment.model(x)
+        seconds = time.perf_counter() - start
+    peak, process = kib("VmHWM"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "seconds": seconds,
+        "pass": (peak - before) / 1024,
+        "estimate": segment.memory_required(size, size) / 2**20,
+        "process": max(peak, process) / 1024,
+    }
+
+
+def measure_load(variant: str, path: str) -> dict:
+    """Runs in a process of its own."""
+    import birefnet_core as bc
+
+    before = kib("VmRSS")
+    start = time.perf_counter()
+    model = bc.load_file(path)
+    loaded = time.perf_counter()
+    model = bc.prepare(model)
+    prepared = time.perf_counter()
+    return {"load": loaded - start, "prepare": prepared - loaded, "resident": (kib("VmRSS") - before) / 1024}
+
+
+def in_process(*arguments: str) -> dict:
+    command = [sys.executable, __file__, "--one", *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def table_of_passes(args: argparse.Namespace) -> None:
+    print("| variant | precision | batch | size | seconds | pass MB | estimate MB | of measured | process MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for variant in args.variants:
+        for dtype in args.dtypes:
+            for batch in args.batches:
+                for size in args.sizes:
+                    found = in_process("pass", variant, dtype, batch, size)
+                    print(
+                        f"| {variant} | {dtype} | {batch} | {size} | {found['seconds']:.2f} | {found['pass']:.0f} | "
+                        f"{found['estimate']:.0f} | {found['estimate'] / found['pass']:.2f} | {found['process']:.0f} |",
+                        flush=True,
+                    )
+
+
+def table_of_loads(variants: list[str]) -> None:
+    import birefnet_core as bc
+
+    print("| variant | file MB | load s | prepare s | resident MB |")
+    print("|---|---|---|---|---|")
+    for variant in variants:
+        with tempfile.TemporaryDirectory() as folder:
+            path = bc.save_checkpoint(network(variant), Path(folder) / "x.safetensors")
+            found = in_process("load", variant, path)
+            file_mb = path.stat().st_size / 2**20
+        columns = f"{found['load']:.2f} | {found['prepare']:.2f} | {found['resident']:.0f}"
+        print(f"| {variant} | {file_mb:.0f} | {columns} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variants", nargs="+", default=["swin_v1_t", "swin_v1_l"])
+    parser.add_argument("--dtypes", nargs="+", default=["fp32"], choices=("fp32", "fp16", "bf16"))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512, 1024])
+    parser.add_argument("--load", action="store_true")
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one and args.one[0] == "load":
+        print(json.dumps(measure_load(*args.one[1:])))
+    elif args.one:
+        variant, dtype, batch, size = args.one[1:]
+        print(json.dumps(measure_pass(variant, dtype, int(batch), int(size))))
+    elif args.load:
+        table_of_loads(args.variants)
+    else:
+        table_of_passes(args)
+
+
+if __name__ == "__main__":
+    main()
