@@ -92,6 +92,7 @@ class BagFunction(torch.autograd.Function):
             if by_factor is not None and by_one is not None:
                 by_factor[piece] = by_one
         by_weight = by_kernel.view(-1, *weight.shape[2:], x.shape[1]).permute(0, 3, 1, 2)  # O C kernel height, width
+        by_weight = by_weight.contiguous()  # laid out as the kernel, which several processes' buckets expect
         by_image = by_table.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
         by_moves = samples.as_map(by_offset.flatten(1))
         return by_image, by_moves, by_weight, None if by_factor is None else samples.as_map(by_factor), None
