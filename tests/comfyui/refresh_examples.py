@@ -3,7 +3,6 @@
     COMFYUI_DIR=... [COMFYUI_PYTHON=...] python tests/comfyui/refresh_examples.py [--only NAME ...] [--json]
 
 The pictures show a real run in ComfyUI, on the photograph in examples/, of every workflow whose models are there.
-That of the cut-out is also docs/images/workflow.jpg, larger.
 With --json only the workflow files are written, which needs no ComfyUI.
 """
 
@@ -102,8 +101,6 @@ def take_pictures(paths: list[Path]) -> None:
                     if ran:
                         run(server, page)
                     picture = picture_of(page)
-                    if path.stem == "cutout_to_png":
-                        picture.save(ROOT / "docs" / "images" / "workflow.jpg", quality=QUALITY)
                     height = round(picture.height * WIDTH / picture.width)
                     picture.resize((WIDTH, height)).save(path.with_suffix(".jpg"), quality=QUALITY)
                     print(f"{path.stem}: {'run and ' if ran else ''}pictured")
