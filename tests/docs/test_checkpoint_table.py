@@ -6,7 +6,7 @@ from pathlib import Path
 import birefnet_core as bc
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"
-ENCODERS = {"swin_v1_l": "Swin-L", "swin_v1_t": "Swin-T", "pvt_v2_b0": "PVTv2-b0"}
+ENCODERS = {"swin_v1_l": "Swin-L", "swin_v1_t": "Swin-T", "resnet10": "ResNet-10"}
 
 
 def file_of(entry) -> str:
