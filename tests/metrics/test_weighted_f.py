@@ -62,6 +62,7 @@ def test_far_distances_are_exact_up_to_where_they_matter():
 def test_weighted_f_says_that_scipy_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.ndimage", None)
     prediction = np.array([[0, 255, 100], [255, 255, 0]], np.uint8)
     with pytest.raises(ConfigError, match="SciPy"):
         WeightedF().update(Pair(prediction, prediction[::-1]))
