@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 
 from . import cli_checkpoints, cli_evaluate, cli_export, cli_segment
-from .errors import BiRefNetError
+from .errors import exit_code
 
 COMMANDS = (cli_segment, cli_evaluate, cli_checkpoints, cli_export)
 
@@ -31,11 +30,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     args = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
-    try:
-        return args.run(args)
-    except BiRefNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: args.run(args))

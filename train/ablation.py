@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout, without installing
 
-from birefnet_core.errors import BiRefNetError  # noqa: E402
+from birefnet_core.errors import exit_code  # noqa: E402
 from birefnet_core.training import Recipe, TrainingData, from_values, load_recipe  # noqa: E402
 from birefnet_core.training.ablation import ROWS, ablate, choose_rows  # noqa: E402
 from birefnet_core.training.ablation_report import plot, report  # noqa: E402
@@ -44,23 +44,21 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = build_parser().parse_args()
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
-    try:
-        rows = choose_rows(args.rows)
-        changes = {key: value for key, value in vars(args).items() if key in Recipe.__dataclass_fields__}
-        recipe = from_values({**load_recipe(args.recipe), **changes})
-        data = TrainingData(sets=tuple(args.data), validation=(args.val_data,))
-        pairs = len(find_sets(data.sets).pairs), len(find_sets(data.validation).pairs)
-        runs = []
-        for run in ablate(rows, recipe, data, args.out, seeds=args.seeds, device=args.device):
-            runs.append(run)
-            plot(rows, runs, args.out / "ablation.png")
-            (args.out / "ablation.md").write_text(report(rows, runs, recipe, pairs, "ablation.png"), encoding="utf-8")
-    except BiRefNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
+    return exit_code(lambda: run_rows(args), interrupted="stopped; the same command goes on")
+
+
+def run_rows(args: argparse.Namespace) -> int:
+    """Trains what is missing; after each run, writes the report of all so far."""
+    rows = choose_rows(args.rows)
+    changes = {key: value for key, value in vars(args).items() if key in Recipe.__dataclass_fields__}
+    recipe = from_values({**load_recipe(args.recipe), **changes})
+    data = TrainingData(sets=tuple(args.data), validation=(args.val_data,))
+    pairs = len(find_sets(data.sets).pairs), len(find_sets(data.validation).pairs)
+    runs = []
+    for run in ablate(rows, recipe, data, args.out, seeds=args.seeds, device=args.device):
+        runs.append(run)
+        plot(rows, runs, args.out / "ablation.png")
+        (args.out / "ablation.md").write_text(report(rows, runs, recipe, pairs, "ablation.png"), encoding="utf-8")
     print((args.out / "ablation.md").read_text(encoding="utf-8"))
     return 0
 

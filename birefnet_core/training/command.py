@@ -14,7 +14,7 @@ from typing import Any
 
 from huggingface_hub.utils import tqdm
 
-from ..errors import BiRefNetError, ConfigError
+from ..errors import ConfigError, exit_code
 from .data import TrainingData
 from .loop import train
 from .prepare import prepare
@@ -147,14 +147,7 @@ def main(arguments: Sequence[str] | None, recipes: Path) -> int:
     args = build_parser(recipes).parse_args(arguments)
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first and not args.quiet else logging.WARNING, format="%(message)s")
-    try:
-        return run(args, recipes, speaks=first and not args.quiet)
-    except BiRefNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: run(args, recipes, speaks=first and not args.quiet))
 
 
 def run(args: argparse.Namespace, recipes: Path, *, speaks: bool) -> int:
