@@ -47,29 +47,29 @@ def scene(rng: Generator, sources: Sources, split: str, size: int, hard: float =
     """One training pair: a composite, or a photograph with its own subject.
 
     Args:
-        hard: 0 for scenes in which the subject stands out, 1 for all there is: sharp photographs behind,
-            camouflage, distractors, occlusion; between them the share of the hard ones.
+        hard: Share of hard scenes, 0 to 1: sharp photographs behind, camouflage, distractors, occlusion. In the others
+            the subject stands out.
 
     Returns:
         Colours N, N, 3 and alpha N, N.
     """
-    hard = float(rng.random() < hard)
-    if sources.subjects and rng.random() < 0.14 * hard:
+    difficult = rng.random() < hard
+    if sources.subjects and rng.random() < 0.14 * difficult:
         own = photograph(rng, _one_of(rng, sources.subjects), size, least=0.8)
         return finish(rng, own[..., :3]), own[..., 3]
-    back = background(rng, sources, size, hard)
-    back = distract(rng, back, sources, split) if rng.random() < 0.12 * hard else back
-    subject = make_subject(rng, sources, split, size, back, hard)
+    back = background(rng, sources, size, difficult)
+    back = distract(rng, back, sources, split) if rng.random() < 0.12 * difficult else back
+    subject = make_subject(rng, sources, split, size, back, difficult)
     if rng.random() < 0.35:
         back = cast_shadow(rng, back, subject.alpha)
     colours = over(subject, back)
     alpha = subject.alpha
-    if rng.random() < 0.06 * hard:
+    if rng.random() < 0.06 * difficult:
         colours, alpha = occlude(rng, colours, alpha, sources)
     return finish(rng, colours), alpha
 
 
-def background(rng: Generator, sources: Sources, size: int, hard: float) -> np.ndarray:
+def background(rng: Generator, sources: Sources, size: int, difficult: bool) -> np.ndarray:
     """A photograph, sharp or out of focus, a surface, or a plain backdrop."""
     kind = rng.random()
     if sources.photographs and kind < 0.68:
@@ -78,24 +78,24 @@ def background(rng: Generator, sources: Sources, size: int, hard: float) -> np.n
         back = textures.surface(rng, size)
     else:
         back = textures.gradient(rng, size) if rng.random() < 0.7 else textures.plain(rng, size)
-    if rng.random() < 1 - 0.65 * hard:
-        back = cv2.GaussianBlur(back, (0, 0), size / 256 * rng.uniform(0.7 if hard else 3, 6))
+    if rng.random() < (0.35 if difficult else 1):
+        back = cv2.GaussianBlur(back, (0, 0), size / 256 * rng.uniform(0.7 if difficult else 3, 6))
     return back
 
 
-def make_subject(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray, hard: float) -> Layer:
+def make_subject(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray, difficult: bool) -> Layer:
     """One subject, sometimes two that touch."""
-    parts = [_part(rng, sources, split, size, back, hard)]
-    while rng.random() < 0.15 * hard and len(parts) < 3:
-        parts.append(_part(rng, sources, split, size, back, hard))
+    parts = [_part(rng, sources, split, size, back, difficult)]
+    while rng.random() < 0.15 * difficult and len(parts) < 3:
+        parts.append(_part(rng, sources, split, size, back, difficult))
     total = parts[0]
     for part in parts[1:]:
         alpha = part.alpha + total.alpha * (1 - part.alpha)
         total = Layer(over(part, total.colours), alpha)
-    return total if total.alpha.mean() > 0.004 else make_subject(rng, sources, split, size, back, hard)
+    return total if total.alpha.mean() > 0.004 else make_subject(rng, sources, split, size, back, difficult)
 
 
-def _part(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray, hard: float = 1.0) -> Layer:
+def _part(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray, difficult: bool = True) -> Layer:
     cutouts = sources.subjects if sources.subjects and rng.random() < 0.2 else sources.cutouts
     if cutouts and rng.random() < 0.55:
         layer = place_cutout(rng, read(_one_of(rng, cutouts), 320), size)
@@ -106,7 +106,7 @@ def _part(rng: Generator, sources: Sources, split: str, size: int, back: np.ndar
         if rng.random() < 0.1:
             alpha = cv2.GaussianBlur(alpha, (0, 0), size / 256 * rng.uniform(0.5, 2))
         layer = Layer(_painted(rng, sources, alpha), alpha)
-    if rng.random() < 0.3 * hard:
+    if rng.random() < 0.3 * difficult:
         layer.colours = match(layer.colours, layer.alpha, back, rng.uniform(0.3, 0.95))
     return layer
 
