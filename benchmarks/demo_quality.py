@@ -58,7 +58,7 @@ def score(method: Method, images: list[Path], masks: Path) -> dict[str, float]:
         for path in images:
             write_mask(predictions / f"{path.stem}.png", method(read_image(path)))
             (truth / f"{path.stem}.png").symlink_to((masks / f"{path.stem}.png").resolve())
-        return bc.evaluate(predictions, truth, metrics=["Sm", "maxF", "wF", "meanE", "MAE"])
+        return bc.evaluate(predictions, truth, metrics=METRICS)
 
 
 def _bytes(image: torch.Tensor) -> np.ndarray:

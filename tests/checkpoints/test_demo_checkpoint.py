@@ -55,15 +55,13 @@ def test_it_finds_a_disk_before_a_plain_ground():
 
 
 @pytest.mark.slow
-def test_its_scores_on_fixed_scenes_do_not_fall(tmp_path):
+def test_its_scores_on_fixed_scenes_do_not_fall(tmp_path, monkeypatch):
     """Scenes of shapes and painted surfaces alone, which anybody's renderer makes without pictures of others."""
     pytest.importorskip("cv2")
-    sys.path.insert(0, str(ROOT / "train"))
-    try:
-        from dis_like.scene import scene
-        from dis_like.sources import Sources
-    finally:
-        sys.path.remove(str(ROOT / "train"))
+    monkeypatch.syspath_prepend(ROOT / "train")
+    from dis_like.scene import scene
+    from dis_like.sources import Sources
+
     segment = bc.Segmenter(bc.load_model("demo"))
     for number in range(96):
         colours, alpha = scene(np.random.default_rng([7, number]), Sources(), "val", 320)
