@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import math
 import time
@@ -38,7 +37,7 @@ from .outputs import Writer
 from .prepare import Prepared, prepare
 from .recipe import Recipe
 from .setup import Phase, build_network, freezes_norms, leaves_unused, phase_of, set_phase
-from .state import Folder, Position
+from .state import Folder, Position, is_full_disk
 from .validation import Validation, is_better, validate
 
 Progress = Callable[[dict[str, Any]], None]  # what a step did
@@ -101,9 +100,10 @@ def train(
             prepared = prepare(recipe, data) if mine else None
         prepared = here.share(prepared)
         trainer = Trainer(recipe, prepared, folder, here, progress)
-        trainer.start(resume=resume)
-        with StopSignal() as stop, _full_disk_named(folder):
-            return trainer.run(stop)
+        with _full_disk_named(folder):
+            trainer.start(resume=resume)
+            with StopSignal() as stop:
+                return trainer.run(stop)
 
 
 @contextlib.contextmanager
@@ -112,7 +112,7 @@ def _full_disk_named(folder: Folder) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not is_full_disk(error):
             raise
         raise TrainingError(
             f"{folder.path}: the disk is full. Free some space and go on with --resume; {folder.last.name} and "

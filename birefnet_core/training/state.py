@@ -94,10 +94,11 @@ class Folder:
             CheckpointError: It could not be written; the former one is still there.
         """
         try:
-            with atomic_path(self.last) as part:
-                torch.save({"format": FORMAT, **state}, part)
+            # Given a name instead of a file, torch loses the reason why it could not write.
+            with atomic_path(self.last) as part, open(part, "wb") as file:
+                torch.save({"format": FORMAT, **state}, file)
         except (OSError, RuntimeError) as error:
-            full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+            full = is_full_disk(error)
             reason = "the disk is full. Free some space and go on with --resume" if full else _first_line(error)
             kept = " The former one is still there." if self.last.exists() else ""
             raise CheckpointError(f"{self.last}: not written, {reason}.{kept}") from error
@@ -173,6 +174,15 @@ def _was_before(row: dict[str, Any], position: Position) -> bool:
     if row["step"] != position.step:
         return row["step"] < position.step
     return row["kind"] == "step" or row["epoch"] <= position.epoch
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one it arose from, says that no space is left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _first_line(error: BaseException) -> str:

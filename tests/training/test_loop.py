@@ -1,5 +1,7 @@
 """The training loop: what it writes, what it resumes, what it refuses."""
 
+import errno
+import io
 import json
 import os
 import signal
@@ -11,11 +13,14 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.training import Recipe, TrainingData, train
+from birefnet_core.checkpoints import io as checkpoint_files
+from birefnet_core.training import Recipe, TrainingData, loop, state, train
 from birefnet_core.training.dataset import Batch
+from birefnet_core.training.distributed import World
+from birefnet_core.training.prepare import prepare
 from birefnet_core.training.state import Folder
 
-from .conftest import TINY, assert_same, write_shapes
+from .conftest import TINY, assert_same, draw_shape, write_shapes
 
 ROOT = Path(__file__).parents[2]
 # Everything that has a state or draws random numbers.
@@ -149,20 +154,44 @@ def test_folder_of_another_run_is_refused(trained, shapes, tmp_path):
     assert (out / "best.safetensors").read_bytes() == before
 
 
-def test_full_disk_leaves_the_former_files(trained, monkeypatch, tmp_path):
+class SmallDisk(io.FileIO):
+    """A file on a disk with room for a little more."""
+
+    def write(self, data) -> int:
+        if self.tell() + len(data) > 5000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+def test_full_disk_leaves_the_former_state(monkeypatch, tmp_path):
     folder = Folder(tmp_path)
     folder.save({"step": 1})
     before = folder.last.read_bytes()
-
-    def full(*args, **kwargs):
-        Path(args[1]).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(bc.CheckpointError, match=r"disk is full.*The former one is still there"):
-        folder.save({"step": 2})
+    monkeypatch.setattr(state, "open", SmallDisk, raising=False)
+    with pytest.raises(bc.CheckpointError, match=r"disk is full.*--resume.*The former one is still there"):
+        folder.save({"step": 2, "weights": [torch.ones(500) for _ in range(9)]})
     assert folder.last.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_full_disk_leaves_the_former_best_and_the_training_goes_on_later(shapes, tiny_recipe, tmp_path, monkeypatch):
+    data, recipe = TrainingData(sets=(shapes,)), tiny_recipe(val_fraction=0, save_steps=1)
+    saved = []
+
+    def fill(news):
+        if news["step"] == 5:  # in the second epoch
+            saved.append((tmp_path / "best.safetensors").read_bytes())
+            monkeypatch.setattr(checkpoint_files, "save_file", full)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(bc.CheckpointError, match=r"best.safetensors: not written, the disk is full"):
+        train(recipe, data, tmp_path, device="cpu", progress=fill)
+    assert (tmp_path / "best.safetensors").read_bytes() == saved[0]
+    monkeypatch.undo()
+    assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 6
+    assert (tmp_path / "best.safetensors").read_bytes() != saved[0]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -198,8 +227,6 @@ def test_file_that_breaks_during_training_is_named(tiny_recipe, tmp_path, worker
 
 
 def test_loss_that_is_not_finite_stops_with_the_file_names(shapes, tiny_recipe, tmp_path, monkeypatch):
-    from birefnet_core.training import loop
-
     def poisoned(*args):
         for batch in original(*args):
             yield Batch(images=batch.images * float("nan"), masks=batch.masks, classes=batch.classes, names=batch.names)
@@ -226,6 +253,87 @@ def test_backbone_of_the_checkpoint_must_be_the_one_asked_for(tiny_checkpoint, t
     recipe = tiny_recipe(init=str(tiny_checkpoint)).replace(backbone="swin_v1_t")
     with pytest.raises(bc.ConfigError, match="has the backbone pvt_v2_b0, not swin_v1_t"):
         train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu")
+
+
+@pytest.fixture
+def first_gradients(monkeypatch, tmp_path):
+    """Trains one epoch without noise; gives the gradients the optimizer takes its first step with."""
+
+    def run(recipe, data: TrainingData, name: str) -> dict[str, torch.Tensor]:
+        kept: dict[str, torch.Tensor] = {}
+
+        def keep(optimizer):
+            if not kept:
+                kept.update({str(i): p.grad.clone() for i, p in enumerate(parameters(optimizer)) if p.grad is not None})
+
+        class Watched(torch.optim.SGD):
+            def step(self, closure=None):
+                keep(self)
+
+        monkeypatch.setattr(torch.nn.Dropout, "forward", lambda _, x: x)
+        monkeypatch.setattr("timm.layers.DropPath.forward", lambda _, x: x)
+        monkeypatch.setattr(loop, "make_optimizer", lambda model, _: with_base(Watched(model.parameters(), lr=0.0)))
+        train(recipe, data, tmp_path / name, device="cpu")
+        return kept
+
+    def parameters(optimizer) -> list[torch.nn.Parameter]:
+        return [p for group in optimizer.param_groups for p in group["params"]]
+
+    def with_base(optimizer):
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+        return optimizer
+
+    return run
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(first_gradients, tiny_recipe, tmp_path):
+    data = TrainingData(sets=(write_shapes(tmp_path / "four", 4),))
+    recipe = tiny_recipe(epochs=1, val_fraction=0, freeze_bn=True, batch_size=4)
+    whole = first_gradients(recipe, data, "whole")
+    parts = first_gradients(recipe.replace(batch_size=2, accumulate=2), data, "parts")
+    assert whole
+    assert whole.keys() == parts.keys()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
+def test_clipping_limits_the_norm_of_the_gradient(first_gradients, tiny_recipe, shapes):
+    recipe, data = tiny_recipe(epochs=1, val_fraction=0), TrainingData(sets=(shapes,))
+    norms = [
+        torch.stack([g.norm() for g in first_gradients(recipe.replace(clip=clip), data, str(clip)).values()]).norm()
+        for clip in (0, 0.5)
+    ]
+    assert norms[0] > 1
+    assert norms[1] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_cutouts_on_backgrounds_train(tmp_path, tiny_recipe):
+    for name in ("cutouts", "backgrounds"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            image, mask = draw_shape(i)
+            if name == "cutouts":
+                image.putalpha(mask)
+            image.save(tmp_path / name / f"{i}.png")
+    data = TrainingData(sets=(tmp_path / "cutouts",), backgrounds=tmp_path / "backgrounds")
+    assert train(tiny_recipe(epochs=1), data, tmp_path / "out", device="cpu").scores["MAE"] < 1
+    assert "3 backgrounds" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_float16_trains_with_scaled_gradients_and_keeps_the_scale(shapes, tiny_recipe, tmp_path):
+    recipe = tiny_recipe(amp="fp16", epochs=1, clip=1.0)
+    result = train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu")
+    assert result.steps == 3
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["scaler"]["scale"] > 1
+    assert bc.load_model(tmp_path / "best.safetensors")
+
+
+def test_norms_over_processes_need_gpus(shapes, tiny_recipe, tmp_path):
+    recipe = tiny_recipe(sync_bn=True)
+    prepared = prepare(recipe, TrainingData(sets=(shapes,)))
+    with pytest.raises(bc.ConfigError, match="sync_bn needs GPUs"):
+        loop.Trainer(recipe, prepared, Folder(tmp_path), World(0, 2, torch.device("cpu")))
 
 
 def test_decoder_only_leaves_the_encoder_alone(tiny_checkpoint, tiny_recipe, shapes, tmp_path):
