@@ -67,6 +67,22 @@ def test_cutouts_are_put_on_backgrounds(tmp_path):
     assert pixels[3].mean() == 0.25
 
 
+def test_backgrounds_of_other_images_change_outside_the_mask(shapes, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (50, 40), (0, 255, 0)).save(tmp_path / "green.png")
+    pair = find_set(shapes).pairs[0]
+    before = SegmentationDataset([pair], Augmentation()).read(0, Chance(0))
+    outside = before[3] == 0
+    for options in (Augmentation(plain_background=1), Augmentation(composite_background=1)):
+        after = SegmentationDataset([pair], options, [tmp_path / "green.png"]).read(0, Chance(0))
+        assert torch.equal(after[:, ~outside], before[:, ~outside])
+        ground = after[:3, outside]
+        assert torch.allclose(ground, ground[:, :1].expand_as(ground))  # one colour
+        if options.composite_background:
+            assert ground[:, 0].tolist() == pytest.approx([0, 1, 0])
+
+
 def test_workers_and_processes_do_not_change_the_samples(shapes, tiny_recipe):
     recipe = tiny_recipe(augment=dataclasses.replace(ALL, colour=0.5))
     dataset = SegmentationDataset(find_set(shapes).pairs, recipe.augment)

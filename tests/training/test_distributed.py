@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,17 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.training import TrainingData, train
+from birefnet_core.training.distributed import PATIENCE
 
 from .conftest import assert_same
 
 ROOT = Path(__file__).parents[2]
 
 # Trains by the recipe in argv[1] on argv[2] into argv[3]; dropout off, so that it does not depend on the process; the
-# gradients of the first step are kept in argv[3]/gradients.pt. With argv[4] == "poison" the second process meets a NaN.
+# gradients of the first step are kept in argv[3]/gradients.pt. With argv[4] == "poison" the second process meets a NaN,
+# with "die" it is killed.
 SCRIPT = """
-import json, sys
+import json, os, signal, sys
 import torch
 from birefnet_core.training import TrainingData, from_values, loop
 from birefnet_core.training.dataset import Batch
@@ -41,10 +44,12 @@ def keep(trainer):
     update(trainer)
 def poisoned(dataset, plan, *rest):
     for batch in read(dataset, plan, *rest):
+        if mode == "die" and plan.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
         factor = float("nan") if plan.rank == 1 else 1.0
         yield Batch(images=batch.images * factor, masks=batch.masks, classes=batch.classes, names=batch.names)
 loop.build_network, loop.Trainer._update = without_dropout, keep
-if mode == "poison":
+if mode != "plain":
     loop.batches = poisoned
 loop.train(from_values(json.loads(recipe)), TrainingData(sets=(data,)), out, device="cpu")
 """
@@ -94,6 +99,14 @@ def test_failure_of_one_process_ends_both_with_the_file_names(launch, tiny_recip
     assert done.returncode != 0
     assert "TrainingError: the loss is not finite" in done.stderr
     assert "shapes0/shape0" in done.stderr
+    assert (out / "last.pt").exists()
+
+
+def test_process_that_is_killed_ends_the_other_at_once(launch, tiny_recipe):
+    began = time.monotonic()
+    out, done = launch(tiny_recipe(), 2, "killed", mode="die")
+    assert done.returncode != 0
+    assert time.monotonic() - began < PATIENCE.total_seconds() / 2  # not by waiting for it
     assert (out / "last.pt").exists()
 
 

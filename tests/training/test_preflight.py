@@ -82,11 +82,11 @@ def test_one_pair_is_warned_of(tmp_path):
     assert any("only one pair" in w for w in preflight(find_set(write_shapes(tmp_path, 1))).warnings)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "16", "P", "RGB", "RGBA", "LA", "labels"])
+@pytest.mark.parametrize("mode", ["1", "L", "16", "P", "RGB", "RGBA", "LA", "CMYK", "labels"])
 def test_masks_of_every_kind_are_read_alike(tmp_path, mode):
     mask = np.zeros((6, 8), np.uint8)
     mask[2:4, 3:7] = 255
-    path = tmp_path / "mask.png"
+    path = tmp_path / ("mask.tif" if mode == "CMYK" else "mask.png")
     if mode == "16":
         Image.fromarray(mask.astype(np.uint16) * 257).save(path)
     elif mode == "labels":
