@@ -1,29 +1,35 @@
 """Crack detection from start to end (Sec. 5 of the paper): make data, fine-tune, compare before and after.
 
     pip install -r requirements-train.txt
-    python examples/cracks.py --output crack_output [--init MODEL] [--recipe shapes] [--epochs 40] [--resume]
+    python examples/cracks.py --output crack_output [--surfaces DIR] [--init MODEL] [--epochs 25] [--resume]
 
-The surfaces are pieces of real ones (brick, gravel and grass, photographs that scikit-image carries); those of the test
-are cut from other parts of the pictures. The cracks are drawn: branching random walks, darker than what they run
-through. Without --init a small network starts from random weights.
+The surfaces are pieces of real ones: of the photographs in --surfaces, or of the brick, gravel and grass that
+scikit-image carries. Those of the test are cut from other parts of the photographs. The cracks are drawn: branching
+random walks, darker than what they run through. It starts from the small checkpoint that comes with the pack.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout, without installing
 
 import numpy as np  # noqa: E402
-from PIL import Image, ImageDraw, ImageFilter  # noqa: E402
+from PIL import Image, ImageDraw, ImageFilter, ImageFont  # noqa: E402
 
 import birefnet_core as bc  # noqa: E402
-from birefnet_core.images import read_image, write_mask  # noqa: E402
+from birefnet_core.errors import exit_code  # noqa: E402
+from birefnet_core.images import read_image, to_bytes, write_mask  # noqa: E402
 from birefnet_core.training import TrainingData, from_values, load_recipe, train  # noqa: E402
+from birefnet_core.training.command import Bar  # noqa: E402
+from birefnet_core.training.data import list_images  # noqa: E402
 
-SURFACES = ("brick", "gravel", "grass")
-TRAINING_SHARE = 0.7  # of each picture's width; the test's surfaces are cut from the rest
+PACKAGED = ("brick", "gravel", "grass")  # surfaces in scikit-image
+TRAINING_SHARE = 0.6  # of each photograph's width; the test's surfaces are cut from the rest
+SCORES = ("Sm", "maxF", "wF", "meanE", "MAE", "HCE")
+ROWS, TITLE = 5, 16  # of the picture: test images; pixels for the columns' names
 
 
 def draw_crack(random: np.random.RandomState, side: int) -> Image.Image:
@@ -43,25 +49,43 @@ def draw_crack(random: np.random.RandomState, side: int) -> Image.Image:
     return mask.resize((side, side), Image.LANCZOS)
 
 
-def read_surfaces() -> list[Image.Image]:
-    """The pictures in scikit-image.
+def read_surfaces(folder: Path | None, side: int) -> list[Image.Image]:
+    """The photographs in a folder, or those in scikit-image.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: There are none, one is too small to cut pieces out of it, or scikit-image is not installed.
+        ImageError: One cannot be read.
     """
-    try:
-        from skimage import data
-    except ImportError as error:
-        raise bc.ConfigError("the surfaces come from scikit-image: pip install -r requirements-train.txt") from error
-    return [Image.fromarray(getattr(data, name)()).convert("RGB") for name in SURFACES]
+    if folder is None:
+        try:
+            from skimage import data
+        except ImportError as error:
+            raise bc.ConfigError(
+                "the surfaces come from scikit-image: pip install -r requirements-train.txt; or give photographs of "
+                "your own by --surfaces DIR."
+            ) from error
+        return [Image.fromarray(getattr(data, name)()).convert("RGB") for name in PACKAGED]
+    paths = list_images(folder)
+    if not paths:
+        raise bc.ConfigError(f"{folder}: no photographs of surfaces in it.")
+    surfaces = [Image.fromarray(to_bytes(read_image(path))) for path in paths]
+    for path, (width, height) in zip(paths, (image.size for image in surfaces), strict=True):
+        if min((1 - TRAINING_SHARE) * width, height) < side / 2:
+            least = round(side / 2 / (1 - TRAINING_SHARE)) + 1
+            raise bc.ConfigError(
+                f"{path}: {width} x {height} pixels are too few to cut pieces for images of {side}; expected at least "
+                f"{least} x {side // 2}. Take it out of the folder, or give a smaller --size."
+            )
+    return surfaces
 
 
-def surface(random: np.random.RandomState, picture: Image.Image, side: int, *, test: bool) -> Image.Image:
-    """A piece of a picture, turned, tinted, and made darker or lighter."""
+def cut_piece(random: np.random.RandomState, picture: Image.Image, side: int, *, test: bool) -> Image.Image:
+    """A piece of a surface, turned, tinted, and made darker or lighter."""
     width, height = picture.size
     edge = round(TRAINING_SHARE * width)
     first, last = (edge, width) if test else (0, edge)
-    cut = int(random.randint(side, min(last - first, 2 * side) + 1))
+    most = min(last - first, height, 2 * side)
+    cut = int(random.randint(min(side, most), most + 1))
     left, top = random.randint(first, last - cut + 1), random.randint(height - cut + 1)
     piece = picture.crop((left, top, left + cut, top + cut)).resize((side, side), Image.LANCZOS)
     light = random.uniform(0.8, 1.4) * random.uniform(0.85, 1.15, 3)  # of red, green, blue
@@ -69,55 +93,65 @@ def surface(random: np.random.RandomState, picture: Image.Image, side: int, *, t
     return Image.fromarray((turned * light).clip(0, 255).astype(np.uint8))
 
 
-def make_data(folder: Path, count: int, side: int, *, test: bool) -> Path:
-    """Writes images/ and masks/."""
-    random, pictures = np.random.RandomState(int(test)), read_surfaces()
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for i in range(count):
+def make_data(folder: Path, surfaces: Sequence[Image.Image], count: int, side: int, *, test: bool) -> Path:
+    """Writes images/ and masks/.
+
+    Raises:
+        ConfigError: The folder holds other files, which would be taken for data.
+    """
+    random = np.random.RandomState(int(test))
+    names = [f"crack{i:03d}.png" for i in range(count)]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        if others := {path.name for path in (folder / kind).iterdir()} - set(names):
+            raise bc.ConfigError(f"{folder / kind} holds other files ({min(others)}): choose another --output.")
+    for i, name in enumerate(names):
         mask = draw_crack(random, side)
-        ground = surface(random, pictures[i % len(pictures)], side, test=test)
+        ground = cut_piece(random, surfaces[i % len(surfaces)], side, test=test)
         dark = ground.point(lambda value: value * 0.3)
         depth = mask.filter(ImageFilter.GaussianBlur(0.7)).point(lambda value: value * 0.9)
-        Image.composite(dark, ground, depth).save(folder / "images" / f"crack{i:03d}.png")
-        mask.point(lambda value: 255 * (value > 127)).save(folder / "masks" / f"crack{i:03d}.png")
+        Image.composite(dark, ground, depth).save(folder / "images" / name)
+        mask.point(lambda value: 255 * (value > 127)).save(folder / "masks" / name)
     return folder
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("crack_output"))
-    parser.add_argument("--init", help="checkpoint to start from; without it a small new network")
-    parser.add_argument("--recipe", default="shapes", help="shapes, or finetune for a published checkpoint")
-    parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--resume", action="store_true")
-    args = parser.parse_args()
-    try:
-        data = TrainingData(
-            sets=(make_data(args.output / "train", args.images, args.size, test=False),),
-            validation=(make_data(args.output / "test", max(6, args.images // 4), args.size, test=True),),
-        )
-        # The rates of "shapes" suit small networks; a published one learns with those of "finetune".
-        values = load_recipe(ROOT / "train" / "recipes" / f"{args.recipe}.toml")
-        recipe = from_values({**values, "backbone": "", "init": ""} if args.init else values).replace(
-            name="cracks", size=args.size, epochs=args.epochs, batch_size=4, accumulate=1, best="meanF", sheet=4,
-            validate_every=max(1, args.epochs // 4), workers=0, **({"init": args.init} if args.init else {}),
-        )  # fmt: skip
-        before = segment_all(bc.load_model(args.init), args.output, "before") if args.init else None
-        result = train(recipe, data, args.output / "run", resume=args.resume)
-        if not result.finished:
-            print("stopped; --resume goes on")
-            return 130
-        after = segment_all(bc.load_model(args.output / "run" / "best.safetensors"), args.output, "after")
-    except bc.BiRefNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if before is not None:
-        print("before", before)
-    print("after ", after)
-    print(f"pictures: {result.folder / 'samples'}")
+    parser.add_argument("--surfaces", type=Path, metavar="DIR", help="photographs of surfaces; else scikit-image's")
+    parser.add_argument("--init", default="demo", help="checkpoint to start from (%(default)s)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="1e-4 for a published checkpoint (%(default)s)")
+    parser.add_argument("--images", type=int, default=48, help="to train on; a quarter more to test (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=25, help="(%(default)s)")
+    parser.add_argument("--size", type=int, default=192, help="of the images, a multiple of 32 (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
+    args = parser.parse_args(arguments)
+    return exit_code(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes the data, trains, and compares."""
+    recipe = from_values(load_recipe(ROOT / "train" / "recipes" / "finetune.toml")).replace(
+        name="cracks", init=args.init, size=args.size, epochs=args.epochs, decoder_epochs=min(2, args.epochs - 1),
+        batch_size=4, accumulate=1, lr=args.lr, backbone_lr=args.lr / 2, checkpoint_activations=False, workers=0,
+        validate_every=max(1, args.epochs // 5), best="maxF",
+    )  # fmt: skip
+    out, surfaces = args.output, read_surfaces(args.surfaces, args.size)
+    data = TrainingData(
+        sets=(make_data(out / "train", surfaces, args.images, args.size, test=False),),
+        validation=(make_data(out / "test", surfaces, max(1, args.images // 4), args.size, test=True),),
+    )
+    before = segment_all(bc.load_model(args.init), out, "before")
+    result = train(recipe, data, out / "run", resume=args.resume, progress=Bar(quiet=False))
+    if not result.finished:
+        print("stopped; --resume goes on", file=sys.stderr)
+        return 130
+    after = segment_all(bc.load_model(out / "run" / "best.safetensors"), out, "after")
+    compare(out).save(out / "cracks.png")
+    print("        " + "".join(f"{name:>8}" for name in SCORES))
+    for name, scores in (("before", before), ("after", after)):
+        print(f"{name:8}" + "".join(f"{scores[key]:8.1f}" if key == "HCE" else f"{scores[key]:8.3f}" for key in SCORES))
+    print(f"pictures: {out / 'cracks.png'}; the training: {out / 'run' / 'report.md'}")
     return 0
 
 
@@ -126,7 +160,22 @@ def segment_all(model: bc.BiRefNet, folder: Path, name: str) -> dict[str, float]
     segment = bc.Segmenter(model)
     for path in sorted((folder / "test" / "images").iterdir()):
         write_mask(folder / name / path.name, segment(read_image(path)[None])[0])
-    return bc.evaluate(folder / name, folder / "test" / "masks", metrics=["Sm", "maxF", "meanF", "MAE"])
+    return bc.evaluate(folder / name, folder / "test" / "masks", metrics=SCORES)
+
+
+def compare(folder: Path) -> Image.Image:
+    """One line for each of the first test images: the image, its truth, the masks before and after."""
+    columns = {"image": "test/images", "truth": "test/masks", "before": "before", "after": "after"}
+    names = sorted(path.name for path in (folder / "after").iterdir())[:ROWS]
+    side = Image.open(folder / "after" / names[0]).width + 4
+    sheet = Image.new("RGB", (len(columns) * side, TITLE + len(names) * side), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for column, (title, place) in enumerate(columns.items()):
+        draw.text((column * side + 4, 2), title, fill="black", font=font)
+        for row, name in enumerate(names):
+            with Image.open(folder / place / name) as tile:
+                sheet.paste(tile.convert("RGB"), (column * side, TITLE + row * side))
+    return sheet
 
 
 if __name__ == "__main__":
