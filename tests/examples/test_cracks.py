@@ -66,10 +66,13 @@ def test_folder_with_other_files_is_not_taken_for_data(cracks, photographs, tmp_
 
 def test_example_trains_compares_and_draws(cracks, photographs, tmp_path, capsys):
     out = tmp_path / "out"
-    few = ["--images", "4", "--epochs", "1", "--size", "64"]
-    assert cracks.main(["--output", str(out), "--surfaces", str(photographs), *few]) == 0
+    flags = ["--output", str(out), "--surfaces", str(photographs), "--images", "4", "--epochs", "1", "--size", "64"]
+    assert cracks.main(flags) == 0
     before, after = (line.split() for line in capsys.readouterr().out.splitlines()[1:3])
     assert (before[0], after[0]) == ("before", "after")
     assert len(before) == len(after) == 1 + len(cracks.SCORES)
     assert Image.open(out / "cracks.png").size == (4 * 68, 16 + 68)
     assert bc.load_model(out / "run" / "best.safetensors").checkpoint.training_size == (64, 64)
+    assert cracks.main([*flags, "--resume"]) == 0  # nothing is left to do
+    assert cracks.main(flags) == 2
+    assert "--resume" in capsys.readouterr().err
