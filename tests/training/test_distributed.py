@@ -68,7 +68,7 @@ def launch(shapes, tmp_path):
         done = subprocess.run(
             [sys.executable, *(start if processes > 1 else []), *arguments],
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
+            capture_output=True, text=True, timeout=1200, check=False, cwd=tmp_path,
         )  # fmt: skip
         return out, done
 

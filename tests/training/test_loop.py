@@ -52,7 +52,7 @@ def run_script(shapes):
     def run(recipe, out: Path, step: int = -1, number: int = signal.SIGKILL) -> int:
         text = json.dumps(recipe.to_flat())
         command = [sys.executable, "-c", SCRIPT, text, str(shapes), str(out), str(step), str(int(number))]
-        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300, check=False)
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=1200, check=False)
         return done.returncode
 
     return run
