@@ -53,6 +53,19 @@ class NoFrames:
 
 NODE_CLASS_MAPPINGS = {"NoFrames": NoFrames}
 """
+# ComfyUI's command line takes --cpu or a memory mode of a GPU, not both.
+MEMORY_MODES = {"--lowvram", "--novram", "--highvram"}
+START_ON_CPU = """
+import runpy
+import sys
+sys.argv[0] = "main.py"
+sys.path.insert(0, "")
+import comfy.options
+comfy.options.enable_args_parsing()
+from comfy.cli_args import args
+args.cpu = True
+runpy.run_path("main.py", run_name="__main__")
+"""
 DECOYS = ("utils", "models", "nodes", "config", "masks", "network", "losses")
 
 
@@ -85,8 +98,9 @@ class ComfyUI:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log_path = base / "server.log"
+        program = ["-c", START_ON_CPU] if MEMORY_MODES & set(self.flags) else ["main.py", "--cpu"]
         command = [
-            os.environ.get("COMFYUI_PYTHON") or sys.executable, "main.py", "--cpu",
+            os.environ.get("COMFYUI_PYTHON") or sys.executable, *program,
             "--listen", "127.0.0.1", "--port", str(port),
             "--base-directory", str(base), "--user-directory", str(base / "user"),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes",

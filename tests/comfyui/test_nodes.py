@@ -228,8 +228,17 @@ def test_a_run_cancelled_within_an_image_ends_soon_and_the_next_works(comfyui):
         ),
         ({**segment("BiRefNet_lite"), **saved(["3", 0], "mask")}, "BiRefNetLoadModel", "HF_HUB_OFFLINE"),
         ({**segment("broken.safetensors"), **saved(["3", 0], "mask")}, "BiRefNetLoadModel", "broken.safetensors"),
+        (
+            {
+                "1": node("LoadImage", image="example.png"),
+                "2": node("BiRefNetRemoveBackground", image=["1", 0], model="BiRefNet_lite"),
+                **saved(["2", 0]),
+            },
+            "BiRefNetRemoveBackground",  # and not one of the nodes it stands for, which are not on the page
+            "HF_HUB_OFFLINE",
+        ),
     ],
-    ids=["numbers", "no frames", "no frames to segment", "offline", "broken"],
+    ids=["numbers", "no frames", "no frames to segment", "offline", "broken", "offline in one node"],
 )
 def test_an_error_says_what_to_do_and_the_next_run_works(comfyui, workflow, node_type, says):
     error = error_of(comfyui, workflow)
