@@ -30,7 +30,8 @@ import birefnet_core as bc
 PACK = Path(__file__).resolve().parents[2]
 START_SECONDS, RUN_SECONDS = 240, 240
 
-# A pack with modules of common names, which it puts before all others, and a node that real packs have by accident.
+# A pack with modules of common names, which it puts before all others, a node that real packs have by accident, and
+# one that makes a value for any list.
 NEIGHBOUR = """
 import sys
 from pathlib import Path
@@ -51,7 +52,23 @@ class NoFrames:
         return (torch.zeros(0, 32, 32, 3),)
 
 
-NODE_CLASS_MAPPINGS = {"NoFrames": NoFrames}
+class AnyType(str):
+    def __ne__(self, other):
+        return False
+
+
+class Name:
+    RETURN_TYPES, FUNCTION, CATEGORY = (AnyType("*"),), "make", "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"name": ("STRING",)}}
+
+    def make(self, name):
+        return (name,)
+
+
+NODE_CLASS_MAPPINGS = {"NoFrames": NoFrames, "Name": Name}
 """
 # ComfyUI's command line takes --cpu or a memory mode of a GPU, not both.
 MEMORY_MODES = {"--lowvram", "--novram", "--highvram"}

@@ -258,6 +258,18 @@ def test_a_file_that_is_deleted_after_use_is_refused_with_advice(comfyui):
     assert comfyui.run({**segment(size="512"), **saved(["3", 0], "mask")})
 
 
+def test_a_model_name_may_come_from_another_node(comfyui):
+    def run(name):
+        workflow = {**segment(size="custom", width=96, height=96), **saved(["3", 0], "mask")}
+        workflow["4"] = node("Name", name=name)
+        workflow["2"]["inputs"]["model"] = ["4", 0]
+        return comfyui.wait(comfyui.submit(workflow))
+
+    assert run("demo")["status"]["status_str"] == "success"
+    error = dict(run("gone.safetensors")["status"]["messages"])["execution_error"]
+    assert error["node_type"] == "BiRefNetLoadModel" and "Put the file there" in error["exception_message"]
+
+
 @pytest.mark.parametrize("free_memory", [False, True])
 def test_unloaded_models_work_again(free_memory, comfyui, demo_model):
     """The button "Unload models" keeps the nodes' results, "Free model and node cache" does not."""
