@@ -115,14 +115,15 @@ class ComfyUI:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log_path = base / "server.log"
-        program = ["-c", START_ON_CPU] if MEMORY_MODES & set(self.flags) else ["main.py", "--cpu"]
+        flags = *self.flags, *os.environ.get("COMFYUI_FLAGS", "").split()
+        program = ["-c", START_ON_CPU] if MEMORY_MODES & set(flags) else ["main.py", "--cpu"]
         command = [
             os.environ.get("COMFYUI_PYTHON") or sys.executable, *program,
             "--listen", "127.0.0.1", "--port", str(port),
             "--base-directory", str(base), "--user-directory", str(base / "user"),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes",
             "--disable-all-custom-nodes", "--whitelist-custom-nodes", "birefnet", "a_neighbour",
-            *self.flags, *os.environ.get("COMFYUI_FLAGS", "").split(),
+            *flags,
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         with open(self.log_path, "wb") as log:
