@@ -92,8 +92,8 @@ def count_macs(variant: str, size: int) -> int:
     deform_conv.ROUTES["count"] = count_deformable
     try:
         with torch.device("meta"):
-            model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval().requires_grad_(False)
+            with FlopCounterMode(display=False) as counter:
                 model(torch.empty(1, 3, size, size))
     finally:
         deform_conv.best_route = best

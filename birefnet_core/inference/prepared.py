@@ -9,6 +9,9 @@ Shapes: B batch, H W image, C channels, h w a stage's map.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +27,7 @@ from ..network.precision import MixedPrecision, join_precisions
 from ..network.reconstruction_block import ReconstructionBlock, ResidualBlocks, ResidualUnit
 from .folding import compose, fold_norm, project_after, split_inputs
 from .prepared_aspp import PreparedAspp, PreparedDeformableBranch
+from .prepared_lateral import PreparedEntry, PreparedLateral
 from .products import faster_linear_layers
 
 Projection = tuple[Tensor, Tensor | None]  # weight P, C and bias P of a 1 x 1 convolution
@@ -34,36 +38,58 @@ SMALLEST_COLUMN_BUDGET = 2**20  # elements; below this, smaller pieces save noth
 class PreparedBlock(nn.Module):
     """ReconstructionBlock or ResidualBlocks on one or more maps that the plain form would concatenate."""
 
-    def __init__(self, block: nn.Module, inputs: list[int], projection: Projection | None = None) -> None:
+    def __init__(
+        self,
+        block: nn.Module,
+        inputs: list[int],
+        projection: Projection | None = None,
+        lateral: tuple[nn.Conv2d, int] | None = None,
+    ) -> None:
         """Prepares a block.
 
         Args:
             block: The block.
             inputs: Channels of each map.
             projection: Weight P, C and bias P of a 1 x 1 convolution that alone reads the block's output.
+            lateral: The lateral connection that makes the first map, and the number of maps it joins.
         """
         super().__init__()
         if isinstance(block, ResidualBlocks):
-            self.conv_in: nn.ModuleList | None = None
+            self.first: nn.Module = nn.Identity() if lateral is None else PreparedLateral(*lateral)
+            self.others: nn.ModuleList | None = None
             units = (unit for unit in block if isinstance(unit, ResidualUnit))
             self.body: nn.Module = nn.Sequential(*map(PreparedResidualUnit, units))
             self.conv_out: nn.Module = nn.Identity() if projection is None else _as_conv(*projection)
         else:
             assert isinstance(block, ReconstructionBlock)
-            self.conv_in = nn.ModuleList(split_inputs(fold_norm(block.conv_in, block.norm_in), inputs))
+            first, *others = split_inputs(fold_norm(block.conv_in, block.norm_in), inputs)
+            self.first = first if lateral is None else PreparedEntry(*lateral, first)
+            self.others = nn.ModuleList(others)
             self.body = PreparedAspp(block.aspp)
             conv_out = fold_norm(block.conv_out, block.norm_out)
             self.conv_out = conv_out if projection is None else project_after(conv_out, *projection)
 
-    def forward(self, *maps: Tensor) -> Tensor:
-        """Maps B, C_i, h, w -> B, C_out, h, w."""
-        if self.conv_in is None:
-            x = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
-        else:
-            x = self.conv_in[0](maps[0])
-            for conv, one in zip(self.conv_in[1:], maps[1:], strict=True):
-                x.add_(conv(one))
-            x.relu_()
+    def enter(self, *first: Any, others: Sequence[Tensor] = ()) -> Tensor:
+        """What the block first makes of its maps.
+
+        Apart from ``forward`` so that they can be let go before the block's work begins.
+
+        Args:
+            first: The first map B, C_1, h, w, or what its lateral connection reads.
+            others: More maps B, C_i, h, w.
+
+        Returns:
+            What ``forward`` takes.
+        """
+        x = self.first(*first)
+        if self.others is None:
+            return torch.cat([x, *others], dim=1) if others else x
+        for conv, one in zip(self.others, others, strict=True):
+            x.add_(conv(one))
+        return x.relu_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What ``enter`` gave -> B, C_out, h, w."""
         return self.conv_out(self.body(x))
 
 
@@ -102,21 +128,27 @@ class PreparedOutwardReference(nn.Module):
 class PreparedStage(nn.Module):
     """One BiRef block."""
 
-    def __init__(self, block: nn.Module, channels: int, projection: Projection | None) -> None:
+    def __init__(
+        self, block: nn.Module, channels: int, projection: Projection | None, lateral: tuple[nn.Conv2d, int] | None
+    ) -> None:
         super().__init__()
         assert isinstance(block, BiRefBlock)
         self.inward = block.inward
         inputs = [channels] + ([block.inward.conv_out.out_channels] if block.inward is not None else [])
-        self.block = PreparedBlock(block.block, inputs, projection)
+        self.block = PreparedBlock(block.block, inputs, projection, lateral)
         self.outward = PreparedOutwardReference(block.outward) if block.outward is not None else None
 
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        """B, C, h, w and B, 3, H, W -> B, C_out, h, w."""
+    def enter(self, image: Tensor, *first: Any) -> Tensor:
+        """B, 3, H, W, and the feature or the maps of a level and the feature -> what ``forward`` takes."""
         if self.inward is None:
-            x = self.block(x)
-        else:
-            patches = _channels_last(image_patches(image, *x.shape[2:]))
-            x = self.block(x, self.inward.conv_out(self.inward.conv_in(patches)))
+            return self.block.enter(*first)
+        size = (first[0][0] if len(first) > 1 else first[0]).shape[2:]
+        inward = self.inward.conv_out(self.inward.conv_in(_channels_last(image_patches(image, *size))))
+        return self.block.enter(*first, others=[inward])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What ``enter`` gave -> B, C_out, h, w."""
+        x = self.block(x)
         return x if self.outward is None else self.outward(x)
 
 
@@ -158,19 +190,22 @@ class PreparedBiRefNet(MixedPrecision):
         self.config, self.checkpoint, self.min_side = model.config, model.checkpoint, model.min_side
         localization, reconstruction = model.localization, model.reconstruction
         self.encoder = localization.encoder
-        self.fusion = localization.fusion
+        self.fused = localization.fusion is not None
         self.squeeze = PreparedBlock(localization.squeeze, [localization.squeeze.conv_in.in_channels])
         self.neck = localization.neck
-        self.laterals = reconstruction.laterals
-
+        # The pyramid's two maps of a level are kept apart, the half-size one in its own size, where nothing but linear
+        # operations reads them.
+        self.apart = model.config.image_pyramid == "cat" and self.neck is None
         head = reconstruction.head.weight[:, :, 0, 0]  # 1 C
         share = head.shape[1] - (reconstruction.inward.conv_out.out_channels if reconstruction.inward else 0)
         # The head is linear and so is upsampling: the last feature is brought to one channel before it is upsampled.
         projection = head[:, :share], reconstruction.head.bias
         channels = decoder_channels(model.config)[::-1]
+        maps = 2 if self.apart else 1
+        laterals = [None, *((cast("nn.Conv2d", lateral), maps) for lateral in reconstruction.laterals)]
         self.stages = nn.ModuleList(
-            PreparedStage(block, c, projection if block is reconstruction.blocks[-1] else None)
-            for block, c in zip(reconstruction.blocks, channels, strict=True)
+            PreparedStage(block, c, projection if block is reconstruction.blocks[-1] else None, lateral)
+            for block, c, lateral in zip(reconstruction.blocks, channels, laterals, strict=True)
         )
         self.final = PreparedFinalReference(reconstruction.inward, head[:, share:]) if reconstruction.inward else None
         join_precisions(self)
@@ -179,21 +214,27 @@ class PreparedBiRefNet(MixedPrecision):
     def forward(self, image: Tensor) -> BiRefNetOutput:
         """B, 3, H, W normalised, H and W multiples of 32 -> BiRefNetOutput with logits only."""
         with faster_linear_layers(image.device):
-            levels = [_channels_last(level) for level in self.encoder(image)]
-        deepest = levels.pop()
-        if self.fusion is not None:
-            deepest = self.fusion([*levels, deepest])
-        feature = self.squeeze(_channels_last(deepest))
-        del deepest
+            levels = self.encoder.passes(image) if self.apart else [[level] for level in self.encoder(image)]
+        levels = [[_channels_last(one) for one in level] for level in levels]
+        x = self.squeeze.enter(self._joined(levels if self.fused else levels[-1:]))
+        del levels[-1]
+        feature = self.squeeze(x)
         if self.neck is not None:
-            *levels, feature = self.neck([*levels, feature], *image.shape[2:])
-        for i, stage in enumerate(self.stages):
-            if i > 0:
-                lateral = self.laterals[i - 1](levels.pop())
-                feature = lateral.add_(resize(feature, lateral.shape[2:]))
-            feature = stage(feature, image)
+            *necked, feature = self.neck([*(level[0] for level in levels), feature], *image.shape[2:])
+            levels = [[level] for level in necked]
+        for i, stage in enumerate(cast("Iterable[PreparedStage]", self.stages)):
+            x = stage.enter(image, *([levels.pop()] if i > 0 else []), feature)
+            del feature  # with the level, before the block's own maps come
+            feature = stage(x)
         logits = resize(feature, image.shape[2:])
         return BiRefNetOutput(logits if self.final is None else logits + self.final(image))
+
+    @staticmethod
+    def _joined(levels: list[list[Tensor]]) -> Tensor:
+        """All maps of some levels in the last one's size (ContextFeatureFusion); each is let go once it is resized."""
+        size = levels[-1][0].shape[2:]
+        maps = [resize(resize(one, level[0].shape[2:]), size) for level in levels for one in level]
+        return _channels_last(torch.cat(maps, dim=1) if len(maps) > 1 else maps[0])
 
     def spare_memory(self) -> bool:
         """Lets the deformable convolutions work on smaller pieces, half the size at each call.

@@ -24,6 +24,8 @@ from .products import linear
 # Samples of a chunk on the CPU: their columns (samples * 64 floats) should stay in the cache until they are
 # multiplied, and be enough for all cores.
 CHUNK_SAMPLES = 48 * 1024
+# Rows whose offsets are predicted at once: the fewer, the less memory; the more, the fewer rows are read twice.
+STRIP_ROWS = 64
 
 
 class PreparedAspp(nn.Module):
@@ -90,15 +92,14 @@ class PreparedDeformableBranch(nn.Module):
 
     def add_to(self, total: Tensor, x: Tensor) -> None:
         """Adds the branch, brought to C channels, to ``total``."""
-        predicted = self.predictor(x)  # B 3K H W
         route = best_route(x.device)
         if self.column_budget or torch.compiler.is_compiling():  # also while exporting
             route = "pure"
         if route == "bag":
             for i in range(len(x)):
-                self._add_by_bags(total[i], x[i], predicted[i])
+                self._add_by_bags(total[i], x[i])
             return
-        dy, dx, modulator = predicted.chunk(3, dim=1)
+        dy, dx, modulator = self.predictor(x).chunk(3, dim=1)
         offset = torch.stack([dy, dx], dim=2).flatten(1, 2)  # B 2K H W
         mask = 2 * torch.sigmoid(modulator)
         y = deform_conv2d(
@@ -107,13 +108,12 @@ class PreparedDeformableBranch(nn.Module):
         )  # fmt: skip
         total.add_(F.conv2d(F.relu_(y), self.projection[..., None, None]))
 
-    def _add_by_bags(self, total: Tensor, x: Tensor, predicted: Tensor) -> None:
+    def _add_by_bags(self, total: Tensor, x: Tensor) -> None:
         """One image on the CPU, in chunks of rows; see ``deform_routes.bag_route``.
 
         Args:
             total: C, H, W, channels last in memory; added to in place.
             x: C, H, W.
-            predicted: 3K, H, W: rows, columns and modulation of the samples.
         """
         channels, height, width = x.shape
         size, points = self.kernel.shape[2], self.kernel.shape[2] * self.kernel.shape[3]
@@ -127,12 +127,14 @@ class PreparedDeformableBranch(nn.Module):
         column = (torch.arange(width, dtype=torch.float32)[:, None] + point_x).repeat(1, 1)  # W K
         neighbours = torch.tensor([0, 1, stride, stride + 1], dtype=torch.int32)
         first = stride + 1  # row of the table that holds position (0, 0)
-        predicted = predicted.permute(1, 2, 0).float()  # H W 3K
         sums = total.permute(1, 2, 0).view(-1, channels)  # H*W C
 
         rows = max(1, CHUNK_SAMPLES // (width * points))
+        strip = max(1, STRIP_ROWS // rows) * rows
         for top in range(0, height, rows):
-            part = predicted[top : top + rows]
+            if top % strip == 0:
+                predicted = self._predict(x, top, min(top + strip, height))
+            part = predicted[top % strip : top % strip + rows]
             dy, dx, modulator = part.split(points, dim=-1)  # h W K each
             row = torch.arange(top, top + len(part), dtype=torch.float32)[:, None] + point_y  # h K
             y = (dy + row[:, None]).clamp_(-1, height)
@@ -154,3 +156,20 @@ class PreparedDeformableBranch(nn.Module):
                 into.addmm_(fields, projection)
             else:
                 into.add_((fields @ projection).to(into.dtype))
+
+    def _predict(self, x: Tensor, top: int, bottom: int) -> Tensor:
+        """Rows, columns and modulation of the samples in some rows.
+
+        Args:
+            x: C, H, W.
+            top: First row.
+            bottom: Last row + 1.
+
+        Returns:
+            h, W, 3K float32.
+        """
+        padding = self.padding
+        above, below = max(0, top - padding), min(bottom + padding, x.shape[1])
+        rows = x[None, :, above:below].contiguous(memory_format=torch.channels_last)
+        predicted = self.predictor(rows)[0]  # 3K h+ W; the rows next to a cut see zeros there, and are left out
+        return predicted[:, top - above : bottom - above].permute(1, 2, 0).contiguous().float()

@@ -46,16 +46,23 @@ class ImagePyramidEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """B, 3, H, W -> four maps; channels twice the backbone's where the mode is "cat"."""
-        full = self.backbone(image)
-        if self.mode == "none":
+        levels = self.passes(image)
+        return [self.join(levels.pop(0)) for _ in range(len(levels))]  # each is let go as soon as it has been joined
+
+    def passes(self, image: Tensor) -> list[list[Tensor]]:
+        """B, 3, H, W -> for each of four levels the map of the image and, with the pyramid, of the half-size image."""
+        maps = [self.backbone(image)]
+        if self.mode != "none":
+            maps.append(self.backbone(resize(image, (image.shape[2] // 2, image.shape[3] // 2))))
+        return [list(level) for level in zip(*maps, strict=True)]
+
+    def join(self, maps: list[Tensor]) -> Tensor:
+        """The maps of one level as one."""
+        full, *half = maps
+        if not half:
             return full
-        half = self.backbone(resize(image, (image.shape[2] // 2, image.shape[3] // 2)))
-        levels = []
-        while full:  # level by level, so that each is let go as soon as it has been joined
-            a, b = full.pop(0), half.pop(0)
-            b = resize(b, a.shape[2:])
-            levels.append(a + b if self.mode == "add" else torch.cat([a, b], dim=1))
-        return levels
+        upsampled = resize(half[0], full.shape[2:])
+        return full + upsampled if self.mode == "add" else torch.cat([full, upsampled], dim=1)
 
 
 class ContextFeatureFusion(nn.Module):

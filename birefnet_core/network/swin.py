@@ -11,6 +11,7 @@ Shapes: B batch, H W map, C channels, h heads; I rows of J windows of N = window
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,8 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
-# Elements of the widest tensor a block makes at once in inference (16 Mi floats = 64 MiB).
-INFERENCE_BUDGET = 16 * 2**20
+# Elements of the widest tensor a block makes at once in inference (4 Mi floats = 16 MiB).
+INFERENCE_BUDGET = 4 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,8 @@ class WindowAttention(nn.Module):
 class SwinBlock(nn.Module):
     """Norm, (shifted) window attention, norm, MLP, both with a skip connection.
 
-    In inference both work on some rows of the map at a time, so that their wide inner tensors stay small.
+    In inference both work on some rows of the map at a time and change it in place, so that their wide inner tensors
+    stay small.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: int, shifted: bool, drop_path: float) -> None:
@@ -143,45 +145,72 @@ class SwinBlock(nn.Module):
             x: B, H, W, C; changed in place in inference.
             masks: The stage's ``shifted_window_masks``; used by shifted blocks only.
         """
-        if torch.is_grad_enabled():
-            x = x + self.drop_path(self._attend(self.norm1(x), masks))
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
+            attended = torch.cat([self._attend(x, spans, bias) for spans, bias in self._strips(x, masks)], dim=1)
+            attended = torch.roll(attended, self.shift, dims=1)[:, : x.shape[1]]
+            x = x + self.drop_path(attended)
             return x + self.drop_path(self.mlp(self.norm2(x)))
-        x.add_(self.drop_path(self._attend(self.norm1(x), masks)))
-        for rows in _chunks(x.shape[1], x[:, 0].numel() * 4):
-            x[:, rows].add_(self.drop_path(self.mlp(self.norm2(x[:, rows]))))
+        for spans, bias in self._strips(x, masks, INFERENCE_BUDGET):
+            attended = self._attend(x, spans, bias)
+            for (top, bottom), part in zip(spans, attended.split([b - t for t, b in spans], dim=1), strict=True):
+                rows = x[:, top:bottom]
+                rows.add_(part[:, : rows.shape[1]])
+        step = max(1, INFERENCE_BUDGET // (x[:, 0].numel() * 4))
+        for top in range(0, x.shape[1], step):
+            rows = x[:, top : top + step]
+            rows.add_(self.mlp(self.norm2(rows)))
         return x
 
-    def _attend(self, x: Tensor, masks: Tensor) -> Tensor:
-        height, width = x.shape[1:3]
-        window = self.window_size
-        # Padding comes before rolling. It is zero after the norm, and unshifted windows attend to it.
-        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))  # B Hp Wp C
-        if self.shift:
-            x = torch.roll(x, shifts=(-self.shift, -self.shift), dims=(1, 2))
-        x = rearrange(x, "b (i y) (j x) c -> b i j (y x) c", y=window, x=window)  # B I J N C
-        if self.shift:
-            ordinary, last = self._attend_rows(x[:, :-1], masks[0]), self._attend_rows(x[:, -1:], masks[1])
-            x = torch.cat([*ordinary, *last], dim=1)
-        else:
-            x = torch.cat(self._attend_rows(x, None), dim=1)
-        x = rearrange(x, "b i j (y x) c -> b (i y) (j x) c", y=window, x=window)  # B Hp Wp C
-        if self.shift:
-            x = torch.roll(x, shifts=(self.shift, self.shift), dims=(1, 2))
-        return x[:, :height, :width]  # B H W C
+    def _strips(
+        self, x: Tensor, masks: Tensor, budget: int | None = None
+    ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+        """Cuts the padded, rolled map into rows of windows, as many at once as a budget allows.
 
-    def _attend_rows(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
-        """Rows of windows B, I, J, N, C that have the same mask."""
-        bias = self.attn.bias(mask)
-        if torch.is_grad_enabled():
-            return [self.attn(x, bias)]
-        rows = _chunks(x.shape[1], x[:, :1].numel() * 3)
-        return [self.attn(x[:, some], bias) for some in rows]
+        No row of the map is in two of them. Windows of the last row have their own mask, and in a rolled map they come
+        from both ends of it.
 
+        Args:
+            x: B, H, W, C.
+            masks: See ``forward``.
+            budget: Elements of the widest tensor that attention makes.
 
-def _chunks(rows: int, elements: int) -> list[slice]:
-    """Cuts rows into pieces of at most INFERENCE_BUDGET elements, each row having this many."""
-    step = max(1, INFERENCE_BUDGET // max(1, elements))
-    return [slice(top, min(top + step, rows)) for top in range(0, rows, step)]
+        Yields:
+            First and last + 1 of each span of the padded map's rows that make up the strip, and the strip's bias.
+        """
+        window, shift = self.window_size, self.shift
+        height = x.shape[1] + -x.shape[1] % window
+        inner = height - window if shift else height  # rows before those with a mask of their own
+        step = window * max(1, budget // (x[:, 0].numel() * 3 * window)) if budget else max(inner, window)
+        bias = self.attn.bias(masks[0] if shift else None)
+        for top in range(0, inner, step):
+            bottom = min(top + step, inner)
+            yield [(top + shift, bottom + shift)], bias
+        if shift:
+            yield [(inner + shift, height), (0, shift)], self.attn.bias(masks[1])
+
+    def _attend(self, x: Tensor, spans: list[tuple[int, int]], bias: Tensor) -> Tensor:
+        """Attention of one strip.
+
+        Args:
+            x: B, H, W, C.
+            spans: Rows of the padded map.
+            bias: From ``WindowAttention.bias``.
+
+        Returns:
+            B, rows of the spans, W, C.
+        """
+        window, width = self.window_size, x.shape[2]
+        parts = []
+        for top, bottom in spans:  # padding comes before rolling; it is zero after the norm, and is attended to
+            rows = self.norm1(x[:, top:bottom])
+            parts.append(F.pad(rows, (0, 0, 0, -width % window, 0, bottom - top - rows.shape[1])))
+        strip = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        strip = torch.roll(strip, -self.shift, dims=2) if self.shift else strip
+        strip = rearrange(strip, "b (i y) (j x) c -> b i j (y x) c", y=window, x=window)  # B I J N C
+        strip = self.attn(strip, bias)
+        strip = rearrange(strip, "b i j (y x) c -> b (i y) (j x) c", y=window, x=window)
+        strip = torch.roll(strip, self.shift, dims=2) if self.shift else strip
+        return strip[:, :, :width]
 
 
 class PatchMerging(nn.Module):

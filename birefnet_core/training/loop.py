@@ -139,7 +139,8 @@ class Trainer:
         self.training = SegmentationDataset(prepared.training, recipe.augment, prepared.backgrounds, prepared.labels)
         self.validation = SegmentationDataset(prepared.validation, NO_AUGMENTATION, prepared.backgrounds)
         self.amp = precision(recipe.amp, here.device)
-        self.model = build_network(recipe, len(prepared.labels)).to(here.device)
+        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.model = build_network(recipe, len(prepared.labels)).to(here.device).to(memory_format=self.layout)
         self.frozen_norms = freezes_norms(recipe, here.size)
         if recipe.sync_bn and here.size > 1:
             if here.device.type != "cuda":
@@ -258,7 +259,7 @@ class Trainer:
         torch.manual_seed(seed_of(self.recipe.seed, "step", self.position.epoch, self.position.batch, self.world.rank))
         with contextlib.nullcontext() if last else own_gradients(self.forward):
             with autocast(self.amp, self.world.device):
-                output = self.forward(batch.images)
+                output = self.forward(batch.images.contiguous(memory_format=self.layout))
             classes = batch.classes if output.classes is not None else None
             value = self.loss(output, batch.masks, classes)
             self.scaler.scale(value.total / group).backward()

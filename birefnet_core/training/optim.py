@@ -12,6 +12,7 @@ from ..network import BiRefNet
 from .recipe import Recipe
 
 ENCODER = "localization.encoder."  # names of the encoder's parameters start so
+FUSED = ("cpu", "cuda")  # devices on which one pass over the parameters does the whole step
 
 
 def make_optimizer(model: BiRefNet, recipe: Recipe) -> Optimizer:
@@ -34,7 +35,8 @@ def make_optimizer(model: BiRefNet, recipe: Recipe) -> Optimizer:
         for (encoder, decays), parameters in groups.items()
     ]
     optimizer = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    made = optimizer(options, lr=recipe.lr)
+    fused = all(parameter.device.type in FUSED for parameters in groups.values() for parameter in parameters)
+    made = optimizer(options, lr=recipe.lr, fused=fused)
     for group in made.param_groups:
         group["base_lr"] = group["lr"]
     return made

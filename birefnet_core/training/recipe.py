@@ -78,6 +78,8 @@ class Recipe:
         ema: Decay of the moving average of the weights, which is what is validated and saved; 0 for none.
         amp: Precision of the network: "auto" takes bf16, or fp16, on CUDA; "off" float32.
         checkpoint_activations: Recompute activations in the backward pass: less memory, more time.
+        channels_last: Keep weights and activations with the channels innermost: faster for convolutional encoders, on
+            CPUs and in reduced precision on GPUs.
         compile: torch.compile the network.
         sync_bn: BatchNorm over all processes.
         augment: What is done to images and masks.
@@ -128,6 +130,7 @@ class Recipe:
     ema: float = 0.0
     amp: str = "auto"
     checkpoint_activations: bool = False
+    channels_last: bool = False
     compile: bool = False
     sync_bn: bool = False
     augment: Augmentation = dataclasses.field(default_factory=Augmentation)

@@ -57,9 +57,11 @@ def test_padding_takes_part_in_unshifted_windows():
     attention = swin.WindowAttention(8, 2, 4)
     torch.nn.init.normal_(attention.qkv.bias)
     block = swin.SwinBlock(8, 2, 4, shifted=False, drop_path=0.0)
-    block.attn = attention
+    block.attn, block.norm1 = attention, torch.nn.Identity()
+    torch.nn.init.zeros_(block.mlp.fc2.weight)
+    torch.nn.init.zeros_(block.mlp.fc2.bias)
     x = torch.randn(1, 2, 2, 8)
     window = torch.zeros(1, 4, 4, 8)
     window[:, :2, :2] = x
     expected = attention(window.view(1, 1, 1, 16, 8), attention.bias(None)).view(1, 4, 4, 8)[:, :2, :2]
-    torch.testing.assert_close(block._attend(x, None), expected)
+    torch.testing.assert_close(block(x, swin.shifted_window_masks(4, 4, x.device)), x + expected)

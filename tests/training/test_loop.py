@@ -78,14 +78,25 @@ def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_re
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
 
 
-def test_growing_sizes_survive_a_kill(run_script, tiny_recipe, tmp_path):
-    recipe = tiny_recipe(growth=(64, 96), size=(96, 64), epochs=2, save_steps=1)
+def test_growing_sizes_and_inner_channels_survive_a_kill(run_script, tiny_recipe, tmp_path):
+    recipe = tiny_recipe(growth=(64, 96), size=(96, 64), epochs=2, save_steps=1, channels_last=True)
     assert run_script(recipe, tmp_path / "whole") == 0
     assert run_script(recipe, tmp_path / "parts", 3, signal.SIGKILL) == -signal.SIGKILL
     assert run_script(recipe, tmp_path / "parts") == 0
     assert_same(*(torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("parts", "whole")))
     with pytest.raises(bc.ConfigError, match=r"another recipe \(growth: \[64, 96\] then, \[64\] now\)"):
         Folder(tmp_path / "whole").load(recipe.replace(growth=[64]), "")
+
+
+def test_channels_last_changes_the_layout_and_not_the_training(shapes, tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda _, x: x)  # draws in the order of memory
+    losses = {}
+    for inner in (False, True):
+        out = tmp_path / str(inner)
+        recipe = tiny_recipe(channels_last=inner, epochs=1, log_steps=1)
+        train(recipe, TrainingData(sets=(shapes,)), out, device="cpu")
+        losses[inner] = next(row["loss"] for row in lines(out) if row["kind"] == "step")
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)  # of the first step; rounding grows from there
 
 
 @pytest.fixture(scope="module")
