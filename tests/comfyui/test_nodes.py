@@ -130,6 +130,9 @@ def test_example_workflow_runs(name, comfyui, to_api, demo_model):
     workflow = to_api(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8")))
     if any(n["class_type"] == "KSampler" for n in workflow.values()):
         pytest.skip("needs a diffusion model")
+    unknown = {n["class_type"] for n in workflow.values()} - set(comfyui.get("/object_info"))
+    if unknown and not unknown & NODES:
+        pytest.skip(f"this ComfyUI has no {', '.join(unknown)}")
     for part in workflow.values():
         if part["inputs"].get("model") in NOT_HERE:
             part["inputs"]["model"] = "small.safetensors"
