@@ -38,7 +38,7 @@ def measure(variant: str, size: int, form: str) -> dict:
         parameter.data.fill_(0.01)
     if form == "plain":
         deform_conv.best_route = lambda device: "torchvision"
-        swin.INFERENCE_BUDGET = 2**60
+        swin.CPU_INFERENCE_BUDGET = 2**60
         network = model
     else:
         network = bc.prepare(model)

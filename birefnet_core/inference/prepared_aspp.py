@@ -25,7 +25,7 @@ from .products import linear
 # multiplied, and be enough for all cores.
 CHUNK_SAMPLES = 48 * 1024
 # Rows whose offsets are predicted at once: the fewer, the less memory; the more, the fewer rows are read twice.
-STRIP_ROWS = 64
+STRIP_ROWS = 32
 
 
 class PreparedAspp(nn.Module):

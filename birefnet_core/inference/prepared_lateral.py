@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ..network.layers import resize
 from .folding import conv_from, padding_of, split_inputs
 
-# Elements of an upsampled feature that exist at once for each image (4 Mi floats = 16 MiB).
-UPSAMPLED_BUDGET = 4 * 2**20
+# Elements of an upsampled feature that exist at once for each image (2 Mi floats = 8 MiB).
+UPSAMPLED_BUDGET = 2 * 2**20
+LEAST_CHANNELS = 16  # fewer are multiplied too slowly
 
 
 class PreparedLateral(nn.Module):
@@ -70,7 +71,7 @@ class PreparedEntry(nn.Module):
         size = total.shape[2:]
         total.add_(self.inside(total.new_ones(1, 1, *size)))
         weight, padding = self.upsampled.weight, self.upsampled.padding
-        step = max(16, UPSAMPLED_BUDGET // (size[0] * size[1]))
+        step = max(LEAST_CHANNELS, UPSAMPLED_BUDGET // (size[0] * size[1]))
         for low in _coarse(self.halves, level[1:], feature):
             for first in range(0, low.shape[1], step):
                 some = low[:, first : first + step].contiguous(memory_format=torch.channels_last)

@@ -6,6 +6,8 @@ import torch
 import birefnet_core as bc
 from birefnet_core.inference import transforms
 from birefnet_core.inference.passes import OutOfMemoryError
+from birefnet_core.inference.prepared_aspp import PreparedDeformableBranch
+from birefnet_core.network.deform_routes import DEVICE_COLUMN_BUDGET
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +196,8 @@ def test_a_single_image_is_done_in_smaller_pieces(model, monkeypatch):
     expected = bc.Segmenter(prepared)(images, 64)
     Crowded(prepared, monkeypatch, fits_after=3)
     torch.testing.assert_close(bc.Segmenter(prepared)(images, 64), expected, atol=1e-5, rtol=0)
+    budgets = {module.column_budget for module in prepared.modules() if isinstance(module, PreparedDeformableBranch)}
+    assert budgets == {DEVICE_COLUMN_BUDGET // 2**3}  # halved at each failure
 
 
 def test_an_image_that_cannot_fit_says_what_to_lower(model, monkeypatch):

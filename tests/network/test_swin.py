@@ -37,7 +37,7 @@ def test_working_on_some_rows_at_a_time_changes_nothing(shifted, size, monkeypat
     masks = swin.shifted_window_masks(size[1] + -size[1] % 4, 4, torch.device("cpu"))
     x = torch.randn(2, *size, 8)
     whole = block(x.clone(), masks)
-    monkeypatch.setattr(swin, "INFERENCE_BUDGET", 1)  # a row at a time
+    monkeypatch.setattr(swin, "CPU_INFERENCE_BUDGET", 1)  # a row at a time
     with torch.no_grad():
         torch.testing.assert_close(block(x.clone(), masks), whole)
 

@@ -1,0 +1,50 @@
+"""Lateral connections in the prepared form: the same sums, never made whole."""
+
+import pytest
+import torch
+from torch import nn
+
+from birefnet_core.inference import prepared_lateral
+from birefnet_core.inference.prepared_lateral import PreparedEntry, PreparedLateral
+from birefnet_core.network.layers import resize
+
+# Sides of a level, of the half-size image's map and of the feature before: where images are odd, the two differ.
+SIZES = [((8, 12), (4, 6), (4, 6)), ((9, 7), (5, 4), (4, 3))]
+
+
+@pytest.fixture
+def maps():
+    """A level as one map or two, the feature of the stage before, and the published sum of both."""
+
+    def make(count, sizes):
+        torch.manual_seed(0)
+        lateral = nn.Conv2d(6 * count, 6 * count, 1)
+        level = [torch.randn(2, 6, *size) for size in sizes[:count]]
+        feature = torch.randn(2, 6 * count, *sizes[2])
+        joined = torch.cat([resize(one, sizes[0]) for one in level], dim=1)
+        return lateral, level, feature, lateral(joined) + resize(feature, sizes[0])
+
+    return make
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("count", [1, 2])
+@torch.no_grad()
+def test_lateral_gives_the_sum(maps, count, sizes):
+    lateral, level, feature, expected = maps(count, sizes)
+    before = feature.clone()
+    torch.testing.assert_close(PreparedLateral(lateral, count)(level, feature), expected)
+    assert torch.equal(feature, before)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_entry_gives_the_convolution_of_the_sum_up_to_the_border(maps, count, sizes, bias, monkeypatch):
+    monkeypatch.setattr(prepared_lateral, "UPSAMPLED_BUDGET", 1)
+    monkeypatch.setattr(prepared_lateral, "LEAST_CHANNELS", 5)  # the last piece is smaller than the others
+    lateral, level, feature, expected = maps(count, sizes)
+    conv = nn.Conv2d(6 * count, 4, 3, padding=1, bias=bias)
+    found = PreparedEntry(lateral, count, conv)(level, feature)
+    torch.testing.assert_close(found, conv(expected), atol=1e-5, rtol=1e-5)
