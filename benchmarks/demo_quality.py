@@ -1,7 +1,7 @@
 """Scores of the demo checkpoint on rendered pairs it has never seen, beside methods that learn nothing.
 
     python train/make_dis_like.py --out pairs --count 0 --val 320 --sources SOURCES
-    python benchmarks/demo_quality.py --pairs pairs/val [--model demo] [--limit 320]
+    python benchmarks/demo_quality.py --pairs pairs/val [MORE ...] [--model demo] [--limit 320]
 
 GrabCut starts from an ellipse in the middle of the picture; Otsu's threshold takes for the subject what the picture's
 rim is not. Prints a table of the paper's metrics.
@@ -67,16 +67,18 @@ def _bytes(image: torch.Tensor) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=Path, required=True, help="folder with im/ and gt/")
+    parser.add_argument("--pairs", type=Path, nargs="+", required=True, help="folders with im/ and gt/")
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--limit", type=int, default=320, help="pairs (%(default)s)")
+    parser.add_argument("--limit", type=int, default=320, help="pairs of each folder (%(default)s)")
     args = parser.parse_args()
-    images = sorted((args.pairs / "im").iterdir())[: args.limit]
     methods: dict[str, Method] = {args.model: network(args.model), "GrabCut": grabcut, "Otsu": otsu}
-    print(f"{len(images)} pairs\n\n| method | {' | '.join(METRICS)} |\n|---|{'---|' * len(METRICS)}")
-    for name, method in methods.items():
-        scores = score(method, images, args.pairs / "gt")
-        print(f"| {name} | {' | '.join(f'{scores[key]:.3f}' for key in METRICS)} |", flush=True)
+    print(f"| pairs | method | {' | '.join(METRICS)} |\n|---|---|{'---|' * len(METRICS)}")
+    for folder in args.pairs:
+        images = sorted((folder / "im").iterdir())[: args.limit]
+        for name, method in methods.items():
+            scores = score(method, images, folder / "gt")
+            columns = " | ".join(f"{scores[key]:.3f}" for key in METRICS)
+            print(f"| {len(images)} of {folder} | {name} | {columns} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -68,11 +68,11 @@ class BiRefNetLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
+    def validate_inputs(cls, model: str | None) -> bool | str:
         return runtime.check_model_name(model)
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, adapter: str = runtime.NO_ADAPTER, **options) -> str:
+    def fingerprint_inputs(cls, model: str | None, adapter: str | None = runtime.NO_ADAPTER, **options) -> str:
         return f"{runtime.file_stamp(model)} {runtime.file_stamp(adapter)} {options}"
 
     @classmethod

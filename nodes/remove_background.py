@@ -33,11 +33,11 @@ class BiRefNetRemoveBackground(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
+    def validate_inputs(cls, model: str | None) -> bool | str:
         return runtime.check_model_name(model)
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, **inputs) -> str:
+    def fingerprint_inputs(cls, model: str | None, **inputs) -> str:
         return runtime.file_stamp(model)
 
     @classmethod

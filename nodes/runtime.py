@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import logging
 import os
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -78,8 +79,8 @@ def core(part: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"The BiRefNet nodes need the Python package {error.name!r}, which cannot be imported ({error}). Install "
-            f"what they need into ComfyUI's Python, then start ComfyUI again: pip install -r "
-            f"{PACK.name}/requirements.txt",
+            f"what they need into ComfyUI's Python, then start ComfyUI again: "
+            f'"{sys.executable}" -m pip install -r "{PACK / "requirements.txt"}"',
             name=error.name,
         ) from error
 
@@ -141,13 +142,13 @@ def adapter_names() -> list[str]:
 
 
 def model_labels() -> dict[str, str]:
-    """What to show for each catalogue name: purpose, size, and whether it is on this disk."""
+    """What to show for each catalogue name: purpose, size, licence unless MIT, whether it is on this disk."""
     labels = {}
     for name, entry in catalogue().items():
         path = present_locally(entry, model_folders())
         size = path.stat().st_size if path else entry.size_bytes
-        about = f"{entry.purpose}, {size / 1e6:.0f} MB" if size else entry.purpose
-        labels[name] = f"{'✓ ' if path else ''}{name} ({about})"
+        known = entry.purpose, f"{size / 1e6:.0f} MB" if size else "", "" if entry.licence == "MIT" else entry.licence
+        labels[name] = f"{'✓ ' if path else ''}{name} ({', '.join(filter(None, known))})"
     return labels
 
 
@@ -165,9 +166,12 @@ def model_input() -> io.Combo.Input:
     return made
 
 
-def check_model_name(name: str) -> bool | str:
-    """True, or what is wrong with a name that should be one of ``model_names``."""
-    if name in catalogue() or find_file(name):
+def check_model_name(name: str | None) -> bool | str:
+    """True, or what is wrong with a name that should be one of ``model_names``.
+
+    Before a run ComfyUI gives None for a name that another node makes; it is checked again when it is loaded.
+    """
+    if name is None or name in catalogue() or find_file(name):
         return True
     return (
         f"There is no model {name!r}: it is neither a published checkpoint nor a file in models/{MODEL_FOLDER} or "
@@ -184,8 +188,10 @@ def find_file(name: str) -> str | None:
     return None
 
 
-def file_stamp(name: str) -> str:
-    """Changes when the file behind a name of ``model_names`` does."""
+def file_stamp(name: str | None) -> str:
+    """Changes when the file behind a name of ``model_names`` does; None is a name that another node makes."""
+    if name is None:
+        return ""
     entry = catalogue().get(name)
     path = find_file(name) or (entry and present_locally(entry, model_folders()))
     return f"{path} {os.stat(path).st_mtime_ns}" if path else name

@@ -65,6 +65,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.sources is not None and not args.sources.is_dir():
         parser.error(f"--sources {args.sources}: no such folder")
+    if not 0 <= args.hard <= 1:
+        parser.error(f"--hard {args.hard:g}: expected a share in 0 ... 1")
     for split, count in zip(SPLITS, (args.count, args.val), strict=True):
         sources = find_sources(args.sources, split)
         for folder in ("im", "gt"):

@@ -33,7 +33,9 @@ def check_images(images: Tensor) -> None:
         hint = " Add a batch dimension: images[None]." if images.ndim == 3 else ""
         raise ImageError(f"expected images of shape B, H, W, C; found {shape}.{hint}")
     if 0 in shape:
-        raise ImageError(f"expected at least one image of at least one pixel; found shape {shape}.")
+        raise ImageError(
+            f"expected at least one image of at least one pixel, found shape {shape}: check what feeds it."
+        )
     if shape[3] not in (1, 3, 4):
         hint = " Channels come last: use images.permute(0, 2, 3, 1)." if shape[1] in (1, 3, 4) else ""
         raise ImageError(f"expected 1, 3 or 4 channels, found {shape[3]} in shape {shape}.{hint}")
@@ -44,7 +46,7 @@ def check_images(images: Tensor) -> None:
         low, high = (float(v) for v in image.aminmax())
         if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # NaN fails too
             bad = f"values from {low:g} to {high:g}" if low == low and high == high else "NaN values"
-            hint = " Divide by 255." if high > 100 else ""
+            hint = " Divide by 255." if high > 100 else " Check what made it."
             raise ImageError(f"expected values in [0, 1]; image {index} has {bad}.{hint}")
 
 

@@ -36,6 +36,14 @@ def subject_boxes(masks: Tensor, padding: int = 0, threshold: float = THRESHOLD)
 
 
 @torch.no_grad()
+def common_box(masks: Tensor, padding: int = 0, threshold: float = THRESHOLD) -> tuple[int, int, int, int]:
+    """The box around the subjects of all frames; the whole picture if no frame has one. As ``subject_boxes``."""
+    boxes, found = _boxes(check_masks(masks), padding, threshold)
+    left, top, right, bottom = (_around(boxes[found]) if found.any() else boxes[0]).tolist()
+    return left, top, right, bottom
+
+
+@torch.no_grad()
 def crop_to_subject(
     images: Tensor, masks: Tensor, padding: int = 0, threshold: float = THRESHOLD, per_image: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,7 +70,7 @@ def crop_to_subject(
     boxes, found = _boxes(masks, padding, threshold)
     if found.any():
         known = boxes[found]
-        common = torch.cat([known[:, :2].amin(dim=0), known[:, 2:].amax(dim=0)])
+        common = _around(known)
         boxes = torch.where(found[:, None], boxes, common)
         boxes = _same_size(boxes, known, masks.shape[1:3]) if per_image else common.expand_as(boxes)
     crops = [
@@ -70,6 +78,11 @@ def crop_to_subject(
         for image, mask, (left, top, right, bottom) in zip(images, masks, boxes.tolist(), strict=True)
     ]
     return torch.stack([c[0] for c in crops]), torch.stack([c[1] for c in crops]), boxes.clone()
+
+
+def _around(boxes: Tensor) -> Tensor:
+    """One box, 4, around boxes N, 4."""
+    return torch.cat([boxes[:, :2].amin(dim=0), boxes[:, 2:].amax(dim=0)])
 
 
 def _boxes(masks: Tensor, padding: int, threshold: float) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError
-from .checks import pair
+from .checks import check_images, check_same_device, pair, pair_batches
 from .compose import (
     FITS,
     Color,
+    fit_images,
     over_checkerboard,
     over_color,
     over_image,
@@ -23,7 +24,7 @@ from .compose import (
     premultiplied_rgba,
     straight_rgba,
 )
-from .crop import crop_to_subject
+from .crop import common_box
 from .foreground import METHODS, estimate_foreground
 
 OUTPUTS = ("rgba", "premultiplied", "color", "image", "checkerboard")
@@ -81,31 +82,58 @@ def cut_out(
 
     Returns:
         B, h, w, 4 or B, h, w, 3 float32, and the masks B, h, w that belong to it; h w is H W without cropping.
+        Cropping takes one box around the subjects of all frames, see ``common_box``.
 
     Raises:
         ImageError: As for ``straight_rgba``, or no background for output "image".
     """
-    behind = backgrounds if options.output == "image" else None
-    if options.output == "image" and behind is None:
-        raise ImageError("backgrounds is missing, expected a picture to put behind the subject.")
     images, masks = pair(images, masks)
-    colours = images if options.colors is None else torch.empty(images.shape, device=images.device)
-    for n in range(len(images)):
+    behind = _behind(images, options, backgrounds)
+    only = len(images) == 1  # its colours are estimated once, however many backgrounds there are
+    if behind is not None:
+        images, behind = pair_batches(images, behind, ("images", "backgrounds"))
+        masks = masks.expand(len(images), -1, -1)
+    height, width = masks.shape[1:]
+    box = (0, 0, width, height) if options.crop_padding is None else common_box(masks, options.crop_padding)
+    part = slice(box[1], box[3]), slice(box[0], box[2])
+    channels = 4 if options.output in ("rgba", "premultiplied") else 3
+    result = torch.empty(len(images), box[3] - box[1], box[2] - box[0], channels, device=images.device)
+    front = images[:1]
+    for n in range(len(images)):  # one by one, so that a video needs no memory beyond the result
         if progress:
             progress(n, len(images))
-        if options.colors is not None:
-            colours[n : n + 1] = estimate_foreground(images[n : n + 1], masks[n : n + 1], options.colors)
-    if options.output == "color":
-        colours = over_color(colours, masks, options.color)
-    elif behind is not None:
-        colours = over_image(colours, masks, behind, options.fit, options.color)
-        masks = masks.expand(len(colours), -1, -1)
-    elif options.output == "checkerboard":
-        colours = over_checkerboard(colours, masks)
-    if options.crop_padding is not None:
-        colours, masks, _ = crop_to_subject(colours, masks, options.crop_padding)
-    if options.output in ("rgba", "premultiplied"):
-        colours = (straight_rgba if options.output == "rgba" else premultiplied_rgba)(colours, masks)
+        if n == 0 or not only:
+            front = images[n : n + 1]
+            if options.colors is not None:
+                front = estimate_foreground(front, masks[n : n + 1], options.colors)
+        composed = _compose(front, masks[n : n + 1], options, None if behind is None else behind[n : n + 1])
+        result[n] = composed[0][part]
     if progress:
         progress(len(images), len(images))
-    return colours.contiguous(), masks.contiguous()
+    return result, masks[(slice(None), *part)].contiguous()
+
+
+def _behind(images: Tensor, options: CutoutOptions, backgrounds: Tensor | None) -> Tensor | None:
+    """Backgrounds for output "image", a single one brought to the images' size; None for other outputs."""
+    if options.output != "image":
+        return None
+    if backgrounds is None:
+        raise ImageError(
+            "backgrounds is missing, expected a picture to put behind the subject: pass one, or choose another output."
+        )
+    backgrounds = check_images(backgrounds, "backgrounds")
+    check_same_device(images, backgrounds, ("images", "backgrounds"))
+    if len(backgrounds) > 1:
+        return backgrounds
+    return fit_images(backgrounds, images.shape[1:3], options.fit, options.color)
+
+
+def _compose(front: Tensor, mask: Tensor, options: CutoutOptions, behind: Tensor | None) -> Tensor:
+    """One frame of the result, before cropping."""
+    if behind is not None:
+        return over_image(front, mask, behind, options.fit, options.color)
+    if options.output == "color":
+        return over_color(front, mask, options.color)
+    if options.output == "checkerboard":
+        return over_checkerboard(front, mask)
+    return (straight_rgba if options.output == "rgba" else premultiplied_rgba)(front, mask)

@@ -72,7 +72,9 @@ def plot(title: str, curves: Mapping[str, Curve], x_label: str) -> Image.Image:
     for x in x_ticks:
         column, row = place(x, y_ticks[0])
         draw.line([(column, row), place(x, y_ticks[-1])], fill=GRID)
-        draw.text((column - 8, row + 4), f"{x:g}", fill=INK, font=font)
+        label = f"{x:g}"
+        length = draw.textlength(label, font=font)
+        draw.text((min(column - length / 2, width - length - 2), row + 4), label, fill=INK, font=font)
     for y in y_ticks:
         column, row = place(x_ticks[0], y)
         draw.line([(column, row), place(x_ticks[-1], y)], fill=GRID)

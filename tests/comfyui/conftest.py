@@ -30,7 +30,8 @@ import birefnet_core as bc
 PACK = Path(__file__).resolve().parents[2]
 START_SECONDS, RUN_SECONDS = 240, 240
 
-# A pack with modules of common names, which it puts before all others, and a node that real packs have by accident.
+# A pack with modules of common names, which it puts before all others, a node that real packs have by accident, and
+# one that makes a value for any list.
 NEIGHBOUR = """
 import sys
 from pathlib import Path
@@ -51,7 +52,36 @@ class NoFrames:
         return (torch.zeros(0, 32, 32, 3),)
 
 
-NODE_CLASS_MAPPINGS = {"NoFrames": NoFrames}
+class AnyType(str):
+    def __ne__(self, other):
+        return False
+
+
+class Name:
+    RETURN_TYPES, FUNCTION, CATEGORY = (AnyType("*"),), "make", "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"name": ("STRING",)}}
+
+    def make(self, name):
+        return (name,)
+
+
+NODE_CLASS_MAPPINGS = {"NoFrames": NoFrames, "Name": Name}
+"""
+# ComfyUI's command line takes --cpu or a memory mode of a GPU, not both.
+MEMORY_MODES = {"--lowvram", "--novram", "--highvram"}
+START_ON_CPU = """
+import runpy
+import sys
+sys.argv[0] = "main.py"
+sys.path.insert(0, "")
+import comfy.options
+comfy.options.enable_args_parsing()
+from comfy.cli_args import args
+args.cpu = True
+runpy.run_path("main.py", run_name="__main__")
 """
 DECOYS = ("utils", "models", "nodes", "config", "masks", "network", "losses")
 
@@ -85,13 +115,15 @@ class ComfyUI:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log_path = base / "server.log"
+        flags = *self.flags, *os.environ.get("COMFYUI_FLAGS", "").split()
+        program = ["-c", START_ON_CPU] if MEMORY_MODES & set(flags) else ["main.py", "--cpu"]
         command = [
-            os.environ.get("COMFYUI_PYTHON") or sys.executable, "main.py", "--cpu",
+            os.environ.get("COMFYUI_PYTHON") or sys.executable, *program,
             "--listen", "127.0.0.1", "--port", str(port),
             "--base-directory", str(base), "--user-directory", str(base / "user"),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes",
             "--disable-all-custom-nodes", "--whitelist-custom-nodes", "birefnet", "a_neighbour",
-            *self.flags, *os.environ.get("COMFYUI_FLAGS", "").split(),
+            *flags,
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         with open(self.log_path, "wb") as log:

@@ -1,6 +1,7 @@
 """Translations and help pages cover every node, input and output."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,20 @@ def test_nothing_is_left_in_english(language):
         for kind in ("inputs", "outputs"):
             for key, text in node[kind].items():
                 assert text["tooltip"] != english[name][kind][key]["tooltip"], f"{name}.{key}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_translations_name_the_same_options_and_folders(language, schemas):
+    ours, english = (
+        json.loads((ROOT / "locales" / name / "nodeDefs.json").read_text(encoding="utf-8"))
+        for name in (language, "en")
+    )
+    for name, schema in schemas.items():
+        for i in schema.inputs:
+            told, text = (texts[name]["inputs"][i.id]["tooltip"] for texts in (english, ours))
+            words = [*(i.options.get("options") or []), "models/birefnet", "models/background_removal"]
+            named = [word for word in words if re.search(rf"\b{re.escape(word)}\b", told)]
+            assert all(word in text for word in named), f"{name}.{i.id}: {named}"
 
 
 def test_english_says_what_the_nodes_say(schemas):

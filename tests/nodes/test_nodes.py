@@ -255,3 +255,13 @@ def test_a_deleted_file_is_noticed_before_the_run(comfy):
     check = node(comfy, "BiRefNetLoadModel").validate_inputs
     assert check("BiRefNet") is True
     assert "Put the file there" in check("gone.safetensors")
+
+
+@pytest.mark.parametrize("name", ["BiRefNetLoadModel", "BiRefNetRemoveBackground"])
+def test_a_name_from_another_node_is_checked_when_it_is_loaded(comfy, name):
+    """ComfyUI knows no value for it before the run, and passes None."""
+    kind = node(comfy, name)
+    assert kind.validate_inputs(None) is True
+    assert isinstance(kind.fingerprint_inputs(None), str)
+    with pytest.raises(Exception, match="Put the file there"):
+        node(comfy, "BiRefNetLoadModel").execute("gone.safetensors", **LOAD)

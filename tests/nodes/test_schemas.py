@@ -51,7 +51,9 @@ def test_model_values_are_plain_names_and_labels_say_more(comfy, small_file):
     model = comfy.runtime.model_input()
     assert model.options["options"][0] == "BiRefNet"
     assert small_file in model.options["options"]
-    assert "general, 444 MB" in comfy.runtime.model_labels()["BiRefNet"]
+    labels = comfy.runtime.model_labels()
+    assert "general, 444 MB" in labels["BiRefNet"] and "MIT" not in labels["BiRefNet"]
+    assert labels["RMBG-2.0"].endswith("(general, 885 MB, non-commercial)")
 
 
 def test_a_downloaded_checkpoint_is_marked_and_not_listed_twice(comfy, tmp_path):

@@ -79,6 +79,21 @@ def check_value(wanted, value, comfy):
         assert isinstance(value, {"BOOLEAN": bool, "STRING": str}[wanted.type])
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("subgraphs/*.json")), ids=lambda path: path.stem)
+def test_subgraph_is_described_and_passes_on_its_mask(path):
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    (outer,), (graph,) = whole["nodes"], whole["definitions"]["subgraphs"]
+    assert graph["name"] == outer["title"] == path.stem != "Remove Background (BiRefNet)"  # ComfyUI has one of its own
+    assert graph["category"] and graph["description"]
+    links = {link["id"]: link for link in graph["links"]}
+    for outputs in (graph["outputs"], outer["outputs"]):
+        assert [(output["name"], output["type"]) for output in outputs] == [("image", "IMAGE"), ("mask", "MASK")]
+    for slot, output in enumerate(graph["outputs"]):
+        (link,) = (links[number] for number in output["linkIds"])
+        source = next(node for node in graph["nodes"] if node["id"] == link["origin_id"])["outputs"]
+        assert link["target_slot"] == slot and link["id"] in source[link["origin_slot"]]["links"]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_workflow_tells_nothing_of_the_machine_it_was_made_on(path):
     text = path.read_text(encoding="utf-8")

@@ -177,6 +177,13 @@ def test_command_needs_no_sources_and_refuses_a_folder_that_is_not_there(tmp_pat
     assert b"no such folder" in caught.value.stderr
 
 
+def test_command_refuses_a_share_above_one(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(tmp_path, 1, "--hard", "50")
+    assert b"--hard 50: expected a share in 0 ... 1" in caught.value.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_command_renders_simple_pairs(tmp_path):
     run(tmp_path, 1, "--simple")
     assert (tmp_path / "train" / "gt" / "000000.png").exists()

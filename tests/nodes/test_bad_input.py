@@ -1,0 +1,128 @@
+"""Images and masks that are empty, do not fit, are transparent or one pixel: every node, over stand-ins for ComfyUI."""
+
+import pytest
+import torch
+
+GUIDED = {"guided_radius": 2, "temporal_radius": 1}
+
+
+@pytest.fixture(scope="module")
+def run(comfy, small_file):
+    """Executes a node by the end of its id, with the values given and its defaults."""
+    nodes = {node.__name__.removeprefix("BiRefNet"): node for node in comfy.nodes.NODES}
+    loaded = nodes["LoadModel"].execute(small_file, **comfy.runtime.defaults(nodes["LoadModel"], "model")).result[0]
+
+    def execute(name, **inputs):
+        given = {"model": loaded, **inputs} if name == "Segment" else inputs
+        return nodes[name].execute(**{**comfy.runtime.defaults(nodes[name]), **given}).result
+
+    return execute
+
+
+def image(frames=1, height=20, width=30, channels=3):
+    return torch.rand(frames, height, width, channels, generator=torch.Generator().manual_seed(0))
+
+
+def mask(frames=1, height=20, width=30):
+    return torch.rand(frames, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "says"),
+    [
+        ("Segment", {"image": image(0)}, "at least one image"),
+        ("Segment", {"image": image(2), "region": mask(0)}, "region mask has no pixels"),
+        ("RefineMask", {"mask": mask(0)}, "0 frames"),
+        ("RefineMask", {"mask": mask(), "image": image(0), **GUIDED}, "0 frames"),
+        ("ApplyAlpha", {"image": image(0), "mask": mask()}, "0 frames"),
+        ("ApplyAlpha", {"image": image(), "mask": mask(0)}, "0 frames"),
+        (
+            "ApplyAlpha",
+            {"image": image(), "mask": mask(), "background": image(0), "output": "over background"},
+            "backgrounds has 0 frames",
+        ),
+        ("CompareMasks", {"mask": mask(0), "ground_truth": mask()}, "0 frames"),
+        ("CompareMasks", {"mask": mask(), "ground_truth": mask(0)}, "0 frames"),
+    ],
+)
+def test_no_frames_are_told(run, name, inputs, says):
+    with pytest.raises(Exception, match=says):
+        run(name, **inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "says"),
+    [
+        ("Segment", {"image": image(3), "region": mask(2)}, "2 regions for 3 images"),
+        ("Segment", {"image": image(3), "box": [{"x": 0, "y": 0, "width": 9, "height": 9}] * 2}, "2 regions for 3"),
+        ("RefineMask", {"mask": mask(3), "image": image(2), **GUIDED}, "2 frames and masks has 3"),
+        ("ApplyAlpha", {"image": image(2), "mask": mask(3)}, "2 frames and masks has 3"),
+        (
+            "ApplyAlpha",
+            {"image": image(3), "mask": mask(3), "background": image(2), "output": "over background"},
+            "3 frames and backgrounds has 2",
+        ),
+        ("CompareMasks", {"mask": mask(2), "ground_truth": mask(3)}, "2 frames and truths has 3"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_told(run, name, inputs, says):
+    with pytest.raises(Exception, match=says):
+        run(name, **inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "shape"),
+    [
+        ("Segment", {"image": image(), "region": 0.5 + mask(1, 7, 9) / 2}, (1, 20, 30)),
+        ("RefineMask", {"mask": mask(), "image": image(1, 40, 50), **GUIDED}, (1, 20, 30)),
+        ("ApplyAlpha", {"image": image(), "mask": mask(1, 50, 40)}, (1, 20, 30, 4)),
+        ("CompareMasks", {"mask": mask(1, 50, 40), "ground_truth": mask()}, None),
+    ],
+)
+def test_sizes_that_differ_are_fitted(run, name, inputs, shape):
+    result = run(name, **inputs)
+    assert result[1].shape == (1, 20, 30, 3) if shape is None else result[0].shape == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("Segment", {}),
+        ("RefineMask", {"mask": mask(), **GUIDED}),
+        ("ApplyAlpha", {"mask": mask()}),
+        ("ApplyAlpha", {"mask": mask(), "background": image(channels=4), "output": "over background"}),
+    ],
+)
+def test_the_alpha_of_an_image_is_dropped(run, name, inputs):
+    transparent = image(channels=4)
+    opaque = {"background": inputs["background"][..., :3]} if "background" in inputs else {}
+    expected = run(name, **{**inputs, **opaque, "image": transparent[..., :3]})
+    assert torch.equal(run(name, **inputs, image=transparent)[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("Segment", {}),
+        ("Segment", {"tiled": True, "flip": True, "region": torch.ones(1, 1, 1)}),
+        ("Segment", {"size": "native", "box": {"x": 0, "y": 0, "width": 1, "height": 1}}),
+        (
+            "RefineMask",
+            {
+                "mask": mask(1, 1, 1), "black_point": 0.1, "white_point": 0.9, "keep_largest": True, "grow": 5,
+                "min_island_area": 2, "max_hole_area": 2, "smooth_edge": 2.0, "feather": 3.0, "invert": True, **GUIDED,
+            },
+        ),
+        ("ApplyAlpha", {"mask": mask(1, 1, 1), "crop": True}),
+        ("ApplyAlpha", {"mask": mask(1, 1, 1), "colors": "blur fusion", "output": "RGBA premultiplied"}),
+        ("ApplyAlpha", {"mask": mask(1, 1, 1), "background": image(1, 1, 1), "output": "over background"}),
+    ],
+)  # fmt: skip
+def test_a_single_pixel_works(run, name, inputs):
+    result = run(name, **inputs, image=image(1, 1, 1))[0]
+    assert result.shape[:3] == (1, 1, 1) and result.isfinite().all()
+
+
+def test_a_single_pixel_is_compared(run):
+    text, picture, *scores = run("CompareMasks", mask=torch.ones(1, 1, 1), ground_truth=torch.ones(1, 1, 1))
+    assert picture.shape == (1, 1, 1, 3) and "MAE 0.0000" in text and len(scores) == 7
