@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from birefnet_core.training import Recipe
 
@@ -36,14 +36,12 @@ def write_shapes(
     first: int = 0,
     names: tuple[str, str] = ("im", "gt"),
     side: int = 96,
-    negative: bool = False,
 ) -> Path:
-    """A data set of shapes; as negatives, dark shapes on a bright ground."""
+    """A data set of shapes."""
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for seed in range(first, first + count):
         image, mask = draw_shape(seed, side)
-        image = ImageOps.invert(image) if negative else image
         image.save(folder / names[0] / f"shape{seed:02d}.png")
         mask.save(folder / names[1] / f"shape{seed:02d}.png")
     return folder
