@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageEnhance
 
 from birefnet_core.training import Recipe
 
@@ -36,12 +36,14 @@ def write_shapes(
     first: int = 0,
     names: tuple[str, str] = ("im", "gt"),
     side: int = 96,
+    contrast: float = 1.0,
 ) -> Path:
-    """A data set of shapes."""
+    """A data set of shapes, faded where the contrast is below 1."""
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for seed in range(first, first + count):
         image, mask = draw_shape(seed, side)
+        image = ImageEnhance.Contrast(image).enhance(contrast) if contrast != 1 else image
         image.save(folder / names[0] / f"shape{seed:02d}.png")
         mask.save(folder / names[1] / f"shape{seed:02d}.png")
     return folder

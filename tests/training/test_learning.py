@@ -47,11 +47,11 @@ def test_eight_images_are_learned_by_heart(overfitted):
     assert result.scores["meanF"] >= 0.95
 
 
-def test_fine_tuning_improves_on_new_shapes_and_the_result_segments(overfitted, tmp_path):
+def test_fine_tuning_improves_on_faded_shapes_and_the_result_segments(overfitted, tmp_path):
     _, result = overfitted
     new, held = (
-        write_shapes(tmp_path / name, count, first, side=128)
-        for name, count, first in (("new", 16, 100), ("held", 16, 200))
+        write_shapes(tmp_path / name, count, first, side=128, contrast=0.3)
+        for name, count, first in (("new", 16, 100), ("held", 8, 200))
     )
     start = result.folder / "best.safetensors"
     recipe = from_values(load_recipe(RECIPES / "finetune.toml")).replace(
@@ -61,8 +61,8 @@ def test_fine_tuning_improves_on_new_shapes_and_the_result_segments(overfitted, 
     out = tmp_path / "out"
     train(recipe, TrainingData(sets=(new,), validation=(held,)), out, device="cpu")
     before, after = score(start, held), score(out / "best.safetensors", held)
-    assert after["Sm"] > before["Sm"] + 0.02
-    assert after["meanF"] > before["meanF"] + 0.02
+    assert after["Sm"] > before["Sm"] + 0.1
+    assert after["meanF"] > before["meanF"] + 0.2
     assert after["MAE"] < before["MAE"]
     arguments = ["segment", str(held / "im"), "-o", str(tmp_path / "masks"), "--model", str(out / "best.safetensors")]
     assert segment([*arguments, "--quiet", "--device", "cpu"]) == 0
