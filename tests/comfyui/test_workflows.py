@@ -1,7 +1,6 @@
 """Workflows in a real ComfyUI: image uploaded over HTTP, nodes run, mask saved."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +9,10 @@ import torch
 import birefnet_core as bc
 from birefnet_core.checkpoints import Adapter, merge_adapter, save_adapter
 from birefnet_core.images import read_image, to_bytes, write_image
+from tests.comfyui.workflows import PHOTO
 
 pytestmark = pytest.mark.comfyui
 
-PHOTO = Path(__file__).resolve().parents[2] / "examples" / "cat.jpg"
 LOAD = {"model": "small.safetensors", "dtype": "auto", "device": "auto", "patch_order": "auto"}
 SEGMENT = {"size": "auto (training size)", "width": 1024, "height": 1024}
 
@@ -34,7 +33,7 @@ def mask_workflow(image, load=(), segment=()):
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory):
     """The photograph as a PNG: ComfyUI has JPEG decoders of its own, and they round differently."""
-    path = tmp_path_factory.mktemp("photo") / "cat.png"
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
     write_image(path, read_image(PHOTO))
     return path
 
