@@ -12,17 +12,17 @@ MIB = 2**20
 
 # Backbone -> MiB whatever the size, bytes for each pixel of the network's input.
 _MEASURED: dict[str, tuple[int, int]] = {
-    "swin_v1_t": (50, 242),
-    "swin_v1_s": (50, 242),
-    "swin_v1_b": (197, 169),
-    "swin_v1_l": (150, 295),
-    "pvt_v2_b0": (9, 298),
-    "pvt_v2_b1": (9, 575),
-    "pvt_v2_b2": (9, 575),
-    "pvt_v2_b5": (9, 340),
-    "dino_v3_s": (9, 429),
-    "resnet50": (9, 583),
-    "resnet10": (0, 210),
+    "swin_v1_t": (72, 164),
+    "swin_v1_s": (72, 164),
+    "swin_v1_b": (12, 231),
+    "swin_v1_l": (27, 341),
+    "pvt_v2_b0": (5, 299),
+    "pvt_v2_b1": (0, 600),
+    "pvt_v2_b2": (0, 600),
+    "pvt_v2_b5": (33, 315),
+    "dino_v3_s": (0, 380),
+    "resnet50": (0, 278),
+    "resnet10": (30, 160),
     "vgg16": (0, 768),
     "vgg16bn": (0, 768),
 }
@@ -44,5 +44,5 @@ def memory_required(backbone: str, height: int, width: int, dtype: torch.dtype =
     if backbone in _MEASURED:
         fixed, per_pixel = _MEASURED[backbone]
     else:
-        fixed, per_pixel = 9, round(_MEASURED["dino_v3_s"][1] * _DINO_WIDTHS[backbone] / 384)
+        fixed, per_pixel = 0, round(_MEASURED["dino_v3_s"][1] * _DINO_WIDTHS[backbone] / 384)
     return round((fixed * MIB + batch * height * width * per_pixel) * dtype.itemsize / 4)
