@@ -38,7 +38,8 @@ print((kib("VmHWM") - before) * 1024)
 def test_every_backbone_has_an_estimate(backbone):
     one = memory_required(backbone, 1024, 1024)
     assert 100e6 < one < 6e9
-    assert memory_required(backbone, 1024, 1024, torch.float16) == one // 2
+    assert memory_required(backbone, 1024, 1024, torch.float16) < one
+    assert memory_required(backbone, 1024, 1024, torch.bfloat16) >= one
     assert one < memory_required(backbone, 1024, 1024, batch=2) <= 2 * one
 
 
