@@ -26,6 +26,7 @@ from ..network import BiRefNet
 from ..network.precision import rounded_names
 from . import detect, keymap
 from .adapter import merge_adapter
+from .half import fit_float16
 from .io import read_file
 from .patch_order import PatchOrderEvidence, change_patch_order, read_patch_order
 from .resolve import resolve
@@ -308,6 +309,8 @@ def _fill(model: BiRefNet, weights: dict[str, Tensor], unexpected: list[str], dt
     if dtype == torch.bfloat16:
         rounded = rounded_names(model)
         types.update({n: torch.float32 for n, v in expected.items() if v.is_floating_point() and n not in rounded})
+    if dtype == torch.float16:
+        weights = fit_float16(weights)
     weights = {name: value.detach().to("cpu", types[name], copy=True) for name, value in weights.items()}
     model.load_state_dict(weights, assign=True)
     model.to(dtype)  # buffers that are in no file

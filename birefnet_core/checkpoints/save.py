@@ -12,6 +12,7 @@ import torch
 from ..config import PatchOrder
 from ..network import BiRefNet
 from . import keymap
+from .half import fit_float16
 from .io import write_safetensors
 from .load import CheckpointInfo
 from .patch_order import change_patch_order
@@ -48,10 +49,10 @@ def save_checkpoint(
         The path.
 
     Raises:
-        CheckpointError: It could not be written; nothing half-written stays behind.
+        CheckpointError: It could not be written, or does not fit into float16; nothing half-written stays behind.
     """
     config, info = model.config, model.checkpoint or CheckpointInfo()
-    state = model.state_dict()
+    state = fit_float16(model.state_dict()) if dtype == torch.float16 else model.state_dict()
     names = keymap.to_published(state, config)
     tensors = {}
     for ours, published in names.items():

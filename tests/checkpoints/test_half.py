@@ -1,0 +1,52 @@
+"""Weights that float16 cannot hold as they are."""
+
+import pytest
+import torch
+
+import birefnet_core as bc
+from birefnet_core.checkpoints.half import VARIANCE_LIMIT
+
+NORM = "reconstruction.blocks.0.block.0.norm1"
+
+
+@pytest.fixture
+def loud():
+    """A network one of whose norms sees values far beyond what is usual."""
+    torch.manual_seed(0)
+    config = bc.BiRefNetConfig(backbone="resnet10", reconstruction_block="residual", image_pyramid="none")
+    model = bc.BiRefNet(config).eval()
+    unit = model.reconstruction.blocks[0].block[0]
+    with torch.no_grad():
+        unit.conv1.weight[:5] *= 1000
+        unit.conv1.bias[:5] *= 1000
+        unit.norm1.running_mean[:5] += 300
+        unit.norm1.running_var[:5] *= 1e6
+    return model
+
+
+def test_too_large_a_variance_is_scaled_with_its_convolution(loud, tmp_path):
+    x = torch.rand(1, 3, 64, 64)
+    path = bc.save_checkpoint(loud, tmp_path / "half.safetensors", dtype=torch.float16)
+    found = bc.load_file(path)
+    state = found.state_dict()
+    assert all(value.isfinite().all() for value in state.values())
+    assert state[f"{NORM}.running_var"].max() <= VARIANCE_LIMIT
+    assert state[f"{NORM}.running_var"][5:].eq(1).all()
+    assert loud.state_dict()[f"{NORM}.running_var"].max() == pytest.approx(1e6)  # the network itself is left alone
+    with torch.no_grad():
+        expected, masks = loud(x).logits.sigmoid(), found.eval()(x).logits.sigmoid()
+    torch.testing.assert_close(masks, expected, atol=2e-3, rtol=0)
+
+
+def test_loading_as_float16_does_the_same(loud, tmp_path):
+    path = bc.save_checkpoint(loud, tmp_path / "whole.safetensors")
+    half = bc.load_model(str(path), device="cpu", dtype=torch.float16)
+    assert all(value.isfinite().all() for value in half.state_dict().values())
+
+
+def test_a_weight_that_cannot_be_scaled_is_named(loud, tmp_path):
+    with torch.no_grad():
+        loud.reconstruction.head.weight.fill_(1e5)
+    with pytest.raises(bc.CheckpointError, match=r"head.weight holds 100000, and float16 ends at 65504: use fp32"):
+        bc.save_checkpoint(loud, tmp_path / "half.safetensors", dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
