@@ -13,8 +13,8 @@ MIB = 2**20
 
 # Backbone -> MiB whatever the size, bytes for each pixel of the network's input.
 _MEASURED: dict[str, tuple[int, int]] = {
-    "swin_v1_t": (72, 164),
-    "swin_v1_s": (72, 164),
+    "swin_v1_t": (85, 165),
+    "swin_v1_s": (85, 165),
     "swin_v1_b": (12, 231),
     "swin_v1_l": (100, 250),
     "pvt_v2_b0": (5, 299),

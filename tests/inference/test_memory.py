@@ -1,5 +1,6 @@
 """The written estimate of memory."""
 
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,8 @@ def test_the_segmenter_gives_the_estimate_of_its_network(filled):
 @pytest.mark.parametrize("backbone", ["swin_v1_t", "swin_v1_l", "pvt_v2_b0"])
 def test_the_estimate_is_within_a_fifth_of_what_is_measured(backbone, size):
     command = [sys.executable, "-c", MEASURE, backbone, str(size)]
-    measured = int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(3)]
+    measured = statistics.median(int(run.stdout) for run in runs)  # the allocator's mood moves one by a quarter
     assert memory_required(backbone, size, size) == pytest.approx(measured, rel=0.2)
 
 
