@@ -91,7 +91,7 @@ class Passes:
     def _pass(self, pictures: Sequence[Tensor], size: tuple[int, int], mirrored: bool) -> list[Tensor]:
         parameter = next(self.network.parameters())
         x = torch.cat([to_network_input(picture[None].to(parameter.device), *size) for picture in pictures])  # N 3 h w
-        x = x.to(parameter.dtype)
+        x = x.to(parameter.dtype, memory_format=torch.channels_last)
         logits = self.call(x.flip(-1) if mirrored else x).logits  # N 1 h w
         del x
         logits = logits.flip(-1) if mirrored else logits

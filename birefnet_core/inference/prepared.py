@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..network import BiRefNet, BiRefNetOutput
 from ..network.biref_block import BiRefBlock
 from ..network.deform_routes import DEVICE_COLUMN_BUDGET
-from ..network.inward_reference import InwardReference, image_patches
+from ..network.inward_reference import InwardReference
 from ..network.layers import resize
 from ..network.localization import decoder_channels
 from ..network.outward_reference import OutwardReference
@@ -29,6 +29,7 @@ from .folding import compose, fold_norm, project_after, split_inputs
 from .prepared_aspp import PreparedAspp, PreparedDeformableBranch
 from .prepared_lateral import PreparedEntry, PreparedLateral
 from .products import faster_linear_layers
+from .strips import add_conv
 
 Projection = tuple[Tensor, Tensor | None]  # weight P, C and bias P of a 1 x 1 convolution
 
@@ -69,27 +70,22 @@ class PreparedBlock(nn.Module):
             conv_out = fold_norm(block.conv_out, block.norm_out)
             self.conv_out = conv_out if projection is None else project_after(conv_out, *projection)
 
-    def enter(self, *first: Any, others: Sequence[Tensor] = ()) -> Tensor:
-        """What the block first makes of its maps.
+    # What a block does comes in three calls, so that the maps one has read can be let go before the next makes its own.
 
-        Apart from ``forward`` so that they can be let go before the block's work begins.
+    def enter(self, *first: Any) -> Tensor:
+        """What the block makes of its first map B, C_1, h, w, or of what that map's lateral connection reads."""
+        return self.first(*first)
 
-        Args:
-            first: The first map B, C_1, h, w, or what its lateral connection reads.
-            others: More maps B, C_i, h, w.
-
-        Returns:
-            What ``forward`` takes.
-        """
-        x = self.first(*first)
+    def join(self, x: Tensor, others: Sequence[Tensor] = ()) -> Tensor:
+        """What ``enter`` gave, which may be changed in place, and more maps B, C_i, h, w -> what ``forward`` takes."""
         if self.others is None:
             return torch.cat([x, *others], dim=1) if others else x
         for conv, one in zip(self.others, others, strict=True):
-            x.add_(conv(one))
+            add_conv(x, cast("nn.Conv2d", conv), one)
         return x.relu_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """What ``enter`` gave -> B, C_out, h, w."""
+        """What ``join`` gave -> B, C_out, h, w."""
         return self.conv_out(self.body(x))
 
 
@@ -138,16 +134,18 @@ class PreparedStage(nn.Module):
         self.block = PreparedBlock(block.block, inputs, projection, lateral)
         self.outward = PreparedOutwardReference(block.outward) if block.outward is not None else None
 
-    def enter(self, image: Tensor, *first: Any) -> Tensor:
-        """B, 3, H, W, and the feature or the maps of a level and the feature -> what ``forward`` takes."""
+    def enter(self, *first: Any) -> Tensor:
+        """The feature, or the maps of a level and the feature -> what ``join`` takes."""
+        return self.block.enter(*first)
+
+    def join(self, x: Tensor, image: Tensor) -> Tensor:
+        """What ``enter`` gave, and B, 3, H, W -> what ``forward`` takes."""
         if self.inward is None:
-            return self.block.enter(*first)
-        size = (first[0][0] if len(first) > 1 else first[0]).shape[2:]
-        inward = self.inward.conv_out(self.inward.conv_in(_channels_last(image_patches(image, *size))))
-        return self.block.enter(*first, others=[inward])
+            return self.block.join(x)
+        return self.block.join(x, [self.inward(image, *x.shape[2:])])
 
     def forward(self, x: Tensor) -> Tensor:
-        """What ``enter`` gave -> B, C_out, h, w."""
+        """What ``join`` gave -> B, C_out, h, w."""
         x = self.block(x)
         return x if self.outward is None else self.outward(x)
 
@@ -213,19 +211,21 @@ class PreparedBiRefNet(MixedPrecision):
     @torch.no_grad()
     def forward(self, image: Tensor) -> BiRefNetOutput:
         """B, 3, H, W normalised, H and W multiples of 32 -> BiRefNetOutput with logits only."""
+        # From three channels apart, oneDNN would first make a copy of sixteen.
+        image = _channels_last(image)
         with faster_linear_layers(image.device):
             levels = self.encoder.passes(image) if self.apart else [[level] for level in self.encoder(image)]
         levels = [[_channels_last(one) for one in level] for level in levels]
-        x = self.squeeze.enter(self._joined(levels if self.fused else levels[-1:]))
+        x = self.squeeze.join(self.squeeze.enter(self._joined(levels if self.fused else levels[-1:])))
         del levels[-1]
         feature = self.squeeze(x)
         if self.neck is not None:
             *necked, feature = self.neck([*(level[0] for level in levels), feature], *image.shape[2:])
             levels = [[level] for level in necked]
         for i, stage in enumerate(cast("Iterable[PreparedStage]", self.stages)):
-            x = stage.enter(image, *([levels.pop()] if i > 0 else []), feature)
-            del feature  # with the level, before the block's own maps come
-            feature = stage(x)
+            x = stage.enter(*([levels.pop()] if i > 0 else []), feature)
+            del feature
+            feature = stage(stage.join(x, image))
         logits = resize(feature, image.shape[2:])
         return BiRefNetOutput(logits if self.final is None else logits + self.final(image))
 

@@ -20,10 +20,11 @@ from ..network.deform_routes import best_route
 from ..network.reconstruction_block import Aspp, AsppBranch
 from .folding import conv_from, fold_norm, padding_of
 from .products import linear
+from .strips import conv_rows
 
-# Samples of a chunk on the CPU: their columns (samples * 64 floats) should stay in the cache until they are
-# multiplied, and be enough for all cores.
-CHUNK_SAMPLES = 48 * 1024
+# Elements of a chunk's columns, or of its fields where those are more, on the CPU: they should stay in the cache until
+# they are multiplied, and be enough for all cores.
+CHUNK_ELEMENTS = 3 * 2**20
 # Rows whose offsets are predicted at once: the fewer, the less memory; the more, the fewer rows are read twice.
 STRIP_ROWS = 32
 
@@ -129,7 +130,7 @@ class PreparedDeformableBranch(nn.Module):
         first = stride + 1  # row of the table that holds position (0, 0)
         sums = total.permute(1, 2, 0).view(-1, channels)  # H*W C
 
-        rows = max(1, CHUNK_SAMPLES // (width * points))
+        rows = max(1, CHUNK_ELEMENTS // (width * max(points * channels, len(kernel))))
         strip = max(1, STRIP_ROWS // rows) * rows
         for top in range(0, height, rows):
             if top % strip == 0:
@@ -168,8 +169,5 @@ class PreparedDeformableBranch(nn.Module):
         Returns:
             h, W, 3K float32.
         """
-        padding = self.padding
-        above, below = max(0, top - padding), min(bottom + padding, x.shape[1])
-        rows = x[None, :, above:below].contiguous(memory_format=torch.channels_last)
-        predicted = self.predictor(rows)[0]  # 3K h+ W; the rows next to a cut see zeros there, and are left out
-        return predicted[:, top - above : bottom - above].permute(1, 2, 0).contiguous().float()
+        predicted = conv_rows(self.predictor, x[None], top, bottom)[0]  # 3K h W
+        return predicted.permute(1, 2, 0).contiguous().float()

@@ -10,11 +10,11 @@ Shapes: B batch, C channels of a level, O channels of a block's inside, h w a le
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..network.layers import resize
 from .folding import conv_from, padding_of, split_inputs
+from .strips import add_conv
 
 # Elements of an upsampled feature that exist at once for each image (2 Mi floats = 8 MiB).
 UPSAMPLED_BUDGET = 2 * 2**20
@@ -69,14 +69,13 @@ class PreparedEntry(nn.Module):
         """Maps of a level and B, C, h', w' -> B, O, h, w."""
         total = self.full(level[0])
         size = total.shape[2:]
-        total.add_(self.inside(total.new_ones(1, 1, *size)))
-        weight, padding = self.upsampled.weight, self.upsampled.padding
+        add_conv(total, self.inside, total.new_ones(1, 1, *size))
         step = max(LEAST_CHANNELS, UPSAMPLED_BUDGET // (size[0] * size[1]))
         for low in _coarse(self.halves, level[1:], feature):
             for first in range(0, low.shape[1], step):
-                some = low[:, first : first + step].contiguous(memory_format=torch.channels_last)
-                share = weight[:, first : first + step]
-                total.add_(F.conv2d(resize(some, size).to(weight.dtype), share, padding=padding))
+                channels = slice(first, first + step)
+                some = low[:, channels].contiguous(memory_format=torch.channels_last)
+                add_conv(total, self.upsampled, resize(some, size), channels)
         return total
 
 

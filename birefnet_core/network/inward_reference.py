@@ -28,8 +28,11 @@ def image_patches(image: Tensor, height: int, width: int) -> Tensor:
         width: Patch width w.
 
     Returns:
-        B, 3 * g_h * g_w, h, w in PatchOrder.CHANNELS_FIRST.
+        B, 3 * g_h * g_w, h, w in PatchOrder.CHANNELS_FIRST, channels last in memory if the image is.
     """
+    if image.is_contiguous(memory_format=torch.channels_last):
+        patches = rearrange(image, "b c (gh h) (gw w) -> b h w (c gh gw)", h=height, w=width)
+        return patches.permute(0, 3, 1, 2)
     return rearrange(image, "b c (gh h) (gw w) -> b (c gh gw) h w", h=height, w=width)
 
 

@@ -25,6 +25,13 @@ CPU_INFERENCE_BUDGET = 2**20
 DEVICE_INFERENCE_BUDGET = 16 * 2**20
 
 
+def inference_budget(module: nn.Module, x: Tensor) -> int | None:
+    """Elements of the widest tensor to make at once, or None where a map is to be worked on as a whole."""
+    if torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
+        return None
+    return CPU_INFERENCE_BUDGET if x.device.type == "cpu" else DEVICE_INFERENCE_BUDGET
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SwinConfig:
     """Hyperparameters of one Swin (Table 7 of the Swin paper)."""
@@ -147,12 +154,12 @@ class SwinBlock(nn.Module):
             x: B, H, W, C; changed in place in inference.
             masks: The stage's ``shifted_window_masks``; used by shifted blocks only.
         """
-        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
+        budget = inference_budget(self, x)
+        if budget is None:
             attended = torch.cat([self._attend(x, spans, bias) for spans, bias in self._strips(x, masks)], dim=1)
             attended = torch.roll(attended, self.shift, dims=1)[:, : x.shape[1]]
             x = x + self.drop_path(attended)
             return x + self.drop_path(self.mlp(self.norm2(x)))
-        budget = CPU_INFERENCE_BUDGET if x.device.type == "cpu" else DEVICE_INFERENCE_BUDGET
         for spans, bias in self._strips(x, masks, budget):
             attended = self._attend(x, spans, bias)
             for (top, bottom), part in zip(spans, attended.split([b - t for t, b in spans], dim=1), strict=True):
@@ -226,6 +233,13 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B, H, W, C -> B, ceil(H / 2), ceil(W / 2), 2C."""
+        budget = inference_budget(self, x)
+        if budget is None:
+            return self._merge(x)
+        step = 2 * max(1, budget // (x[:, 0].numel() * 2))  # input rows
+        return torch.cat([self._merge(x[:, top : top + step]) for top in range(0, x.shape[1], step)], dim=1)
+
+    def _merge(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         # Column-major order of the four: (row 0, col 0), (1, 0), (0, 1), (1, 1).
         x = rearrange(x, "b (h y) (w x) c -> b h w (x y c)", y=2, x=2)
