@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..network import BiRefNet, BiRefNetOutput
+from ..network.backbones import PYRAMID
 from ..network.biref_block import BiRefBlock
 from ..network.deform_routes import DEVICE_COLUMN_BUDGET
 from ..network.inward_reference import InwardReference
@@ -27,7 +28,7 @@ from ..network.precision import MixedPrecision, join_precisions
 from ..network.reconstruction_block import ReconstructionBlock, ResidualBlocks, ResidualUnit
 from .folding import compose, fold_norm, project_after, split_inputs
 from .prepared_aspp import PreparedAspp, PreparedDeformableBranch
-from .prepared_lateral import PreparedEntry, PreparedLateral
+from .prepared_lateral import Connection, PreparedEntry, PreparedLateral
 from .products import faster_linear_layers
 from .strips import add_conv
 
@@ -44,7 +45,7 @@ class PreparedBlock(nn.Module):
         block: nn.Module,
         inputs: list[int],
         projection: Projection | None = None,
-        lateral: tuple[nn.Conv2d, int] | None = None,
+        lateral: Connection | None = None,
     ) -> None:
         """Prepares a block.
 
@@ -52,11 +53,11 @@ class PreparedBlock(nn.Module):
             block: The block.
             inputs: Channels of each map.
             projection: Weight P, C and bias P of a 1 x 1 convolution that alone reads the block's output.
-            lateral: The lateral connection that makes the first map, and the number of maps it joins.
+            lateral: The lateral connection that makes the first map.
         """
         super().__init__()
         if isinstance(block, ResidualBlocks):
-            self.first: nn.Module = nn.Identity() if lateral is None else PreparedLateral(*lateral)
+            self.first: nn.Module = nn.Identity() if lateral is None else PreparedLateral(lateral)
             self.others: nn.ModuleList | None = None
             units = (unit for unit in block if isinstance(unit, ResidualUnit))
             self.body: nn.Module = nn.Sequential(*map(PreparedResidualUnit, units))
@@ -64,7 +65,7 @@ class PreparedBlock(nn.Module):
         else:
             assert isinstance(block, ReconstructionBlock)
             first, *others = split_inputs(fold_norm(block.conv_in, block.norm_in), inputs)
-            self.first = first if lateral is None else PreparedEntry(*lateral, first)
+            self.first = first if lateral is None else PreparedEntry(lateral, first)
             self.others = nn.ModuleList(others)
             self.body = PreparedAspp(block.aspp)
             conv_out = fold_norm(block.conv_out, block.norm_out)
@@ -81,7 +82,7 @@ class PreparedBlock(nn.Module):
         if self.others is None:
             return torch.cat([x, *others], dim=1) if others else x
         for conv, one in zip(self.others, others, strict=True):
-            add_conv(x, cast("nn.Conv2d", conv), one)
+            add_conv(x, one, cast("nn.Conv2d", conv).weight)
         return x.relu_()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class PreparedStage(nn.Module):
     """One BiRef block."""
 
     def __init__(
-        self, block: nn.Module, channels: int, projection: Projection | None, lateral: tuple[nn.Conv2d, int] | None
+        self, block: nn.Module, channels: int, projection: Projection | None, lateral: Connection | None
     ) -> None:
         super().__init__()
         assert isinstance(block, BiRefBlock)
@@ -135,7 +136,7 @@ class PreparedStage(nn.Module):
         self.outward = PreparedOutwardReference(block.outward) if block.outward is not None else None
 
     def enter(self, *first: Any) -> Tensor:
-        """The feature, or the maps of a level and the feature -> what ``join`` takes."""
+        """The feature, or the maps of a level, the feature and the stage's size -> what ``join`` takes."""
         return self.block.enter(*first)
 
     def join(self, x: Tensor, image: Tensor) -> Tensor:
@@ -190,17 +191,24 @@ class PreparedBiRefNet(MixedPrecision):
         self.encoder = localization.encoder
         self.fused = localization.fusion is not None
         self.squeeze = PreparedBlock(localization.squeeze, [localization.squeeze.conv_in.in_channels])
-        self.neck = localization.neck
+        neck = localization.neck
         # The pyramid's two maps of a level are kept apart, the half-size one in its own size, where nothing but linear
         # operations reads them.
-        self.apart = model.config.image_pyramid == "cat" and self.neck is None
+        self.apart = model.config.image_pyramid == "cat" and neck is None
         head = reconstruction.head.weight[:, :, 0, 0]  # 1 C
         share = head.shape[1] - (reconstruction.inward.conv_out.out_channels if reconstruction.inward else 0)
         # The head is linear and so is upsampling: the last feature is brought to one channel before it is upsampled.
         projection = head[:, :share], reconstruction.head.bias
         channels = decoder_channels(model.config)[::-1]
-        maps = 2 if self.apart else 1
-        laterals = [None, *((cast("nn.Conv2d", lateral), maps) for lateral in reconstruction.laterals)]
+        laterals: list[Connection | None] = [None]
+        self.deepest: nn.Conv2d | None = None
+        if neck is None:
+            laterals += [Connection(lateral, 2 if self.apart else 1) for lateral in _convs(reconstruction.laterals)]
+        else:
+            # The neck is linear, too: instead of a plain transformer's maps, what laterals make of them is upsampled.
+            *finer, self.deepest = _convs(neck.convs)
+            pairs = zip(finer[::-1], _convs(reconstruction.laterals), strict=True)
+            laterals += [Connection(project_after(a, b.weight[:, :, 0, 0], b.bias), 1, coarse=True) for a, b in pairs]
         self.stages = nn.ModuleList(
             PreparedStage(block, c, projection if block is reconstruction.blocks[-1] else None, lateral)
             for block, c, lateral in zip(reconstruction.blocks, channels, laterals, strict=True)
@@ -219,11 +227,11 @@ class PreparedBiRefNet(MixedPrecision):
         x = self.squeeze.join(self.squeeze.enter(self._joined(levels if self.fused else levels[-1:])))
         del levels[-1]
         feature = self.squeeze(x)
-        if self.neck is not None:
-            *necked, feature = self.neck([*(level[0] for level in levels), feature], *image.shape[2:])
-            levels = [[level] for level in necked]
+        sizes = [(image.shape[2] // stride, image.shape[3] // stride) for stride in PYRAMID]
+        if self.deepest is not None:
+            feature = self.deepest(resize(feature, sizes[-1]))
         for i, stage in enumerate(cast("Iterable[PreparedStage]", self.stages)):
-            x = stage.enter(*([levels.pop()] if i > 0 else []), feature)
+            x = stage.enter(levels.pop(), feature, sizes[-1 - i]) if i > 0 else stage.enter(feature)
             del feature
             feature = stage(stage.join(x, image))
         logits = resize(feature, image.shape[2:])
@@ -251,6 +259,10 @@ class PreparedBiRefNet(MixedPrecision):
         for branch in branches:
             branch.column_budget = budget
         return True
+
+
+def _convs(modules: Iterable[nn.Module]) -> list[nn.Conv2d]:
+    return cast("list[nn.Conv2d]", list(modules))
 
 
 def _channels_last(x: Tensor) -> Tensor:

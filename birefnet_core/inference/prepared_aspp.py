@@ -169,5 +169,5 @@ class PreparedDeformableBranch(nn.Module):
         Returns:
             h, W, 3K float32.
         """
-        predicted = conv_rows(self.predictor, x[None], top, bottom)[0]  # 3K h W
+        predicted = conv_rows(x[None], self.predictor.weight, self.predictor.bias, top, bottom)[0]  # 3K h W
         return predicted.permute(1, 2, 0).contiguous().float()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ..errors import ConfigError
+from .pvt import build_pvt_v2
 from .swin import SwinConfig, SwinTransformer
 
 PYRAMID = (4, 8, 16, 32)
@@ -50,11 +51,8 @@ def _swin(config: SwinConfig) -> BackboneSpec:
 
 
 def _pvt_v2(size: str, channels: tuple[int, int, int, int]) -> BackboneSpec:
-    def build() -> nn.Module:
-        return timm.create_model(f"pvt_v2_{size}", features_only=True, pretrained=False, drop_path_rate=0.1)
-
     # The 8 x 8 spatial reduction of stage 1 must fit the stride-4 map of the half-size image.
-    return BackboneSpec(channels=channels, build=build, min_side=64)
+    return BackboneSpec(channels=channels, build=lambda: build_pvt_v2(size), min_side=64)
 
 
 def _dino_v3(timm_name: str, channels: int, blocks: tuple[int, int, int, int]) -> BackboneSpec:

@@ -19,17 +19,7 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
-# Elements of the widest tensor a block makes at once in inference. Less keeps more in a processor's cache; more keeps
-# a GPU busy.
-CPU_INFERENCE_BUDGET = 2**20
-DEVICE_INFERENCE_BUDGET = 16 * 2**20
-
-
-def inference_budget(module: nn.Module, x: Tensor) -> int | None:
-    """Elements of the widest tensor to make at once, or None where a map is to be worked on as a whole."""
-    if torch.is_grad_enabled() or module.training or torch.compiler.is_compiling():
-        return None
-    return CPU_INFERENCE_BUDGET if x.device.type == "cpu" else DEVICE_INFERENCE_BUDGET
+from .layers import inference_budget
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,7 +144,7 @@ class SwinBlock(nn.Module):
             x: B, H, W, C; changed in place in inference.
             masks: The stage's ``shifted_window_masks``; used by shifted blocks only.
         """
-        budget = inference_budget(self, x)
+        budget = inference_budget(x, self.training)
         if budget is None:
             attended = torch.cat([self._attend(x, spans, bias) for spans, bias in self._strips(x, masks)], dim=1)
             attended = torch.roll(attended, self.shift, dims=1)[:, : x.shape[1]]
@@ -233,7 +223,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B, H, W, C -> B, ceil(H / 2), ceil(W / 2), 2C."""
-        budget = inference_budget(self, x)
+        budget = inference_budget(x, self.training)
         if budget is None:
             return self._merge(x)
         step = 2 * max(1, budget // (x[:, 0].numel() * 2))  # input rows
@@ -249,9 +239,7 @@ class PatchMerging(nn.Module):
 class SwinStage(nn.Module):
     """Blocks at one stride, every second one shifted, after an optional halving of the map."""
 
-    def __init__(
-        self, dim: int, num_heads: int, window_size: int, drop_paths: list[float], downsample: bool
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, window_size: int, drop_paths: list[float], downsample: bool) -> None:
         super().__init__()
         self.window_size = window_size
         self.downsample = PatchMerging(dim // 2) if downsample else nn.Identity()

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from birefnet_core.inference import prepared_lateral
-from birefnet_core.inference.prepared_lateral import PreparedEntry, PreparedLateral
+from birefnet_core.inference.prepared_lateral import Connection, PreparedEntry, PreparedLateral
+from birefnet_core.network import layers
 from birefnet_core.network.layers import resize
 
 # Sides of a level, of the half-size image's map and of the feature before: where images are odd, the two differ.
@@ -33,7 +34,7 @@ def maps():
 def test_lateral_gives_the_sum(maps, count, sizes):
     lateral, level, feature, expected = maps(count, sizes)
     before = feature.clone()
-    torch.testing.assert_close(PreparedLateral(lateral, count)(level, feature), expected)
+    torch.testing.assert_close(PreparedLateral(Connection(lateral, count))(level, feature, sizes[0]), expected)
     assert torch.equal(feature, before)
 
 
@@ -46,5 +47,23 @@ def test_entry_gives_the_convolution_of_the_sum_up_to_the_border(maps, count, si
     monkeypatch.setattr(prepared_lateral, "LEAST_CHANNELS", 5)  # the last piece is smaller than the others
     lateral, level, feature, expected = maps(count, sizes)
     conv = nn.Conv2d(6 * count, 4, 3, padding=1, bias=bias)
-    found = PreparedEntry(lateral, count, conv)(level, feature)
+    found = PreparedEntry(Connection(lateral, count), conv)(level, feature, sizes[0])
     torch.testing.assert_close(found, conv(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("like", ["the feature", "the stage", "neither"])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_a_level_that_is_coarser_than_its_stage_is_upsampled(like, bias, monkeypatch):
+    monkeypatch.setattr(layers, "CPU_INFERENCE_BUDGET", 1)  # a row at a time
+    torch.manual_seed(0)
+    lateral, conv = nn.Conv2d(5, 6, 1), nn.Conv2d(6, 4, 3, padding=1, bias=bias)
+    size, feature = (8, 12), torch.randn(2, 6, 4, 6)
+    level = torch.randn(2, 5, *{"the feature": (4, 6), "the stage": size, "neither": (2, 3)}[like])
+    before = feature.clone()
+    expected = lateral(resize(level, size)) + resize(feature, size)
+    connection = Connection(lateral, 1, coarse=True)
+    torch.testing.assert_close(PreparedLateral(connection)([level], feature, size), expected)
+    found = PreparedEntry(connection, conv)([level], feature, size)
+    torch.testing.assert_close(found, conv(expected), atol=1e-5, rtol=1e-5)
+    assert torch.equal(feature, before)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from birefnet_core.network import swin
+from birefnet_core.network import layers, swin
 
 
 def test_relative_position_index_points_at_the_offset_of_each_pair():
@@ -37,9 +37,19 @@ def test_working_on_some_rows_at_a_time_changes_nothing(shifted, size, monkeypat
     masks = swin.shifted_window_masks(size[1] + -size[1] % 4, 4, torch.device("cpu"))
     x = torch.randn(2, *size, 8)
     whole = block(x.clone(), masks)
-    monkeypatch.setattr(swin, "CPU_INFERENCE_BUDGET", 1)  # a row at a time
+    monkeypatch.setattr(layers, "CPU_INFERENCE_BUDGET", 1)  # a row at a time
     with torch.no_grad():
         torch.testing.assert_close(block(x.clone(), masks), whole)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (8, 8), (9, 13)])
+def test_merging_some_rows_at_a_time_changes_nothing(size, monkeypatch):
+    torch.manual_seed(0)
+    merge, x = swin.PatchMerging(8), torch.randn(2, *size, 8)
+    whole = merge(x)
+    monkeypatch.setattr(layers, "CPU_INFERENCE_BUDGET", 1)
+    with torch.no_grad():
+        torch.testing.assert_close(merge(x), whole)
 
 
 def test_patch_merging_takes_columns_before_rows_and_pads_odd_maps():
