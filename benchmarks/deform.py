@@ -34,7 +34,8 @@ def inputs(kernel: int, size: int) -> tuple:
 def call(route: str, kernel: int, x, offset, weight, mask):
     from birefnet_core.network import deform_conv2d
 
-    return deform_conv2d(x, offset, weight, mask=mask, padding=kernel // 2, route=route)
+    budget = 2**60 if route == "torchvision" else None  # its operator as it is
+    return deform_conv2d(x, offset, weight, mask=mask, padding=kernel // 2, route=route, column_budget=budget)
 
 
 def kib(field: str) -> int:

@@ -29,7 +29,7 @@ def measure(variant: str, size: int, form: str) -> dict:
 
     import birefnet_core as bc
     from birefnet_core.checkpoints.load import without_initialisation
-    from birefnet_core.network import deform_conv, layers
+    from birefnet_core.network import deform_conv, deform_routes, layers
 
     torch.manual_seed(0)
     with without_initialisation():
@@ -38,7 +38,7 @@ def measure(variant: str, size: int, form: str) -> dict:
         parameter.data.fill_(0.01)
     if form == "plain":
         deform_conv.best_route = lambda device: "torchvision"
-        layers.CPU_INFERENCE_BUDGET = 2**60
+        deform_routes.COLUMN_BUDGETS["torchvision"] = layers.CPU_INFERENCE_BUDGET = 2**60
         network = model
     else:
         network = bc.prepare(model)

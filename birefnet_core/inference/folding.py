@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
+from torch.nn.utils import fuse_conv_bn_weights
 
 
 def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
@@ -16,27 +16,16 @@ def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
 
     The product is taken in float32: half precision would round twice.
     """
-    dtype = conv.weight.dtype
     if isinstance(norm, nn.Identity):
         return conv
-    assert isinstance(norm, nn.BatchNorm2d)
-    return fuse_conv_bn_eval(_copy(conv).float(), _copy_norm(norm)).to(dtype)
-
-
-def _copy(conv: nn.Conv2d) -> nn.Conv2d:
-    with torch.device(conv.weight.device):
-        same = nn.utils.skip_init(
-            nn.Conv2d, conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-            conv.dilation, bias=conv.bias is not None, dtype=conv.weight.dtype,
-        )  # fmt: skip
-    same.load_state_dict(conv.state_dict())
-    return same.eval()
-
-
-def _copy_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
-    same = nn.BatchNorm2d(norm.num_features, norm.eps, device=norm.weight.device)
-    same.load_state_dict({name: value.float() for name, value in norm.state_dict().items()})
-    return same.eval()
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight.detach().float(), None if conv.bias is None else conv.bias.detach().float(),
+        norm.running_mean.float(), norm.running_var.float(), norm.eps,
+        norm.weight.detach().float(), norm.bias.detach().float(),
+    )  # fmt: skip
+    dtype = conv.weight.dtype
+    return conv_from(weight.to(dtype), bias.to(dtype), padding_of(conv), conv.dilation[0])
 
 
 def padding_of(conv: nn.Conv2d) -> int:
@@ -45,12 +34,12 @@ def padding_of(conv: nn.Conv2d) -> int:
     return conv.padding[0]
 
 
-def conv_from(weight: Tensor, bias: Tensor | None, padding: int) -> nn.Conv2d:
+def conv_from(weight: Tensor, bias: Tensor | None, padding: int, dilation: int = 1) -> nn.Conv2d:
     """A convolution module around given weights."""
     out_channels, in_channels, *size = weight.shape
-    conv = nn.utils.skip_init(
-        nn.Conv2d, in_channels, out_channels, tuple(size), padding=padding, bias=bias is not None,
-        device=weight.device, dtype=weight.dtype,
+    conv = nn.Conv2d(
+        in_channels, out_channels, tuple(size), padding=padding, dilation=dilation, bias=bias is not None,
+        device="meta", dtype=weight.dtype,
     )  # fmt: skip
     conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
     if bias is not None:

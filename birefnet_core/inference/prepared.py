@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..network import BiRefNet, BiRefNetOutput
 from ..network.backbones import PYRAMID
 from ..network.biref_block import BiRefBlock
-from ..network.deform_routes import DEVICE_COLUMN_BUDGET
+from ..network.deform_routes import COLUMN_BUDGETS, best_route
 from ..network.inward_reference import InwardReference
 from ..network.layers import resize
 from ..network.localization import decoder_channels
@@ -253,7 +253,8 @@ class PreparedBiRefNet(MixedPrecision):
         branches = [module for module in self.modules() if isinstance(module, PreparedDeformableBranch)]
         if not branches:
             return False
-        budget = (branches[0].column_budget or DEVICE_COLUMN_BUDGET) // 2
+        route = best_route(branches[0].kernel.device)
+        budget = (branches[0].column_budget or COLUMN_BUDGETS["pure" if route == "bag" else route]) // 2
         if budget < SMALLEST_COLUMN_BUDGET:
             return False
         for branch in branches:

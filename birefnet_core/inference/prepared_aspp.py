@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..network.deform_conv import DeformableConv2d, deform_conv2d
-from ..network.deform_routes import best_route
+from ..network.deform_routes import COLUMN_BUDGETS, best_route
 from ..network.reconstruction_block import Aspp, AsppBranch
 from .folding import conv_from, fold_norm, padding_of
 from .products import linear
@@ -94,20 +94,31 @@ class PreparedDeformableBranch(nn.Module):
     def add_to(self, total: Tensor, x: Tensor) -> None:
         """Adds the branch, brought to C channels, to ``total``."""
         route = best_route(x.device)
-        if self.column_budget or torch.compiler.is_compiling():  # also while exporting
+        if torch.compiler.is_compiling() or (route == "bag" and self.column_budget):  # also while exporting
             route = "pure"
         if route == "bag":
             for i in range(len(x)):
                 self._add_by_bags(total[i], x[i])
             return
-        dy, dx, modulator = self.predictor(x).chunk(3, dim=1)
-        offset = torch.stack([dy, dx], dim=2).flatten(1, 2)  # B 2K H W
-        mask = 2 * torch.sigmoid(modulator)
-        y = deform_conv2d(
-            x, offset, self.kernel, mask=mask, bias=self.bias, padding=self.padding,
-            route=route, column_budget=self.column_budget,
-        )  # fmt: skip
-        total.add_(F.conv2d(F.relu_(y), self.projection[..., None, None]))
+        predicted = self.predictor(x)  # B 3K H W
+        kernel, bias = self.kernel, self.bias
+        if x.dtype in (torch.float16, torch.bfloat16):  # as deform_conv2d would, once for each strip
+            x, kernel, bias = x.float(), kernel.float(), bias.float()
+        height, width = x.shape[2:]
+        step = height
+        if not torch.compiler.is_compiling():
+            budget = self.column_budget or COLUMN_BUDGETS[route]
+            step = max(1, budget // (len(x) * width * max(kernel[0].numel(), len(kernel))))
+        for top in range(0, height, step):
+            dy, dx, modulator = predicted[:, :, top : top + step].chunk(3, dim=1)
+            offset = torch.stack([dy, dx], dim=2).flatten(1, 2)  # B 2K h W
+            mask = 2 * torch.sigmoid(modulator)
+            y = deform_conv2d(
+                x, offset, kernel, mask=mask, bias=bias, padding=self.padding, top=top,
+                route=route, column_budget=self.column_budget,
+            )  # fmt: skip
+            share = F.conv2d(F.relu_(y).to(total.dtype), self.projection[..., None, None])
+            total[:, :, top : top + step].add_(share)
 
     def _add_by_bags(self, total: Tensor, x: Tensor) -> None:
         """One image on the CPU, in chunks of rows; see ``deform_routes.bag_route``.

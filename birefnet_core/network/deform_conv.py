@@ -24,6 +24,7 @@ def deform_conv2d(
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
+    top: int = 0,
     route: str = "auto",
     column_budget: int | None = None,
 ) -> Tensor:
@@ -42,10 +43,12 @@ def deform_conv2d(
         stride: Step between output positions, in pixels.
         padding: Zeros around the map, in pixels.
         dilation: Step between kernel points, in pixels.
+        top: The output row that ``offset`` and ``mask`` begin with; they may be those of some rows, and so is the
+            result.
         route: "torchvision" for its compiled operator, "bag" for the fastest one on CPUs, "pure" for plain
             PyTorch operations that run on any device; "auto" chooses by device.
-        column_budget: Elements (samples times channels) of the largest buffer "bag" and "pure" make at once;
-            None for the route's own choice. At least one output row is done at a time.
+        column_budget: Elements (samples times channels) of the largest buffer to make at once; None for the
+            route's own choice. At least one output row is done at a time.
 
     Returns:
         B, O, Ho, Wo in the dtype of ``x``.
@@ -65,7 +68,7 @@ def deform_conv2d(
     else:
         offset = offset.to(dtype)
         mask = None if mask is None else mask.to(dtype)
-    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), column_budget)
+    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), column_budget, top)
     y = ROUTES[route](x, offset, weight, mask, geometry).to(dtype)
     return y if bias is None else y + bias.to(dtype)[:, None, None]
 

@@ -21,8 +21,8 @@ from .deform_training import BagFunction
 
 # Largest column buffer (samples times channels) made at once, in elements. On the CPU the columns
 # should stay in the cache between sampling and the matrix product; elsewhere fewer, larger steps are faster.
-CPU_COLUMN_BUDGET = 4 * 2**20
-DEVICE_COLUMN_BUDGET = 64 * 2**20
+# The pure route holds two such buffers at a time.
+COLUMN_BUDGETS = {"bag": 4 * 2**20, "pure": 16 * 2**20, "torchvision": 32 * 2**20}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Geometry:
 
     Attributes:
         column_budget: Elements of the largest column buffer; None for the route's own choice.
+        top: The output row that offsets begin with, where they are those of some rows only.
     """
 
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
     column_budget: int | None = None
+    top: int = 0
 
 
 @cache
@@ -57,7 +59,38 @@ def torchvision_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | 
     operator = torchvision_operator()
     if operator is None:
         raise ConfigError("route='torchvision': this torchvision has no compiled deform_conv2d; use route='auto'.")
-    return operator(x, offset, weight, None, geometry.stride, geometry.padding, geometry.dilation, mask)
+    # Row of the padded map at which the kernel can begin last.
+    last = x.shape[2] + 2 * geometry.padding[0] - geometry.dilation[0] * (weight.shape[2] - 1) - 1
+    rows = offset.shape[2]
+    budget = (geometry.column_budget or COLUMN_BUDGETS["torchvision"]) // (len(x) * weight[0].numel() * offset.shape[3])
+    if geometry.top == 0 and rows == last // geometry.stride[0] + 1 and rows <= budget:
+        return operator(x, offset, weight, None, geometry.stride, geometry.padding, geometry.dilation, mask)
+    # It makes the columns of all output rows at once, and infers how many those are from the map's height and the
+    # stride. With a larger stride there are fewer; where they fall is set right by the offsets.
+    stride = _least_stride(last, min(rows, budget))
+    step = last // stride + 1
+    parts = []
+    for first in range(0, rows, step):
+        start = min(first, rows - step)  # the last piece has as many rows, some of them done before
+        some = offset[:, :, start : start + step].unflatten(1, (-1, 2))  # B K 2 h Wo
+        row = torch.arange(step, dtype=offset.dtype, device=offset.device)
+        moved = (geometry.top + start + row) * geometry.stride[0] - row * stride  # h
+        some = torch.stack([some[:, :, 0] + moved[:, None], some[:, :, 1]], dim=2).flatten(1, 2)
+        factors = None if mask is None else mask[:, :, start : start + step]
+        strides = stride, geometry.stride[1]
+        y = operator(x, some, weight, None, strides, geometry.padding, geometry.dilation, factors)
+        parts.append(y[:, :, first - start :])
+    return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+
+
+def _least_stride(last: int, rows: int) -> int:
+    """The least stride with which a kernel that can begin at rows 0 to ``last`` begins at most ``rows`` times."""
+    return last // max(1, rows) + 1
+
+
+def _added(total: Tensor, share: Tensor) -> Tensor:
+    """The sum, in place where no gradients are wanted."""
+    return total + share if torch.is_grad_enabled() else total.add_(share)
 
 
 def pure_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry) -> Tensor:
@@ -72,13 +105,16 @@ def pure_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, g
         columns: Tensor | None = None  # B C K*h*Wo
         for index, share in _corners(*samples, x.shape[2:]):  # B K h Wo each
             index = index.flatten(1).unsqueeze(1).expand(-1, channels, -1)
-            corner = table.gather(2, index) * share.flatten(1).unsqueeze(1)
-            columns = corner if columns is None else columns + corner
+            share = share.flatten(1).unsqueeze(1)
+            corner = table.gather(2, index)
+            corner = corner * share if torch.is_grad_enabled() else corner.mul_(share)
+            columns = corner if columns is None else _added(columns, corner)
+            del corner  # before the next one comes
         assert columns is not None
         product = kernel @ columns.reshape(batch, channels * points, -1)  # B O h*Wo
         return product.unflatten(2, (-1, offset.shape[3]))  # B O h Wo
 
-    budget = (geometry.column_budget or DEVICE_COLUMN_BUDGET) // (batch * channels * points * offset.shape[3])
+    budget = (geometry.column_budget or COLUMN_BUDGETS["pure"]) // (batch * channels * points * offset.shape[3])
     return torch.cat([_run(chunk, r, table, offset, mask) for r in _row_chunks(offset.shape[2], budget)], dim=2)
 
 
@@ -96,7 +132,7 @@ def bag_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, ge
 def _bag_forward(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry) -> Tensor:
     out_h, out_w = offset.shape[2:]
     kernel = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])  # K*C O, in the order of the columns
-    budget = (geometry.column_budget or CPU_COLUMN_BUDGET) // (weight[0].numel() * out_w)
+    budget = (geometry.column_budget or COLUMN_BUDGETS["bag"]) // (weight[0].numel() * out_w)
     out = x.new_empty(x.shape[0], out_h * out_w, weight.shape[0])  # B Ho*Wo O
     for i in range(x.shape[0]):
         table = x[i].flatten(1).t().contiguous()  # H*W C
@@ -170,7 +206,8 @@ def _place_samples(
     point_y = torch.arange(kernel_size[0], **options) * step_y - pad_y
     point_x = torch.arange(kernel_size[1], **options) * step_x - pad_x
     point_y, point_x = (p.reshape(-1, 1, 1) for p in torch.meshgrid(point_y, point_x, indexing="ij"))  # K 1 1
-    top = torch.arange(rows.start, rows.stop, **options).unsqueeze(1) * stride_y  # h 1
+    first = geometry.top
+    top = torch.arange(first + rows.start, first + rows.stop, **options).unsqueeze(1) * stride_y  # h 1
     left = torch.arange(offset.shape[3], **options) * stride_x  # Wo
     offset, mask = offset[:, :, rows], None if mask is None else mask[:, :, rows]
     moved = offset.unflatten(1, (-1, 2))  # B K 2 h Wo

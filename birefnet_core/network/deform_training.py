@@ -47,9 +47,7 @@ class BagFunction(torch.autograd.Function):
     """Keeps its inputs only. In autocast the matrix products of both passes have its precision."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry) -> Tensor:
         kind = x.device.type
         narrow = torch.is_autocast_enabled(kind) and x.dtype == torch.float32
         ctx.precision = torch.get_autocast_dtype(kind) if narrow else x.dtype
@@ -134,7 +132,8 @@ class Samples:
         place = torch.arange(piece.start, piece.stop, dtype=torch.int32, device=device).unsqueeze(1)  # R 1
         point = torch.arange(self.points, dtype=torch.int32, device=device)  # K
         out_h, out_w = self.out_size
-        top = place // out_w % out_h * stride_y - pad_y + point // self.kernel_size[1] * step_y  # R K
+        row = place // out_w % out_h + self.geometry.top
+        top = row * stride_y - pad_y + point // self.kernel_size[1] * step_y  # R K
         left = place % out_w * stride_x - pad_x + point % self.kernel_size[1] * step_x
         y_axis = _axis(self.offset[piece, :, 0] + top.to(dtype), self.height)
         x_axis = _axis(self.offset[piece, :, 1] + left.to(dtype), self.width)
@@ -142,12 +141,12 @@ class Samples:
         index = torch.empty(*top.shape, 4, dtype=torch.int32, device=device)
         share = torch.empty(*top.shape, 4, dtype=dtype, device=device)
         corner = 0
-        for row, share_y in zip(y_axis.cells, y_axis.shares, strict=True):
-            row = row * self.width + first
+        for cell, share_y in zip(y_axis.cells, y_axis.shares, strict=True):
+            start = cell * self.width + first
             if self.factor is not None:
                 share_y = share_y * self.factor[piece]
             for column, share_x in zip(x_axis.cells, x_axis.shares, strict=True):
-                torch.add(row, column, out=index[..., corner])
+                torch.add(start, column, out=index[..., corner])
                 torch.mul(share_y, share_x, out=share[..., corner])
                 corner += 1
         return index.view(-1, 4), share.view(-1, 4), y_axis, x_axis

@@ -7,7 +7,7 @@ import birefnet_core as bc
 from birefnet_core.inference import transforms
 from birefnet_core.inference.passes import OutOfMemoryError
 from birefnet_core.inference.prepared_aspp import PreparedDeformableBranch
-from birefnet_core.network.deform_routes import DEVICE_COLUMN_BUDGET
+from birefnet_core.network.deform_routes import COLUMN_BUDGETS
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_a_single_image_is_done_in_smaller_pieces(model, monkeypatch):
     Crowded(prepared, monkeypatch, fits_after=3)
     torch.testing.assert_close(bc.Segmenter(prepared)(images, 64), expected, atol=1e-5, rtol=0)
     budgets = {module.column_budget for module in prepared.modules() if isinstance(module, PreparedDeformableBranch)}
-    assert budgets == {DEVICE_COLUMN_BUDGET // 2**3}  # halved at each failure
+    assert budgets == {COLUMN_BUDGETS["pure"] // 2**3}  # halved at each failure
 
 
 def test_an_image_that_cannot_fit_says_what_to_lower(model, monkeypatch):

@@ -38,7 +38,7 @@ def test_route_equals_recorded_values(kernel, route, reference):
 
 @pytest.mark.parametrize("size", [3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_routes_agree_far_outside_and_in_chunks(size, stride, monkeypatch):
+def test_routes_agree_far_outside_and_in_chunks(size, stride):
     generator = torch.Generator().manual_seed(size)
     x = torch.randn(2, 4, 9, 13, generator=generator, dtype=torch.float64)
     weight = torch.randn(6, 4, size, size, generator=generator, dtype=torch.float64)
@@ -46,11 +46,14 @@ def test_routes_agree_far_outside_and_in_chunks(size, stride, monkeypatch):
     rows, columns = -(-9 // stride), -(-13 // stride)
     offset = 8 * torch.randn(2, 2 * size**2, rows, columns, generator=generator, dtype=torch.float64)
     mask = torch.rand(2, size**2, rows, columns, generator=generator, dtype=torch.float64)
-    for budget in ("CPU_COLUMN_BUDGET", "DEVICE_COLUMN_BUDGET"):
-        monkeypatch.setattr(deform_routes, budget, 1)  # a row at a time
-    results = [bc.deform_conv2d(x, offset, weight, mask=mask, route=route, **options) for route in ROUTES]
-    for result in results[1:]:
-        torch.testing.assert_close(result, results[0])
+    whole = bc.deform_conv2d(x, offset, weight, mask=mask, route="torchvision", **options)
+    for budget in (1, 600, 4 * size**2 * columns * 2 * 3):  # a row at a time; some; three rows
+        for route in ROUTES:
+            options["route"], options["column_budget"] = route, budget
+            torch.testing.assert_close(bc.deform_conv2d(x, offset, weight, mask=mask, **options), whole)
+            some, factors = offset[:, :, 1:4], mask[:, :, 1:4]
+            part = bc.deform_conv2d(x, some, weight, mask=factors, top=1, **options)
+            torch.testing.assert_close(part, whole[:, :, 1:4])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,0 +1,132 @@
+"""What a pass takes on a GPU, counted without one.
+
+    python benchmarks/device_memory.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32 fp16 bf16] [--sizes 512 1024]
+
+The prepared network runs on torch's "meta" device, where tensors have shapes and no numbers, as it would on a GPU: with
+the budgets of ``deform_routes`` and ``layers`` for devices, and fused attention. What is counted is the most bytes of
+tensors alive at once, weights apart. Each is run by the operator of torchvision, as on CUDA, and by the pure route; the
+larger is printed. A device's libraries may want working memory of their own, and its allocator some room for holes.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import birefnet_core as bc  # noqa: E402
+from birefnet_core.devices import DTYPES  # noqa: E402
+from birefnet_core.inference import prepared_aspp  # noqa: E402
+from birefnet_core.inference.memory import memory_required  # noqa: E402
+
+MIB = 2**20
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are made and still alive; ``peak`` is the most there were."""
+
+    def __init__(self, known: list[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+        self._known = known
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._hold(tensor.untyped_storage())
+        inside = 0
+        if func is torch.ops.torchvision.deform_conv2d.default:
+            x, _, offset, *_ = args
+            # Its columns, and its result before that is brought into order.
+            inside = x.shape[1] * offset[:, ::2].numel() * x.element_size() + result.nbytes
+        self.peak = max(self.peak, self.now + inside)
+        return result
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._seen:
+            self._seen.add(key)
+            self.now += size
+            weakref.finalize(storage, self._let_go, key, size)
+
+    def _let_go(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+class FusedAttention(TorchFunctionMode):
+    """Attention that makes its result only, as a GPU's kernels do."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return torch.empty_like(args[0], memory_format=torch.contiguous_format)
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def by_route(name: str):
+    """In this context the prepared network's deformable convolutions take a route."""
+    chosen, prepared_aspp.best_route = prepared_aspp.best_route, lambda device: name
+    try:
+        yield
+    finally:
+        prepared_aspp.best_route = chosen
+
+
+def prepared(variant: str, dtype: torch.dtype) -> torch.nn.Module:
+    with torch.device("meta"):
+        return bc.prepare(bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval().to(dtype))
+
+
+@torch.inference_mode()
+def count(network: torch.nn.Module, height: int, width: int, batch: int = 1) -> int:
+    """Most bytes alive at once in a pass, its input of 3 channels included."""
+    peaks = []
+    dtype = next(network.parameters()).dtype
+    for route in ("torchvision", "pure"):
+        known = [*network.parameters(), *network.buffers()]
+        with by_route(route), LiveBytes(known) as live, FusedAttention():
+            network(torch.empty(batch, 3, height, width, dtype=dtype, device="meta"))
+        peaks.append(live.peak)
+    return max(peaks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", default=["swin_v1_t", "swin_v1_l"])
+    parser.add_argument("--dtypes", nargs="+", default=["fp32", "fp16", "bf16"], choices=("fp32", "fp16", "bf16"))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 2048])
+    parser.add_argument("--json", action="store_true", help="one line a row")
+    args = parser.parse_args()
+    if not args.json:
+        print("| variant | precision | size | counted MB | estimate MB | of counted |\n|---|---|---|---|---|---|")
+    for variant in args.variants:
+        for dtype in args.dtypes:
+            network = prepared(variant, DTYPES[dtype])
+            for size in args.sizes:
+                counted = count(network, size, size)
+                estimate = memory_required(variant, size, size, DTYPES[dtype])
+                if args.json:
+                    print(json.dumps([variant, dtype, size, counted]), flush=True)
+                    continue
+                print(
+                    f"| {variant} | {dtype} | {size} | {counted / MIB:.0f} | {estimate / MIB:.0f} | {estimate / counted:.2f} |"
+                )
+
+
+if __name__ == "__main__":
+    main()
