@@ -123,9 +123,8 @@ def main() -> None:
                 if args.json:
                     print(json.dumps([variant, dtype, size, counted]), flush=True)
                     continue
-                print(
-                    f"| {variant} | {dtype} | {size} | {counted / MIB:.0f} | {estimate / MIB:.0f} | {estimate / counted:.2f} |"
-                )
+                columns = f"{counted / MIB:.0f} | {estimate / MIB:.0f} | {estimate / counted:.2f}"
+                print(f"| {variant} | {dtype} | {size} | {columns} |", flush=True)
 
 
 if __name__ == "__main__":

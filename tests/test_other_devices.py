@@ -14,6 +14,9 @@ from birefnet_core import masks
 from birefnet_core.checkpoints.load import without_initialisation
 from birefnet_core.inference import segmenter
 from birefnet_core.losses import HybridLoss, loss_preset
+from birefnet_core.masks import morphology
+from birefnet_core.masks.guided_filter import guided_filter
+from birefnet_core.masks.temporal import smooth_over_time
 from birefnet_core.network import deform_routes
 
 FAMILIES = ["swin_v1_t", "pvt_v2_b0", "dino_v3_s", "resnet50"]
@@ -92,12 +95,12 @@ def test_training_computes_its_loss_on_the_device(backbone, request):
 
 
 MASK_STEPS = {
-    "grow": lambda images, alpha: masks.grow(alpha, 5),
-    "shrink": lambda images, alpha: masks.grow(alpha, -5),
-    "feather": lambda images, alpha: masks.feather(alpha, 3.0),
-    "smooth_edge": lambda images, alpha: masks.smooth_edge(alpha, 3.0),
-    "guided_filter": lambda images, alpha: masks.guided_filter(alpha, images, 4, 1e-4),
-    "smooth_over_time": lambda images, alpha: masks.smooth_over_time(alpha, 1, images),
+    "grow": lambda images, alpha: morphology.grow(alpha, 5),
+    "shrink": lambda images, alpha: morphology.grow(alpha, -5),
+    "feather": lambda images, alpha: morphology.feather(alpha, 3.0),
+    "smooth_edge": lambda images, alpha: morphology.smooth_edge(alpha, 3.0),
+    "guided_filter": lambda images, alpha: guided_filter(alpha, images, 4, 1e-4),
+    "smooth_over_time": lambda images, alpha: smooth_over_time(alpha, 1, images),
     "multilevel": lambda images, alpha: masks.estimate_foreground(images, alpha, "multilevel"),
     "blur_fusion": lambda images, alpha: masks.estimate_foreground(images, alpha, "blur_fusion"),
     "checkerboard": lambda images, alpha: masks.over_checkerboard(images, alpha),
