@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from resident import watched
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -38,11 +40,6 @@ def call(route: str, kernel: int, x, offset, weight, mask):
     return deform_conv2d(x, offset, weight, mask=mask, padding=kernel // 2, route=route, column_budget=budget)
 
 
-def kib(field: str) -> int:
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith(field))
-
-
 def extra_memory(route: str, kernel: int, size: int) -> float:
     """MiB. Runs in a process of its own."""
     import torch
@@ -50,10 +47,9 @@ def extra_memory(route: str, kernel: int, size: int) -> float:
     given = inputs(kernel, size)
     with torch.inference_mode():
         call(route, kernel, *inputs(kernel, 16))  # whatever is set up at the first call
-        before = kib("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-        call(route, kernel, *given)
-    return (kib("VmHWM") - before) / 1024
+        with watched() as memory:
+            call(route, kernel, *given)
+    return memory.above
 
 
 def main() -> None:

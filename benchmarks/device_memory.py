@@ -119,7 +119,7 @@ def main() -> None:
             network = prepared(variant, DTYPES[dtype])
             for size in args.sizes:
                 counted = count(network, size, size)
-                estimate = memory_required(variant, size, size, DTYPES[dtype])
+                estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda")
                 if args.json:
                     print(json.dumps([variant, dtype, size, counted]), flush=True)
                     continue

@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from resident import watched
+
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 720, 1280
 NODES = ("BiRefNetSegment", "BiRefNetApplyAlpha")
@@ -43,12 +45,6 @@ def import_nodes(models: Path):
     return nodes
 
 
-def megabytes(field: str) -> float:
-    """A size of this process, in /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-
 def measure(node: str, frames: int, model: str, frames_per_step: int) -> dict:
     """Executes a node once and reports. Runs in a process of its own."""
     import torch
@@ -69,13 +65,14 @@ def measure(node: str, frames: int, model: str, frames_per_step: int) -> dict:
             inputs = {"image": images, "mask": masks}
         kind = getattr(nodes, node)
         inputs = {**nodes.runtime.defaults(kind, *inputs), **inputs}
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        before, start = megabytes("VmRSS"), time.perf_counter()
-        results = kind.execute(**inputs).result
-        seconds, peak = time.perf_counter() - start, megabytes("VmHWM")
+        with watched() as memory:
+            start = time.perf_counter()
+            results = kind.execute(**inputs).result
+            seconds = time.perf_counter() - start
     known = {t.data_ptr() for t in inputs.values() if isinstance(t, torch.Tensor)}
     outputs = sum(t.numel() * t.element_size() for t in results if t.data_ptr() not in known) / 2**20
-    return {"before": before, "outputs": outputs, "peak": peak, "above": peak - before - outputs, "seconds": seconds}
+    found = {"before": memory.before, "outputs": outputs, "peak": memory.peak, "above": memory.above - outputs}
+    return {**found, "seconds": seconds}
 
 
 def main() -> None:

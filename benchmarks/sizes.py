@@ -3,14 +3,17 @@
     python benchmarks/sizes.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32] [--batches 1] [--sizes 256 512 1024]
     python benchmarks/sizes.py --load [--variants swin_v1_t swin_v1_l]
 
-Each row is a process of its own: one pass at 128 x 128 to set everything up, then one timed pass. "pass MB" is the
-peak of resident memory above that before the pass, "estimate MB" what ``Segmenter.memory_required`` says of it,
-"process MB" the process's peak with interpreter, libraries and weights. --load writes a file of each variant and
-times reading it into a network, and preparing that for inference.
+Each row is two processes: one pass at 128 x 128 to set everything up, then the pass that is measured. The first is as
+users run it: its seconds, its peak with interpreter, libraries and weights ("process MB"), and how much of that came
+with the pass ("with heap MB"), which the allocator's habits move by a third from run to run. In the second freed memory
+goes back at once: "held MB" is what the pass itself needs, and "estimate MB" what ``Segmenter.memory_required`` says of
+it. --load writes a file of each variant and times reading it into a network, and preparing that for inference.
 """
 
 import argparse
+import itertools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,14 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from resident import GIVES_BACK, mebibytes, watched
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-
-
-def kib(field: str) -> int:
-    """A field of this process's status, such as VmRSS (resident now) or VmHWM (its peak)."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith(field))
 
 
 def network(variant: str):
@@ -53,51 +52,43 @@ def measure_pass(variant: str, dtype: str, batch: int, size: int) -> dict:
     x = torch.randn(batch, 3, size, size).to(next(segment.model.parameters()).dtype)
     with torch.inference_mode():
         segment.model(x[:, :, :128, :128])
-        before = kib("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-        start = time.perf_counter()
-        segment.model(x)
-        seconds = time.perf_counter() - start
-    peak, process = kib("VmHWM"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "seconds": seconds,
-        "pass": (peak - before) / 1024,
-        "estimate": segment.memory_required(size, size) / 2**20,
-        "process": max(peak, process) / 1024,
-    }
+        with watched() as memory:
+            start = time.perf_counter()
+            segment.model(x)
+            seconds = time.perf_counter() - start
+    process = max(memory.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    estimate = segment.memory_required(size, size) / 2**20
+    return {"seconds": seconds, "pass": memory.above, "estimate": estimate, "process": process}
 
 
 def measure_load(variant: str, path: str) -> dict:
     """Runs in a process of its own."""
     import birefnet_core as bc
 
-    before = kib("VmRSS")
+    before = mebibytes("VmRSS")
     start = time.perf_counter()
     model = bc.load_file(path)
     loaded = time.perf_counter()
     model = bc.prepare(model)
     prepared = time.perf_counter()
-    return {"load": loaded - start, "prepare": prepared - loaded, "resident": (kib("VmRSS") - before) / 1024}
+    return {"load": loaded - start, "prepare": prepared - loaded, "resident": mebibytes("VmRSS") - before}
 
 
-def in_process(*arguments: str) -> dict:
+def in_process(*arguments: object, gives_back: bool = False) -> dict:
     command = [sys.executable, __file__, "--one", *map(str, arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    environment = {**os.environ, **(GIVES_BACK if gives_back else {})}
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 def table_of_passes(args: argparse.Namespace) -> None:
-    print("| variant | precision | batch | size | seconds | pass MB | estimate MB | of measured | process MB |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for variant in args.variants:
-        for dtype in args.dtypes:
-            for batch in args.batches:
-                for size in args.sizes:
-                    found = in_process("pass", variant, dtype, batch, size)
-                    print(
-                        f"| {variant} | {dtype} | {batch} | {size} | {found['seconds']:.2f} | {found['pass']:.0f} | "
-                        f"{found['estimate']:.0f} | {found['estimate'] / found['pass']:.2f} | {found['process']:.0f} |",
-                        flush=True,
-                    )
+    print("| variant | precision | batch | size | seconds | process MB | with heap MB | ", end="")
+    print("held MB | estimate MB | of held |\n|---|---|---|---|---|---|---|---|---|---|")
+    for variant, dtype, batch, size in itertools.product(args.variants, args.dtypes, args.batches, args.sizes):
+        job = "pass", variant, dtype, batch, size
+        found, held = in_process(*job), in_process(*job, gives_back=True)["pass"]
+        columns = f"{found['seconds']:.2f} | {found['process']:.0f} | {found['pass']:.0f} | {held:.0f}"
+        estimate = f"{found['estimate']:.0f} | {found['estimate'] / held:.2f}"
+        print(f"| {variant} | {dtype} | {batch} | {size} | {columns} | {estimate} |", flush=True)
 
 
 def table_of_loads(variants: list[str]) -> None:

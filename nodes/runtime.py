@@ -237,7 +237,7 @@ class ModelHandle:
         segmenter = self._segmenter
         segmenter.batch_size = 1
         height, width = segmenter.network_size(size, *images.shape[1:3])
-        one = segmenter.memory_required(height, width)
+        one = segmenter.memory_required(height, width, device=self.device)
         mm.load_models_gpu([self.patcher], memory_required=one * max(1, frames_per_step), force_full_load=True)
         segmenter.batch_size = frames_per_step or self._frames_that_fit(one, len(images))
         return segmenter(images, size, progress=progress_bar(), **options).to(mm.intermediate_device())

@@ -38,7 +38,7 @@ def conv_from(weight: Tensor, bias: Tensor | None, padding: int, dilation: int =
     """A convolution module around given weights."""
     out_channels, in_channels, *size = weight.shape
     conv = nn.Conv2d(
-        in_channels, out_channels, tuple(size), padding=padding, dilation=dilation, bias=bias is not None,
+        in_channels, out_channels, (size[0], size[1]), padding=padding, dilation=dilation, bias=bias is not None,
         device="meta", dtype=weight.dtype,
     )  # fmt: skip
     conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from ..errors import MemoryLimitError
 from ..network import BiRefNetOutput
+from ..network.layers import conv_layout
 from .prepared import PreparedBiRefNet
 from .transforms import to_masks, to_network_input
 
 # torch 2.4 has it under torch.cuda only.
 OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+# What plain errors of other devices' allocators say: MPS and XPU, CPUs on Linux and macOS, CPUs on Windows.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Passes:
@@ -82,7 +85,9 @@ class Passes:
             chunk = pictures[len(masks) : len(masks) + self.at_once]
             try:
                 masks += self._pass(chunk, size, mirrored)
-            except OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
                 self._use_less_memory(len(chunk), size, error)
                 continue
             self._done += len(chunk)
@@ -91,7 +96,7 @@ class Passes:
     def _pass(self, pictures: Sequence[Tensor], size: tuple[int, int], mirrored: bool) -> list[Tensor]:
         parameter = next(self.network.parameters())
         x = torch.cat([to_network_input(picture[None].to(parameter.device), *size) for picture in pictures])  # N 3 h w
-        x = x.to(parameter.dtype, memory_format=torch.channels_last)
+        x = x.to(parameter.dtype, memory_format=conv_layout(parameter.device))
         logits = self.call(x.flip(-1) if mirrored else x).logits  # N 1 h w
         del x
         logits = logits.flip(-1) if mirrored else logits
@@ -102,8 +107,7 @@ class Passes:
 
     def _use_less_memory(self, pictures: int, size: tuple[int, int], error: Exception) -> None:
         """Halves the batch that has not fitted; for a single picture, the network works in smaller pieces."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _empty_cache(next(self.network.parameters()).device)
         if pictures > 1:
             self.at_once = pictures // 2
         elif self.network.spare_memory():
@@ -114,3 +118,14 @@ class Passes:
                 f"out of memory for one image at {width} x {height}, even in small pieces. Use a smaller size, a "
                 "smaller checkpoint such as BiRefNet_lite, half precision, or the CPU."
             ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def _empty_cache(device: torch.device) -> None:
+    """Gives back what the device's allocator keeps for later."""
+    backend = getattr(torch, device.type, None)
+    if hasattr(backend, "empty_cache"):
+        backend.empty_cache()

@@ -21,7 +21,7 @@ from ..network.backbones import PYRAMID
 from ..network.biref_block import BiRefBlock
 from ..network.deform_routes import COLUMN_BUDGETS, best_route
 from ..network.inward_reference import InwardReference
-from ..network.layers import resize
+from ..network.layers import laid_out, resize
 from ..network.localization import decoder_channels
 from ..network.outward_reference import OutwardReference
 from ..network.precision import MixedPrecision, join_precisions
@@ -220,10 +220,10 @@ class PreparedBiRefNet(MixedPrecision):
     def forward(self, image: Tensor) -> BiRefNetOutput:
         """B, 3, H, W normalised, H and W multiples of 32 -> BiRefNetOutput with logits only."""
         # From three channels apart, oneDNN would first make a copy of sixteen.
-        image = _channels_last(image)
+        image = laid_out(image)
         with faster_linear_layers(image.device):
             levels = self.encoder.passes(image) if self.apart else [[level] for level in self.encoder(image)]
-        levels = [[_channels_last(one) for one in level] for level in levels]
+        levels = [[laid_out(one) for one in level] for level in levels]
         x = self.squeeze.join(self.squeeze.enter(self._joined(levels if self.fused else levels[-1:])))
         del levels[-1]
         feature = self.squeeze(x)
@@ -242,7 +242,7 @@ class PreparedBiRefNet(MixedPrecision):
         """All maps of some levels in the last one's size (ContextFeatureFusion); each is let go once it is resized."""
         size = levels[-1][0].shape[2:]
         maps = [resize(resize(one, level[0].shape[2:]), size) for level in levels for one in level]
-        return _channels_last(torch.cat(maps, dim=1) if len(maps) > 1 else maps[0])
+        return laid_out(torch.cat(maps, dim=1) if len(maps) > 1 else maps[0])
 
     def spare_memory(self) -> bool:
         """Lets the deformable convolutions work on smaller pieces, half the size at each call.
@@ -264,10 +264,6 @@ class PreparedBiRefNet(MixedPrecision):
 
 def _convs(modules: Iterable[nn.Module]) -> list[nn.Conv2d]:
     return cast("list[nn.Conv2d]", list(modules))
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def prepare(model: BiRefNet) -> PreparedBiRefNet:

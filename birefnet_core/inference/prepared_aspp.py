@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..network.deform_conv import DeformableConv2d, deform_conv2d
 from ..network.deform_routes import COLUMN_BUDGETS, best_route
+from ..network.layers import laid_out
 from ..network.reconstruction_block import Aspp, AsppBranch
 from .folding import conv_from, fold_norm, padding_of
 from .products import linear
@@ -41,9 +42,9 @@ class PreparedAspp(nn.Module):
         self.pool_projection = conv_from(shares[-1][..., None, None], fuse.bias, padding=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """B, C, H, W (channels last in memory) -> the same."""
+        """B, C, H, W (laid out as convolutions want it) -> the same."""
         pooled = F.relu(self.pool(x.mean(dim=(2, 3), keepdim=True)))
-        total = self.pool_projection(pooled).expand_as(x).contiguous(memory_format=torch.channels_last)
+        total = laid_out(self.pool_projection(pooled).expand_as(x))
         for branch in self.branches:
             cast("PreparedPlainBranch | PreparedDeformableBranch", branch).add_to(total, x)
         return total.relu_()

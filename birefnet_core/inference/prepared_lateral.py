@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..network.layers import resize
+from ..network.layers import laid_out, resize
 from .folding import conv_from, padding_of, split_inputs
 from .strips import add_conv
 
@@ -83,7 +83,7 @@ class PreparedEntry(nn.Module):
     def forward(self, level: list[Tensor], feature: Tensor, size: tuple[int, int]) -> Tensor:
         """Maps of a level and B, O, h', w' -> B, P, h, w."""
         if self.fine is None:
-            total = self.weight.new_zeros(len(feature), *size, len(self.weight)).permute(0, 3, 1, 2)  # channels last
+            total = laid_out(self.weight.new_zeros(1, len(self.weight), 1, 1).expand(len(feature), -1, *size))
             if self.bias is not None:
                 total.add_(self.bias[:, None, None])
         else:
@@ -93,7 +93,7 @@ class PreparedEntry(nn.Module):
         step = max(LEAST_CHANNELS, UPSAMPLED_BUDGET // (size[0] * size[1]))
         for low in _lows(self.coarse, level, feature):
             for first in range(0, low.shape[1], step):
-                some = low[:, first : first + step].contiguous(memory_format=torch.channels_last)
+                some = laid_out(low[:, first : first + step])
                 add_conv(total, resize(some, size), self.weight[:, first : first + step])
         return total
 

@@ -85,11 +85,23 @@ class Segmenter:
         width, height = (max(smallest, round(int(side) / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in wanted)
         return height, width
 
-    def memory_required(self, height: int, width: int, dtype: torch.dtype | None = None) -> int:
-        """Bytes a step needs beside the weights, for network input of height x width pixels; see ``memory``."""
-        return memory_required(
-            self.model.config.backbone, height, width, dtype or precision_of(self.model), self.batch_size
-        )
+    def memory_required(
+        self,
+        height: int,
+        width: int,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> int:
+        """Bytes a step needs beside the weights, for network input of height x width pixels; see ``memory``.
+
+        Args:
+            height: Of the network's input.
+            width: Of the network's input.
+            dtype: None for the precision the network is in.
+            device: None for where the network is.
+        """
+        dtype, device = dtype or precision_of(self.model), device or next(self.model.parameters()).device
+        return memory_required(self.model.config.backbone, height, width, dtype, self.batch_size, device)
 
     def __call__(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..network.layers import inference_budget
+from ..network.layers import inference_budget, laid_out
 
 
 def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, top: int, bottom: int) -> Tensor:
@@ -26,7 +26,7 @@ def conv_rows(x: Tensor, weight: Tensor, bias: Tensor | None, top: int, bottom: 
     """
     padding = weight.shape[2] // 2
     above, below = max(0, top - padding), min(bottom + padding, x.shape[2])
-    y = F.conv2d(x[:, :, above:below].to(weight.dtype), weight, bias, padding=padding)
+    y = F.conv2d(laid_out(x[:, :, above:below]).to(weight.dtype), weight, bias, padding=padding)
     return y[:, :, top - above : bottom - above]  # the rows next to a cut saw zeros there
 
 

@@ -29,6 +29,19 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
+def conv_layout(device: torch.device) -> torch.memory_format:
+    """The order in memory in which a device's convolutions are fast, and right.
+
+    On MPS they have read parts of maps with channels last wrongly (https://github.com/pytorch/pytorch/issues/180984).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """B, C, H, W in the ``conv_layout`` of its device; a copy only where it is not."""
+    return x.contiguous(memory_format=conv_layout(x.device))
+
+
 def batch_norm(channels: int, enabled: bool) -> nn.Module:
     """BatchNorm, or nothing for networks trained at batch size 1 (``BiRefNetConfig.batch_norm``)."""
     return nn.BatchNorm2d(channels) if enabled else nn.Identity()

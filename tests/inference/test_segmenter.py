@@ -169,14 +169,15 @@ def test_changed_weights_are_noticed(filled):
 class Crowded:
     """A network that runs out of memory until it has been asked for less often enough."""
 
-    def __init__(self, prepared, monkeypatch, fits_after):
+    def __init__(self, prepared, monkeypatch, fits_after, error=None):
         self.calls, self.fits_after, self.forward = [], fits_after, prepared.forward
+        self.error = error or OutOfMemoryError("no room")
         monkeypatch.setattr(prepared, "forward", self)
 
     def __call__(self, x):
         self.calls.append(len(x))
         if len(self.calls) <= self.fits_after:
-            raise OutOfMemoryError("no room")
+            raise self.error
         return self.forward(x)
 
 
@@ -188,6 +189,28 @@ def test_too_large_a_batch_is_halved(model, monkeypatch):
     masks = bc.Segmenter(prepared, batch_size=4)(images, 64)
     assert crowded.calls == [4, 2, 1, 1, 1, 1, 1, 1]
     torch.testing.assert_close(masks, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "MPS backend out of memory (MPS allocated: 8.10 GiB, max allowed: 9.07 GiB). Tried to allocate 1.00 GiB.",
+        "[enforce fail at alloc_cpu.cpp] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to",
+        "[enforce fail at alloc_cpu.cpp] data. DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes.",
+    ],
+)
+def test_devices_that_have_no_error_of_their_own_for_it_are_understood(model, words, monkeypatch):
+    prepared = bc.prepare(model)
+    crowded = Crowded(prepared, monkeypatch, fits_after=1, error=RuntimeError(words))
+    bc.Segmenter(prepared, batch_size=2)(torch.rand(2, 30, 30, 3), 64)
+    assert crowded.calls == [2, 1, 1]
+
+
+def test_other_errors_pass_through(model, monkeypatch):
+    prepared = bc.prepare(model)
+    Crowded(prepared, monkeypatch, fits_after=1, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1"):
+        bc.Segmenter(prepared)(torch.rand(1, 30, 30, 3), 64)
 
 
 def test_a_single_image_is_done_in_smaller_pieces(model, monkeypatch):
