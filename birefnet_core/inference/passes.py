@@ -126,6 +126,6 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def _empty_cache(device: torch.device) -> None:
     """Gives back what the device's allocator keeps for later."""
-    backend = getattr(torch, device.type, None)
-    if hasattr(backend, "empty_cache"):
-        backend.empty_cache()
+    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
+    if empty_cache:
+        empty_cache()
