@@ -3,10 +3,10 @@
     python benchmarks/frames.py [--frames 64] [--size 256] [--modes plain flip region tiled]
     python benchmarks/frames.py --against-single [--frames 32] [--size 256] [--rounds 3]
 
-Each measurement is a process of its own, with a small untrained network, so that the frames weigh more than the
-network does. "before" is the resident size with the network and all frames in memory; the peak is the process's
-largest resident size; "above" is the peak without what was there before and without the masks. Untrained, the
-network is sure of nothing, so every tile is run.
+Each measurement is a process of its own that gives freed memory back at once, with a small untrained network, so that
+the frames weigh more than the network does. "before" is the resident size with the network and all frames in memory;
+the peak is the largest resident size from then on; "above" is the peak without what was there before and without the
+masks. Untrained, the network is sure of nothing, so every tile is run.
 
 --against-single times one call with all frames and one call a frame, in turn in one process: seconds, processor
 seconds, and the median of the rounds' ratios.
@@ -14,12 +14,13 @@ seconds, and the median of the rounds' ratios.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from resident import giving_back, watched
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -31,11 +32,6 @@ MODES = {
     "region": {"region": (300, 100, 600, 500)},
     "tiled": {"tiled": True},
 }
-
-
-def resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
 
 
 def prepared_frames(frames: int, batch_size: int) -> tuple:
@@ -55,12 +51,13 @@ def prepared_frames(frames: int, batch_size: int) -> tuple:
 def measure(mode: str, frames: int, size: int, batch_size: int) -> dict:
     """Runs once and reports. Runs in a process of its own."""
     segment, images = prepared_frames(frames, batch_size)
-    before, start = resident_mb(), time.perf_counter()
-    masks = segment(images, size, **MODES[mode])
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with watched() as memory:
+        start = time.perf_counter()
+        masks = segment(images, size, **MODES[mode])
+        seconds = time.perf_counter() - start
     outputs = masks.numel() * masks.element_size() / 2**20
-    return {"before": before, "outputs": outputs, "peak": peak, "above": peak - before - outputs, "seconds": seconds}
+    found = {"before": memory.before, "outputs": outputs, "peak": memory.peak, "above": memory.above - outputs}
+    return {**found, "seconds": seconds}
 
 
 def print_against_single(frames: int, size: int, batch_size: int, rounds: int) -> None:
@@ -107,7 +104,8 @@ def main() -> None:
         for frames in (1, args.frames):
             command = [sys.executable, __file__, "--measure", mode, str(frames)]
             command += ["--size", str(args.size), "--batch-size", str(args.batch_size)]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            result = subprocess.run(command, check=True, capture_output=True, text=True, env=giving_back())
+            found = json.loads(result.stdout)
             columns = (f"{found[key]:.1f}" for key in ("before", "outputs", "peak", "above", "seconds"))
             print(f"| {mode} | {frames} | {' | '.join(columns)} |", flush=True)
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from resident import watched
+from resident import giving_back, watched
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 720, 1280
@@ -93,7 +93,7 @@ def main() -> None:
         for frames in (1, args.frames):
             command = [real or sys.executable, __file__, "--measure", node, str(frames)]
             command += ["--model", args.model, "--frames-per-step", str(args.frames_per_step)]
-            result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=giving_back())
             found = json.loads(result.stdout.splitlines()[-1])
             columns = (f"{found[key]:.1f}" for key in ("before", "outputs", "peak", "above", "seconds"))
             print(f"| {node} | {frames} | {' | '.join(columns)} |", flush=True)

@@ -13,7 +13,6 @@ it. --load writes a file of each variant and times reading it into a network, an
 import argparse
 import itertools
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from resident import GIVES_BACK, mebibytes, watched
+from resident import giving_back, mebibytes, watched
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -76,7 +75,7 @@ def measure_load(variant: str, path: str) -> dict:
 
 def in_process(*arguments: object, gives_back: bool = False) -> dict:
     command = [sys.executable, __file__, "--one", *map(str, arguments)]
-    environment = {**os.environ, **(GIVES_BACK if gives_back else {})}
+    environment = giving_back() if gives_back else None
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 

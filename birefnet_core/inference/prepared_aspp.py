@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..network.deform_conv import DeformableConv2d, deform_conv2d
-from ..network.deform_routes import COLUMN_BUDGETS, best_route
+from ..network.deform_routes import COLUMN_BUDGETS, best_route, rows_at_once
 from ..network.layers import laid_out
 from ..network.reconstruction_block import Aspp, AsppBranch
 from .folding import conv_from, fold_norm, padding_of
@@ -109,7 +109,8 @@ class PreparedDeformableBranch(nn.Module):
         step = height
         if not torch.compiler.is_compiling():
             budget = self.column_budget or COLUMN_BUDGETS[route]
-            step = max(1, budget // (len(x) * width * max(kernel[0].numel(), len(kernel))))
+            step = budget // (len(x) * width * max(kernel[0].numel(), len(kernel)))
+            step = rows_at_once(height - 1, step) if route == "torchvision" else max(1, step)
         for top in range(0, height, step):
             dy, dx, modulator = predicted[:, :, top : top + step].chunk(3, dim=1)
             offset = torch.stack([dy, dx], dim=2).flatten(1, 2)  # B 2K h W

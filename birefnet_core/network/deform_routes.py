@@ -67,25 +67,31 @@ def torchvision_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | 
         return operator(x, offset, weight, None, geometry.stride, geometry.padding, geometry.dilation, mask)
     # It makes the columns of all output rows at once, and infers how many those are from the map's height and the
     # stride. With a larger stride there are fewer; where they fall is set right by the offsets.
-    stride = _least_stride(last, min(rows, budget))
-    step = last // stride + 1
-    parts = []
-    for first in range(0, rows, step):
-        start = min(first, rows - step)  # the last piece has as many rows, some of them done before
-        some = offset[:, :, start : start + step].unflatten(1, (-1, 2))  # B K 2 h Wo
-        row = torch.arange(step, dtype=offset.dtype, device=offset.device)
-        moved = (geometry.top + start + row) * geometry.stride[0] - row * stride  # h
+    most, parts, first = rows_at_once(last, budget), [], 0
+    while first < rows:
+        wanted = min(most, rows - first)
+        stride = last // (wanted - 1) if wanted > 1 else last + 1  # the largest that gives as many
+        surplus = last // stride + 1 - wanted
+        some = F.pad(offset[:, :, first : first + wanted], (0, 0, 0, surplus)).unflatten(1, (-1, 2))  # B K 2 h Wo
+        row = torch.arange(wanted + surplus, dtype=offset.dtype, device=offset.device)
+        moved = (geometry.top + first + row) * geometry.stride[0] - row * stride  # h
         some = torch.stack([some[:, :, 0] + moved[:, None], some[:, :, 1]], dim=2).flatten(1, 2)
-        factors = None if mask is None else mask[:, :, start : start + step]
+        factors = None if mask is None else F.pad(mask[:, :, first : first + wanted], (0, 0, 0, surplus))
         strides = stride, geometry.stride[1]
         y = operator(x, some, weight, None, strides, geometry.padding, geometry.dilation, factors)
-        parts.append(y[:, :, first - start :])
+        parts.append(y[:, :, :wanted])
+        first += wanted
     return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
 
 
-def _least_stride(last: int, rows: int) -> int:
-    """The least stride with which a kernel that can begin at rows 0 to ``last`` begins at most ``rows`` times."""
-    return last // max(1, rows) + 1
+def rows_at_once(last: int, budget: int) -> int:
+    """The most output rows within a budget that the operator can be made to do by a stride.
+
+    Args:
+        last: Row of the padded map at which the kernel can begin last.
+        budget: Rows; at least one is done.
+    """
+    return last // (last // max(1, budget) + 1) + 1
 
 
 def _added(total: Tensor, share: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 
 import birefnet_core as bc
 from birefnet_core.inference import folding, prepared_aspp
-from birefnet_core.network import deform_conv, deform_routes, layers
+from birefnet_core.network import deform_routes, layers
 
 SWITCHES = {
     "image_pyramid": ("cat", "none"),
@@ -43,12 +43,13 @@ def test_every_family_gives_the_same_logits(variant, filled):
     assert difference(bc.model_from_state_dict(filled(variant)), (2, 3, 96, 160)) < 1e-5
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("route", ["pure", "torchvision"])
 @pytest.mark.parametrize("variant", ["swin_v1_t", "dino_v3_s"])
-def test_a_device_without_operators_or_channels_last_gives_the_same_logits(variant, filled, monkeypatch):
-    monkeypatch.setattr(layers, "conv_layout", lambda device: torch.contiguous_format)
-    monkeypatch.setattr(deform_conv, "best_route", lambda device: "pure")
-    monkeypatch.setattr(prepared_aspp, "best_route", lambda device: "pure")
-    monkeypatch.setitem(deform_routes.COLUMN_BUDGETS, "pure", 2**18)
+def test_the_ways_of_other_devices_give_the_same_logits(variant, route, layout, filled, monkeypatch):
+    monkeypatch.setattr(layers, "conv_layout", lambda device: layout)
+    monkeypatch.setattr(prepared_aspp, "best_route", lambda device: route)
+    monkeypatch.setitem(deform_routes.COLUMN_BUDGETS, route, 2**18)
     monkeypatch.setattr(layers, "CPU_INFERENCE_BUDGET", 2**16)
     assert difference(bc.model_from_state_dict(filled(variant)), (2, 3, 96, 160)) < 1e-5
 

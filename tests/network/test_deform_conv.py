@@ -56,6 +56,13 @@ def test_routes_agree_far_outside_and_in_chunks(size, stride):
             torch.testing.assert_close(part, whole[:, :, 1:4])
 
 
+def test_rows_at_once_are_as_many_as_a_stride_can_give():
+    for last in range(60):
+        attainable = {last // stride + 1 for stride in range(1, last + 2)}
+        for budget in range(70):
+            assert deform_routes.rows_at_once(last, budget) == max(n for n in attainable if n <= max(1, budget))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("route", ROUTES)
 def test_half_precision_keeps_sampling_positions(route, dtype):
