@@ -29,7 +29,7 @@ def main() -> None:
     from matplotlib import pyplot
 
     rows = read_rows(args.table)
-    figure, axes = pyplot.subplots(figsize=(7, 1.1 + 0.7 * len(rows)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7, 1.4 + 0.7 * len(rows)), layout="constrained")
     for i, row in enumerate(rows):
         unit = " of the processor" if row["clock"] == "processor" else ""
         for offset, form in ((0.2, "prepared"), (-0.2, "plain")):
@@ -38,10 +38,10 @@ def main() -> None:
             axes.text(share + 0.04, i + offset, f"{share:.2f}  ({row[f'{form} s']} s{unit})", va="center", fontsize=9)
     axes.axvline(1, color="black", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(rows)), [f"{row['variant']}, {row['size']} x {row['size']}" for row in rows])
-    axes.set_xlim(0, axes.get_xlim()[1] * 1.25)
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.45)
     axes.set_xlabel("time over that of the multiplications alone (dashed: 1)")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right")
+    figure.legend(frameon=False, loc="outside upper right", ncols=2)
     figure.savefig(args.out, dpi=110)
 
 

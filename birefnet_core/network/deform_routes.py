@@ -120,7 +120,8 @@ def pure_route(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, g
         product = kernel @ columns.reshape(batch, channels * points, -1)  # B O h*Wo
         return product.unflatten(2, (-1, offset.shape[3]))  # B O h Wo
 
-    budget = (geometry.column_budget or COLUMN_BUDGETS["pure"]) // (batch * channels * points * offset.shape[3])
+    at_once = 1 if torch.compiler.is_compiling() else batch  # a file whose batch is open has the same pieces for all
+    budget = (geometry.column_budget or COLUMN_BUDGETS["pure"]) // (at_once * channels * points * offset.shape[3])
     return torch.cat([_run(chunk, r, table, offset, mask) for r in _row_chunks(offset.shape[2], budget)], dim=2)
 
 
