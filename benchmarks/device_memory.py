@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import birefnet_core as bc  # noqa: E402
+from birefnet_core.checkpoints.load import without_initialisation  # noqa: E402
 from birefnet_core.devices import DTYPES  # noqa: E402
 from birefnet_core.inference import prepared_aspp  # noqa: E402
 from birefnet_core.inference.memory import memory_required  # noqa: E402
@@ -88,8 +89,9 @@ def by_route(name: str):
 
 
 def prepared(variant: str, dtype: torch.dtype) -> torch.nn.Module:
-    with torch.device("meta"):
-        return bc.prepare(bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval().to(dtype))
+    with without_initialisation():
+        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
+    return bc.prepare(model.to("meta", dtype))
 
 
 @torch.inference_mode()

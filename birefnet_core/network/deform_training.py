@@ -73,11 +73,12 @@ class BagFunction(torch.autograd.Function):
         by_table, by_kernel = torch.zeros_like(samples.table), torch.zeros_like(kernel, dtype=x.dtype)
         by_offset = torch.empty_like(samples.offset)  # P K 2
         by_factor = None if samples.factor is None else torch.empty_like(samples.factor)  # P K
+        table = samples.table.detach().requires_grad_()  # torch 2.4 fails where the shares alone want gradients
         for piece in samples.pieces():
             index, share, y_axis, x_axis = samples.corners(piece)
             share.requires_grad_()
             with torch.enable_grad():
-                columns = F.embedding_bag(index, samples.table, mode="sum", per_sample_weights=share)  # S C
+                columns = F.embedding_bag(index, table, mode="sum", per_sample_weights=share)  # S C
             by_rows = by_out[piece]  # R O
             flat = columns.detach().view(len(by_rows), -1).to(ctx.precision)  # R K*C
             by_kernel += torch.mm(by_rows.t(), flat)
