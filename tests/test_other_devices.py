@@ -4,6 +4,8 @@ They have no numbers, so that what is computed is tested elsewhere; but an opera
 would on a GPU, and the choices that depend on the device are those of one.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -54,7 +56,7 @@ def gpu(monkeypatch):
     for name, value in {"__bool__": True, "item": 1, "__float__": 0.5}.items():
         monkeypatch.setattr(torch.Tensor, name, lambda tensor, value=value: value)
     with mode:
-        yield type("Gpu", (), {"empty": staticmethod(empty), "bring": staticmethod(bring), "mode": mode})
+        yield SimpleNamespace(empty=empty, bring=bring)
 
 
 def network(backbone, dtype=torch.float32):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..network import BiRefNetOutput
+from .out_of_memory import is_out_of_memory
 from .prepared import PreparedBiRefNet
 
 logger = logging.getLogger(__name__)
@@ -36,10 +37,8 @@ class CompiledNetwork:
             return self.network(x)
         try:
             return self._compiled(x)
-        except (torch.cuda.OutOfMemoryError, KeyboardInterrupt):
-            raise
         except Exception as error:  # whatever a compiler may raise, the network itself still runs
-            if type(error).__module__.partition(".")[0] not in _COMPILERS:
+            if is_out_of_memory(error) or type(error).__module__.partition(".")[0] not in _COMPILERS:
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(f"torch.compile failed ({reason}); running without it.", RuntimeWarning, stacklevel=2)

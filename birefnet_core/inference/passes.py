@@ -13,13 +13,9 @@ from torch import Tensor
 from ..errors import MemoryLimitError
 from ..network import BiRefNetOutput
 from ..network.layers import conv_layout
+from .out_of_memory import empty_cache, is_out_of_memory
 from .prepared import PreparedBiRefNet
 from .transforms import to_masks, to_network_input
-
-# torch 2.4 has it under torch.cuda only.
-OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
-# What plain errors of other devices' allocators say: MPS and XPU, CPUs on Linux and macOS, CPUs on Windows.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Passes:
@@ -86,7 +82,7 @@ class Passes:
             try:
                 masks += self._pass(chunk, size, mirrored)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._use_less_memory(len(chunk), size, error)
                 continue
@@ -107,7 +103,7 @@ class Passes:
 
     def _use_less_memory(self, pictures: int, size: tuple[int, int], error: Exception) -> None:
         """Halves the batch that has not fitted; for a single picture, the network works in smaller pieces."""
-        _empty_cache(next(self.network.parameters()).device)
+        empty_cache(next(self.network.parameters()).device)
         if pictures > 1:
             self.at_once = pictures // 2
         elif self.network.spare_memory():
@@ -118,14 +114,3 @@ class Passes:
                 f"out of memory for one image at {width} x {height}, even in small pieces. Use a smaller size, a "
                 "smaller checkpoint such as BiRefNet_lite, half precision, or the CPU."
             ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
-
-
-def _empty_cache(device: torch.device) -> None:
-    """Gives back what the device's allocator keeps for later."""
-    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
-    if empty_cache:
-        empty_cache()

@@ -7,6 +7,7 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.inference.compiling import CompiledNetwork
+from birefnet_core.inference.out_of_memory import OutOfMemoryError
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,19 @@ def test_an_exception_that_is_no_compilers_ends_the_run(prepared, monkeypatch):
     compiled = CompiledNetwork(prepared)
     for _ in range(2):
         with warnings.catch_warnings(), pytest.raises(Cancelled):
+            warnings.simplefilter("error")
+            compiled(torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("no room"), RuntimeError("MPS backend out of memory")])
+def test_too_little_memory_is_no_failure_to_compile(prepared, error, monkeypatch):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: full)
+    compiled = CompiledNetwork(prepared)
+    for _ in range(2):
+        with warnings.catch_warnings(), pytest.raises(type(error), match=str(error)):
             warnings.simplefilter("error")
             compiled(torch.randn(1, 3, 64, 64))
 

@@ -31,6 +31,8 @@ def test_every_backbone_has_an_estimate(backbone, device):
     assert 50e6 < one < 6e9
     for dtype in DTYPES.values():
         assert one / 2 < memory_required(backbone, 1024, 1024, dtype, device=device) < 2 * one
+    if device != "cpu":
+        assert memory_required(backbone, 1024, 1024, torch.float16, device=device) < one
     assert one < memory_required(backbone, 1024, 1024, batch=2, device=device) <= 2 * one
     assert one > memory_required(backbone, 512, 1024, device=device)
 

@@ -5,7 +5,7 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.inference import transforms
-from birefnet_core.inference.passes import OutOfMemoryError
+from birefnet_core.inference.out_of_memory import OutOfMemoryError
 from birefnet_core.inference.prepared_aspp import PreparedDeformableBranch
 from birefnet_core.network.deform_routes import COLUMN_BUDGETS
 
