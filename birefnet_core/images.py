@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import ImageError
 from .files import atomic_path
+from .text import first_line
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif", ".avif"}
@@ -44,16 +45,12 @@ def read_image(path: str | Path) -> Tensor:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file.") from None
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not an image that can be read ({_first_line(error)}).") from error
+        raise ImageError(f"{path}: not an image that can be read ({first_line(error)}).") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{path}: the image cannot be read, perhaps truncated ({_first_line(error)}).") from error
+        raise ImageError(f"{path}: the image cannot be read, perhaps truncated ({first_line(error)}).") from error
     if 0 in pixels.shape:
         raise ImageError(f"{path}: the image has no pixels.")
     return torch.from_numpy(pixels).float() / 255
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def to_bytes(values: Tensor) -> np.ndarray:
@@ -87,4 +84,4 @@ def _write(path: Path, image: Image.Image) -> None:
         with atomic_path(path) as part:
             image.save(part, format="PNG")
     except OSError as error:
-        raise ImageError(f"{path}: not written ({_first_line(error)}).") from error
+        raise ImageError(f"{path}: not written ({first_line(error)}).") from error

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError
-from ..masks.checks import check_masks
+from ..image_ops import check_masks
 from ..masks.crop import THRESHOLD, subject_boxes
 
 Region = Tensor | Sequence | Mapping

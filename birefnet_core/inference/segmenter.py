@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..image_ops import validate_images
 from ..network import BiRefNet, BiRefNetOutput
 from ..network.birefnet import SIZE_MULTIPLE
 from ..network.precision import precision_of
@@ -19,7 +20,6 @@ from .passes import Passes
 from .prepared import PreparedBiRefNet, prepare
 from .regions import Box, Region, crop_boxes
 from .tiles import refine, tile_boxes
-from .transforms import check_images
 
 Size = int | Sequence[int] | str | None
 
@@ -137,7 +137,7 @@ class Segmenter:
             ConfigError: A size or margin of another form.
             MemoryLimitError: Too little memory for a single image.
         """
-        check_images(images)
+        validate_images(images, channels=(1, 3, 4))
         boxes = crop_boxes(region, margin, *images.shape[:3])
         plans = [self._plan(box, size, tiled) for box in boxes]
         masks = torch.zeros(images.shape[:3], dtype=torch.float32, device=images.device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_masks, check_same_device, pair_batches, resize_masks
+from ..image_ops import check_masks, check_same_device, pair_batches, resize_masks
 
 # Colours that stay apart for colour-blind eyes (Okabe and Ito), and on black.
 LEGEND = {

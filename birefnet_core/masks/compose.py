@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .checks import check_images, check_same_device, pair, pair_batches, resize_images
+from ..image_ops import check_images, check_same_device, pair, pair_batches, resize_images
 
 Color = str | Sequence[int] | Sequence[float]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .checks import check_masks, pair
+from ..image_ops import check_masks, pair
 
 THRESHOLD = 0.05  # faint haze does not widen the box, hair does
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError
-from .checks import check_images, check_same_device, pair, pair_batches
+from ..image_ops import check_images, check_same_device, pair, pair_batches
 from .compose import (
     FITS,
     Color,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..image_ops import pair
 from .blur_fusion import blur_fusion
-from .checks import pair
 from .multilevel import multilevel
 from .windows import frame_groups
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError
-from .checks import check_images, check_masks, check_same_device, pair_batches, resize_images
+from ..image_ops import check_images, check_masks, check_same_device, pair_batches, resize_images
 from .components import LEVEL, fill_holes, keep_largest, remove_islands
 from .guided_filter import guided_filter
 from .levels import binarize, stretch_levels

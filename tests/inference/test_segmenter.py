@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.inference import transforms
+from birefnet_core.image_ops import resize
 from birefnet_core.inference.out_of_memory import OutOfMemoryError
 from birefnet_core.inference.prepared_aspp import PreparedDeformableBranch
 from birefnet_core.network.deform_routes import COLUMN_BUDGETS
@@ -70,8 +70,8 @@ def test_the_network_sees_imagenet_statistics_and_stretched_images(model, monkey
 
 def test_shrinking_is_antialiased():
     stripes = (torch.arange(512) % 2).float().expand(1, 1, 64, 512)
-    assert (transforms.resize(stripes, 64, 64) - 0.5).abs().max() < 0.02
-    assert torch.equal(transforms.resize(stripes, 64, 512), stripes)
+    assert (resize(stripes, (64, 64), antialias=True) - 0.5).abs().max() < 0.02
+    assert torch.equal(resize(stripes, (64, 512), antialias=True), stripes)
 
 
 def test_alpha_is_dropped_and_grey_is_spread(segment):
@@ -126,16 +126,16 @@ def test_progress_is_told_and_can_stop_the_run(segment):
 
 
 BAD_IMAGES = {
-    "list": ([[0.0]], "found list"),
-    "no batch": (torch.rand(9, 9, 3), "Add a batch dimension"),
+    "list": ([[0.0]], "images is list"),
+    "no batch": (torch.rand(9, 9, 3), "add a batch dimension"),
     "empty batch": (torch.rand(0, 9, 9, 3), "at least one image"),
     "no pixels": (torch.rand(1, 0, 9, 3), "at least one pixel"),
-    "two channels": (torch.rand(1, 9, 9, 2), "found 2"),
-    "channels first": (torch.rand(1, 3, 9, 9), "Channels come last"),
-    "bytes": (torch.zeros(1, 9, 9, 3, dtype=torch.uint8), "Divide by 255"),
-    "0 to 255": (torch.full((1, 9, 9, 3), 200.0), "Divide by 255"),
-    "NaN": (torch.full((2, 9, 9, 3), float("nan")), "image 0 has NaN"),
-    "infinite": (torch.full((1, 9, 9, 3), float("inf")), "inf"),
+    "two channels": (torch.rand(1, 9, 9, 2), "has 2 channels"),
+    "channels first": (torch.rand(1, 3, 9, 9), "channels come last"),
+    "bytes": (torch.zeros(1, 9, 9, 3, dtype=torch.uint8), "divide bytes by 255"),
+    "0 to 255": (torch.full((1, 9, 9, 3), 200.0), "divide bytes by 255"),
+    "NaN": (torch.full((2, 9, 9, 3), float("nan")), "images\\[0\\] has NaN"),
+    "infinite": (torch.full((1, 9, 9, 3), float("inf")), "infinite"),
 }
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from birefnet_core.image_ops import resize_masks
 from birefnet_core.masks import estimate_foreground, separate_layers, windows
 from birefnet_core.masks.blur_fusion import _blur_band, _fuse, mirrored
-from birefnet_core.masks.checks import resize_masks
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "reference" / "foreground.npz"
 

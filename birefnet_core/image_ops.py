@@ -1,6 +1,7 @@
-"""What every function of this package asks of its inputs, and the size and batch rules they share.
+"""Validation, resizing and batch pairing of images and masks: the only place for each.
 
-Shapes: B batch, H W picture. Images are B H W 3, masks B H W; 1 is foreground, 0 is background.
+Shapes: B batch, C channels, H W image. Images are B, H, W, C, masks B, H, W; 1 is foreground, 0 is background.
+Network maps are B, C, H, W.
 """
 
 from __future__ import annotations
@@ -12,18 +13,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ImageError
+from .errors import ImageError
 
-# Resizing overshoots [0, 1] by a tenth or so; values further out are bytes or logits, not shares.
+# Sharpening and bicubic resizing overshoot [0, 1] a little; values further out are bytes or logits.
 LOWEST, HIGHEST = -1.0, 2.0
 
 
-def check_images(images: Tensor, name: str = "images") -> Tensor:
-    """Checks a batch of RGB images.
+def resize(
+    x: Tensor, size: Sequence[int], *, align_corners: bool = False, antialias: bool = False
+) -> Tensor:
+    """Bilinear resize.
 
     Args:
-        images: B, H, W, 3, floating point, in [0, 1].
+        x: B, C, H, W floating point.
+        size: Height and width of the result, in pixels.
+        align_corners: Whether the centres of the corner pixels stay where they are, as everywhere in the published
+            network and its losses; otherwise the edges do, as in images.
+        antialias: Whether to widen the filter where the map shrinks, as for images.
+
+    Returns:
+        B, C, height, width; ``x`` itself where the size fits already.
+    """
+    height, width = size
+    if tuple(x.shape[-2:]) == (height, width):
+        return x
+    antialias = antialias and (height < x.shape[-2] or width < x.shape[-1])
+    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=align_corners, antialias=antialias)
+
+
+def check_images(images: Tensor, name: str = "images", *, channels: Sequence[int] = (3,)) -> Tensor:
+    """Checks a batch of images.
+
+    Args:
+        images: B, H, W, C, floating point, in [0, 1].
         name: What the messages call it.
+        channels: The values of C that are accepted.
 
     Returns:
         The images in float32; a slight overshoot of [0, 1] is clamped.
@@ -32,15 +56,25 @@ def check_images(images: Tensor, name: str = "images") -> Tensor:
         ImageError: Not a tensor of that shape and type, nothing in it, NaN or infinite values, or a range
             that is not [0, 1].
     """
-    _check_tensor(images, name, "B, H, W, 3")
+    validate_images(images, name, channels=channels)
+    return _clamped(images)
+
+
+def validate_images(images: Tensor, name: str = "images", *, channels: Sequence[int] = (3,)) -> None:
+    """``check_images`` without a result: a long video is checked frame by frame and never copied."""
+    wanted = " or ".join(str(c) for c in channels)
+    _check_tensor(images, name, f"B, H, W, {wanted}")
     if images.ndim != 4:
-        hint = "add a batch dimension with images[None]" if images.ndim == 3 else "pass a batch of RGB images"
-        raise ImageError(f"{name} has shape {_shape(images)}, expected B, H, W, 3: {hint}.")
-    if images.shape[-1] != 3:
+        hint = "add a batch dimension with images[None]" if images.ndim == 3 else "pass a batch of images"
+        raise ImageError(f"{name} has shape {_shape(images)}, expected B, H, W, {wanted}: {hint}.")
+    if images.shape[-1] not in channels and 0 not in images.shape:
         hints = {4: "drop the alpha channel with images[..., :3]", 1: "repeat the grey channel three times"}
-        hint = hints.get(images.shape[-1], "channels come last; permute channels-first images")
-        raise ImageError(f"{name} has {images.shape[-1]} channels (shape {_shape(images)}), expected 3: {hint}.")
-    return _check_values(images, name)
+        hint = "channels come last: use images.permute(0, 2, 3, 1)"
+        hint = hint if images.shape[1] in channels else hints.get(images.shape[-1], hint)
+        raise ImageError(
+            f"{name} has {images.shape[-1]} channels (shape {_shape(images)}), expected {wanted} channels: {hint}."
+        )
+    _check_values(images, name)
 
 
 def check_masks(masks: Tensor, name: str = "masks") -> Tensor:
@@ -61,7 +95,8 @@ def check_masks(masks: Tensor, name: str = "masks") -> Tensor:
         hints = {2: "add a batch dimension with masks[None]", 4: "drop the channel dimension with masks[:, 0]"}
         hint = hints.get(masks.ndim, "pass a batch of masks")
         raise ImageError(f"{name} has shape {_shape(masks)}, expected B, H, W: {hint}.")
-    return _check_values(masks, name)
+    _check_values(masks, name)
+    return _clamped(masks)
 
 
 def pair_batches(first: Tensor, second: Tensor, names: tuple[str, str] = ("images", "masks")) -> tuple[Tensor, Tensor]:
@@ -115,15 +150,15 @@ def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
     Returns:
         B, height, width; the same tensor if the size already fits.
     """
-    return _resize(masks[:, None], size)[:, 0]  # B h w
+    return _resize_bicubic(masks[:, None], size)[:, 0]  # B h w
 
 
 def resize_images(images: Tensor, size: Sequence[int]) -> Tensor:
     """``resize_masks`` for images B, H, W, C."""
-    return _resize(images.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)  # B h w C
+    return _resize_bicubic(images.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)  # B h w C
 
 
-def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+def _resize_bicubic(x: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     # Older torch has no antialiased bicubic resize on MPS.
@@ -141,20 +176,27 @@ def _check_tensor(x: Tensor, name: str, expected: str) -> None:
         raise ImageError(f"{name} has type {x.dtype}, expected floating point in [0, 1]: {hint}.")
 
 
-def _check_values(x: Tensor, name: str) -> Tensor:
+def _check_values(x: Tensor, name: str) -> None:
     if x.shape[0] == 0:
-        raise ImageError(f"{name} has 0 frames (shape {_shape(x)}), expected at least one: check what feeds it.")
+        raise ImageError(f"{name} has 0 frames (shape {_shape(x)}), expected at least one image: check what feeds it.")
     if x.numel() == 0:
-        raise ImageError(f"{name} has no pixels (shape {_shape(x)}), expected at least 1 x 1: check what feeds it.")
-    low, high = (v.item() for v in x.detach().aminmax())  # NaN anywhere makes both NaN
-    if not (low >= LOWEST and high <= HIGHEST):
+        raise ImageError(f"{name} has no pixels (shape {_shape(x)}), expected at least one pixel: check what feeds it.")
+    for index, one in enumerate(x):  # frame by frame, so that checking a long video takes no memory
+        low, high = (v.item() for v in one.detach().aminmax())  # NaN anywhere makes both NaN
+        if low >= LOWEST and high <= HIGHEST:
+            continue
+        where = name if len(x) == 1 else f"{name}[{index}]"
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise ImageError(f"{name} contains NaN or infinite values, expected numbers in [0, 1]: check what made it.")
+            raise ImageError(f"{where} has NaN or infinite values, expected numbers in [0, 1]: check what made it.")
         raise ImageError(
-            f"{name} has values from {low:.4g} to {high:.4g}, expected [0, 1]: "
+            f"{where} has values from {low:.4g} to {high:.4g}, expected [0, 1]: "
             f"divide bytes by 255, pass logits through a sigmoid."
         )
+
+
+def _clamped(x: Tensor) -> Tensor:
     x = x.detach().to(torch.float32)
+    low, high = (v.item() for v in x.aminmax())
     return x.clamp(0, 1) if low < 0 or high > 1 else x
 
 

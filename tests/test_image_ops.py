@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from birefnet_core.errors import ImageError
-from birefnet_core.masks.checks import (
+from birefnet_core.image_ops import (
     check_images,
     check_masks,
     check_same_device,
