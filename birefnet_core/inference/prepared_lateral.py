@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..network.layers import laid_out, resize
+from ..ops import execution
 from .folding import conv_from, padding_of, split_inputs
 from .strips import add_conv
 
-# Elements of an upsampled feature that exist at once for each image (2 Mi floats = 8 MiB).
-UPSAMPLED_BUDGET = 2 * 2**20
 LEAST_CHANNELS = 16  # fewer are multiplied too slowly
 
 
@@ -90,11 +89,12 @@ class PreparedEntry(nn.Module):
             assert self.inside is not None
             total = self.fine(level[0])
             add_conv(total, total.new_ones(1, 1, *size), self.inside)
-        step = max(LEAST_CHANNELS, UPSAMPLED_BUDGET // (size[0] * size[1]))
         for low in _lows(self.coarse, level, feature):
-            for first in range(0, low.shape[1], step):
-                some = laid_out(low[:, first : first + step])
-                add_conv(total, resize(some, size), self.weight[:, first : first + step])
+            channels = execution.row_chunks(
+                low.shape[1], size[0] * size[1], "upsampled", low.device, minimum=LEAST_CHANNELS, always=True
+            )
+            for some in channels:
+                add_conv(total, resize(laid_out(low[:, some]), size), self.weight[:, some])
         return total
 
 

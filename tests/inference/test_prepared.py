@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 import birefnet_core as bc
-from birefnet_core.inference import folding, prepared_aspp
-from birefnet_core.network import deform_routes, layers
+from birefnet_core.inference import folding
+from birefnet_core.network import layers
+from birefnet_core.ops import execution
+from birefnet_core.ops.deform_conv import use_backend
 
 SWITCHES = {
     "image_pyramid": ("cat", "none"),
@@ -44,14 +46,12 @@ def test_every_family_gives_the_same_logits(variant, filled):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("route", ["pure", "torchvision"])
+@pytest.mark.parametrize("backend", ["gather", "torchvision"])
 @pytest.mark.parametrize("variant", ["swin_v1_t", "dino_v3_s"])
-def test_the_ways_of_other_devices_give_the_same_logits(variant, route, layout, filled, monkeypatch):
+def test_the_ways_of_other_devices_give_the_same_logits(variant, backend, layout, filled, monkeypatch):
     monkeypatch.setattr(layers, "conv_layout", lambda device: layout)
-    monkeypatch.setattr(prepared_aspp, "best_route", lambda device: route)
-    monkeypatch.setitem(deform_routes.COLUMN_BUDGETS, route, 2**18)
-    monkeypatch.setattr(layers, "CPU_INFERENCE_BUDGET", 2**16)
-    assert difference(bc.model_from_state_dict(filled(variant)), (2, 3, 96, 160)) < 1e-5
+    with use_backend(backend), execution.use_chunk_sizes(deform_gather=2**18, map=2**16):
+        assert difference(bc.model_from_state_dict(filled(variant)), (2, 3, 96, 160)) < 1e-5
 
 
 def test_every_combination_of_switches_gives_the_same_logits():

@@ -6,8 +6,8 @@ from torch import nn
 
 from birefnet_core.inference import prepared_lateral
 from birefnet_core.inference.prepared_lateral import Connection, PreparedEntry, PreparedLateral
-from birefnet_core.network import layers
 from birefnet_core.network.layers import resize
+from birefnet_core.ops import execution
 
 # Sides of a level, of the half-size image's map and of the feature before: where images are odd, the two differ.
 SIZES = [((8, 12), (4, 6), (4, 6)), ((9, 7), (5, 4), (4, 3))]
@@ -43,19 +43,18 @@ def test_lateral_gives_the_sum(maps, count, sizes):
 @pytest.mark.parametrize("bias", [True, False])
 @torch.no_grad()
 def test_entry_gives_the_convolution_of_the_sum_up_to_the_border(maps, count, sizes, bias, monkeypatch):
-    monkeypatch.setattr(prepared_lateral, "UPSAMPLED_BUDGET", 1)
     monkeypatch.setattr(prepared_lateral, "LEAST_CHANNELS", 5)  # the last piece is smaller than the others
     lateral, level, feature, expected = maps(count, sizes)
     conv = nn.Conv2d(6 * count, 4, 3, padding=1, bias=bias)
-    found = PreparedEntry(Connection(lateral, count), conv)(level, feature, sizes[0])
+    with execution.use_chunk_sizes(upsampled=1):
+        found = PreparedEntry(Connection(lateral, count), conv)(level, feature, sizes[0])
     torch.testing.assert_close(found, conv(expected), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("like", ["the feature", "the stage", "neither"])
 @pytest.mark.parametrize("bias", [True, False])
 @torch.no_grad()
-def test_a_level_that_is_coarser_than_its_stage_is_upsampled(like, bias, monkeypatch):
-    monkeypatch.setattr(layers, "CPU_INFERENCE_BUDGET", 1)  # a row at a time
+def test_a_level_that_is_coarser_than_its_stage_is_upsampled(like, bias):
     torch.manual_seed(0)
     lateral, conv = nn.Conv2d(5, 6, 1), nn.Conv2d(6, 4, 3, padding=1, bias=bias)
     size, feature = (8, 12), torch.randn(2, 6, 4, 6)
@@ -64,6 +63,7 @@ def test_a_level_that_is_coarser_than_its_stage_is_upsampled(like, bias, monkeyp
     expected = lateral(resize(level, size)) + resize(feature, size)
     connection = Connection(lateral, 1, coarse=True)
     torch.testing.assert_close(PreparedLateral(connection)([level], feature, size), expected)
-    found = PreparedEntry(connection, conv)([level], feature, size)
+    with execution.use_chunk_sizes(map=1):  # a row at a time
+        found = PreparedEntry(connection, conv)([level], feature, size)
     torch.testing.assert_close(found, conv(expected), atol=1e-5, rtol=1e-5)
     assert torch.equal(feature, before)

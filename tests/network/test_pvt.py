@@ -5,19 +5,18 @@ import timm
 import torch
 from timm.models.pvt_v2 import MlpWithDepthwiseConv
 
-from birefnet_core.network import layers
 from birefnet_core.network.pvt import StripedMlp, build_pvt_v2
+from birefnet_core.ops import execution
 
 
 @pytest.mark.parametrize("size", [(1, 3), (8, 5), (19, 7)])
-def test_the_feed_forward_layer_is_timms_whole_and_in_strips(size, monkeypatch):
+def test_the_feed_forward_layer_is_timms_whole_and_in_strips(size):
     torch.manual_seed(0)
     published = MlpWithDepthwiseConv(4, 16)
     ours, x = StripedMlp(published), torch.randn(2, size[0] * size[1], 4)
     expected = published(x, size)
     assert torch.equal(ours(x, size), expected)
-    monkeypatch.setattr(layers, "CPU_INFERENCE_BUDGET", 1)  # as few rows at a time as may be
-    with torch.no_grad():
+    with torch.no_grad(), execution.use_chunk_sizes(map=1):  # as few rows at a time as may be
         torch.testing.assert_close(ours.eval()(x, size), expected)
 
 

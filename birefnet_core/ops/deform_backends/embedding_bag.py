@@ -104,7 +104,7 @@ class DeformConv2dFunction(torch.autograd.Function):
             (by_weights,) = torch.autograd.grad(columns, weights, by_columns)  # S 4
             pixels = slice(images.start * sampler.table_rows, images.stop * sampler.table_rows)
             by_table[pixels] += _sum_by_pixel(index, weights.detach(), by_columns, pixels)
-            by_y, by_x, by_factor = samples.gradients(by_weights.view(*samples.index.shape, 4))
+            by_y, by_x, by_factor = samples.gradients(by_weights.view(*samples.upper_left.shape, 4))
             by_offset[images, :, rows] = torch.stack([by_y, by_x], dim=-1).flatten(3).permute(0, 3, 1, 2)
             if by_mask is not None and by_factor is not None:
                 by_mask[images, :, rows] = by_factor.permute(0, 3, 1, 2)
@@ -125,7 +125,7 @@ def _prepare(
     kernel = weight.detach().permute(0, 2, 3, 1).flatten(1).to(table.dtype)
     index_dtype = torch.int32 if len(table) < 2**31 else torch.int64
     offset, mask = offset.detach(), None if mask is None else mask.detach()
-    return table, kernel, Sampler(offset, mask, x.shape, weight.shape[2:], geometry, table.dtype, index_dtype)
+    return table, kernel, Sampler(offset, mask, x.shape, weight.shape[3], geometry, table.dtype, index_dtype)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
