@@ -46,7 +46,7 @@ def measure(variant: str, size: int, form: str) -> dict:
     plain = contextlib.ExitStack()
     if form == "plain":
         plain.enter_context(use_backend("torchvision"))
-        plain.enter_context(execution.use_chunk_sizes(deform_gather=None, map=None))
+        plain.enter_context(execution.use_chunk_sizes(deform_columns=None, map=None))
     with plain, torch.inference_mode():
         network(x[..., :256, :256])
         start = clocks()

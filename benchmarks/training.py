@@ -64,7 +64,7 @@ def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict
         start, start_work = time.perf_counter(), time.process_time()
         with (
             use_backend(backend),
-            execution.use_chunk_sizes(**({"deform_gather": None} if backend == "torchvision" else {})),
+            execution.use_chunk_sizes(**({"deform_columns": None} if backend == "torchvision" else {})),
             autocast(precision(amp, x.device), x.device),
         ):
             output = model(x)

@@ -183,10 +183,11 @@ class PreparedBiRefNet(MixedPrecision):
         memory_level: See ``execution.use_memory_level``.
     """
 
+    memory_level = 0
+
     def __init__(self, model: BiRefNet) -> None:
         super().__init__()
         self.config, self.checkpoint, self.min_side = model.config, model.checkpoint, model.min_side
-        self.memory_level = 0
         localization, reconstruction = model.localization, model.reconstruction
         self.encoder = localization.encoder
         self.fused = localization.fusion is not None

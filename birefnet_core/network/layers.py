@@ -54,4 +54,8 @@ def inference_budget(x: Tensor, training: bool = False) -> int | None:
     Returns:
         Elements of the widest tensor to make; None for all of the map at once.
     """
-    return execution.chunk_elements("map", x.device) if execution.chunking(x, training) else None
+    if not execution.chunking(x, training):
+        return None
+    level = execution.memory_level()
+    with execution.use_memory_level(level if x.device.type == "cpu" else max(level, 1)):
+        return execution.chunk_elements("map", x.device)

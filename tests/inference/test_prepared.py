@@ -50,7 +50,7 @@ def test_every_family_gives_the_same_logits(variant, filled):
 @pytest.mark.parametrize("variant", ["swin_v1_t", "dino_v3_s"])
 def test_the_ways_of_other_devices_give_the_same_logits(variant, backend, layout, filled, monkeypatch):
     monkeypatch.setattr(layers, "conv_layout", lambda device: layout)
-    with use_backend(backend), execution.use_chunk_sizes(deform_gather=2**18, map=2**16):
+    with use_backend(backend), execution.use_chunk_sizes(deform_columns=2**18, deform_gather=2**18, map=2**16):
         assert difference(bc.model_from_state_dict(filled(variant)), (2, 3, 96, 160)) < 1e-5
 
 
