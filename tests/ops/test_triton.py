@@ -1,0 +1,41 @@
+"""The Triton deformable convolution: in Triton's interpreter, in a process of its own, and where it cannot be used."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from birefnet_core.ops import deform_backends
+
+pytest.importorskip("triton")
+
+
+def test_cases_of_the_interpreter_pass():
+    cases = Path(__file__).with_name("interpreted_triton.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:warnings", str(cases)],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "device, dtype, reason",
+    [("cpu", torch.float32, "not for cpu"), ("mps", torch.float16, "not for mps"), ("cuda", torch.float64, "float64")],
+)
+def test_reasons_why_it_cannot_be_used(device, dtype, reason):
+    assert reason in deform_backends.unavailable("triton", torch.device(device), dtype)
+
+
+def test_an_old_card_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    unavailable = deform_backends.load("triton").unavailable.__wrapped__
+    assert unavailable(torch.device("cuda", 0), torch.float16).endswith("this device has 7.5")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    assert unavailable(torch.device("cuda", 0), torch.float16) is None
