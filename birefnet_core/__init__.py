@@ -23,24 +23,23 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .checkpoints import load_file, load_model, merge_adapter, model_from_state_dict, save_checkpoint
-    from .inference import PreparedBiRefNet, Segmenter, prepare
+    from .inference import Segmenter
     from .masks import estimate_foreground
     from .metrics import evaluate
-    from .network import BiRefNet, BiRefNetOutput, deform_conv2d
+    from .network import BiRefNet, BiRefNetOutput, deform_conv2d, fuse_for_inference
 
 _LAZY = {
     "BiRefNet": ".network",
     "BiRefNetOutput": ".network",
-    "PreparedBiRefNet": ".inference",
     "Segmenter": ".inference",
     "deform_conv2d": ".network",
     "estimate_foreground": ".masks",
     "evaluate": ".metrics",
+    "fuse_for_inference": ".network",
     "load_file": ".checkpoints.load",
     "load_model": ".checkpoints.load",
     "merge_adapter": ".checkpoints.adapter",
     "model_from_state_dict": ".checkpoints.load",
-    "prepare": ".inference",
     "save_checkpoint": ".checkpoints.save",
 }
 
@@ -55,18 +54,17 @@ __all__ = [
     "ImageError",
     "MemoryLimitError",
     "PatchOrder",
-    "PreparedBiRefNet",
     "Segmenter",
     "TrainingError",
     "checkpoints",
     "deform_conv2d",
     "estimate_foreground",
     "evaluate",
+    "fuse_for_inference",
     "load_file",
     "load_model",
     "merge_adapter",
     "model_from_state_dict",
-    "prepare",
     "save_checkpoint",
 ]
 

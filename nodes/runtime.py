@@ -216,7 +216,7 @@ class ModelHandle:
     def __init__(self, model: BiRefNet, device: torch.device, compile: bool = False) -> None:
         inference = core(".inference")
         offload = mm.unet_offload_device() if device != torch.device("cpu") else device
-        self.model = inference.prepare(model).to(offload)
+        self.model = core(".network").fuse_for_inference(model).to(offload)
         self.device = device
         self._segmenter = inference.Segmenter(self.model, compile=compile)
         if not compile:  # before every layer, so that a cancelled run ends within an image and not after it

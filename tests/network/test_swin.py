@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from birefnet_core.network import layers, swin
+from birefnet_core.network.encoders import swin
 
 
 def test_relative_position_index_points_at_the_offset_of_each_pair():

@@ -1,0 +1,48 @@
+"""A network made ready for inference: the same masks with less work and less memory."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from .birefnet import BiRefNet
+
+ENCODER = "localization.encoder."
+
+
+def fuse_for_inference(model: BiRefNet) -> BiRefNet:
+    """A network whose modules are fused: those that have something to fold or to drop have a method ``fuse``.
+
+    Norms of the decoder are folded into the convolutions before them, the two convolutions that predict a deformable
+    convolution's samples become one, and heads that only training reads are dropped.
+
+    Args:
+        model: The network, on any device and in any dtype; unchanged.
+
+    Returns:
+        A network in eval mode that cannot be trained (``fused`` is True); ``model`` itself where it is fused already.
+        All parameters that nothing is folded into, such as the encoder's, share memory with those of ``model``, so
+        that training ``model`` further makes this one useless.
+    """
+    if model.fused:
+        return model
+    fused = copy.deepcopy(model, _shared_tensors(model))
+    modules = list(fused.named_modules())
+    for _, module in modules:
+        if parametrize.is_parametrized(module):  # by a low-rank adapter, which is merged into the weight
+            parametrize.remove_parametrizations(module, "weight")
+    for name, module in modules:
+        if hasattr(module, "fuse") and not name.startswith(ENCODER):
+            module.fuse()
+    fused.fused = True
+    return fused.requires_grad_(False).eval()
+
+
+def _shared_tensors(model: nn.Module) -> dict[int, Any]:
+    """A memo with which ``deepcopy`` copies modules and shares the memory of their tensors."""
+    memo: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    memo.update((id(p), nn.Parameter(p.detach(), requires_grad=False)) for p in model.parameters())
+    return memo
