@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from .inference import PreparedBiRefNet, Segmenter, prepare
     from .masks import estimate_foreground
     from .metrics import evaluate
-    from .network import BiRefNet, BiRefNetOutput, deform_conv2d
+    from .network import BiRefNet, BiRefNetOutput
+    from .ops.deform_conv import deform_conv2d
 
 _LAZY = {
     "BiRefNet": ".network",
     "BiRefNetOutput": ".network",
     "PreparedBiRefNet": ".inference",
     "Segmenter": ".inference",
-    "deform_conv2d": ".network",
+    "deform_conv2d": ".ops.deform_conv",
     "estimate_foreground": ".masks",
     "evaluate": ".metrics",
     "load_file": ".checkpoints.load",

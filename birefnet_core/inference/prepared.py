@@ -19,22 +19,20 @@ from torch import Tensor, nn
 from ..network import BiRefNet, BiRefNetOutput
 from ..network.backbones import PYRAMID
 from ..network.biref_block import BiRefBlock
-from ..network.deform_routes import COLUMN_BUDGETS, best_route
 from ..network.inward_reference import InwardReference
 from ..network.layers import laid_out, resize
 from ..network.localization import decoder_channels
 from ..network.outward_reference import OutwardReference
 from ..network.precision import MixedPrecision, join_precisions
 from ..network.reconstruction_block import ReconstructionBlock, ResidualBlocks, ResidualUnit
+from ..ops import execution
 from .folding import compose, fold_norm, project_after, split_inputs
-from .prepared_aspp import PreparedAspp, PreparedDeformableBranch
+from .prepared_aspp import PreparedAspp
 from .prepared_lateral import Connection, PreparedEntry, PreparedLateral
 from .products import faster_linear_layers
 from .strips import add_conv
 
 Projection = tuple[Tensor, Tensor | None]  # weight P, C and bias P of a 1 x 1 convolution
-
-SMALLEST_COLUMN_BUDGET = 2**20  # elements; below this, smaller pieces save nothing worth the time
 
 
 class PreparedBlock(nn.Module):
@@ -182,11 +180,13 @@ class PreparedBiRefNet(MixedPrecision):
         config: As of the network it was made from.
         checkpoint: As of the network it was made from.
         min_side: Shortest side of an input image, in pixels.
+        memory_level: See ``execution.use_memory_level``.
     """
 
     def __init__(self, model: BiRefNet) -> None:
         super().__init__()
         self.config, self.checkpoint, self.min_side = model.config, model.checkpoint, model.min_side
+        self.memory_level = 0
         localization, reconstruction = model.localization, model.reconstruction
         self.encoder = localization.encoder
         self.fused = localization.fusion is not None
@@ -219,6 +219,12 @@ class PreparedBiRefNet(MixedPrecision):
     @torch.no_grad()
     def forward(self, image: Tensor) -> BiRefNetOutput:
         """B, 3, H, W normalised, H and W multiples of 32 -> BiRefNetOutput with logits only."""
+        if torch.compiler.is_compiling():
+            return self._forward(image)
+        with execution.use_memory_level(self.memory_level):
+            return self._forward(image)
+
+    def _forward(self, image: Tensor) -> BiRefNetOutput:
         # From three channels apart, oneDNN would first make a copy of sixteen.
         image = laid_out(image)
         with faster_linear_layers(image.device):
@@ -245,20 +251,10 @@ class PreparedBiRefNet(MixedPrecision):
         return laid_out(torch.cat(maps, dim=1) if len(maps) > 1 else maps[0])
 
     def spare_memory(self) -> bool:
-        """Lets the deformable convolutions work on smaller pieces, half the size at each call.
-
-        Returns:
-            False where they are as small as makes sense already.
-        """
-        branches = [module for module in self.modules() if isinstance(module, PreparedDeformableBranch)]
-        if not branches:
+        """Raises the memory level by one; False where it is the highest already."""
+        if self.memory_level == execution.MAX_LEVEL:
             return False
-        route = best_route(branches[0].kernel.device)
-        budget = (branches[0].column_budget or COLUMN_BUDGETS["pure" if route == "bag" else route]) // 2
-        if budget < SMALLEST_COLUMN_BUDGET:
-            return False
-        for branch in branches:
-            branch.column_budget = budget
+        self.memory_level += 1
         return True
 
 

@@ -8,10 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Elements of the widest tensor that inference makes at once where it can work on a map in strips. Less keeps more in a
-# processor's cache; more keeps a GPU busy.
-CPU_INFERENCE_BUDGET = 2**20
-DEVICE_INFERENCE_BUDGET = 16 * 2**20
+from ..ops import execution
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -55,8 +52,6 @@ def inference_budget(x: Tensor, training: bool = False) -> int | None:
         training: Whether the module that works on it is being trained.
 
     Returns:
-        Elements of the widest tensor to make; None for all of the map, also where the network is traced.
+        Elements of the widest tensor to make; None for all of the map at once.
     """
-    if torch.is_grad_enabled() or training or torch.compiler.is_compiling():
-        return None
-    return CPU_INFERENCE_BUDGET if x.device.type == "cpu" else DEVICE_INFERENCE_BUDGET
+    return execution.chunk_elements("map", x.device) if execution.chunking(x, training) else None

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import BiRefNetConfig
-from .deform_conv import DeformableConv2d
+from .deformable_conv import DeformableConv2d
 from .layers import batch_norm
 
 INNER_CHANNELS = 64  # width inside a block, published
