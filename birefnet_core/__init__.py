@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from .inference import Segmenter
     from .masks import estimate_foreground
     from .metrics import evaluate
-    from .network import BiRefNet, BiRefNetOutput, deform_conv2d, fuse_for_inference
+    from .network import BiRefNet, BiRefNetOutput, fuse_for_inference
+    from .ops.deform_conv import deform_conv2d
 
 _LAZY = {
     "BiRefNet": ".network",
     "BiRefNetOutput": ".network",
     "Segmenter": ".inference",
-    "deform_conv2d": ".network",
+    "deform_conv2d": ".ops.deform_conv",
     "estimate_foreground": ".masks",
     "evaluate": ".metrics",
     "fuse_for_inference": ".network",

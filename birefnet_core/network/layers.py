@@ -67,4 +67,4 @@ def set_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> None:
 
 def inference_budget(x: Tensor, training: bool = False) -> int | None:
     """Elements of a chunk for Swin, until it asks ``ops.execution`` itself; None for all of the map."""
-    return chunk_elements("attention", x.device) if chunking(x, training) else None
+    return chunk_elements("map", x.device) if chunking(x, training) else None
