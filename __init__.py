@@ -1,7 +1,6 @@
-"""BiRefNet for ComfyUI: the door ComfyUI knocks on.
+"""BiRefNet for ComfyUI: the ComfyUI entry point.
 
-Nothing is imported until ComfyUI asks for the nodes, so that the folder can also be opened by
-test runners and editors that have no ComfyUI.
+Nodes are imported in `comfy_entrypoint`, so that test runners and editors without ComfyUI can import the folder.
 """
 
 WEB_DIRECTORY = "./web"  # labels of the model list, and the help pages

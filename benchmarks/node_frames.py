@@ -41,7 +41,7 @@ def import_nodes(models: Path):
     pack = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pack)
     nodes = importlib.import_module("birefnet_pack.nodes")
-    nodes.runtime.register_model_folders()
+    nodes.model_folders.register_model_folders()
     return nodes
 
 
@@ -55,7 +55,7 @@ def measure(node: str, frames: int, model: str, frames_per_step: int) -> dict:
         for image in images:
             image.copy_(torch.rand(HEIGHT, 1, 3))
         if node == "BiRefNetSegment":
-            options = nodes.runtime.defaults(nodes.BiRefNetLoadModel, "model")
+            options = nodes.comfy_compat.default_inputs(nodes.BiRefNetLoadModel, "model")
             loaded = nodes.BiRefNetLoadModel.execute(model, **options).result[0]
             inputs = {"model": loaded, "image": images, "frames_per_step": frames_per_step}
         else:
@@ -64,7 +64,7 @@ def measure(node: str, frames: int, model: str, frames_per_step: int) -> dict:
                 mask.copy_(torch.rand(1, WIDTH))
             inputs = {"image": images, "mask": masks}
         kind = getattr(nodes, node)
-        inputs = {**nodes.runtime.defaults(kind, *inputs), **inputs}
+        inputs = {**nodes.comfy_compat.default_inputs(kind, *inputs), **inputs}
         with watched() as memory:
             start = time.perf_counter()
             results = kind.execute(**inputs).result

@@ -1,14 +1,15 @@
 """The pack's nodes, as ComfyUI's extension."""
 
-from . import runtime
 from .apply_alpha import BiRefNetApplyAlpha
+from .comfy_compat import ComfyExtension, io
 from .compare_masks import BiRefNetCompareMasks
 from .load_model import BiRefNetLoadModel
+from .model_folders import register_model_folders
 from .refine_mask import BiRefNetRefineMask
 from .remove_background import BiRefNetRemoveBackground
 from .segment import BiRefNetSegment
 
-NODES: list[type[runtime.io.ComfyNode]] = [
+NODES: list[type[io.ComfyNode]] = [
     BiRefNetLoadModel,
     BiRefNetSegment,
     BiRefNetRefineMask,
@@ -18,11 +19,11 @@ NODES: list[type[runtime.io.ComfyNode]] = [
 ]
 
 
-class BiRefNetExtension(runtime.ComfyExtension):
-    """What ComfyUI asks the pack for."""
+class BiRefNetExtension(ComfyExtension):
+    """The pack as a ComfyUI extension."""
 
-    async def get_node_list(self) -> list[type[runtime.io.ComfyNode]]:
-        runtime.register_model_folders()  # not in on_load, which ComfyUI before 0.4 does not call
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_model_folders()  # not in on_load, which ComfyUI before 0.4 does not call
         return NODES
 
 

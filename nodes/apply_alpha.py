@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import runtime
-from .runtime import io
+from .comfy_compat import core, io, pick, preview, schema
+from .tensors import as_result, for_work, progress_bar, to_rgb
 
 COLOURS = {"multilevel": "multilevel", "blur fusion": "blur_fusion", "off": None}
 OUTPUTS = {
@@ -21,7 +21,7 @@ class BiRefNetApplyAlpha(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return runtime.schema(
+        return schema(
             node_id="BiRefNetApplyAlpha",
             display_name="BiRefNet Apply Alpha",
             description="Cuts the subject out by its mask (1 on the subject), transparent or over something else. "
@@ -73,16 +73,16 @@ class BiRefNetApplyAlpha(io.ComfyNode):
     def execute(
         cls, image, mask, output, colors, color, background_fit, crop, padding, background=None
     ) -> io.NodeOutput:
-        masks = runtime.core(".masks")
+        masks = core(".masks")
         options = masks.CutoutOptions(
-            output=runtime.pick(OUTPUTS, output, "output"),
-            colors=runtime.pick(COLOURS, colors, "colors"),
+            output=pick(OUTPUTS, output, "output"),
+            colors=pick(COLOURS, colors, "colors"),
             color=color,
-            fit=runtime.pick(FITS, background_fit, "background_fit"),
+            fit=pick(FITS, background_fit, "background_fit"),
             crop_padding=padding if crop else None,
         )
-        background = None if background is None else runtime.to_rgb(background)
-        image, mask, background = runtime.for_work(runtime.to_rgb(image), mask, background)
-        result = masks.cut_out(image, mask, options, background, progress=runtime.progress_bar())
-        cutout, alpha = map(runtime.as_result, result)
-        return io.NodeOutput(cutout, alpha, ui=runtime.preview(cutout, cls))
+        background = None if background is None else to_rgb(background)
+        image, mask, background = for_work(to_rgb(image), mask, background)
+        result = masks.cut_out(image, mask, options, background, progress=progress_bar())
+        cutout, alpha = map(as_result, result)
+        return io.NodeOutput(cutout, alpha, ui=preview(cutout, cls))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import runtime
-from .runtime import io
+from .comfy_compat import core, io, preview, schema, ui
+from .tensors import as_result, for_work, progress_bar
 
 SCORES = {
     "Sm": "S-measure: structure. Higher is better.",
@@ -21,7 +21,7 @@ class BiRefNetCompareMasks(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return runtime.schema(
+        return schema(
             node_id="BiRefNetCompareMasks",
             display_name="BiRefNet Compare Masks",
             description="Scores a mask against a ground truth by the measures of the paper, and paints the errors: "
@@ -41,9 +41,8 @@ class BiRefNetCompareMasks(io.ComfyNode):
 
     @classmethod
     def execute(cls, mask, ground_truth) -> io.NodeOutput:
-        mask, ground_truth = runtime.for_work(mask, ground_truth)
-        picture = runtime.as_result(runtime.core(".masks").compare_masks(mask, ground_truth))
-        scores = runtime.core(".metrics").score_masks(mask, ground_truth, list(SCORES), runtime.progress_bar())
+        errors = as_result(core(".masks").compare_masks(*for_work(mask, ground_truth)))
+        scores = core(".metrics").score_masks(mask, ground_truth, list(SCORES), progress_bar())
         text = "\n".join(f"{key} {value:.4f}" for key, value in scores.items())
-        shown = {**runtime.preview(picture, cls).as_dict(), **runtime.ui.PreviewText(text).as_dict()}
-        return io.NodeOutput(text, picture, *scores.values(), ui=shown)
+        shown = {**preview(errors, cls).as_dict(), **ui.PreviewText(text).as_dict()}
+        return io.NodeOutput(text, errors, *scores.values(), ui=shown)

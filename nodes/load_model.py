@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from . import runtime
-from .runtime import io
+from ..birefnet_core import PatchOrder
+from ..birefnet_core.devices import DTYPES
+from .comfy_compat import ADVANCED, BackgroundRemovalType, BiRefNetModelType, io, schema
+from .model_folders import NO_ADAPTER, adapter_names, check_model_name, file_stamp, model_input
+from .model_handle import load
 
 
 class BiRefNetLoadModel(io.ComfyNode):
@@ -11,16 +14,16 @@ class BiRefNetLoadModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return runtime.schema(
+        return schema(
             node_id="BiRefNetLoadModel",
             display_name="Load BiRefNet Model",
             description="Loads a BiRefNet checkpoint. Published ones are downloaded to models/birefnet once.",
             search_aliases=["background removal model", "rmbg", "matting model", "remove background loader"],
             inputs=[
-                runtime.model_input(),
+                model_input(),
                 io.Combo.Input(
                     "dtype",
-                    options=["auto", *runtime.DTYPES],
+                    options=["auto", *DTYPES],
                     default="auto",
                     tooltip="Precision. auto: fp16 on CUDA, fp32 elsewhere.",
                 ),
@@ -32,16 +35,16 @@ class BiRefNetLoadModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "patch_order",
-                    options=runtime.PATCH_ORDERS,
+                    options=["auto", *(order.value for order in PatchOrder)],
                     default="auto",
                     tooltip="How the checkpoint's image patches are stacked. auto reads it from the weights; change it "
                     "only if fine detail looks wrong.",
-                    **runtime.ADVANCED,
+                    **ADVANCED,
                 ),
                 io.Combo.Input(
                     "adapter",
-                    options=runtime.adapter_names(),
-                    default=runtime.NO_ADAPTER,
+                    options=adapter_names(),
+                    default=NO_ADAPTER,
                     optional=True,
                     tooltip="A low-rank adapter of your own (train/finetune.py --train lora) to merge into the "
                     "model it was trained on. Files in models/birefnet/adapters.",
@@ -52,14 +55,14 @@ class BiRefNetLoadModel(io.ComfyNode):
                     optional=True,
                     tooltip="Runs the network through torch.compile: minutes for the first image of each size, faster "
                     "after that. Without a compiler it runs as it is. Cancelling takes effect after an image.",
-                    **runtime.ADVANCED,
+                    **ADVANCED,
                 ),
             ],
             outputs=[
-                runtime.BiRefNetModelType.Output(
+                BiRefNetModelType.Output(
                     "birefnet_model", display_name="model", tooltip="To BiRefNet Segment."
                 ),
-                runtime.BackgroundRemovalType.Output(
+                BackgroundRemovalType.Output(
                     "bg_model",
                     display_name="bg_model",
                     tooltip="The same model for ComfyUI's own Remove Background node.",
@@ -69,15 +72,15 @@ class BiRefNetLoadModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None) -> bool | str:
-        return runtime.check_model_name(model)
+        return check_model_name(model)
 
     @classmethod
-    def fingerprint_inputs(cls, model: str | None, adapter: str | None = runtime.NO_ADAPTER, **options) -> str:
-        return f"{runtime.file_stamp(model)} {runtime.file_stamp(adapter)} {options}"
+    def fingerprint_inputs(cls, model: str | None, adapter: str | None = NO_ADAPTER, **options) -> str:
+        return f"{file_stamp(model)} {file_stamp(adapter)} {options}"
 
     @classmethod
     def execute(
-        cls, model: str, dtype: str, device: str, patch_order: str, adapter=runtime.NO_ADAPTER, compile=False
+        cls, model: str, dtype: str, device: str, patch_order: str, adapter=NO_ADAPTER, compile=False
     ) -> io.NodeOutput:
-        handle = runtime.load(model, dtype, device, patch_order, adapter, compile)
+        handle = load(model, dtype, device, patch_order, adapter, compile)
         return io.NodeOutput(handle, handle)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import runtime
-from .runtime import io
+from .comfy_compat import ADVANCED, core, io, schema
+from .tensors import as_result, for_work, to_rgb
 
 
 class BiRefNetRefineMask(io.ComfyNode):
@@ -11,7 +11,7 @@ class BiRefNetRefineMask(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return runtime.schema(
+        return schema(
             node_id="BiRefNetRefineMask",
             display_name="BiRefNet Refine Mask",
             description="Cleans up a mask. Everything is off by default, and happens in this order: smooth over time, "
@@ -26,7 +26,7 @@ class BiRefNetRefineMask(io.ComfyNode):
                     min=0,
                     max=16,
                     tooltip="For video: frames before and after that are averaged where nothing moves. 0: off.",
-                    **runtime.ADVANCED,
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "black_point", default=0.0, min=0.0, max=0.99, step=0.01, tooltip="Values up to this become 0."
@@ -84,7 +84,7 @@ class BiRefNetRefineMask(io.ComfyNode):
                     step=1e-5,
                     round=1e-7,
                     tooltip="Colour differences (squared) below this are flat to the guided filter. Larger: softer.",
-                    **runtime.ADVANCED,
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "feather", default=0.0, min=0.0, max=256.0, step=0.5, tooltip="Blur at the end, in pixels. 0: off."
@@ -101,7 +101,7 @@ class BiRefNetRefineMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, mask, threshold: float, image=None, **operations) -> io.NodeOutput:
-        masks = runtime.core(".masks")
+        masks = core(".masks")
         options = masks.RefineOptions(threshold=threshold if threshold >= 0 else None, **operations)
-        mask, image = runtime.for_work(mask, None if image is None else runtime.to_rgb(image))
-        return io.NodeOutput(runtime.as_result(masks.refine_mask(mask, options, image)))
+        mask, image = for_work(mask, None if image is None else to_rgb(image))
+        return io.NodeOutput(as_result(masks.refine_mask(mask, options, image)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import runtime
 from .apply_alpha import BiRefNetApplyAlpha
+from .comfy_compat import GraphBuilder, default_inputs, io, schema
 from .load_model import BiRefNetLoadModel
-from .runtime import io
+from .model_folders import check_model_name, file_stamp, model_input
 from .segment import BiRefNetSegment
 
 
@@ -14,7 +14,7 @@ class BiRefNetRemoveBackground(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return runtime.schema(
+        return schema(
             node_id="BiRefNetRemoveBackground",
             display_name="BiRefNet Remove Background",
             description="Image in, cut-out with transparency out. The same as Load BiRefNet Model, BiRefNet Segment "
@@ -24,7 +24,7 @@ class BiRefNetRemoveBackground(io.ComfyNode):
             enable_expand=True,
             inputs=[
                 io.Image.Input("image", tooltip="One image, a batch, or the frames of a video."),
-                runtime.model_input(),
+                model_input(),
             ],
             outputs=[
                 io.Image.Output("cutout", display_name="image", tooltip="RGBA, with the subject's own colours."),
@@ -34,15 +34,15 @@ class BiRefNetRemoveBackground(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None) -> bool | str:
-        return runtime.check_model_name(model)
+        return check_model_name(model)
 
     @classmethod
     def fingerprint_inputs(cls, model: str | None, **inputs) -> str:
-        return runtime.file_stamp(model)
+        return file_stamp(model)
 
     @classmethod
     def execute(cls, image, model: str) -> io.NodeOutput:
-        graph, defaults = runtime.GraphBuilder(), runtime.defaults
+        graph, defaults = GraphBuilder(), default_inputs
         model = graph.node("BiRefNetLoadModel", model=model, **defaults(BiRefNetLoadModel, "model")).out(0)
         mask = graph.node("BiRefNetSegment", model=model, image=image, **defaults(BiRefNetSegment)).out(0)
         cutout = graph.node("BiRefNetApplyAlpha", image=image, mask=mask, **defaults(BiRefNetApplyAlpha)).out(0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from . import runtime
-from .runtime import io
+from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, io, pick, schema
+from .model_handle import ModelHandle
+from .tensors import region_of
 
 SIZES = {"auto (training size)": None, "native": "native", "512": 512, "1024": 1024, "1536": 1536, "2048": 2048}
 CUSTOM = "custom"
@@ -14,13 +15,13 @@ class BiRefNetSegment(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return runtime.schema(
+        return schema(
             node_id="BiRefNetSegment",
             display_name="BiRefNet Segment",
             description="Finds the subject of each image. The mask is 1 on the subject and has the image's size.",
             search_aliases=["remove background", "background mask", "subject mask", "cut out", "rembg", "matting"],
             inputs=[
-                runtime.BiRefNetModelType.Input("model", tooltip="From Load BiRefNet Model."),
+                BiRefNetModelType.Input("model", tooltip="From Load BiRefNet Model."),
                 io.Image.Input("image", tooltip="One image, a batch, or the frames of a video."),
                 io.Combo.Input(
                     "size",
@@ -43,7 +44,7 @@ class BiRefNetSegment(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Averages with the mask of the mirrored image: a little better, twice the time.",
-                    **runtime.ADVANCED,
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "frames_per_step",
@@ -52,7 +53,7 @@ class BiRefNetSegment(io.ComfyNode):
                     max=64,
                     optional=True,
                     tooltip="Images that go through the network together. 0: as many as fit. Fewer need less memory.",
-                    **runtime.ADVANCED,
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "margin",
@@ -62,7 +63,7 @@ class BiRefNetSegment(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     tooltip="Added around a region or box on every side, as a share of its longer side.",
-                    **runtime.ADVANCED,
+                    **ADVANCED,
                 ),
                 io.Mask.Input(
                     "region",
@@ -70,7 +71,7 @@ class BiRefNetSegment(io.ComfyNode):
                     tooltip="Where the subject is, roughly: a painted mask. Only the part around it is segmented; "
                     "outside that part the mask is 0. One for all images, or one for each.",
                 ),
-                runtime.BoundingBoxType.Input(
+                BoundingBoxType.Input(
                     "box",
                     optional=True,
                     tooltip="The same as region, as a bounding box. Used if there is no region.",
@@ -85,8 +86,8 @@ class BiRefNetSegment(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: runtime.ModelHandle, image, size: str, width: int, height: int, region=None, box=None, **options
+        cls, model: ModelHandle, image, size: str, width: int, height: int, region=None, box=None, **options
     ) -> io.NodeOutput:
-        wanted = runtime.pick({**SIZES, CUSTOM: (width, height)}, size, "size")
-        region = runtime.region_of(region, box)
+        wanted = pick({**SIZES, CUSTOM: (width, height)}, size, "size")
+        region = region_of(region, box)
         return io.NodeOutput(model.segment(image, wanted, region=region, **options), image)

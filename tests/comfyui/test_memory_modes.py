@@ -26,13 +26,13 @@ spec = importlib.util.spec_from_file_location("birefnet_pack", pack + "/__init__
 sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 from birefnet_pack.birefnet_core import load_model
-from birefnet_pack.nodes import runtime
+from birefnet_pack.nodes import model_handle
 
 gpu, found = torch.device("meta"), {{}}
 mm.get_free_memory = lambda device=None, torch_free_too=False: (2**20, 2**20) if torch_free_too else 2**20
 for name in ("NORMAL_VRAM", "LOW_VRAM", "NO_VRAM"):
     mm.vram_state = getattr(mm.VRAMState, name)
-    handle = runtime.ModelHandle(load_model(weights), gpu)
+    handle = model_handle.ModelHandle(load_model(weights), gpu)
     mm.load_models_gpu([handle.patcher], memory_required=0, force_full_load=True)
     tensors = [*handle.model.parameters(), *handle.model.buffers()]
     found[name] = sorted({{t.device.type for t in tensors}})

@@ -180,9 +180,10 @@ def comfy(tmp_path_factory):
     state = install_comfyui(sys.modules, tmp_path_factory.mktemp("models"))
     import_pack("pack_under_test")
     state.nodes = importlib.import_module("pack_under_test.nodes")
-    state.runtime = importlib.import_module("pack_under_test.nodes.runtime")
+    state.compat = importlib.import_module("pack_under_test.nodes.comfy_compat")
+    state.model_folders = importlib.import_module("pack_under_test.nodes.model_folders")
     state.core = importlib.import_module("pack_under_test.birefnet_core")
-    state.runtime.register_model_folders()
+    state.model_folders.register_model_folders()
     yield state
     for name in set(sys.modules) - set(before):
         if name.startswith(("comfy", "folder_paths", "pack_under_test")):

@@ -10,11 +10,12 @@ GUIDED = {"guided_radius": 2, "temporal_radius": 1}
 def run(comfy, small_file):
     """Executes a node by the end of its id, with the values given and its defaults."""
     nodes = {node.__name__.removeprefix("BiRefNet"): node for node in comfy.nodes.NODES}
-    loaded = nodes["LoadModel"].execute(small_file, **comfy.runtime.defaults(nodes["LoadModel"], "model")).result[0]
+    options = comfy.compat.default_inputs(nodes["LoadModel"], "model")
+    loaded = nodes["LoadModel"].execute(small_file, **options).result[0]
 
     def execute(name, **inputs):
         given = {"model": loaded, **inputs} if name == "Segment" else inputs
-        return nodes[name].execute(**{**comfy.runtime.defaults(nodes[name]), **given}).result
+        return nodes[name].execute(**{**comfy.compat.default_inputs(nodes[name]), **given}).result
 
     return execute
 

@@ -52,7 +52,7 @@ def nodes(comfy):
 
 @pytest.fixture(scope="module")
 def defaults(comfy, nodes):
-    return lambda name, *given: comfy.runtime.defaults(nodes[name], *given)
+    return lambda name, *given: comfy.compat.default_inputs(nodes[name], *given)
 
 
 def test_segment_holds_one_frame(nodes, defaults, small_file):

@@ -133,8 +133,8 @@ def test_refining_is_off_by_default_and_equals_the_core(comfy, refine):
     assert torch.equal(refine(mask=mask), mask)
     assert torch.equal(refine(mask=mask, invert=True), 1 - mask)
     hard = refine(mask=mask, threshold=0.5, grow=-1)
-    options = comfy.runtime.core(".masks").RefineOptions(threshold=0.5, grow=-1)
-    assert torch.equal(hard, comfy.runtime.core(".masks").refine_mask(mask, options))
+    options = comfy.compat.core(".masks").RefineOptions(threshold=0.5, grow=-1)
+    assert torch.equal(hard, comfy.compat.core(".masks").refine_mask(mask, options))
 
 
 def test_rgba_keeps_the_mask_as_alpha(apply):

@@ -42,16 +42,16 @@ def test_execute_is_short(comfy):
 
 
 def test_an_older_comfyui_gets_a_schema_without_what_it_refuses(comfy, monkeypatch):
-    monkeypatch.setattr(comfy.runtime, "_SCHEMA_FIELDS", comfy.runtime._SCHEMA_FIELDS - {"search_aliases"})
-    monkeypatch.setattr(comfy.runtime, "ADVANCED", {})
+    monkeypatch.setattr(comfy.compat, "_SCHEMA_FIELDS", comfy.compat._SCHEMA_FIELDS - {"search_aliases"})
+    monkeypatch.setattr(comfy.compat, "ADVANCED", {})
     assert not comfy.nodes.NODES[0].define_schema().search_aliases
 
 
 def test_model_values_are_plain_names_and_labels_say_more(comfy, small_file):
-    model = comfy.runtime.model_input()
+    model = comfy.model_folders.model_input()
     assert model.options["options"][0] == "BiRefNet"
     assert small_file in model.options["options"]
-    labels = comfy.runtime.model_labels()
+    labels = comfy.model_folders.model_labels()
     assert "general, 444 MB" in labels["BiRefNet"] and "MIT" not in labels["BiRefNet"]
     assert labels["RMBG-2.0"].endswith("(general, 885 MB, non-commercial)")
 
@@ -63,8 +63,8 @@ def test_a_downloaded_checkpoint_is_marked_and_not_listed_twice(comfy, tmp_path)
     file.parent.mkdir()
     file.write_bytes(b"x")
     try:
-        assert comfy.runtime.model_labels()["BiRefNet_lite"].startswith("✓")
-        assert not any("BiRefNet_lite/" in name for name in comfy.runtime.model_names())
+        assert comfy.model_folders.model_labels()["BiRefNet_lite"].startswith("✓")
+        assert not any("BiRefNet_lite/" in name for name in comfy.model_folders.model_names())
     finally:
         file.unlink()
         file.parent.rmdir()
@@ -74,6 +74,6 @@ def test_wide_folders_of_extra_model_paths_are_kept(comfy, tmp_path):
     comfy.folders.add_model_folder_path("birefnet", str(tmp_path))
     (tmp_path / "mine.pth").write_bytes(b"x")
     (tmp_path / "notes.txt").write_bytes(b"x")
-    assert "mine.pth" in comfy.runtime.model_names()
-    assert "notes.txt" not in comfy.runtime.model_names()
+    assert "mine.pth" in comfy.model_folders.model_names()
+    assert "notes.txt" not in comfy.model_folders.model_names()
     comfy.folders.get_folder_paths("birefnet").remove(str(tmp_path))

@@ -65,12 +65,12 @@ def test_examples_need_a_download_only_where_another_checkpoint_is_the_point(com
         "inpaint_around_subject": {"BiRefNet"},
         "matting_colour_estimation": {"BiRefNet_HR-matting"},
     }
-    assert comfy.runtime.catalogue()["demo"].bundled
+    assert comfy.model_folders.catalogue()["demo"].bundled
 
 
 def check_value(wanted, value, comfy):
     if wanted.id == "model":
-        assert value in {*comfy.runtime.catalogue(), *OWN_FILES}
+        assert value in {*comfy.model_folders.catalogue(), *OWN_FILES}
     elif wanted.type == "COMBO":
         assert value in wanted.options["options"]
     elif wanted.type in ("INT", "FLOAT"):

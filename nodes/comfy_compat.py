@@ -1,0 +1,74 @@
+"""What differs between ComfyUI versions, and the names of ComfyUI that the nodes share.
+
+The heavy parts of the core (the network with timm and torchvision) are imported at their first use, so that ComfyUI
+starts without them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.graph_utils import GraphBuilder
+from torch import Tensor
+
+from ..birefnet_core import ConfigError
+
+__all__ = ["ComfyExtension", "GraphBuilder", "io", "ui"]
+
+BiRefNetModelType = io.Custom("BIREFNET_MODEL")
+BackgroundRemovalType = io.Custom("BACKGROUND_REMOVAL")  # input of ComfyUI's own Remove Background node
+BoundingBoxType = io.Custom("BOUNDING_BOX")
+
+PACK = Path(__file__).resolve().parents[1]
+PREVIEWS = 4  # images of a batch that a node previews
+
+# ComfyUI before 0.4 raises TypeError for these.
+ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input.__init__).parameters else {}
+_SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+
+
+def schema(**options: Any) -> io.Schema:
+    """An io.Schema of our category, without the options that this version of ComfyUI does not know."""
+    return io.Schema(category="BiRefNet", **{k: v for k, v in options.items() if k in _SCHEMA_FIELDS})
+
+
+def core(part: str) -> ModuleType:
+    """A part of the core, such as ".masks", imported at its first use.
+
+    Raises:
+        ImportError: A package the core needs is not installed; says how to install it.
+    """
+    try:
+        return import_module(f"..birefnet_core{part}", __package__)
+    except ImportError as error:
+        raise ImportError(
+            f"The BiRefNet nodes need the Python package {error.name!r}, which cannot be imported ({error}). Install "
+            f"what they need into ComfyUI's Python, then start ComfyUI again: "
+            f'"{sys.executable}" -m pip install -r "{PACK / "requirements.txt"}"',
+            name=error.name,
+        ) from error
+
+
+def default_inputs(node: type[io.ComfyNode], *given: str) -> dict[str, Any]:
+    """The default values of a node's inputs, but for those given."""
+    inputs = node.define_schema().inputs
+    return {i.id: i.default for i in inputs if getattr(i, "default", None) is not None and i.id not in given}
+
+
+def pick(options: dict[str, Any], value: str, name: str) -> Any:
+    """What an option stands for; older versions of ComfyUI pass on any value."""
+    if value not in options:
+        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(options)}.")
+    return options[value]
+
+
+def preview(images: Tensor, node: type[io.ComfyNode]) -> Any:
+    """Pictures shown in the node itself; the first few of a batch."""
+    return ui.PreviewImage(images[:PREVIEWS].float(), cls=node)

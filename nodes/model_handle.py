@@ -1,0 +1,153 @@
+"""Models under ComfyUI's memory management: loading, moving, unloading, and one cache."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management as mm
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..birefnet_core import CheckpointError
+from ..birefnet_core.devices import DTYPES
+from .comfy_compat import core, pick
+from .model_folders import MODEL_FOLDER, NO_ADAPTER, check_model_name, file_stamp, find_file, model_folders
+from .tensors import progress_bar
+
+if TYPE_CHECKING:
+    from ..birefnet_core import BiRefNet
+    from ..birefnet_core.inference.segmenter import Size
+
+logger = logging.getLogger(__name__)
+
+MOST_FRAMES_AT_ONCE = 8  # beyond this a GPU gains nothing
+WHOLE_MODEL = 1e32  # bytes, what ComfyUI gives a model that is to be loaded completely
+
+
+class ModelHandle:
+    """A loaded BiRefNet under ComfyUI's memory management; travels as BIREFNET_MODEL.
+
+    ComfyUI holds its models by weak references, so this handle keeps one alive. Node results keep the handle; the one
+    used last is also kept until ComfyUI unloads it, for graphs whose results do not outlive a run.
+
+    Args:
+        model: The network.
+        device: Where it runs.
+        compile: Whether it runs through torch.compile. Cancelling then takes effect after the current image: hooks
+            inside the network would break the compiled graph.
+    """
+
+    def __init__(self, model: BiRefNet, device: torch.device, compile: bool = False) -> None:
+        offload = mm.unet_offload_device() if device != torch.device("cpu") else device
+        inference = core(".inference")
+        self.model = core(".network").fuse_for_inference(model).to(offload)
+        self._segmenter = inference.Segmenter(self.model, compile=compile)
+        self.device = device
+        if not compile:
+            _end_within_an_image_if_cancelled(self.model)
+        # Not CoreModelPatcher: from 0.25 on that may stream weights into layers of ComfyUI's own classes only.
+        self.patcher = _Patcher(self.model, load_device=device, offload_device=offload)
+
+    def segment(self, images: Tensor, size: Size = None, *, frames_per_step: int = 0, **options: Any) -> Tensor:
+        """Segments images on the handle's device.
+
+        Args:
+            images: B, H, W, C, as ComfyUI has them.
+            size: See ``Segmenter.network_size``.
+            frames_per_step: Images at a time; 0 takes as many as fit well.
+            options: Passed on to the Segmenter.
+
+        Returns:
+            Masks B, H, W float32 on ComfyUI's intermediate device.
+        """
+        segmenter = self._segmenter
+        segmenter.batch_size = 1
+        height, width = segmenter.network_size(size, *images.shape[1:3])
+        one = segmenter.memory_required(height, width, device=self.device)
+        mm.load_models_gpu([self.patcher], memory_required=one * max(1, frames_per_step), force_full_load=True)
+        segmenter.batch_size = frames_per_step or self._frames_that_fit(one, len(images))
+        return segmenter(images, size, progress=progress_bar(), **options).to(mm.intermediate_device())
+
+    def encode_image(self, image: Tensor, image_size: int | None = None) -> Tensor:
+        """The method ComfyUI's own Remove Background node calls: images -> masks, with this checkpoint's
+        preprocessing."""
+        return self.segment(image, image_size).to(getattr(mm, "intermediate_dtype", lambda: torch.float32)())
+
+    def _frames_that_fit(self, one: int, frames: int) -> int:
+        if self.device.type == "cpu":
+            return 1
+        return int(max(1, min(frames, MOST_FRAMES_AT_ONCE, mm.get_free_memory(self.device) // 2 // one)))
+
+
+class _Patcher(ModelPatcher):
+    """Loads in one piece, and drops the handle when ComfyUI unloads the model, as by "Unload models"."""
+
+    def partially_load(self, device_to: torch.device, extra_memory: float = 0, **options: Any) -> Any:
+        # Plain layers cannot fetch their weights when they run: under --novram all of them would stay behind.
+        return super().partially_load(device_to, WHOLE_MODEL, **options)
+
+    def detach(self, unpatch_all: bool = True) -> Any:
+        if unpatch_all and _latest and _latest[0].patcher is self:  # else it is about to be loaded again
+            _latest.clear()
+        return super().detach(unpatch_all)
+
+
+def _end_within_an_image_if_cancelled(model: torch.nn.Module) -> None:
+    """Checks ComfyUI's interrupt flag before each block of the encoder and each stage and branch of the decoder."""
+
+    def check(module: torch.nn.Module, inputs: tuple) -> None:
+        mm.throw_exception_if_processing_interrupted()
+
+    for parent in model.modules():
+        if isinstance(parent, torch.nn.ModuleList):
+            for module in parent:
+                module.register_forward_pre_hook(check)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; "auto" takes float16 where ComfyUI would, float32 elsewhere."""
+    if name != "auto":
+        return pick(DTYPES, name, "dtype")
+    return torch.float16 if device.type == "cuda" and mm.should_use_fp16(device) else torch.float32
+
+
+_loaded: weakref.WeakValueDictionary[tuple, ModelHandle] = weakref.WeakValueDictionary()
+_latest: deque[ModelHandle] = deque(maxlen=1)
+
+
+def load(
+    name: str, dtype: str, device: str, patch_order: str, adapter: str = NO_ADAPTER, compile: bool = False
+) -> ModelHandle:
+    """Loads a model, or returns the one that is already loaded from the same file with the same options.
+
+    Raises:
+        CheckpointError: No such model, or one that cannot be fetched or read.
+    """
+    problem = check_model_name(name)
+    if problem is not True:
+        raise CheckpointError(problem)
+    target = torch.device("cpu") if device == "cpu" else mm.get_torch_device()
+    options = str(target), dtype, patch_order, file_stamp(adapter), compile
+    handle = _loaded.get((file_stamp(name), *options))
+    if handle is None:
+        model = core(".checkpoints.load").load_model(
+            find_file(name) or name,
+            dtype=choose_dtype(dtype, target),
+            patch_order=patch_order,
+            adapter=None if adapter == NO_ADAPTER else find_file(adapter) or adapter,
+            folders=model_folders(),
+            download_dir=Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]),
+            progress=progress_bar(),
+        )
+        # The stamp again: a download has just put the file there.
+        handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target, compile)
+        logger.info("BiRefNet %s on %s in %s; patch order %s (%s)", name, target, choose_dtype(dtype, target),
+                    model.checkpoint.patch_order.value, model.checkpoint.patch_order_source)  # fmt: skip
+    _latest.append(handle)
+    return handle
