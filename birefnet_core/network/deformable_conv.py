@@ -43,13 +43,16 @@ class DeformableConv2d(nn.Module):
         kernel = self.kernel
         return deform_conv2d(x, offset, kernel.weight, mask=mask, bias=kernel.bias, padding=self.padding)
 
-    def add_to(self, total: Tensor, x: Tensor, projection: Tensor) -> None:
+    def add_to(self, total: Tensor, x: Tensor, projection: Tensor) -> Tensor:
         """Adds ReLU and a 1 x 1 convolution of what ``forward`` gives, without making that map; for inference.
 
         Args:
             total: B, P, H, W; changed in place.
             x: B, C, H, W.
             projection: Weight of the 1 x 1 convolution, P, O.
+
+        Returns:
+            ``total``.
         """
         points = self.kernel.weight[0, 0].numel()
         for rows in row_chunks(x.shape[2], 3 * points * x.shape[3] * len(x), "deform_offsets", x.device):
@@ -58,6 +61,7 @@ class DeformableConv2d(nn.Module):
                 total, x, offset, self.kernel.weight, mask=mask, bias=self.kernel.bias, padding=self.padding,
                 activation="relu", projection=projection, first_row=rows.start,
             )  # fmt: skip
+        return total
 
     def _predict(self, x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Offsets B, 2K, h, W and modulation B, K, h, W of some output rows."""

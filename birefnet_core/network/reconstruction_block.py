@@ -37,19 +37,26 @@ class AsppBranch(nn.Module):
         self.relu = nn.ReLU()
         self.grad_checkpointing = False
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The branch through its part of the joining convolution: B, C, H, W and O, 256, 1, 1 -> B, O, H, W."""
-        field = self.conv(x)
-        if self.grad_checkpointing:
-            return checkpoint(self.norm, self._project, field, weight)
-        return self._project(field, weight)
+    def forward(self, total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Adds the branch, through its part of the joining convolution.
 
-    def add_to(self, total: Tensor, x: Tensor, weight: Tensor) -> None:
-        """Adds what ``forward`` gives to ``total``, B, O, H, W; for inference."""
-        if isinstance(self.conv, DeformableConv2d) and isinstance(self.norm, nn.Identity):
-            self.conv.add_to(total, x, weight.flatten(1))
+        Args:
+            total: B, O, H, W, or B, O, 1, 1; in inference B, O, H, W that is changed in place.
+            x: B, C, H, W.
+            weight: O, 256, 1, 1.
+
+        Returns:
+            B, O, H, W.
+        """
+        in_place = chunking(x, self.training)
+        if in_place and isinstance(self.conv, DeformableConv2d) and isinstance(self.norm, nn.Identity):
+            return self.conv.add_to(total, x, weight.flatten(1))
+        field = self.conv(x)  # B 256 H W
+        if self.grad_checkpointing:
+            y = checkpoint(self.norm, self._project, field, weight)
         else:
-            total.add_(self(x, weight))
+            y = self._project(field, weight)
+        return total.add_(y) if in_place else total + y
 
     def _project(self, field: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(self.relu(self.norm(field)), weight)
@@ -111,11 +118,8 @@ class Aspp(nn.Module):
         y = F.conv2d(self.pool(x), pooled, self.conv.bias)  # B C 1 1
         if chunking(x, self.training):
             y = to_conv_memory_format(y.expand_as(x))
-            for branch, weight in zip(self.branches, weights, strict=True):
-                branch.add_to(y, x, weight)
-        else:
-            for branch, weight in zip(self.branches, weights, strict=True):
-                y = y + branch(x, weight)
+        for branch, weight in zip(self.branches, weights, strict=True):
+            y = branch(y, x, weight)
         return self.dropout(self.relu(self.norm(y)))
 
     def fuse(self) -> None:
