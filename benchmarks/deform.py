@@ -20,7 +20,7 @@ from resident import giving_back, watched
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-ROUTES = ("torchvision", "bag")
+BACKENDS = ("torchvision", "embedding_bag")
 
 
 def inputs(kernel: int, size: int) -> tuple:
@@ -33,22 +33,26 @@ def inputs(kernel: int, size: int) -> tuple:
     return x, offset, weight, mask
 
 
-def call(route: str, kernel: int, x, offset, weight, mask):
-    from birefnet_core.network import deform_conv2d
+def call(backend: str, kernel: int, x, offset, weight, mask):
+    """One deformable convolution; torchvision's is the operator as it is."""
+    if backend == "torchvision":
+        from torchvision.ops import deform_conv2d
 
-    budget = 2**60 if route == "torchvision" else None  # its operator as it is
-    return deform_conv2d(x, offset, weight, mask=mask, padding=kernel // 2, route=route, column_budget=budget)
+        return deform_conv2d(x, offset, weight, mask=mask, padding=kernel // 2)
+    from birefnet_core import deform_conv2d
+
+    return deform_conv2d(x, offset, weight, mask=mask, padding=kernel // 2, backend=backend)
 
 
-def extra_memory(route: str, kernel: int, size: int) -> float:
+def extra_memory(backend: str, kernel: int, size: int) -> float:
     """MiB. Runs in a process of its own."""
     import torch
 
     given = inputs(kernel, size)
     with torch.inference_mode():
-        call(route, kernel, *inputs(kernel, 16))  # whatever is set up at the first call
+        call(backend, kernel, *inputs(kernel, 16))  # whatever is set up at the first call
         with watched() as memory:
-            call(route, kernel, *given)
+            call(backend, kernel, *given)
     return memory.above
 
 
@@ -57,7 +61,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--kernels", nargs="+", type=int, default=[1, 3, 7])
-    parser.add_argument("--measure", nargs=2, metavar=("ROUTE", "KERNEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=2, metavar=("BACKEND", "KERNEL"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(extra_memory(args.measure[0], int(args.measure[1]), args.size))
@@ -68,23 +72,23 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for kernel in args.kernels:
         given = inputs(kernel, args.size)
-        wall: dict[str, list[float]] = {route: [] for route in ROUTES}
-        processor: dict[str, list[float]] = {route: [] for route in ROUTES}
+        wall: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
+        processor: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
         results = {}
         with torch.inference_mode():
-            for route in ROUTES * (args.runs + 1):
+            for backend in BACKENDS * (args.runs + 1):
                 start = time.perf_counter(), time.process_time()
-                results[route] = call(route, kernel, *given)
-                wall[route].append(time.perf_counter() - start[0])
-                processor[route].append(time.process_time() - start[1])
-        theirs, ours = wall["torchvision"][1:], wall["bag"][1:]
-        difference = (results["bag"] - results["torchvision"]).abs().max().item()
+                results[backend] = call(backend, kernel, *given)
+                wall[backend].append(time.perf_counter() - start[0])
+                processor[backend].append(time.process_time() - start[1])
+        theirs, ours = wall["torchvision"][1:], wall["embedding_bag"][1:]
+        difference = (results["embedding_bag"] - results["torchvision"]).abs().max().item()
         ratio = statistics.median(b / a for a, b in zip(theirs, ours, strict=True))
-        turns = zip(processor["torchvision"][1:], processor["bag"][1:], strict=True)
+        turns = zip(processor["torchvision"][1:], processor["embedding_bag"][1:], strict=True)
         processor_ratio = statistics.median(b / a for a, b in turns)
         memory = []
-        for route in ROUTES:
-            command = [sys.executable, __file__, "--size", str(args.size), "--measure", route, str(kernel)]
+        for backend in BACKENDS:
+            command = [sys.executable, __file__, "--size", str(args.size), "--measure", backend, str(kernel)]
             result = subprocess.run(command, check=True, capture_output=True, text=True, env=giving_back())
             memory.append(float(result.stdout))
         print(

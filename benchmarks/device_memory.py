@@ -3,13 +3,12 @@
     python benchmarks/device_memory.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32 fp16 bf16] [--sizes 512 1024]
 
 The prepared network runs on torch's "meta" device, where tensors have shapes and no numbers, as it would on a GPU: with
-the budgets of ``deform_routes`` and ``layers`` for devices, and fused attention. What is counted is the most bytes of
-tensors alive at once, weights apart. Each is run by the operator of torchvision, as on CUDA, and by the pure route; the
+the chunk sizes of ``ops.execution`` for devices, and fused attention. What is counted is the most bytes of
+tensors alive at once, weights apart. Each is run by the operator of torchvision, as on CUDA, and by ``gather``; the
 larger is printed. A device's libraries may want working memory of their own, and its allocator some room for holes.
 """
 
 import argparse
-import contextlib
 import json
 import sys
 import weakref
@@ -29,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 import birefnet_core as bc  # noqa: E402
 from birefnet_core.checkpoints.load import without_initialisation  # noqa: E402
 from birefnet_core.devices import DTYPES  # noqa: E402
-from birefnet_core.inference import prepared_aspp  # noqa: E402
 from birefnet_core.inference.memory import memory_required  # noqa: E402
+from birefnet_core.ops.deform_conv import use_backend  # noqa: E402
 
 MIB = 2**20
 
@@ -78,16 +77,6 @@ class FusedAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextlib.contextmanager
-def by_route(name: str):
-    """In this context the prepared network's deformable convolutions take a route."""
-    chosen, prepared_aspp.best_route = prepared_aspp.best_route, lambda device: name
-    try:
-        yield
-    finally:
-        prepared_aspp.best_route = chosen
-
-
 def prepared(variant: str, dtype: torch.dtype) -> torch.nn.Module:
     with without_initialisation():
         model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
@@ -99,9 +88,9 @@ def count(network: torch.nn.Module, height: int, width: int, batch: int = 1) -> 
     """Most bytes alive at once in a pass, its input of 3 channels included."""
     peaks = []
     dtype = next(network.parameters()).dtype
-    for route in ("torchvision", "pure"):
+    for backend in ("torchvision", "gather"):
         known = [*network.parameters(), *network.buffers()]
-        with by_route(route), LiveBytes(known) as live, FusedAttention():
+        with use_backend(backend), LiveBytes(known) as live, FusedAttention():
             network(torch.empty(batch, 3, height, width, dtype=dtype, device="meta"))
         peaks.append(live.peak)
     return max(peaks)

@@ -11,6 +11,7 @@ processor seconds (of all threads, their waiting for each other included), which
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import statistics
@@ -29,22 +30,24 @@ def measure(variant: str, size: int, form: str) -> dict:
 
     import birefnet_core as bc
     from birefnet_core.checkpoints.load import without_initialisation
-    from birefnet_core.network import deform_conv, deform_routes, layers
+    from birefnet_core.ops import execution
+    from birefnet_core.ops.deform_conv import use_backend
 
     torch.manual_seed(0)
     with without_initialisation():
         model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
     for parameter in model.parameters():
         parameter.data.fill_(0.01)
-    if form == "plain":
-        deform_conv.best_route = lambda device: "torchvision"
-        deform_routes.COLUMN_BUDGETS["torchvision"] = layers.CPU_INFERENCE_BUDGET = 2**60
-        network = model
-    else:
+    network = model
+    if form != "plain":
         network = bc.prepare(model)
         del model
     x = torch.randn(1, 3, size, size)
-    with torch.inference_mode():
+    plain = contextlib.ExitStack()
+    if form == "plain":
+        plain.enter_context(use_backend("torchvision"))
+        plain.enter_context(execution.use_chunk_sizes(deform_columns=None, map=None))
+    with plain, torch.inference_mode():
         network(x[..., :256, :256])
         start = clocks()
         network(x)
@@ -79,26 +82,12 @@ def count_macs(variant: str, size: int) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     import birefnet_core as bc
-    from birefnet_core.network import deform_conv
 
-    total = 0
-
-    def count_deformable(x, offset, weight, mask, geometry):
-        nonlocal total
-        total += weight.numel() * offset.shape[-1] * offset.shape[-2] * x.shape[0]
-        return x.new_empty(x.shape[0], weight.shape[0], *offset.shape[-2:])
-
-    best, deform_conv.best_route = deform_conv.best_route, lambda device: "count"
-    deform_conv.ROUTES["count"] = count_deformable
-    try:
-        with torch.device("meta"):
-            model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval().requires_grad_(False)
-            with FlopCounterMode(display=False) as counter:
-                model(torch.empty(1, 3, size, size))
-    finally:
-        deform_conv.best_route = best
-        del deform_conv.ROUTES["count"]
-    return total + counter.get_total_flops() // 2
+    with torch.device("meta"):
+        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval().requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 3, size, size))
+    return counter.get_total_flops() // 2
 
 
 def in_process(*arguments: str) -> dict:

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-# Form -> route of the deformable convolution, activation checkpointing, trained part, precision.
+# Form -> backend of the deformable convolution, activation checkpointing, trained part, precision.
 FORMS = {
     "plain": ("torchvision", False, "all", "off"),
     "ours": ("auto", False, "all", "off"),
@@ -38,20 +38,19 @@ def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict
 
     import birefnet_core as bc
     from birefnet_core.losses import HybridLoss, loss_preset
-    from birefnet_core.network import deform_conv, deform_routes
+    from birefnet_core.network.deformable_conv import DeformableConv2d
+    from birefnet_core.ops import execution
+    from birefnet_core.ops.deform_conv import use_backend
     from birefnet_core.training.loop import autocast, precision
     from birefnet_core.training.memory import checkpoint_activations
 
-    route, lean, part, amp = FORMS[form]
-    if route != "auto":
-        deform_conv.best_route = lambda device: route
-        deform_routes.COLUMN_BUDGETS[route] = 2**60
+    backend, lean, part, amp = FORMS[form]
     torch.manual_seed(0)
     torch.ones(8, 8) @ torch.ones(8, 8)
     before = peak()
     model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone)).train()
     for module in model.modules():
-        if isinstance(module, deform_conv.DeformableConv2d):  # as trained: offsets are not whole numbers
+        if isinstance(module, DeformableConv2d):  # as trained: offsets are not whole numbers
             torch.nn.init.normal_(module.offset.weight, std=0.02)
     if part == "decoder":
         model.localization.encoder.requires_grad_(False).eval()
@@ -63,7 +62,11 @@ def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict
     seconds, work = [], []
     for _ in range(steps):
         start, start_work = time.perf_counter(), time.process_time()
-        with autocast(precision(amp, x.device), x.device):
+        with (
+            use_backend(backend),
+            execution.use_chunk_sizes(**({"deform_columns": None} if backend == "torchvision" else {})),
+            autocast(precision(amp, x.device), x.device),
+        ):
             output = model(x)
         loss(output, y).total.backward()
         optimizer.step()

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 
 from ..errors import ConfigError
+from ..text import first_line
 from . import deform_backends
-from .deform_backends import BACKENDS
+from .deform_backends import BACKENDS, BackendUnavailableError
 from .deform_backends.epilogue import Epilogue
 from .deform_sampling import Geometry
 
@@ -72,7 +73,7 @@ def deform_conv2d(
     epilogue = Epilogue(bias, activation, projection)
     _check_shapes(x, offset, weight, mask, epilogue)
     _check_output_size(x, offset, weight, geometry)
-    return _choose(backend, x).run(x, offset, weight, mask, geometry, epilogue)
+    return _run(backend, x, offset, weight, mask, geometry, epilogue)
 
 
 def add_deform_conv2d(
@@ -110,13 +111,13 @@ def add_deform_conv2d(
     rows = total[:, :, first_row : first_row + offset.shape[2]]
     epilogue = Epilogue(bias, activation, projection, rows)
     _check_shapes(x, offset, weight, mask, epilogue)
-    expected = (len(x), epilogue.out_channels(weight), *offset.shape[2:])
+    expected = (x.shape[0], epilogue.out_channels(weight), *offset.shape[2:])
     if tuple(rows.shape) != expected:
         raise ConfigError(
             f"total {tuple(total.shape)} has {tuple(rows.shape)} from row {first_row} on; expected {expected}."
         )
     geometry = Geometry(padding=_pair(padding), first_row=first_row)
-    _choose(backend, x).run(x, offset, weight, mask, geometry, epilogue)
+    _run(backend, x, offset, weight, mask, geometry, epilogue)
 
 
 @contextmanager
@@ -163,20 +164,33 @@ def _warn_once(reason: str) -> None:
     )
 
 
-def _choose(backend: str, x: Tensor) -> ModuleType:
+def _run(backend: str, x: Tensor, *arguments: Any) -> Tensor:
+    """Runs a backend, or with "auto" the next one where it turns out that the best one cannot be used."""
     if torch.compiler.is_compiling():
-        return getattr(deform_backends, _load_for_compiling(backend, x.device, x.dtype))
+        return getattr(deform_backends, _load_for_compiling(backend, x.device, x.dtype)).run(x, *arguments)
+    automatic = backend == _auto.get() == "auto"
+    name = _choose(backend, x)
+    try:
+        return deform_backends.load(name).run(x, *arguments)
+    except BackendUnavailableError as error:
+        deform_backends.remember_failure(name, x.device, x.dtype, first_line(error))
+        if not automatic:
+            raise ConfigError(f"backend={name!r} cannot be used here: {first_line(error)}; use 'auto'.") from error
+    return _run(backend, x, *arguments)
+
+
+def _choose(backend: str, x: Tensor) -> str:
     if backend == "auto":
         backend = _auto.get()
     if backend == "auto":
-        return deform_backends.load(best_backend(x.device, x.dtype))
+        return best_backend(x.device, x.dtype)
     if backend not in BACKENDS:
         known = ", ".join(map(repr, BACKENDS))
         raise ConfigError(f"backend={backend!r} is not known; choose 'auto' or one of {known}.")
     reason = deform_backends.unavailable(backend, x.device, x.dtype)
     if reason is not None:
         raise ConfigError(f"backend={backend!r} cannot be used here: {reason}; use backend='auto'.")
-    return deform_backends.load(backend)
+    return backend
 
 
 @torch.compiler.assume_constant_result
@@ -196,7 +210,9 @@ def _check_shapes(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None
     if offset.shape[1] != 2 * points or (mask is not None and mask.shape[1] != points):
         found = f"offset {tuple(offset.shape)}" + ("" if mask is None else f", mask {tuple(mask.shape)}")
         raise ConfigError(f"{points} kernel points take {2 * points} offset and {points} mask channels; found {found}.")
-    if len(offset) != len(x) or (mask is not None and (len(mask) != len(x) or mask.shape[2:] != offset.shape[2:])):
+    batch = x.shape[0]  # len() would fix the batch size of an exported file
+    masks_fit = mask is None or (mask.shape[0] == batch and mask.shape[2:] == offset.shape[2:])
+    if offset.shape[0] != batch or not masks_fit:
         found = f"x {tuple(x.shape)}, offset {tuple(offset.shape)}"
         found += "" if mask is None else f", mask {tuple(mask.shape)}"
         raise ConfigError(f"x, offset and mask must agree in batch size, offset and mask in height and width; {found}.")

@@ -6,8 +6,8 @@ outside. A sample whose offset is NaN is NaN, and so is every output that reads 
 The batch is one table with a row of channels for each pixel, and a border of zeros around each image. Positions outside
 are clamped into the border, so that no sample needs a test whether it is inside.
 
-Shapes: B images, C input channels, H W input map, K = kernel height * kernel width sampling points, b h images and output
-rows of a block, Wo output columns, S = b * h * Wo * K samples.
+Shapes: B images, C input channels, H W input map, K = kernel height * kernel width sampling points, b h images and
+output rows of a block, Wo output columns, S = b * h * Wo * K samples.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Samples(NamedTuple):
     """Samples of a block; all b, h, Wo, K.
 
     Attributes:
-        index: Row of the table that holds the upper left one of a sample's four neighbours.
+        upper_left: Row of the table that holds the upper left one of a sample's four neighbours.
         down: Distance to it in y, in [0, 1), or NaN.
         right: Distance to it in x, in [0, 1), or NaN.
         mask: Factors of the samples, or None for ones.
     """
 
-    index: Tensor
+    upper_left: Tensor
     down: Tensor
     right: Tensor
     mask: Tensor | None
@@ -105,7 +105,7 @@ class Sampler(NamedTuple):
         offset: B, 2K, Ho, Wo in pixels, (y, x) pairs.
         mask: B, K, Ho, Wo, or None.
         map_shape: Of the input, B, C, H, W.
-        kernel_size: Kernel height and width.
+        kernel_width: Kernel width, in points.
         geometry: Where the points are before they are moved.
         dtype: Of positions and weights.
         index_dtype: int32 or int64.
@@ -114,7 +114,7 @@ class Sampler(NamedTuple):
     offset: Tensor
     mask: Tensor | None
     map_shape: torch.Size
-    kernel_size: tuple[int, int]
+    kernel_width: int
     geometry: Geometry
     dtype: torch.dtype
     index_dtype: torch.dtype
@@ -139,12 +139,12 @@ class Sampler(NamedTuple):
         device, dtype, geometry = self.offset.device, self.dtype, self.geometry
         offset = self.offset[images, :, rows].permute(0, 2, 3, 1).unflatten(3, (-1, 2))  # b h Wo K 2
         mask = None if self.mask is None else self.mask[images, :, rows].permute(0, 2, 3, 1).to(dtype)
-        first, kernel_w = geometry.first_row, self.kernel_size[1]
+        first, width = geometry.first_row, self.kernel_width
         row = torch.arange(first + rows.start, first + rows.stop, device=device) * geometry.stride[0]  # h
         column = torch.arange(offset.shape[2], device=device) * geometry.stride[1]  # Wo
         point = torch.arange(offset.shape[3], device=device)  # K
-        point_y = point // kernel_w * geometry.dilation[0] - geometry.padding[0]
-        point_x = point % kernel_w * geometry.dilation[1] - geometry.padding[1]
+        point_y = point // width * geometry.dilation[0] - geometry.padding[0]
+        point_x = point % width * geometry.dilation[1] - geometry.padding[1]
         start_y = row[:, None, None] + point_y  # h 1 K
         start_x = column[:, None] + point_x  # Wo K
         top, down = self._neighbour(offset[..., 0].to(dtype) + start_y.to(dtype), self.map_shape[2])
@@ -166,6 +166,6 @@ class Sampler(NamedTuple):
 
     def neighbours(self, samples: Samples) -> Tensor:
         """Rows of the table that hold the four neighbours of each sample, in the order of the weights: S, 4."""
-        step = torch.arange(2, dtype=self.index_dtype, device=samples.index.device)
+        step = torch.arange(2, dtype=self.index_dtype, device=samples.upper_left.device)
         steps = (step[:, None] * self.table_width + step).flatten()  # 4
-        return samples.index.reshape(-1, 1) + steps
+        return samples.upper_left.reshape(-1, 1) + steps

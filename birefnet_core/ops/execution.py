@@ -29,8 +29,8 @@ class ChunkSizes:
         attention: Windows of attention: queries, keys and values.
         upsampled: An upsampled feature, for each image.
         deform_offsets: Predicted offsets and modulation of a deformable convolution.
-        deform_columns: Samples times channels of a deformable convolution by ``embedding_bag``.
-        deform_gather: The same by ``gather`` and ``torchvision``, which are slow in small chunks.
+        deform_columns: Samples times channels of a deformable convolution.
+        deform_gather: The same by ``gather``, which holds two such tensors and is slow in small chunks.
     """
 
     map: int | None
@@ -46,11 +46,11 @@ CPU = ChunkSizes(
     map=MI, attention=MI, upsampled=2 * MI, deform_offsets=2 * MI, deform_columns=3 * MI, deform_gather=16 * MI
 )
 DEVICE = ChunkSizes(
-    map=None, attention=None, upsampled=None, deform_offsets=None, deform_columns=32 * MI, deform_gather=32 * MI
+    map=None, attention=None, upsampled=64 * MI, deform_offsets=None, deform_columns=32 * MI, deform_gather=16 * MI
 )
 DEVICE_SHORT_OF_MEMORY = ChunkSizes(
     map=16 * MI, attention=16 * MI, upsampled=2 * MI, deform_offsets=8 * MI, deform_columns=16 * MI,
-    deform_gather=16 * MI,
+    deform_gather=8 * MI,
 )  # fmt: skip
 
 _level: ContextVar[int] = ContextVar("memory level", default=0)

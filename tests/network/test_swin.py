@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from birefnet_core.network.encoders import swin
+from birefnet_core.ops import execution
 
 
 def test_relative_position_index_points_at_the_offset_of_each_pair():
@@ -31,24 +32,22 @@ def test_shifted_windows_attend_only_to_former_neighbours():
 
 @pytest.mark.parametrize("size", [(3, 5), (8, 8), (9, 13)])
 @pytest.mark.parametrize("shifted", [False, True])
-def test_working_on_some_rows_at_a_time_changes_nothing(shifted, size, monkeypatch):
+def test_working_on_some_rows_at_a_time_changes_nothing(shifted, size):
     torch.manual_seed(0)
     block = swin.SwinBlock(8, 2, 4, shifted=shifted, drop_path=0.0)
     masks = swin.shifted_window_masks(size[1] + -size[1] % 4, 4, torch.device("cpu"))
     x = torch.randn(2, *size, 8)
     whole = block(x.clone(), masks)
-    monkeypatch.setattr(layers, "CPU_INFERENCE_BUDGET", 1)  # a row at a time
-    with torch.no_grad():
+    with torch.no_grad(), execution.use_chunk_sizes(map=1):  # a row at a time
         torch.testing.assert_close(block(x.clone(), masks), whole)
 
 
 @pytest.mark.parametrize("size", [(3, 5), (8, 8), (9, 13)])
-def test_merging_some_rows_at_a_time_changes_nothing(size, monkeypatch):
+def test_merging_some_rows_at_a_time_changes_nothing(size):
     torch.manual_seed(0)
     merge, x = swin.PatchMerging(8), torch.randn(2, *size, 8)
     whole = merge(x)
-    monkeypatch.setattr(layers, "CPU_INFERENCE_BUDGET", 1)
-    with torch.no_grad():
+    with torch.no_grad(), execution.use_chunk_sizes(map=1):
         torch.testing.assert_close(merge(x), whole)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import birefnet_core as bc
 from birefnet_core.ops import deform_backends, deform_conv, execution
+from birefnet_core.ops.deform_backends import BackendUnavailableError
 from birefnet_core.ops.deform_conv import add_deform_conv2d, best_backend, use_backend
 
 KERNELS = ("k1", "k3", "k7")
@@ -156,10 +157,9 @@ def test_rows_are_added_in_place(backend, first, rows, elements, layout, make_in
     expected = bc.deform_conv2d(x, offset, weight, mask=mask, backend="gather", **keywords)
     total = torch.ones_like(expected).contiguous(memory_format=layout)
     chosen = slice(first, first + rows)
+    offset, mask = offset[:, :, chosen], mask[:, :, chosen]
     with in_chunks_of(elements):
-        add_deform_conv2d(
-            total, x, offset[:, :, chosen], weight, mask=mask[:, :, chosen], first_row=first, backend=backend, **keywords
-        )
+        add_deform_conv2d(total, x, offset, weight, mask=mask, first_row=first, backend=backend, **keywords)
     torch.testing.assert_close(total[:, :, chosen], 1 + expected[:, :, chosen])
     rest = [row for row in range(9) if not first <= row < first + rows]
     assert (total[:, :, rest] == 1).all()
@@ -262,6 +262,26 @@ def test_a_backend_whose_library_is_missing_says_so(monkeypatch):
     assert "No module named" in deform_backends.unavailable("triton", CPU, torch.float32)
     with pytest.raises(bc.ConfigError, match="No module named"):
         bc.deform_conv2d(*shapes_that_fit(), padding=1, backend="torchvision")
+
+
+def test_a_backend_that_turns_out_not_to_run_is_tried_once(monkeypatch):
+    tried = []
+
+    def run(*arguments):
+        tried.append("embedding_bag")
+        raise BackendUnavailableError("too old a driver")
+
+    monkeypatch.setattr(deform_backends, "_failures", {})
+    monkeypatch.setattr(deform_backends.load("embedding_bag"), "run", run)
+    monkeypatch.setattr(
+        deform_conv, "best_backend",
+        lambda *kind: "gather" if deform_backends.unavailable("embedding_bag", *kind) else "embedding_bag",
+    )  # fmt: skip
+    for _ in range(2):
+        assert bc.deform_conv2d(*shapes_that_fit(), padding=1).shape == (1, 3, 4, 4)
+    assert tried == ["embedding_bag"]
+    with pytest.raises(bc.ConfigError, match="too old a driver"):
+        bc.deform_conv2d(*shapes_that_fit(), padding=1, backend="embedding_bag")
 
 
 def test_another_backend_can_be_used_in_a_context(monkeypatch):

@@ -39,19 +39,8 @@ def run(
         return epilogue.finish(y).permute(0, 3, 1, 2).to(x.dtype)
     out = epilogue.into
     if out is None:
-        shape = (len(x), epilogue.out_channels(weight), *offset.shape[2:])
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    table, kernel, sampler = _prepare(x, offset, weight, mask, geometry)
-    kernel = kernel.to(_product_dtype(x))
-    for images, rows in _blocks(offset, weight):
-        columns = _columns(table, sampler, sampler.samples(images, rows))
-        y = epilogue.linear(columns.view(-1, kernel.shape[1]).to(kernel.dtype), kernel)  # b*h*Wo P
-        block = out[images, :, rows].permute(0, 2, 3, 1)  # b h Wo P
-        y = y.view(block.shape)
-        if epilogue.into is None:
-            block.copy_(y)
-        else:
-            block.add_(y.to(block.dtype))
+        out = x.new_empty(len(x), *offset.shape[2:], epilogue.out_channels(weight)).permute(0, 3, 1, 2)
+    _convolve(*inputs, geometry, epilogue, out.permute(0, 2, 3, 1))
     return out
 
 
@@ -72,15 +61,8 @@ class DeformConv2dFunction(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, offset, weight, mask)
         ctx.geometry, ctx.product_dtype = geometry, _product_dtype(x)
-        table, kernel, sampler = _prepare(x, offset, weight, mask, geometry)
-        kernel = kernel.to(ctx.product_dtype)
-        out = kernel.new_empty(len(x), *offset.shape[2:], len(weight))  # B Ho Wo O
-        with torch.autocast(x.device.type, enabled=False):
-            for images, rows in _blocks(offset, weight):
-                columns = _columns(table, sampler, sampler.samples(images, rows))
-                y = columns.view(-1, kernel.shape[1]).to(kernel.dtype) @ kernel.t()
-                block = out[images, rows]
-                block.copy_(y.view_as(block))
+        out = x.new_empty(len(x), *offset.shape[2:], len(weight), dtype=ctx.product_dtype)  # B Ho Wo O
+        _convolve(x, offset, weight, mask, geometry, Epilogue(), out)
         return out
 
     @staticmethod
@@ -104,7 +86,7 @@ class DeformConv2dFunction(torch.autograd.Function):
             (by_weights,) = torch.autograd.grad(columns, weights, by_columns)  # S 4
             pixels = slice(images.start * sampler.table_rows, images.stop * sampler.table_rows)
             by_table[pixels] += _sum_by_pixel(index, weights.detach(), by_columns, pixels)
-            by_y, by_x, by_factor = samples.gradients(by_weights.view(*samples.index.shape, 4))
+            by_y, by_x, by_factor = samples.gradients(by_weights.view(*samples.upper_left.shape, 4))
             by_offset[images, :, rows] = torch.stack([by_y, by_x], dim=-1).flatten(3).permute(0, 3, 1, 2)
             if by_mask is not None and by_factor is not None:
                 by_mask[images, :, rows] = by_factor.permute(0, 3, 1, 2)
@@ -117,6 +99,32 @@ class DeformConv2dFunction(torch.autograd.Function):
         return by_map, by_offset.to(offset.dtype), by_weight, by_mask, None
 
 
+def _convolve(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    geometry: Geometry,
+    epilogue: Epilogue,
+    out: Tensor,
+) -> None:
+    """Writes the result to ``out`` B, Ho, Wo, O or P, or adds it where that is the epilogue's ``into``."""
+    table, kernel, sampler = _prepare(x, offset, weight, mask, geometry)
+    kernel = kernel.to(_product_dtype(x))
+    for images, rows in _blocks(offset, weight):
+        samples = sampler.samples(images, rows)
+        columns = F.embedding_bag(  # S C, output position major and kernel point minor
+            sampler.neighbours(samples), table, mode="sum", per_sample_weights=_stack_weights(samples)
+        )
+        y = epilogue.linear(columns.view(-1, kernel.shape[1]).to(kernel.dtype), kernel)
+        block = out[images, rows]
+        y = y.view(block.shape)
+        if epilogue.into is None:
+            block.copy_(y)
+        else:
+            block.add_(y.to(block.dtype))
+
+
 def _prepare(
     x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, geometry: Geometry
 ) -> tuple[Tensor, Tensor, Sampler]:
@@ -125,7 +133,7 @@ def _prepare(
     kernel = weight.detach().permute(0, 2, 3, 1).flatten(1).to(table.dtype)
     index_dtype = torch.int32 if len(table) < 2**31 else torch.int64
     offset, mask = offset.detach(), None if mask is None else mask.detach()
-    return table, kernel, Sampler(offset, mask, x.shape, weight.shape[2:], geometry, table.dtype, index_dtype)
+    return table, kernel, Sampler(offset, mask, x.shape, weight.shape[3], geometry, table.dtype, index_dtype)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
@@ -153,13 +161,8 @@ def _blocks(offset: Tensor, weight: Tensor, buffers: int = 1) -> Iterator[tuple[
             yield slice(first, first + together), chunk
 
 
-def _columns(table: Tensor, sampler: Sampler, samples: Samples) -> Tensor:
-    """The samples of all channels, S, C, output position major and kernel point minor."""
-    index, weights = sampler.neighbours(samples), _stack_weights(samples)
-    return F.embedding_bag(index, table, mode="sum", per_sample_weights=weights)
-
-
 def _stack_weights(samples: Samples) -> Tensor:
+    """S, 4."""
     return torch.stack(samples.weights(), dim=-1).view(-1, 4)
 
 

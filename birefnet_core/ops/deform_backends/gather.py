@@ -26,7 +26,7 @@ def run(
     """See ``deform_conv2d``; half precision is computed in float32."""
     table = pad_to_table(x)
     kernel = weight.permute(0, 2, 3, 1).flatten(1).to(table.dtype)  # O K*C
-    sampler = Sampler(offset, mask, x.shape, weight.shape[2:], geometry, table.dtype, torch.int64)
+    sampler = Sampler(offset, mask, x.shape, weight.shape[3], geometry, table.dtype, torch.int64)
     batch, _, height, width = offset.shape
 
     def chunk(rows: slice, table: Tensor, kernel: Tensor) -> Tensor:

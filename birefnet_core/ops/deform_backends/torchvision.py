@@ -58,7 +58,7 @@ def _chunks(
     height, rows = x.shape[2] + 2 * geometry.padding[0], offset.shape[2]
     starts = height - geometry.dilation[0] * (weight.shape[2] - 1)  # rows at which the kernel can begin
     per_row = len(x) * offset.shape[3] * max(weight[0].numel(), len(weight))
-    most = execution.row_chunks(rows, per_row, "deform_gather", x.device, always=True)[0].stop
+    most = execution.row_chunks(rows, per_row, "deform_columns", x.device, always=True)[0].stop
     stride = max(geometry.stride[0], -(-starts // most))
     step = (starts - 1) // stride + 1  # output rows with that stride
     bias = None if bias is None else bias.to(x.dtype)
