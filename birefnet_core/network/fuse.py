@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -32,13 +33,27 @@ def fuse_for_inference(model: BiRefNet) -> BiRefNet:
     fused = copy.deepcopy(model, _shared_tensors(model))
     modules = list(fused.named_modules())
     for _, module in modules:
-        if parametrize.is_parametrized(module):  # by a low-rank adapter, which is merged into the weight
-            parametrize.remove_parametrizations(module, "weight")
+        if parametrize.is_parametrized(module):
+            _merge_parametrization(module)
     for name, module in modules:
         if hasattr(module, "fuse") and not name.startswith(ENCODER):
             module.fuse()
     fused.fused = True
     return fused.requires_grad_(False).eval()
+
+
+def _merge_parametrization(module: nn.Module) -> None:
+    """Merges a low-rank adapter into the weight.
+
+    ``parametrize.remove_parametrizations`` would change the class of the module, which ``deepcopy`` shares with the
+    module that was copied.
+    """
+    weight = module.get_parameter("parametrizations.weight.original")
+    with torch.no_grad():
+        merged = nn.Parameter(getattr(module, "weight").to(weight.dtype))
+    del module.parametrizations
+    module.__class__ = type(module).__bases__[0]
+    module.register_parameter("weight", merged)
 
 
 def _shared_tensors(model: nn.Module) -> dict[int, Any]:

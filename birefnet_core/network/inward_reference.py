@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..ops.split_conv import match_dtype
+
 INNER_CHANNELS = 64  # published
 
 
@@ -44,6 +46,7 @@ class InwardReference(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """B, 3, H, W -> B, out_channels, H / stride, W / stride."""
+        image = match_dtype(image, self.conv_in.weight)
         patches = image_patches(image, image.shape[2] // self.stride, image.shape[3] // self.stride)
         return self.conv_out(self.conv_in(patches))
 
@@ -68,6 +71,6 @@ class InwardReference(nn.Module):
         assert self.conv_in.bias is not None and self.conv_out.bias is not None
         taps = torch.einsum("o,ochw->hwc", head, last).flatten(0, 1)  # 9 64
         kernel = torch.einsum("tc,cixy->tixy", taps, first)  # 9 3 3 3
-        sums = F.conv2d(image, kernel.to(dtype), (taps @ self.conv_in.bias.to(wide)).to(dtype), padding=1)  # B 9 H W
+        sums = F.conv2d(match_dtype(image, weight), kernel.to(dtype), (taps @ self.conv_in.bias.to(wide)).to(dtype), padding=1)  # B 9 H W
         pick = torch.eye(9, dtype=dtype, device=image.device).view(1, 9, 3, 3)  # the pixel of its tap from each sum
         return F.conv2d(sums, pick, (head[None] @ self.conv_out.bias.to(wide)).to(dtype), padding=1)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import BiRefNetConfig
+from ..ops.split_conv import match_dtype
 from .checkpointing import checkpoint
 from .encoders.registry import PYRAMID, BackboneSpec, backbone_spec
 from .layers import resize, to_conv_memory_format
@@ -66,13 +67,12 @@ class PyramidConv2d(nn.Conv2d):
 
     def forward(self, level: PyramidLevel) -> Tensor:  # type: ignore[override]
         """PyramidLevel -> B, O, h, w."""
-        weight = self.weight[:, : level.full.shape[1]]
-        y = F.conv2d(level.full, weight, self.bias)
+        y = F.conv2d(match_dtype(level.full, self.weight), self.weight[:, : level.full.shape[1]], self.bias)
         return y if level.half is None else y + resize(self.of_half(level.half), y.shape[2:])
 
     def of_half(self, half: Tensor) -> Tensor:
         """The part of the half-size image's map, in its own size: B, C, h', w' -> B, O, h', w'."""
-        return F.conv2d(half, self.weight[:, -half.shape[1] :])
+        return F.conv2d(match_dtype(half, self.weight), self.weight[:, -half.shape[1] :])
 
 
 class ImagePyramidEncoder(nn.Module):

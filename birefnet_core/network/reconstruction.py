@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..config import NUM_STAGES, BiRefNetConfig
 from ..ops.execution import chunking, row_chunks
+from ..ops.split_conv import match_dtype
 from .biref_block import BiRefBlock
 from .checkpointing import checkpoint
 from .encoders.registry import PYRAMID
@@ -64,7 +65,7 @@ class LateralConnection(PyramidConv2d):
             B, C, h, w, as one map or, in inference, cut along its channels into several, made one after the other.
         """
         coarse = [feature]
-        fine, weight = level.full, self.weight[:, : level.full.shape[1]]
+        fine, weight = match_dtype(level.full, self.weight), self.weight[:, : level.full.shape[1]]
         if level.half is not None:
             _add(coarse, self.of_half(level.half))
         if fine.shape[2:] != size:  # from the neck
@@ -171,7 +172,7 @@ class ReconstructionModule(nn.Module):
             Logits B, 1, H, W.
         """
         of_feature, of_reference = self.head.weight.tensor_split([feature.shape[1]], dim=1)  # 1 C 1 1 each
-        logits = resize(F.conv2d(feature, of_feature, self.head.bias), image.shape[2:])
+        logits = resize(F.conv2d(match_dtype(feature, of_feature), of_feature, self.head.bias), image.shape[2:])
         return logits if self.inward is None else logits + self.inward.projected(image, of_reference)
 
     def _gradient_maps(

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .execution import chunking, row_chunks
 
 
+def match_dtype(x: Tensor, weight: Tensor) -> Tensor:
+    """``x`` in the dtype of the weight that is to be multiplied with it; as it is under autocast, which casts both."""
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype)
+
+
 def conv2d_rows(x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice) -> Tensor:
     """Some output rows of a convolution with padding k // 2; no other row is computed.
 
     Args:
-        x: B, C, H, W; cast to the dtype of the weight.
+        x: B, C, H, W, in any dtype.
         weight: O, C, k, k.
         bias: O, or None.
         rows: Which, with start and stop.
@@ -28,8 +34,8 @@ def conv2d_rows(x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice) -> 
     halo = weight.shape[2] // 2
     above, below = halo - rows.start, rows.stop + halo - x.shape[2]  # rows of padding
     if (rows.start, rows.stop) == (0, x.shape[2]):
-        return F.conv2d(x.to(weight.dtype), weight, bias, padding=halo)
-    x = x[:, :, max(0, -above) : rows.stop + halo].to(weight.dtype)
+        return F.conv2d(match_dtype(x, weight), weight, bias, padding=halo)
+    x = match_dtype(x[:, :, max(0, -above) : rows.stop + halo], weight)
     if above > 0 or below > 0:
         x = F.pad(x, (0, 0, max(0, above), max(0, below)))
     return F.conv2d(x, weight, bias, padding=(0, halo))
