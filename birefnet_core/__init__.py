@@ -23,25 +23,24 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .checkpoints import load_file, load_model, merge_adapter, model_from_state_dict, save_checkpoint
-    from .inference import PreparedBiRefNet, Segmenter, prepare
+    from .inference import Segmenter
     from .masks import estimate_foreground
     from .metrics import evaluate
-    from .network import BiRefNet, BiRefNetOutput
+    from .network import BiRefNet, BiRefNetOutput, fuse_for_inference
     from .ops.deform_conv import deform_conv2d
 
 _LAZY = {
     "BiRefNet": ".network",
     "BiRefNetOutput": ".network",
-    "PreparedBiRefNet": ".inference",
     "Segmenter": ".inference",
     "deform_conv2d": ".ops.deform_conv",
     "estimate_foreground": ".masks",
     "evaluate": ".metrics",
+    "fuse_for_inference": ".network",
     "load_file": ".checkpoints.load",
     "load_model": ".checkpoints.load",
     "merge_adapter": ".checkpoints.adapter",
     "model_from_state_dict": ".checkpoints.load",
-    "prepare": ".inference",
     "save_checkpoint": ".checkpoints.save",
 }
 
@@ -56,18 +55,17 @@ __all__ = [
     "ImageError",
     "MemoryLimitError",
     "PatchOrder",
-    "PreparedBiRefNet",
     "Segmenter",
     "TrainingError",
     "checkpoints",
     "deform_conv2d",
     "estimate_foreground",
     "evaluate",
+    "fuse_for_inference",
     "load_file",
     "load_model",
     "merge_adapter",
     "model_from_state_dict",
-    "prepare",
     "save_checkpoint",
 ]
 

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError, ConfigError
 from .files import atomic_path
-from .inference import prepare
 from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
-from .network import BiRefNet
+from .network import BiRefNet, fuse_for_inference
 
 TOLERANCE = 1e-3  # of the exported masks against the network's
 
@@ -27,7 +26,7 @@ class MaskNetwork(nn.Module):
 
     def __init__(self, model: BiRefNet) -> None:
         super().__init__()
-        self.network = prepare(model)
+        self.network = fuse_for_inference(model)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
 

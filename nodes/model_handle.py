@@ -46,7 +46,7 @@ class ModelHandle:
     def __init__(self, model: BiRefNet, device: torch.device, compile: bool = False) -> None:
         offload = mm.unet_offload_device() if device != torch.device("cpu") else device
         inference = core(".inference")
-        self.model = inference.prepare(model).to(offload)
+        self.model = core(".network").fuse_for_inference(model).to(offload)
         self._segmenter = inference.Segmenter(self.model, compile=compile)
         self.device = device
         if not compile:

@@ -19,6 +19,7 @@ from birefnet_core.losses import HybridLoss, loss_preset
 from birefnet_core.masks import morphology
 from birefnet_core.masks.guided_filter import guided_filter
 from birefnet_core.masks.temporal import smooth_over_time
+from birefnet_core.network.cast import cast_for_inference
 from birefnet_core.ops.deform_conv import use_backend
 
 FAMILIES = ["swin_v1_t", "pvt_v2_b0", "dino_v3_s", "resnet50"]
@@ -61,20 +62,21 @@ def gpu(monkeypatch):
 
 def network(backbone, dtype=torch.float32):
     with without_initialisation():
-        return bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone)).eval().requires_grad_(False).to(dtype)
+        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone)).eval().requires_grad_(False)
+    return cast_for_inference(model, dtype)
 
 
-@pytest.mark.parametrize("backend", ["torchvision", "embedding_bag", "gather"])
+@pytest.mark.parametrize("backend", ["torchvision", "gather", "embedding_bag"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("backbone", FAMILIES)
-def test_the_prepared_network_stays_on_its_device(backbone, dtype, backend, request):
+def test_the_fused_network_stays_on_its_device(backbone, dtype, backend, request):
     model = network(backbone, dtype)
     gpu = request.getfixturevalue("gpu")
-    prepared = bc.prepare(gpu.bring(model))
-    assert {tensor.device.type for tensor in (*prepared.parameters(), *prepared.buffers())} == {"cuda"}
-    x = gpu.empty(2, 3, 128, 192, dtype=next(prepared.parameters()).dtype)
+    fused = bc.fuse_for_inference(gpu.bring(model))
+    assert {tensor.device.type for tensor in (*fused.parameters(), *fused.buffers())} == {"cuda"}
+    x = gpu.empty(2, 3, 128, 192, dtype=next(fused.parameters()).dtype)
     with use_backend(backend):
-        logits = prepared(x).logits
+        logits = fused(x).logits
     assert logits.shape == (2, 1, 128, 192) and logits.device.type == "cuda"
     assert logits.dtype == (torch.float16 if dtype == torch.float16 else torch.float32)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import BiRefNetConfig
 from ..errors import CheckpointError
-from ..network.backbones import backbone_spec
+from ..network.encoders.registry import backbone_spec
 
 logger = logging.getLogger(__name__)
 

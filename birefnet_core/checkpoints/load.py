@@ -23,7 +23,7 @@ from ..config import BiRefNetConfig, PatchOrder
 from ..devices import choose_device, choose_dtype
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
-from ..network.precision import rounded_names
+from ..network.cast import cast_for_inference, state_dtypes
 from . import detect, keymap
 from .adapter import merge_adapter
 from .half import fit_float16
@@ -305,15 +305,12 @@ def _fill(model: BiRefNet, weights: dict[str, Tensor], unexpected: list[str], dt
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
     # Copied in any case: tensors of a file are views of the file, which may go away, and lie at odd addresses.
-    types = {name: dtype if value.is_floating_point() else value.dtype for name, value in expected.items()}
-    if dtype == torch.bfloat16:
-        rounded = rounded_names(model)
-        types.update({n: torch.float32 for n, v in expected.items() if v.is_floating_point() and n not in rounded})
+    types = state_dtypes(model, dtype)
     if dtype == torch.float16:
         weights = fit_float16(weights)
     weights = {name: value.detach().to("cpu", types[name], copy=True) for name, value in weights.items()}
     model.load_state_dict(weights, assign=True)
-    model.to(dtype)  # buffers that are in no file
+    cast_for_inference(model, dtype)  # buffers that are in no file
     model.requires_grad_(True)
 
 

@@ -1,6 +1,5 @@
 """Images in, masks out."""
 
-from .prepared import PreparedBiRefNet, prepare
 from .segmenter import Segmenter
 
-__all__ = ["PreparedBiRefNet", "Segmenter", "prepare"]
+__all__ = ["Segmenter"]

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..network import BiRefNetOutput
+from ..network import BiRefNet, BiRefNetOutput
 from .out_of_memory import is_out_of_memory
-from .prepared import PreparedBiRefNet
 
 logger = logging.getLogger(__name__)
 
@@ -20,14 +19,14 @@ _COMPILERS = {"builtins", "subprocess", "sympy", "torch", "triton"}
 
 
 class CompiledNetwork:
-    """A prepared network behind torch.compile.
+    """A fused network behind torch.compile.
 
     Each input shape is compiled once; images of equal size never compile again. Where compiling fails
     (no compiler, an unsupported platform), one warning is given and the network runs as it is. An exception
     that is no compiler's, such as one a caller's hook raises to end the run, passes through.
     """
 
-    def __init__(self, network: PreparedBiRefNet) -> None:
+    def __init__(self, network: BiRefNet) -> None:
         self.network = network
         self._compiled: Callable[[Tensor], BiRefNetOutput] | None = torch.compile(network, dynamic=False)
 

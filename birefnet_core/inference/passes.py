@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import MemoryLimitError
-from ..network import BiRefNetOutput
-from ..network.layers import conv_layout
+from ..network import BiRefNet, BiRefNetOutput
+from ..network.layers import conv_memory_format
+from ..ops import execution
 from .out_of_memory import empty_cache, is_out_of_memory
-from .prepared import PreparedBiRefNet
 from .transforms import to_masks, to_network_input
 
 
@@ -24,7 +24,7 @@ class Passes:
     One pass is one picture through the network, so with mirroring a picture takes two.
 
     Args:
-        network: The prepared network.
+        network: The fused network.
         call: What runs it: gives ``.logits`` for normalised input.
         batch_size: Pictures at a time.
         pictures: How many will be run or skipped in all.
@@ -37,7 +37,7 @@ class Passes:
 
     def __init__(
         self,
-        network: PreparedBiRefNet,
+        network: BiRefNet,
         call: Callable[[Tensor], BiRefNetOutput],
         batch_size: int,
         pictures: int,
@@ -47,6 +47,7 @@ class Passes:
         self.network, self.call, self.at_once, self.flip = network, call, batch_size, flip
         self._done, self._each, self._progress = 0, 1 + flip, progress
         self._total = pictures * self._each
+        self._memory_level = 0
 
     @torch.inference_mode()
     def run(self, pictures: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
@@ -92,8 +93,9 @@ class Passes:
     def _pass(self, pictures: Sequence[Tensor], size: tuple[int, int], mirrored: bool) -> list[Tensor]:
         parameter = next(self.network.parameters())
         x = torch.cat([to_network_input(picture[None].to(parameter.device), *size) for picture in pictures])  # N 3 h w
-        x = x.to(parameter.dtype, memory_format=conv_layout(parameter.device))
-        logits = self.call(x.flip(-1) if mirrored else x).logits  # N 1 h w
+        x = x.to(parameter.dtype, memory_format=conv_memory_format(parameter.device))
+        with execution.use_memory_level(self._memory_level):
+            logits = self.call(x.flip(-1) if mirrored else x).logits  # N 1 h w
         del x
         logits = logits.flip(-1) if mirrored else logits
         return [
@@ -106,8 +108,8 @@ class Passes:
         empty_cache(next(self.network.parameters()).device)
         if pictures > 1:
             self.at_once = pictures // 2
-        elif self.network.spare_memory():
-            self.at_once = 1
+        elif self._memory_level < execution.MAX_LEVEL:
+            self.at_once, self._memory_level = 1, self._memory_level + 1
         else:
             height, width = size
             raise MemoryLimitError(

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..image_ops import validate_images
-from ..network import BiRefNet, BiRefNetOutput
+from ..network import BiRefNet, BiRefNetOutput, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE
-from ..network.precision import precision_of
+from ..network.cast import dtype_of
 from .compiling import CompiledNetwork
 from .memory import memory_required
 from .passes import Passes
-from .prepared import PreparedBiRefNet, prepare
 from .regions import Box, Region, crop_boxes
 from .tiles import refine, tile_boxes
 
@@ -30,8 +29,8 @@ class Segmenter:
     """A network with the preprocessing of its checkpoint.
 
     Args:
-        model: The network, or its prepared form (``prepare``). It runs on the device and in the precision it is
-            in when called. A network is prepared at the first call, and again when its weights have changed.
+        model: The network, fused (``fuse_for_inference``) or not. It runs on the device and in the precision it is
+            in when called. A network is fused at the first call, and again when its weights have changed.
         batch_size: Images at a time. More is faster on large GPUs and needs more memory.
         compile: Whether to run the network through torch.compile: slow at the first image of each size, faster
             afterwards. Where compiling fails there is one warning, and the network runs without it.
@@ -42,13 +41,13 @@ class Segmenter:
         training_size: Width, height the checkpoint was trained at, in pixels.
     """
 
-    def __init__(self, model: BiRefNet | PreparedBiRefNet, *, batch_size: int = 1, compile: bool = False) -> None:
+    def __init__(self, model: BiRefNet, *, batch_size: int = 1, compile: bool = False) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r}: expected at least 1.")
         self.model = model
         self.batch_size = batch_size
         self.training_size = model.checkpoint.training_size if model.checkpoint else FALLBACK_SIZE
-        self._prepared: PreparedBiRefNet | None = None
+        self._prepared: BiRefNet | None = None
         self._prepared_from: tuple | None = None
         self._compile = compile
         self._compiled: CompiledNetwork | None = None
@@ -100,7 +99,7 @@ class Segmenter:
             dtype: None for the precision the network is in.
             device: None for where the network is.
         """
-        dtype, device = dtype or precision_of(self.model), device or next(self.model.parameters()).device
+        dtype, device = dtype or dtype_of(self.model), device or next(self.model.parameters()).device
         return memory_required(self.model.config.backbone, height, width, dtype, self.batch_size, device)
 
     def __call__(
@@ -167,17 +166,17 @@ class Segmenter:
         tiles = len(tile_boxes(box.height, box.width, tile))
         return _Plan((height, width), tiles, self.network_size(tile[::-1], box.height, box.width))
 
-    def _network(self) -> PreparedBiRefNet:
-        """The prepared form of the model as it is now."""
-        if isinstance(self.model, PreparedBiRefNet):
+    def _network(self) -> BiRefNet:
+        """The fused form of the model as it is now."""
+        if self.model.fused:
             return self.model
         tensors = (*self.model.parameters(), *self.model.buffers())
         state = tuple((t.data_ptr(), t.dtype, t.device, 0 if t.is_inference() else t._version) for t in tensors)
         if self._prepared is None or state != self._prepared_from:
-            self._prepared, self._prepared_from = prepare(self.model), state
+            self._prepared, self._prepared_from = fuse_for_inference(self.model), state
         return self._prepared
 
-    def _caller(self, network: PreparedBiRefNet) -> Callable[[Tensor], BiRefNetOutput]:
+    def _caller(self, network: BiRefNet) -> Callable[[Tensor], BiRefNetOutput]:
         """What runs the network: itself, or its compiled form, made once."""
         if not self._compile:
             return network

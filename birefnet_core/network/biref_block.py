@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ..config import BiRefNetConfig
@@ -18,7 +18,8 @@ class BiRefBlockOutput(NamedTuple):
 
     Attributes:
         feature: B, C_out, h, w, weighted by the gradient attention; goes on to the next stage.
-        reconstructed: B, C_out, h, w before the attention; the stage's prediction reads this one.
+        reconstructed: B, C_out, h, w before the attention; the stage's prediction reads this one. In inference the
+            attention works in place, and this is the same as ``feature``.
         gradient: Logits B, 1, h, w of the gradient map; None outside training and without OutRef.
     """
 
@@ -56,17 +57,21 @@ class BiRefBlock(nn.Module):
         outward = outward and config.outward_reference
         self.outward = OutwardReference(out_channels, config.batch_norm) if outward else None
 
-    def forward(self, x: Tensor, image: Tensor) -> BiRefBlockOutput:
+    def forward(self, maps: Iterable[Tensor], image: Tensor) -> BiRefBlockOutput:
         """Runs the stage.
 
         Args:
-            x: B, C, h, w.
+            maps: The stage's input: one or more maps whose channels, side by side, are B, C, h, w.
             image: The network's input, B, 3, H, W.
         """
-        if self.inward is not None:
-            x = torch.cat([x, self.inward(image, *x.shape[2:])], dim=1)  # B C+inward h w
-        reconstructed = self.block(x)
+        reconstructed = self.block(self._with_reference(maps, image))
         if self.outward is None:
             return BiRefBlockOutput(reconstructed, reconstructed, None)
         feature, gradient = self.outward(reconstructed)
         return BiRefBlockOutput(feature, reconstructed, gradient)
+
+    def _with_reference(self, maps: Iterable[Tensor], image: Tensor) -> Iterator[Tensor]:
+        """The maps, and after them the inward reference, which is made when the maps have been read."""
+        yield from maps
+        if self.inward is not None:
+            yield self.inward(image)

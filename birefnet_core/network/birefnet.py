@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+from timm.models import FeatureDictNet
+from torch import Tensor, nn
 
 from ..config import BiRefNetConfig
-from ..errors import ImageError
-from .backbones import backbone_spec
+from ..errors import ConfigError, ImageError
+from .encoders.registry import backbone_spec
+from .layers import to_conv_memory_format
 from .localization import LocalizationModule
-from .precision import MixedPrecision
 from .reconstruction import GradientMaps, ReconstructionModule
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class BiRefNetOutput(NamedTuple):
     classes: Tensor | None = None
 
 
-class BiRefNet(MixedPrecision):
+class BiRefNet(nn.Module):
     """The bilateral reference network.
 
     Args:
@@ -48,12 +49,14 @@ class BiRefNet(MixedPrecision):
     Attributes:
         config: The same.
         checkpoint: Where the weights came from (``checkpoints.CheckpointInfo``); None for a new network.
+        fused: Whether it is what ``fuse_for_inference`` returns: for inference only.
     """
 
     def __init__(self, config: BiRefNetConfig | None = None) -> None:
         super().__init__()
         self.config = config or BiRefNetConfig()
         self.checkpoint: CheckpointInfo | None = None
+        self.fused = False
         self.localization = LocalizationModule(self.config)
         self.reconstruction = ReconstructionModule(self.config)
 
@@ -67,9 +70,35 @@ class BiRefNet(MixedPrecision):
             ImageError: Another shape, or an image smaller than the backbone can take.
         """
         self._check(image)
-        levels, classes = self.localization(image)
-        logits, intermediate, gradient = self.reconstruction(levels, image)
+        if not self.training:
+            image = to_conv_memory_format(image)
+        levels, deepest, classes = self.localization(image)
+        logits, intermediate, gradient = self.reconstruction(levels, deepest, image)
         return BiRefNetOutput(logits, intermediate, gradient, classes)
+
+    def train(self, mode: bool = True) -> BiRefNet:
+        """Sets train or eval mode.
+
+        Raises:
+            ConfigError: Train mode of a fused network.
+        """
+        if mode and self.fused:
+            raise ConfigError(
+                "a fused network cannot be trained, because its norms are folded into its convolutions: train the "
+                "network that fuse_for_inference was given."
+            )
+        return super().train(mode)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Sets activation checkpointing: training keeps little for the backward pass and computes most of it again.
+
+        Encoder blocks, decoder stages and the squeeze keep their inputs only. Numbers stay the same but for the order
+        of sums.
+        """
+        for module in self.modules():
+            # timm's wrapper of several stages would checkpoint stages, whose blocks do that already.
+            if hasattr(module, "grad_checkpointing") and not isinstance(module, FeatureDictNet):
+                module.grad_checkpointing = enable
 
     @property
     def min_side(self) -> int:

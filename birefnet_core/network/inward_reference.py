@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..config import PatchOrder
-
-__all__ = ["InwardReference", "PatchOrder", "image_patches"]
+from ..ops.split_conv import match_dtype
 
 INNER_CHANNELS = 64  # published
 
@@ -42,26 +40,37 @@ class InwardReference(nn.Module):
     def __init__(self, stride: int, out_channels: int) -> None:
         """Makes the reference of the stage at ``stride`` input pixels per cell."""
         super().__init__()
+        self.stride = stride
         self.conv_in = nn.Conv2d(3 * stride**2, INNER_CHANNELS, 3, padding=1)
         self.conv_out = nn.Conv2d(INNER_CHANNELS, out_channels, 3, padding=1)
 
-    def forward(self, image: Tensor, height: int, width: int) -> Tensor:
-        """B, 3, H, W -> B, out_channels, height, width."""
-        return self.conv_out(self.conv_in(image_patches(image, height, width)))
+    def forward(self, image: Tensor) -> Tensor:
+        """B, 3, H, W -> B, out_channels, H / stride, W / stride."""
+        image = match_dtype(image, self.conv_in.weight)
+        patches = image_patches(image, image.shape[2] // self.stride, image.shape[3] // self.stride)
+        return self.conv_out(self.conv_in(patches))
 
     def projected(self, image: Tensor, weight: Tensor) -> Tensor:
-        """The reference at full resolution through a 1 x 1 convolution that alone reads it.
+        """The reference at full resolution through a convolution to one channel that alone reads it.
 
-        Its second convolution and that one are merged, as nothing is between them: a small part of the work.
+        Nothing is between the three convolutions, so they are merged: the last two are a 3 x 3 convolution to one
+        channel, of which each of the nine taps reads one weighted sum of the 64 inner channels, and those sums are all
+        that the first convolution has to make. The map between the two 3 x 3 convolutions stays, because its zero
+        padding makes the borders; it has 9 channels instead of 64.
 
         Args:
             image: B, 3, H, W.
-            weight: P, out_channels, 1, 1.
+            weight: 1, out_channels, 1, 1.
 
         Returns:
-            B, P, H, W.
+            B, 1, H, W.
         """
-        projection = weight.flatten(1)  # P O
-        kernel = torch.einsum("po,ochw->pchw", projection, self.conv_out.weight)
-        bias = None if self.conv_out.bias is None else projection @ self.conv_out.bias
-        return F.conv2d(self.conv_in(image), kernel, bias, padding=1)
+        dtype = weight.dtype
+        wide = torch.promote_types(dtype, torch.float32)  # half precision would round every product
+        head, last, first = (w.to(wide) for w in (weight.flatten(), self.conv_out.weight, self.conv_in.weight))
+        assert self.conv_in.bias is not None and self.conv_out.bias is not None
+        taps = torch.einsum("o,ochw->hwc", head, last).flatten(0, 1)  # 9 64
+        kernel = torch.einsum("tc,cixy->tixy", taps, first)  # 9 3 3 3
+        sums = F.conv2d(match_dtype(image, weight), kernel.to(dtype), (taps @ self.conv_in.bias.to(wide)).to(dtype), padding=1)  # B 9 H W
+        pick = torch.eye(9, dtype=dtype, device=image.device).view(1, 9, 3, 3)  # the pixel of its tap from each sum
+        return F.conv2d(sums, pick, (head[None] @ self.conv_out.bias.to(wide)).to(dtype), padding=1)

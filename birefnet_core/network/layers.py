@@ -1,42 +1,33 @@
-"""Small shared pieces: the one kind of resizing the network uses, norms that can be left out, strips of maps."""
+"""What several parts of the network share: its resizing, its memory format, optional norms and folding them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_weights
 
-from ..ops import execution
+from .. import image_ops
+from ..ops.execution import chunk_elements, chunking
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear resize with aligned corners and no antialiasing, as everywhere in the published network.
-
-    Args:
-        x: B, C, H, W.
-        size: Target (height, width).
-
-    Returns:
-        B, C, height, width; ``x`` itself where nothing is to be done.
-    """
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+    """Bilinear resize of B, C, H, W to (height, width) with aligned corners, as everywhere in the published network."""
+    return image_ops.resize(x, size, align_corners=True)
 
 
-def conv_layout(device: torch.device) -> torch.memory_format:
-    """The order in memory in which a device's convolutions are fast, and right.
+def conv_memory_format(device: torch.device) -> torch.memory_format:
+    """The memory format in which a device's convolutions are fast and correct.
 
-    On MPS they have read parts of maps with channels last wrongly (https://github.com/pytorch/pytorch/issues/180984).
+    On MPS they have read slices of channels-last maps wrongly (https://github.com/pytorch/pytorch/issues/180984).
     """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
-def laid_out(x: Tensor) -> Tensor:
-    """B, C, H, W in the ``conv_layout`` of its device; a copy only where it is not."""
-    return x.contiguous(memory_format=conv_layout(x.device))
+def to_conv_memory_format(x: Tensor) -> Tensor:
+    """B, C, H, W in the memory format of its device; a copy only where it is in another one."""
+    return x.contiguous(memory_format=conv_memory_format(x.device))
 
 
 def batch_norm(channels: int, enabled: bool) -> nn.Module:
@@ -44,18 +35,36 @@ def batch_norm(channels: int, enabled: bool) -> nn.Module:
     return nn.BatchNorm2d(channels) if enabled else nn.Identity()
 
 
-def inference_budget(x: Tensor, training: bool = False) -> int | None:
-    """How much of a map to work on at once.
+def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
+    """Folds the BatchNorm after a convolution into the convolution's weight and bias, which are replaced.
+
+    Computed in float32, because half precision would round twice.
 
     Args:
-        x: The map, for its device.
-        training: Whether the module that works on it is being trained.
+        conv: The convolution, changed in place.
+        norm: BatchNorm2d, or Identity where there is none.
 
     Returns:
-        Elements of the widest tensor to make; None for all of the map at once.
+        What takes the place of the norm: Identity.
     """
-    if not execution.chunking(x, training):
-        return None
-    level = execution.memory_level()
-    with execution.use_memory_level(level if x.device.type == "cpu" else max(level, 1)):
-        return execution.chunk_elements("map", x.device)
+    if isinstance(norm, nn.BatchNorm2d):
+        assert norm.running_mean is not None and norm.running_var is not None
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight.float(), None if conv.bias is None else conv.bias.float(),
+            norm.running_mean.float(), norm.running_var.float(), norm.eps, norm.weight.float(), norm.bias.float(),
+        )  # fmt: skip
+        set_weights(conv, weight, bias)
+    return nn.Identity()
+
+
+def set_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> None:
+    """Replaces the parameters of a convolution by constants, in its dtype and the memory format of its device."""
+    dtype = conv.weight.dtype
+    conv.weight = nn.Parameter(to_conv_memory_format(weight.detach().to(dtype)), requires_grad=False)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
+
+
+def inference_budget(x: Tensor, training: bool = False) -> int | None:
+    """Elements of a chunk for Swin, until it asks ``ops.execution`` itself; None for all of the map."""
+    return chunk_elements("map", x.device) if chunking(x, training) else None

@@ -5,35 +5,74 @@ Shapes: B batch, H W image; level i of four is B, C_i, H / 2^(i+2), W / 2^(i+2),
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import BiRefNetConfig
-from .backbones import PYRAMID, BackboneSpec, backbone_spec
-from .layers import resize
+from ..ops.split_conv import match_dtype
+from .checkpointing import checkpoint
+from .encoders.registry import PYRAMID, BackboneSpec, backbone_spec
+from .layers import resize, to_conv_memory_format
 from .reconstruction_block import ReconstructionBlock
 
 # The pyramid neck brings single-stride encoders to the widths of Swin-L (published).
 NECK_CHANNELS = (192, 384, 768, 1536)
 
 
-def _per_image_pass(channels: tuple[int, ...], config: BiRefNetConfig) -> tuple[int, ...]:
-    """Channels with the half-size pass beside the full-size one, where they are concatenated."""
+def _with_image_pyramid(channels: tuple[int, ...], config: BiRefNetConfig) -> tuple[int, ...]:
+    """Channels with those of the half-size image, where the image pyramid concatenates them."""
     return tuple(c * (2 if config.image_pyramid == "cat" else 1) for c in channels)
 
 
 def encoder_channels(config: BiRefNetConfig) -> tuple[int, ...]:
     """Channels of the four encoder levels after the image pyramid."""
-    return _per_image_pass(backbone_spec(config.backbone).channels, config)
+    return _with_image_pyramid(backbone_spec(config.backbone).channels, config)
 
 
 def decoder_channels(config: BiRefNetConfig) -> tuple[int, ...]:
     """Channels of the four levels that reach the reconstruction module."""
     if backbone_spec(config.backbone).single_stride:
-        return _per_image_pass(NECK_CHANNELS, config)
+        return _with_image_pyramid(NECK_CHANNELS, config)
     return encoder_channels(config)
+
+
+class PyramidLevel(NamedTuple):
+    """One level of the image pyramid (IPT, Sec. 3.6).
+
+    In the paper the two maps are concatenated. Here they stay apart, the second in its own size, because most of what
+    reads them is linear, as upsampling is.
+
+    Attributes:
+        full: B, C, h, w, of the image.
+        half: B, C, h', w', of the half-size image; None without the image pyramid or where both are added.
+    """
+
+    full: Tensor
+    half: Tensor | None = None
+
+    def concatenated(self) -> Tensor:
+        """B, 2C, h, w; without a second map the first, B, C, h, w."""
+        return self.full if self.half is None else torch.cat([self.full, resize(self.half, self.full.shape[2:])], dim=1)
+
+
+class PyramidConv2d(nn.Conv2d):
+    """A 1 x 1 convolution of a level, with the parameters of that of the concatenated maps."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, level: PyramidLevel) -> Tensor:  # type: ignore[override]
+        """PyramidLevel -> B, O, h, w."""
+        y = F.conv2d(match_dtype(level.full, self.weight), self.weight[:, : level.full.shape[1]], self.bias)
+        return y if level.half is None else y + resize(self.of_half(level.half), y.shape[2:])
+
+    def of_half(self, half: Tensor) -> Tensor:
+        """The part of the half-size image's map, in its own size: B, C, h', w' -> B, O, h', w'."""
+        return F.conv2d(match_dtype(half, self.weight), self.weight[:, -half.shape[1] :])
 
 
 class ImagePyramidEncoder(nn.Module):
@@ -44,34 +83,33 @@ class ImagePyramidEncoder(nn.Module):
         self.backbone = spec.build()
         self.mode = mode
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """B, 3, H, W -> four maps; channels twice the backbone's where the mode is "cat"."""
-        levels = self.passes(image)
-        return [self.join(levels.pop(0)) for _ in range(len(levels))]  # each is let go as soon as it has been joined
+    def forward(self, image: Tensor) -> list[PyramidLevel]:
+        """B, 3, H, W -> four levels, fine to coarse."""
+        maps = self._maps(image)
+        if self.mode == "none":
+            return [PyramidLevel(full) for full in maps]
+        halves = self._maps(resize(image, (image.shape[2] // 2, image.shape[3] // 2)))
+        if self.mode == "add":
+            return [PyramidLevel(a + resize(b, a.shape[2:])) for a, b in zip(maps, halves, strict=True)]
+        return [PyramidLevel(full, half) for full, half in zip(maps, halves, strict=True)]
 
-    def passes(self, image: Tensor) -> list[list[Tensor]]:
-        """B, 3, H, W -> for each of four levels the map of the image and, with the pyramid, of the half-size image."""
-        maps = [self.backbone(image)]
-        if self.mode != "none":
-            maps.append(self.backbone(resize(image, (image.shape[2] // 2, image.shape[3] // 2))))
-        return [list(level) for level in zip(*maps, strict=True)]
-
-    def join(self, maps: list[Tensor]) -> Tensor:
-        """The maps of one level as one."""
-        full, *half = maps
-        if not half:
-            return full
-        upsampled = resize(half[0], full.shape[2:])
-        return full + upsampled if self.mode == "add" else torch.cat([full, upsampled], dim=1)
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        maps = self.backbone(image)
+        return maps if self.training else [to_conv_memory_format(one) for one in maps]
 
 
 class ContextFeatureFusion(nn.Module):
-    """CFF (Sec. 3.6): the shallower levels are brought to the deepest one's size and joined with it."""
+    """CFF (Sec. 3.6): the shallower levels are brought to the deepest one's size and concatenated with it."""
 
-    def forward(self, levels: list[Tensor]) -> Tensor:
+    def forward(self, levels: list[PyramidLevel]) -> Tensor:
         """Four levels -> F^e: B, C_1 + ... + C_4, H / 32, W / 32."""
-        *shallow, deepest = levels
-        return torch.cat([*(resize(level, deepest.shape[2:]) for level in shallow), deepest], dim=1)
+        size = levels[-1].full.shape[2:]
+        maps = []
+        for full, half in levels:
+            maps.append(resize(full, size))
+            if half is not None:
+                maps.append(resize(resize(half, full.shape[2:]), size))
+        return torch.cat(maps, dim=1)
 
 
 class ClassificationHead(nn.Module):
@@ -87,31 +125,46 @@ class ClassificationHead(nn.Module):
 
 
 class PyramidNeck(nn.Module):
-    """Gives the single-stride maps of a plain vision transformer the strides and widths of a pyramid."""
+    """Gives the single-stride maps of a plain vision transformer the strides and widths of a pyramid.
+
+    Maps that are to become larger stay in the size they have: only the linear lateral connections read them, and
+    resize what they make of them.
+    """
 
     def __init__(self, in_channels: tuple[int, ...], out_channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 1) for a, b in zip(in_channels, out_channels, strict=True)
-        )
+        self.convs = nn.ModuleList(PyramidConv2d(a, b) for a, b in zip(in_channels, out_channels, strict=True))
 
-    def forward(self, levels: list[Tensor], height: int, width: int) -> list[Tensor]:
-        """Four levels at stride 16 of a height x width image -> four levels at strides 4, 8, 16, 32."""
-        return [
-            conv(resize(level, (height // stride, width // stride)))
-            for conv, level, stride in zip(self.convs, levels, PYRAMID, strict=True)
-        ]
+    def forward(
+        self, levels: list[PyramidLevel], deepest: Tensor, size: Sequence[int]
+    ) -> tuple[list[PyramidLevel], Tensor]:
+        """Brings three levels and F^d, all at stride 16, to the widths of the decoder.
+
+        Args:
+            levels: The three shallower levels.
+            deepest: F^d.
+            size: Height and width of the image.
+
+        Returns:
+            Three levels at strides of at least 4, 8, 16, and F^d at stride 32.
+        """
+        *convs, last = self.convs
+        levels = [PyramidLevel(conv(level)) for conv, level in zip(convs, levels, strict=True)]
+        small = resize(deepest, (size[0] // PYRAMID[-1], size[1] // PYRAMID[-1]))
+        return levels, last(PyramidLevel(small))
 
 
 class LocalizationOutput(NamedTuple):
     """What the localization module gives.
 
     Attributes:
-        levels: Three lateral levels at strides 4, 8, 16 and the squeezed F^d at stride 32.
+        levels: Three levels for the lateral connections, at strides 4, 8, 16.
+        deepest: The squeezed F^d, B, C, H / 32, W / 32.
         classes: Logits B, num_classes; None outside training and without the head.
     """
 
-    levels: list[Tensor]
+    levels: list[PyramidLevel]
+    deepest: Tensor
     classes: Tensor | None
 
 
@@ -120,6 +173,9 @@ class LocalizationModule(nn.Module):
 
     Departure from Sec. 3.2: the head reads the deepest level before the context is joined to it
     (published), not F^e.
+
+    Attributes:
+        grad_checkpointing: Whether to keep for the backward pass only what the squeeze reads.
     """
 
     def __init__(self, config: BiRefNetConfig) -> None:
@@ -137,13 +193,22 @@ class LocalizationModule(nn.Module):
         )
         self.classifier = ClassificationHead(channels[-1], config.num_classes) if config.num_classes else None
         self.neck = PyramidNeck(channels, decoder_channels(config)) if spec.single_stride else None
+        self.grad_checkpointing = False
 
     def forward(self, image: Tensor) -> LocalizationOutput:
         """B, 3, H, W -> LocalizationOutput."""
         levels = self.encoder(image)
-        classes = self.classifier(levels[-1]) if self.training and self.classifier is not None else None
-        deepest = levels[-1] if self.fusion is None else self.fusion(levels)  # F^e
-        levels = [*levels[:-1], self.squeeze(deepest)]  # F^d in place of the deepest level
+        classes = None
+        if self.training and self.classifier is not None:
+            classes = self.classifier(levels[-1].concatenated())
+        joined = levels[-1].concatenated() if self.fusion is None else self.fusion(levels)  # F^e
+        del levels[-1]  # F^d takes the place of the deepest level
+        squeeze = self.squeeze
+        deepest = checkpoint(squeeze, squeeze, (joined,)) if self.grad_checkpointing else squeeze((joined,))
         if self.neck is not None:
-            levels = self.neck(levels, *image.shape[2:])
-        return LocalizationOutput(levels, classes)
+            levels, deepest = self.neck(levels, deepest, image.shape[2:])
+        return LocalizationOutput(levels, deepest, classes)
+
+    def fuse(self) -> None:
+        """Drops the classification head, which is for training."""
+        self.classifier = None

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import batch_norm, resize
+from ..ops.execution import chunking
+from .layers import batch_norm, fold_norm, resize
 
 GRADIENT_CHANNELS = 16  # width of F^G, published
 
@@ -21,22 +22,27 @@ class OutwardReference(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, GRADIENT_CHANNELS, 3, padding=1)
         self.norm = batch_norm(GRADIENT_CHANNELS, normed)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.attention = nn.Conv2d(GRADIENT_CHANNELS, 1, 1)
-        self.gradient = nn.Conv2d(GRADIENT_CHANNELS, 1, 1)
+        self.gradient: nn.Conv2d | None = nn.Conv2d(GRADIENT_CHANNELS, 1, 1)  # None once fused: it is for training
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weights the feature by its gradient attention.
 
         Args:
-            x: B, C, h, w from the reconstruction block.
+            x: B, C, h, w from the reconstruction block; changed in place in inference.
 
         Returns:
             The weighted feature B, C, h, w; and while training the logits B, 1, h, w of the gradient map.
         """
         feature = self.relu(self.norm(self.conv(x)))  # F^G: B 16 h w
-        prediction = self.gradient(feature) if self.training else None
-        return x * torch.sigmoid(self.attention(feature)), prediction
+        prediction = self.gradient(feature) if self.training and self.gradient is not None else None
+        attention = torch.sigmoid(self.attention(feature))  # B 1 h w
+        return (x.mul_(attention) if chunking(x, self.training) else x * attention), prediction
+
+    def fuse(self) -> None:
+        """Folds the norm and drops the head for the gradient map."""
+        self.norm, self.gradient = fold_norm(self.conv, self.norm), None
 
 
 def image_gradient(image: Tensor) -> Tensor:

@@ -1,26 +1,30 @@
 """Reconstruction Module (Sec. 3.3): from the coarse location to the mask at full resolution.
 
-Shapes: B batch, H W image; stage i works at stride 32, 16, 8, 4, coarse to fine.
+Shapes: B batch, H W image; stage i works at stride 32, 16, 8, 4, coarse to fine; h w a stage's map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import NUM_STAGES, BiRefNetConfig
-from .backbones import PYRAMID
+from ..ops.execution import chunking, row_chunks
+from ..ops.split_conv import match_dtype
 from .biref_block import BiRefBlock
+from .checkpointing import checkpoint
+from .encoders.registry import PYRAMID
 from .inward_reference import InwardReference
 from .layers import resize
-from .localization import decoder_channels, encoder_channels
+from .localization import PyramidConv2d, PyramidLevel, decoder_channels, encoder_channels
 from .outward_reference import gradient_label, image_gradient
 
-# Each stage's share of the source image: an eighth of the encoder's channels (published).
-INWARD_SHARE = 8
+# Channels of a stage's inward reference: an eighth of the encoder's (published).
+INWARD_DIVISOR = 8
+LEAST_CHANNELS = 16  # of a chunk of channels; convolutions of fewer are slow
 
 
 class GradientMaps(NamedTuple):
@@ -43,64 +47,122 @@ class ReconstructionOutput(NamedTuple):
     gradient: GradientMaps | None
 
 
+class LateralConnection(PyramidConv2d):
+    """A 1 x 1 convolution of a level, to which the upsampled feature of the stage before is added.
+
+    Both are linear: what is coarser than the stage is added up before it is upsampled.
+    """
+
+    def forward(self, level: PyramidLevel, feature: Tensor, size: tuple[int, int]) -> Iterable[Tensor]:  # type: ignore[override]
+        """Sums both.
+
+        Args:
+            level: Of the stage, or coarser.
+            feature: B, C, h', w', the output of the stage before; changed in place in inference.
+            size: Height and width of the stage's map.
+
+        Returns:
+            B, C, h, w, as one map or, in inference, cut along its channels into several, made one after the other.
+        """
+        coarse = [feature]
+        fine, weight = match_dtype(level.full, self.weight), self.weight[:, : level.full.shape[1]]
+        if level.half is not None:
+            _add(coarse, self.of_half(level.half))
+        if fine.shape[2:] != size:  # from the neck
+            _add(coarse, F.conv2d(fine, weight, self.bias))
+            sums = self._sums(coarse, size)
+        else:
+            sums = self._sums(coarse, size, fine, weight)
+        return sums if chunking(feature, self.training) else tuple(sums)
+
+    def _sums(
+        self, coarse: list[Tensor], size: tuple[int, int], fine: Tensor | None = None, weight: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Sums of upsampled coarse maps and of the convolution of a fine map, in chunks of channels."""
+        elements = len(coarse[0]) * size[0] * size[1]
+        for some in row_chunks(self.out_channels, elements, "upsampled", coarse[0].device, minimum=LEAST_CHANNELS):
+            terms = [resize(one[:, some], size) for one in coarse]
+            if fine is not None and weight is not None:
+                terms.append(F.conv2d(fine, weight[some], None if self.bias is None else self.bias[some]))
+            yield sum(terms)
+
+
+def _add(maps: list[Tensor], x: Tensor) -> None:
+    """Adds a map to the first of some, where their sizes are equal, or appends it."""
+    if x.shape == maps[0].shape:
+        maps[0] = maps[0] + x
+    else:
+        maps.append(x)
+
+
 class ReconstructionModule(nn.Module):
-    """Four BiRef blocks from coarse to fine, lateral connections, and the final prediction."""
+    """Four BiRef blocks from coarse to fine, lateral connections, and the final prediction.
+
+    Attributes:
+        grad_checkpointing: Whether to keep for the backward pass only what each stage reads.
+    """
 
     def __init__(self, config: BiRefNetConfig) -> None:
         super().__init__()
         self.gradient_mask = config.gradient_mask
         channels = decoder_channels(config)[::-1]  # coarse to fine, like all below
-        inward = [c // INWARD_SHARE for c in encoder_channels(config)[::-1]]
-        strides = PYRAMID[::-1]
+        inward = [c // INWARD_DIVISOR for c in encoder_channels(config)[::-1]]
+        self.strides = PYRAMID[::-1]
         # Each stage makes the channels of the next level; the last halves its own.
         outputs = [*channels[1:], channels[-1] // 2]
         # The coarsest stage has no level of its own above it, and takes the width of the next one (published).
-        shares = [inward[0], *inward[:-1]]
+        inward_channels = [inward[0], *inward[:-1]]
         self.blocks = nn.ModuleList(
             BiRefBlock(
                 channels=channels[i],
                 out_channels=outputs[i],
-                stride=strides[i],
-                inward_channels=shares[i],
+                stride=self.strides[i],
+                inward_channels=inward_channels[i],
                 outward=i < NUM_STAGES - 1,
                 config=config,
             )
             for i in range(NUM_STAGES)
         )
-        self.laterals = nn.ModuleList(nn.Conv2d(c, c, 1) for c in channels[1:])
+        self.laterals = nn.ModuleList(LateralConnection(c, c) for c in channels[1:])
         self.supervision = (
             nn.ModuleList(nn.Conv2d(c, 1, 1) for c in outputs[:-1]) if config.multi_stage_supervision else None
         )
         self.inward = InwardReference(1, inward[-1]) if config.inward_reference else None
         self.head = nn.Conv2d(outputs[-1] + (inward[-1] if config.inward_reference else 0), 1, 1)
+        self.grad_checkpointing = False
 
-    def forward(self, levels: list[Tensor], image: Tensor) -> ReconstructionOutput:
+    def forward(self, levels: list[PyramidLevel], deepest: Tensor, image: Tensor) -> ReconstructionOutput:
         """Reconstructs the mask.
 
         Args:
-            levels: Four maps, fine to coarse; the coarsest is the squeezed F^d.
+            levels: Three levels, fine to coarse. The list is emptied, so that each is freed when it has been read.
+            deepest: The squeezed F^d, B, C, H / 32, W / 32.
             image: The network's input, B, 3, H, W.
         """
-        *laterals, feature = levels
+        maps: Iterable[Tensor] = (deepest,)
         intermediate, gradients = [], []
         for i, block in enumerate(self.blocks):
-            output = block(feature, image)
+            output = checkpoint(block, block, maps, image) if self.grad_checkpointing else block(maps, image)
             if self.training and i < NUM_STAGES - 1:
                 if self.supervision is not None:
                     intermediate.append(self.supervision[i](output.reconstructed))  # M_i: B 1 h w
                 if output.gradient is not None:
                     gradients.append(output.gradient)
+            feature = output.feature
+            del output
             if i < NUM_STAGES - 1:
-                lateral = laterals.pop()
-                feature = resize(output.feature, lateral.shape[2:]) + self.laterals[i](lateral)
-        logits = self._predict(output.feature, image)
+                stride = self.strides[i + 1]
+                size = image.shape[2] // stride, image.shape[3] // stride
+                maps = self.laterals[i](levels.pop(), feature, size)
+                del feature
+        logits = self._predict(feature, image)
         return ReconstructionOutput(logits, tuple(intermediate), self._gradient_maps(gradients, intermediate, image))
 
     def _predict(self, feature: Tensor, image: Tensor) -> Tensor:
         """The head on the upsampled feature beside the inward reference at full resolution.
 
         The head is linear and so is upsampling: each part is brought to one channel first, so that no wide map of
-        full resolution is made of the feature.
+        full resolution is made.
 
         Args:
             feature: B, C, h, w of the last stage.
@@ -109,14 +171,9 @@ class ReconstructionModule(nn.Module):
         Returns:
             Logits B, 1, H, W.
         """
-        share = self.head.weight[:, : feature.shape[1]]  # 1 C 1 1
-        logits = resize(F.conv2d(feature, share, self.head.bias), image.shape[2:])
-        return logits if self.inward is None else logits + self.reference_logits(image)
-
-    def reference_logits(self, image: Tensor) -> Tensor:
-        """Share of the inward reference at full resolution in the logits: B, 3, H, W -> B, 1, H, W."""
-        assert self.inward is not None
-        return self.inward.projected(image, self.head.weight[:, -self.inward.conv_out.out_channels :])
+        of_feature, of_reference = self.head.weight.tensor_split([feature.shape[1]], dim=1)  # 1 C 1 1 each
+        logits = resize(F.conv2d(match_dtype(feature, of_feature), of_feature, self.head.bias), image.shape[2:])
+        return logits if self.inward is None else logits + self.inward.projected(image, of_reference)
 
     def _gradient_maps(
         self, predictions: list[Tensor], intermediate: list[Tensor], image: Tensor
@@ -127,3 +184,7 @@ class ReconstructionModule(nn.Module):
         masks: Sequence[Tensor | None] = intermediate or [None] * len(predictions)
         labels = tuple(gradient_label(gradient, mask, self.gradient_mask) for mask in masks)
         return GradientMaps(tuple(predictions), labels)
+
+    def fuse(self) -> None:
+        """Drops the heads of multi-stage supervision, which are for training."""
+        self.supervision = None

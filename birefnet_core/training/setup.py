@@ -16,7 +16,6 @@ from ..losses import LossWeights, region_fine_tuning
 from ..network import BiRefNet
 from .dataset import seed_of
 from .lora import add_adapters
-from .memory import checkpoint_activations
 from .recipe import DEFAULT_BACKBONE, Recipe
 
 logger = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ def build_network(recipe: Recipe, classes: int = 0) -> BiRefNet:
     if recipe.train == "lora":
         add_adapters(model, recipe.lora_rank, recipe.lora_alpha)
     if recipe.checkpoint_activations:
-        checkpoint_activations(model)
+        model.set_grad_checkpointing()
     return model
 
 

@@ -7,7 +7,7 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import detect, keymap
-from birefnet_core.network.backbones import BACKBONE_SPECS
+from birefnet_core.network.encoders.registry import BACKBONE_SPECS
 
 OPTIONS = {"swin_v1_t+bs1": {"batch_norm": False}, "swin_v1_t+auxcls": {"num_classes": 219}}
 

@@ -75,7 +75,7 @@ def test_features_equal_the_published_network(variant, size, network, reference)
     seen = {}
     hooks = [
         model.localization.encoder.register_forward_hook(
-            lambda _m, _i, levels: seen.update({f"x{i}": level for i, level in enumerate(levels, 1)})
+            lambda _m, _i, levels: seen.update({f"x{i}": x.concatenated() for i, x in enumerate(levels, 1)})
         ),
         model.localization.fusion.register_forward_hook(lambda _m, _i, out: seen.update(squeeze_in=out)),
         model.localization.squeeze.register_forward_hook(lambda _m, _i, out: seen.update(squeeze=out)),

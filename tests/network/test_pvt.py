@@ -5,15 +5,15 @@ import timm
 import torch
 from timm.models.pvt_v2 import MlpWithDepthwiseConv
 
-from birefnet_core.network.pvt import StripedMlp, build_pvt_v2
+from birefnet_core.network.encoders.pvt import ChunkedMlp, build_pvt_v2
 from birefnet_core.ops import execution
 
 
 @pytest.mark.parametrize("size", [(1, 3), (8, 5), (19, 7)])
-def test_the_feed_forward_layer_is_timms_whole_and_in_strips(size):
+def test_the_feed_forward_layer_is_timms_whole_and_in_chunks(size):
     torch.manual_seed(0)
     published = MlpWithDepthwiseConv(4, 16)
-    ours, x = StripedMlp(published), torch.randn(2, size[0] * size[1], 4)
+    ours, x = ChunkedMlp(published), torch.randn(2, size[0] * size[1], 4)
     expected = published(x, size)
     assert torch.equal(ours(x, size), expected)
     with torch.no_grad(), execution.use_chunk_sizes(map=1):  # as few rows at a time as may be
@@ -24,7 +24,7 @@ def test_the_encoder_has_timms_weights_and_maps():
     published = timm.create_model("pvt_v2_b0", features_only=True, pretrained=False).eval()
     encoder = build_pvt_v2("b0").eval()
     encoder.load_state_dict(published.state_dict())
-    assert sum(isinstance(module, StripedMlp) for module in encoder.modules()) == 8
+    assert sum(isinstance(module, ChunkedMlp) for module in encoder.modules()) == 8
     x = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         for ours, expected in zip(encoder(x), published(x), strict=True):

@@ -19,7 +19,7 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
-from .layers import inference_budget
+from ..layers import inference_budget
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Encoders: four feature maps of an image."""

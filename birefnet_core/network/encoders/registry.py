@@ -1,0 +1,123 @@
+"""Encoders by name: what each one is, and four feature maps from each of them.
+
+An encoder is a module that turns B, 3, H, W into a list of four maps B, C_i, H_i, W_i. Swin is
+our own (see swin.py for why); PVTv2 and DINOv3 are timm's, bit-equal to the published ones; VGG and
+ResNet are torchvision's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from torch import nn
+
+from ...errors import ConfigError
+from .pvt import build_pvt_v2
+from .swin import SwinConfig, SwinTransformer
+from .timm_encoders import build_dino_v3
+from .torchvision_encoders import build_resnet, build_vgg16
+
+PYRAMID = (4, 8, 16, 32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """What the rest of the network needs to know about an encoder.
+
+    Attributes:
+        channels: Channels of the four maps, fine to coarse.
+        build: Makes the encoder.
+        fine: Names of its modules that stay in float32 where a network is cast to bfloat16 (see ``cast``): those of
+            the finest two levels, and what makes the stream of a new level.
+        strides: Input pixels per cell of the four maps.
+        min_side: Shortest input side the encoder can take, in pixels.
+    """
+
+    channels: tuple[int, int, int, int]
+    build: Callable[[], nn.Module]
+    fine: tuple[str, ...]
+    strides: tuple[int, int, int, int] = PYRAMID
+    min_side: int = 32
+
+    @property
+    def single_stride(self) -> bool:
+        """True for plain vision transformers, whose maps need a pyramid neck."""
+        return self.strides != PYRAMID
+
+
+def _swin(embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int, ...], window_size: int) -> BackboneSpec:
+    config = SwinConfig(embed_dim=embed_dim, depths=depths, num_heads=num_heads, window_size=window_size)
+    return BackboneSpec(
+        channels=tuple(embed_dim * 2**i for i in range(4)),
+        build=lambda: SwinTransformer(config),
+        fine=("patch_embed", "stages.0", "stages.1", "stages.2.downsample", "stages.3.downsample"),
+    )
+
+
+def _pvt_v2(size: str, channels: tuple[int, int, int, int]) -> BackboneSpec:
+    return BackboneSpec(
+        channels=channels,
+        build=functools.partial(build_pvt_v2, size),
+        fine=("patch_embed", "stages_0", "stages_1", "stages_2.downsample", "stages_3.downsample"),
+        min_side=64,  # the 8 x 8 spatial reduction of stage 1 must fit the stride-4 map of the half-size image
+    )
+
+
+def _dino_v3(timm_name: str, channels: int, blocks: tuple[int, int, int, int]) -> BackboneSpec:
+    return BackboneSpec(
+        channels=(channels,) * 4,
+        build=functools.partial(build_dino_v3, timm_name, blocks),
+        fine=("model.patch_embed",),
+        strides=(16,) * 4,
+    )
+
+
+def _vgg16(normed: bool) -> BackboneSpec:
+    return BackboneSpec(
+        channels=(128, 256, 512, 512), build=functools.partial(build_vgg16, normed), fine=("parts.0", "parts.1")
+    )
+
+
+def _resnet(block: str, depths: tuple[int, int, int, int], channels: tuple[int, int, int, int]) -> BackboneSpec:
+    return BackboneSpec(
+        channels=channels,
+        build=functools.partial(build_resnet, block, depths),
+        fine=("parts.0", "parts.1", "parts.2.0.downsample", "parts.3.0.downsample"),
+    )
+
+
+BACKBONE_SPECS: dict[str, BackboneSpec] = {
+    "swin_v1_t": _swin(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7),
+    "swin_v1_s": _swin(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), window_size=7),
+    "swin_v1_b": _swin(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=12),
+    "swin_v1_l": _swin(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=12),
+    "pvt_v2_b0": _pvt_v2("b0", (32, 64, 160, 256)),
+    "pvt_v2_b1": _pvt_v2("b1", (64, 128, 320, 512)),
+    "pvt_v2_b2": _pvt_v2("b2", (64, 128, 320, 512)),
+    "pvt_v2_b5": _pvt_v2("b5", (64, 128, 320, 512)),
+    "dino_v3_s": _dino_v3("vit_small_patch16_dinov3", 384, (3, 5, 7, 11)),
+    "dino_v3_s_plus": _dino_v3("vit_small_plus_patch16_dinov3", 384, (3, 5, 7, 11)),
+    "dino_v3_b": _dino_v3("vit_base_patch16_dinov3", 768, (3, 5, 7, 11)),
+    "dino_v3_l": _dino_v3("vit_large_patch16_dinov3", 1024, (5, 11, 17, 23)),
+    "dino_v3_h_plus": _dino_v3("vit_huge_plus_patch16_dinov3", 1280, (7, 15, 23, 31)),
+    "dino_v3_7b": _dino_v3("vit_7b_patch16_dinov3", 4096, (9, 19, 29, 39)),
+    "vgg16": _vgg16(normed=False),
+    "vgg16bn": _vgg16(normed=True),
+    "resnet50": _resnet("bottleneck", (3, 4, 6, 3), (256, 512, 1024, 2048)),
+    # Not a published one: the smallest, for learning from nothing on a CPU (the checkpoint "demo").
+    "resnet10": _resnet("basic", (1, 1, 1, 1), (64, 128, 256, 512)),
+}  # fmt: skip
+
+
+def backbone_spec(name: str) -> BackboneSpec:
+    """The row of a backbone.
+
+    Raises:
+        ConfigError: No such backbone.
+    """
+    try:
+        return BACKBONE_SPECS[name]
+    except KeyError:
+        raise ConfigError(f"backbone {name!r} is not known; choose one of {', '.join(BACKBONE_SPECS)}.") from None

@@ -1,0 +1,63 @@
+"""A network made ready for inference: the same masks with less work and less memory."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from .birefnet import BiRefNet
+
+ENCODER = "localization.encoder."
+
+
+def fuse_for_inference(model: BiRefNet) -> BiRefNet:
+    """A network whose modules are fused: those that have something to fold or to drop have a method ``fuse``.
+
+    Norms of the decoder are folded into the convolutions before them, the two convolutions that predict a deformable
+    convolution's samples become one, and heads that only training reads are dropped.
+
+    Args:
+        model: The network, on any device and in any dtype; unchanged.
+
+    Returns:
+        A network in eval mode that cannot be trained (``fused`` is True); ``model`` itself where it is fused already.
+        All parameters that nothing is folded into, such as the encoder's, share memory with those of ``model``, so
+        that training ``model`` further makes this one useless.
+    """
+    if model.fused:
+        return model
+    fused = copy.deepcopy(model, _shared_tensors(model))
+    modules = list(fused.named_modules())
+    for _, module in modules:
+        if parametrize.is_parametrized(module):
+            _merge_parametrization(module)
+    for name, module in modules:
+        if hasattr(module, "fuse") and not name.startswith(ENCODER):
+            module.fuse()
+    fused.fused = True
+    return fused.requires_grad_(False).eval()
+
+
+def _merge_parametrization(module: nn.Module) -> None:
+    """Merges a low-rank adapter into the weight.
+
+    ``parametrize.remove_parametrizations`` would change the class of the module, which ``deepcopy`` shares with the
+    module that was copied.
+    """
+    weight = module.get_parameter("parametrizations.weight.original")
+    with torch.no_grad():
+        merged = nn.Parameter(getattr(module, "weight").to(weight.dtype))
+    del module.parametrizations
+    module.__class__ = type(module).__bases__[0]
+    module.register_parameter("weight", merged)
+
+
+def _shared_tensors(model: nn.Module) -> dict[int, Any]:
+    """A memo with which ``deepcopy`` copies modules and shares the memory of their tensors."""
+    memo: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    memo.update((id(p), nn.Parameter(p.detach(), requires_grad=False)) for p in model.parameters())
+    return memo

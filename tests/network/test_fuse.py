@@ -1,0 +1,148 @@
+"""What is fused computes what the network computes, with the same parameters where nothing is folded."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import birefnet_core as bc
+from birefnet_core.network import layers
+from birefnet_core.ops import execution
+from birefnet_core.ops.deform_conv import use_backend
+from birefnet_core.training.lora import add_adapters
+
+SWITCHES = {
+    "image_pyramid": ("cat", "add", "none"),
+    "context_fusion": (3, 0),
+    "inward_reference": (True, False),
+    "outward_reference": (True, False),
+    "reconstruction_block": ("deformable_aspp", "aspp", "residual"),
+    "batch_norm": (True, False),
+}
+
+
+def with_lively_norms(model):
+    """Random statistics, so that a norm that is not folded shows; random offsets and modulation."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.weight, 1, 0.1)
+            nn.init.normal_(module.bias, std=0.1)
+    for name, parameter in model.named_parameters():
+        if ".offset." in name or ".modulator." in name:
+            nn.init.normal_(parameter, std=0.05)
+    return model.eval()
+
+
+def difference(model, shape=(2, 3, 64, 96), fused=None):
+    """Between the logits of a network and of its fused form, as a share of the largest."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    fused = fused or bc.fuse_for_inference(model)
+    with torch.no_grad():
+        expected, found = model(x).logits, fused(x).logits
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("variant", ["swin_v1_t", "swin_v1_t+bs1", "pvt_v2_b0", "dino_v3_s", "resnet50", "vgg16"])
+def test_every_family_gives_the_same_logits(variant, filled):
+    assert difference(bc.model_from_state_dict(filled(variant)), (2, 3, 96, 160)) < 1e-5
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("backend", ["gather", "torchvision"])
+@pytest.mark.parametrize("variant", ["swin_v1_t", "dino_v3_s"])
+def test_other_backends_and_chunk_sizes_give_the_same_logits(variant, backend, memory_format, filled, monkeypatch):
+    monkeypatch.setattr(layers, "conv_memory_format", lambda device: memory_format)
+    small = {"map": 2**16, "attention": 2**16, "upsampled": 2**14, "deform_offsets": 2**12, "deform_gather": 2**18}
+    with use_backend(backend), execution.use_chunk_sizes(**small):
+        assert difference(bc.model_from_state_dict(filled(variant)), (2, 3, 96, 160)) < 1e-5
+
+
+def test_every_combination_of_switches_gives_the_same_logits():
+    torch.manual_seed(0)
+    for values in itertools.product(*SWITCHES.values()):
+        options = dict(zip(SWITCHES, values, strict=True))
+        model = with_lively_norms(bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0", **options)))
+        assert difference(model, (1, 3, 64, 64)) < 1e-4, options
+
+
+@pytest.mark.parametrize("variant", ["swin_v1_t", "pvt_v2_b0"])
+@pytest.mark.parametrize("size", ["256x256", "192x320"])
+def test_logits_equal_the_published_network(variant, size, filled, reference):
+    fused = bc.fuse_for_inference(bc.model_from_state_dict(filled(variant)))
+    expected = torch.from_numpy(reference(f"{variant}_{size}").logits)
+    with torch.inference_mode():
+        found = fused(torch.from_numpy(reference(f"input_{size}").x)).logits[0, 0]
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("level", [1, execution.MAX_LEVEL])
+def test_every_memory_level_gives_the_same_logits(level, filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    with execution.use_memory_level(level):
+        assert difference(model) < 1e-5
+
+
+def test_the_network_is_left_as_it_was(filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0")).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fused = bc.fuse_for_inference(model)
+    assert model.training and not fused.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(p.requires_grad for p in fused.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    shared = {p.data_ptr() for p in model.localization.encoder.parameters()}
+    assert shared <= {p.data_ptr() for p in fused.parameters()}
+
+
+def test_a_fused_network_has_no_norm_and_no_head_for_training_in_its_decoder(filled):
+    fused = bc.fuse_for_inference(bc.model_from_state_dict(filled("swin_v1_t+auxcls")))
+    assert type(fused) is bc.BiRefNet and fused.fused
+    assert fused.config == bc.model_from_state_dict(filled("swin_v1_t+auxcls")).config
+    names = [name for name, _ in fused.named_parameters()]
+    assert not [n for n in names if "gradient" in n or "supervision" in n or "classifier" in n or "modulator" in n]
+    decoder = [*fused.reconstruction.modules(), *fused.localization.squeeze.modules()]
+    assert not [module for module in decoder if isinstance(module, nn.BatchNorm2d)]
+
+
+def test_a_fused_network_is_fused_once_and_not_trained(filled):
+    fused = bc.fuse_for_inference(bc.model_from_state_dict(filled("pvt_v2_b0")))
+    assert bc.fuse_for_inference(fused) is fused
+    assert not fused.eval().training
+    with pytest.raises(bc.ConfigError, match="cannot be trained"):
+        fused.train()
+    with torch.enable_grad():
+        assert not fused(torch.randn(1, 3, 64, 64)).logits.requires_grad
+
+
+def test_parameters_shared_with_the_network_collect_no_gradients_for_it(filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    fused = bc.fuse_for_inference(model)
+    x = torch.randn(1, 3, 64, 64, requires_grad=True)
+    fused(x).logits.sum().backward()
+    assert x.grad.isfinite().all() and x.grad.abs().max() > 0
+    assert all(p.grad is None for p in (*model.parameters(), *fused.parameters()))
+
+
+def test_an_adapter_is_merged(filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    assert add_adapters(model, rank=2, alpha=4) > 30
+    for name, parameter in model.named_parameters():
+        if name.endswith(".up"):
+            nn.init.normal_(parameter, std=0.05)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fused = bc.fuse_for_inference(model)
+    assert not [name for name, _ in fused.named_parameters() if "parametrizations" in name]
+    assert difference(model, fused=fused) < 1e-5
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_networks_without_numbers_are_fused_too(dtype):
+    with torch.device("meta"):
+        model = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0")).to(dtype)
+    fused = bc.fuse_for_inference(model)
+    assert {tensor.device.type for tensor in (*fused.parameters(), *fused.buffers())} == {"meta"}
+    assert fused.reconstruction.blocks[0].block.conv_in.bias.dtype == dtype

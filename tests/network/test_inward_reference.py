@@ -1,0 +1,28 @@
+"""The inward reference at full resolution, merged with the head."""
+
+import pytest
+import torch
+from torch import nn
+
+from birefnet_core.network.inward_reference import InwardReference
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 12)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_the_projected_reference_is_that_of_the_three_convolutions_up_to_the_borders(size, dtype):
+    inward, head = InwardReference(1, 6).double(), nn.Conv2d(6, 1, 1, bias=False).double()
+    image = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = head(inward(image))
+    found = inward.to(dtype).projected(image.to(dtype), head.to(dtype).weight)
+    assert found.dtype == dtype
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3}[dtype]
+    torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_every_parameter_gets_its_gradient():
+    inward, head = InwardReference(1, 6).double(), nn.Conv2d(6, 1, 1, bias=False).double()
+    image = torch.randn(1, 3, 5, 6, dtype=torch.float64)
+    parameters = [*inward.parameters(), head.weight]
+    expected = torch.autograd.grad(head(inward(image)).square().sum(), parameters)
+    found = torch.autograd.grad(inward.projected(image, head.weight).square().sum(), parameters)
+    torch.testing.assert_close(found, expected)
