@@ -320,17 +320,17 @@ def _sdpa(qkv: Tensor, qkv_bias: Tensor, relative_bias: Tensor, layout: WindowLa
             if group.forbidden is not None:
                 mask = bias.masked_fill(group.forbidden[:, : bias.shape[2]], float("-inf"))
             some = slice(first, first + group.count)
-            attended.append(_attend(q[some], k[some], v[some], mask[None, :, :, :tokens]))
+            attended.append(_attend(q[some], k[some], v[some], mask=mask[None, :, :, :tokens]))
             first += group.count
     x = torch.cat(attended) if len(attended) > 1 else attended[0]
     return _rearrange(x, layout.inverse, layout.index, layout.padding).view(*qkv.shape[:3], channels)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor) -> Tensor:
     """windows, h, N, d -> windows * N, C."""
     if q.is_cuda and not torch.compiler.is_compiling() and len(q) > _MOST_WINDOWS:
         parts = zip(*(one.split(_MOST_WINDOWS) for one in (q, k, v)), strict=True)
-        return torch.cat([_attend(*part, mask) for part in parts])
+        return torch.cat([_attend(*part, mask=mask) for part in parts])
     x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)  # windows N h d
     if torch.compiler.is_compiling():
         # Its order in memory differs between tracing and exporting; a view would be right in one of them only.
