@@ -11,14 +11,15 @@ from torch.nn.utils import parametrize
 
 from .birefnet import BiRefNet
 
-ENCODER = "localization.encoder."
+PACKAGE = __name__.partition(".network")[0]  # timm's modules may have a method of that name for other purposes
 
 
 def fuse_for_inference(model: BiRefNet) -> BiRefNet:
     """A network whose modules are fused: those that have something to fold or to drop have a method ``fuse``.
 
     Norms of the decoder are folded into the convolutions before them, the two convolutions that predict a deformable
-    convolution's samples become one, and heads that only training reads are dropped.
+    convolution's samples become one, Swin's relative position biases are gathered once, and heads that only training
+    reads are dropped.
 
     Args:
         model: The network, on any device and in any dtype; unchanged.
@@ -35,8 +36,8 @@ def fuse_for_inference(model: BiRefNet) -> BiRefNet:
     for _, module in modules:
         if parametrize.is_parametrized(module):
             _merge_parametrization(module)
-    for name, module in modules:
-        if hasattr(module, "fuse") and not name.startswith(ENCODER):
+    for _, module in modules:
+        if hasattr(module, "fuse") and type(module).__module__.startswith(PACKAGE):
             module.fuse()
     fused.fused = True
     return fused.requires_grad_(False).eval()

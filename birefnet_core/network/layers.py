@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_weights
 
 from .. import image_ops
-from ..ops.execution import chunk_elements, chunking
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -63,8 +62,3 @@ def set_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> None:
     conv.weight = nn.Parameter(to_conv_memory_format(weight.detach().to(dtype)), requires_grad=False)
     if bias is not None:
         conv.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
-
-
-def inference_budget(x: Tensor, training: bool = False) -> int | None:
-    """Elements of a chunk for Swin, until it asks ``ops.execution`` itself; None for all of the map."""
-    return chunk_elements("map", x.device) if chunking(x, training) else None

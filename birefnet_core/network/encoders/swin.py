@@ -1,17 +1,17 @@
-"""Swin Transformer encoder (Liu et al., 2021, https://arxiv.org/abs/2103.14030) for dense prediction.
+"""Swin Transformer encoder (Liu et al., 2021, https://arxiv.org/abs/2103.14030): maps are padded, then rolled.
 
-Written here rather than taken from timm because every BiRefNet was trained with the detection
-form of Swin, which differs from the classification form in ways that change masks: maps are padded
-*before* they are rolled, every odd block is shifted at every map size, padding takes part in
-attention, and four output norms stand outside the stream.
+timm rolls before it pads, which gives other masks wherever a map is not a multiple of the window. Every BiRefNet was
+trained with this, the detection form of Swin. It also shifts every second block at every map size, lets padding take
+part in attention, and applies the four output norms to the outputs only.
 
-Shapes: B batch, H W map, C channels, h heads; I rows of J windows of N = window * window tokens.
+Shapes: B batch, H W map, C channels, h heads, N = window * window tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,9 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
-from ..layers import inference_budget
+from ...ops import execution
+from ...ops.window_attention import BIAS_ALIGNMENT, WindowLayouts, window_attention
+from ..checkpointing import checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,89 +44,68 @@ def relative_position_index(window: int) -> Tensor:
     return dy * (2 * window - 1) + dx
 
 
-def shifted_window_masks(width: int, window: int, device: torch.device) -> Tensor:
-    """Which tokens of the windows in a rolled, padded map were neighbours before rolling.
-
-    The roll by window // 2 brings opposite borders of the map into the windows of the last row and the last
-    column. All rows of windows but the last need the same masks.
-
-    Args:
-        width: Width of the padded map.
-        window: Side of a window.
-        device: Where to make the masks.
-
-    Returns:
-        2, J, N, N bool, True where attention is allowed: for the J windows of an ordinary row and of the last.
-    """
-    shift = window // 2
-    came_around = torch.arange(window, device=device) >= window - shift  # within a window of the last row or column
-    ordinary = torch.zeros_like(came_around)
-    columns = ordinary.repeat(width // window, 1)  # J window
-    columns[-1] = came_around
-    rows = torch.stack([ordinary, came_around])  # 2 window
-    regions = rows[:, None, :, None] * 2 + columns[None, :, None, :] * 1  # 2 J window window
-    regions = regions.flatten(2)  # 2 J N
-    return regions[..., :, None] == regions[..., None, :]
-
-
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside windows, with a learned bias for each relative position."""
 
     relative_position_index: Tensor
+    relative_bias: Tensor | None
 
     def __init__(self, dim: int, num_heads: int, window_size: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.window_size, self.num_heads = window_size, num_heads
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
         # Persistent because it is in the published files.
         self.register_buffer("relative_position_index", relative_position_index(window_size))
+        self.register_buffer("relative_bias", None, persistent=False)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def bias(self, mask: Tensor | None) -> Tensor:
-        """What is added to the attention logits: relative position bias, and -inf where a mask forbids.
-
-        Args:
-            mask: J, N, N bool for the windows of a row, or None where all of them may attend to all.
-
-        Returns:
-            J * h, N, N, or h, N, N without a mask.
-        """
+    def bias(self) -> Tensor:
+        """What is added to the logits: h, N, N, or h, N, more than N once fused."""
+        if self.relative_bias is not None:
+            return self.relative_bias
         tokens = self.relative_position_index.shape[0]
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
-        bias = bias.view(tokens, tokens, self.num_heads).permute(2, 0, 1)  # h N N
-        if mask is None:
-            return bias
-        return bias.masked_fill(~mask.unsqueeze(1), float("-inf")).flatten(0, 1)  # J*h N N
+        return bias.view(tokens, tokens, self.num_heads).permute(2, 0, 1).contiguous()
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Attends within the windows of some rows.
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Keeps the bias instead of gathering it in each call; for weights that do not change any more."""
+        self.relative_bias = None
+        bias = self.bias()
+        self.relative_bias = F.pad(bias, (0, -bias.shape[2] % BIAS_ALIGNMENT))
+
+    def forward(
+        self,
+        x: Tensor,
+        shift: tuple[int, int] = (0, 0),
+        bias: Tensor | None = None,
+        layouts: WindowLayouts | None = None,
+    ) -> Tensor:
+        """Attends within the windows of a map.
 
         Args:
-            x: B, I, J, N, C: I rows of J windows.
-            bias: From ``bias``; the same for all I rows.
+            x: B, H, W, C.
+            shift: Rows and columns by which the padded map is rolled.
+            bias: From ``bias``, for calls that share it.
+            layouts: For calls that share them.
+
+        Returns:
+            B, H, W, C.
         """
-        batch, rows, columns = x.shape[:3]
-        qkv = self.qkv(x)
-        if bias.shape[0] == self.num_heads:  # windows are all alike
-            q, k, v = rearrange(qkv, "b i j t (s h d) -> s (b i j) h t d", s=3, h=self.num_heads)
-        else:  # the windows of a row differ: taken as more heads, so that one bias serves all rows
-            q, k, v = rearrange(qkv, "b i j t (s h d) -> s (b i) (j h) t d", s=3, h=self.num_heads)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).to(q.dtype))
-        x = x.reshape(batch, rows, columns, self.num_heads, *x.shape[2:])
-        x = x.transpose(-3, -2)  # b i j t h d
-        if torch.compiler.is_compiling():
-            # How attention lays out its result differs between tracing and exporting; a view would hold in one only.
-            x = x.clone(memory_format=torch.contiguous_format)
-        return self.proj(x.flatten(-2))
+        x = window_attention(
+            self.qkv(x), self.qkv.bias, self.bias() if bias is None else bias,
+            window=self.window_size, num_heads=self.num_heads, shift=shift, layouts=layouts,
+        )  # fmt: skip
+        return self.proj(x)
 
 
 class SwinBlock(nn.Module):
     """Norm, (shifted) window attention, norm, MLP, both with a skip connection.
 
-    In inference both work on some rows of the map at a time and change it in place, so that their wide inner tensors
-    stay small.
+    In inference both change the map in place, and in chunks of rows where ``execution`` says so, so that their wide
+    inner tensors stay small.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: int, shifted: bool, drop_path: float) -> None:
@@ -137,80 +118,51 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, 4 * dim)
 
-    def forward(self, x: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, x: Tensor, layouts: WindowLayouts | None = None) -> Tensor:
         """One block.
 
         Args:
             x: B, H, W, C; changed in place in inference.
-            masks: The stage's ``shifted_window_masks``; used by shifted blocks only.
+            layouts: Shared by the blocks of a stage.
         """
-        budget = inference_budget(x, self.training)
-        if budget is None:
-            attended = torch.cat([self._attend(x, spans, bias) for spans, bias in self._strips(x, masks)], dim=1)
-            attended = torch.roll(attended, self.shift, dims=1)[:, : x.shape[1]]
-            x = x + self.drop_path(attended)
+        layouts = layouts or WindowLayouts(self.window_size)
+        if not execution.chunking(x, self.training):
+            x = x + self.drop_path(self.attn(self.norm1(x), (self.shift, self.shift), layouts=layouts))
             return x + self.drop_path(self.mlp(self.norm2(x)))
-        for spans, bias in self._strips(x, masks, budget):
-            attended = self._attend(x, spans, bias)
-            for (top, bottom), part in zip(spans, attended.split([b - t for t, b in spans], dim=1), strict=True):
-                rows = x[:, top:bottom]
-                rows.add_(part[:, : rows.shape[1]])
-        step = max(1, budget // (x[:, 0].numel() * 4))
-        for top in range(0, x.shape[1], step):
-            rows = x[:, top : top + step]
-            rows.add_(self.mlp(self.norm2(rows)))
+        bias = self.attn.bias()
+        for spans, shift in self._strips(x):
+            rows = [x[:, span] for span in spans]
+            normed = [self.norm1(some) for some in rows]
+            attended = self.attn(torch.cat(normed, dim=1) if len(normed) > 1 else normed[0], shift, bias, layouts)
+            for some, part in zip(rows, attended.split([some.shape[1] for some in rows], dim=1), strict=True):
+                some.add_(part)
+        for chunk in execution.row_chunks(x.shape[1], x[:, 0].numel() * 4, "map", x.device):
+            some = x[:, chunk]
+            some.add_(self.mlp(self.norm2(some)))
         return x
 
-    def _strips(
-        self, x: Tensor, masks: Tensor, budget: int | None = None
-    ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
-        """Cuts the padded, rolled map into rows of windows, as many at once as a budget allows.
+    def _strips(self, x: Tensor) -> Iterator[tuple[list[slice], tuple[int, int]]]:
+        """Cuts the map into strips of rows of windows, each of which can be attended to as a map of its own.
 
-        No row of the map is in two of them. Windows of the last row have their own mask, and in a rolled map they come
-        from both ends of it.
+        Rolling brings the first rows of the map into the last row of windows. A strip with that row is therefore made
+        of the first and the last rows of the map, and is rolled as the map would be. Others are rolled sideways only.
 
         Args:
             x: B, H, W, C.
-            masks: See ``forward``.
-            budget: Elements of the widest tensor that attention makes.
 
         Yields:
-            First and last + 1 of each span of the padded map's rows that make up the strip, and the strip's bias.
+            The rows of a strip, and by how much to roll it. Each row of the map is in one strip.
         """
-        window, shift = self.window_size, self.shift
-        height = x.shape[1] + -x.shape[1] % window
-        inner = height - window if shift else height  # rows before those with a mask of their own
-        step = window * max(1, budget // (x[:, 0].numel() * 3 * window)) if budget else max(inner, window)
-        bias = self.attn.bias(masks[0] if shift else None)
-        for top in range(0, inner, step):
-            bottom = min(top + step, inner)
-            yield [(top + shift, bottom + shift)], bias
-        if shift:
-            yield [(inner + shift, height), (0, shift)], self.attn.bias(masks[1])
-
-    def _attend(self, x: Tensor, spans: list[tuple[int, int]], bias: Tensor) -> Tensor:
-        """Attention of one strip.
-
-        Args:
-            x: B, H, W, C.
-            spans: Rows of the padded map.
-            bias: From ``WindowAttention.bias``.
-
-        Returns:
-            B, rows of the spans, W, C.
-        """
-        window, width = self.window_size, x.shape[2]
-        parts = []
-        for top, bottom in spans:  # padding comes before rolling; it is zero after the norm, and is attended to
-            rows = self.norm1(x[:, top:bottom])
-            parts.append(F.pad(rows, (0, 0, 0, -width % window, 0, bottom - top - rows.shape[1])))
-        strip = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        strip = torch.roll(strip, -self.shift, dims=2) if self.shift else strip
-        strip = rearrange(strip, "b (i y) (j x) c -> b i j (y x) c", y=window, x=window)  # B I J N C
-        strip = self.attn(strip, bias)
-        strip = rearrange(strip, "b i j (y x) c -> b (i y) (j x) c", y=window, x=window)
-        strip = torch.roll(strip, self.shift, dims=2) if self.shift else strip
-        return strip[:, :, :width]
+        window, shift, height = self.window_size, self.shift, x.shape[1]
+        count = -(-height // window)
+        for chunk in execution.row_chunks(count, x[:, 0].numel() * 3 * window, "attention", x.device):
+            top, bottom = chunk.start * window + shift, chunk.stop * window + shift
+            if chunk.stop < count or not shift:
+                yield [slice(top, min(bottom, height))], (0, shift)
+            elif chunk.start == 0:
+                yield [slice(0, height)], (shift, shift)
+            else:
+                yield [slice(0, shift), slice(min(top, height), height)], (shift, shift)
 
 
 class PatchMerging(nn.Module):
@@ -223,14 +175,13 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B, H, W, C -> B, ceil(H / 2), ceil(W / 2), 2C."""
-        budget = inference_budget(x, self.training)
-        if budget is None:
-            return self._merge(x)
-        step = 2 * max(1, budget // (x[:, 0].numel() * 2))  # input rows
-        return torch.cat([self._merge(x[:, top : top + step]) for top in range(0, x.shape[1], step)], dim=1)
+        chunks = execution.row_chunks(x.shape[1], x[:, 0].numel(), "map", x.device, multiple=2)
+        parts = [self._merge(x[:, chunk]) for chunk in chunks]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def _merge(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        if x.shape[1] % 2 or x.shape[2] % 2:
+            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         # Column-major order of the four: (row 0, col 0), (1, 0), (0, 1), (1, 1).
         x = rearrange(x, "b (h y) (w x) c -> b h w (x y c)", y=2, x=2)
         return self.reduction(self.norm(x))
@@ -242,6 +193,7 @@ class SwinStage(nn.Module):
     def __init__(self, dim: int, num_heads: int, window_size: int, drop_paths: list[float], downsample: bool) -> None:
         super().__init__()
         self.window_size = window_size
+        self.grad_checkpointing = False
         self.downsample = PatchMerging(dim // 2) if downsample else nn.Identity()
         self.blocks = nn.ModuleList(
             SwinBlock(dim, num_heads, window_size, shifted=i % 2 == 1, drop_path=rate)
@@ -249,11 +201,11 @@ class SwinStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)  # B H W C
-        width = x.shape[2]
-        masks = shifted_window_masks(width + -width % self.window_size, self.window_size, x.device)
+        """B, H, W, C -> the same, or B, ceil(H / 2), ceil(W / 2), 2C after a halving."""
+        x = self.downsample(x)
+        layouts = WindowLayouts(self.window_size)
         for block in self.blocks:
-            x = block(x, masks)
+            x = checkpoint(block, block, x, layouts) if self.grad_checkpointing else block(x, layouts)
         return x
 
 
@@ -267,8 +219,13 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B, 3, H, W -> B, ceil(H / 4), ceil(W / 4), C."""
-        x = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4))
-        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+        if x.shape[2] % 4 or x.shape[3] % 4:
+            x = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4))
+        if not x.is_cuda:
+            return self.norm(self.proj(x).permute(0, 2, 3, 1))
+        # cuDNN has no tensor core kernel for three channels; the patches do not overlap, so a matrix product does it.
+        patches = rearrange(x.to(self.proj.weight.dtype), "b c (h y) (w x) -> b h w (c y x)", y=4, x=4)
+        return self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))
 
 
 class SwinTransformer(nn.Module):
