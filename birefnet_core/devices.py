@@ -1,15 +1,16 @@
-"""Choosing where and in which precision a network runs."""
+"""Chooses the device and the precision a network runs in."""
 
 from __future__ import annotations
 
-import time
-from functools import cache
+from collections.abc import Callable
 
 import torch
 
 from .errors import ConfigError
+from .text import first_line
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TENSOR_CORES = (7, 0)  # compute capability from which a CUDA device multiplies float16 faster than float32
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -28,13 +29,27 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise ConfigError(f"device {str(name)!r} cannot be used here ({reason}). Use 'auto' or 'cpu'.") from error
+        raise ConfigError(
+            f"device {str(name)!r} cannot be used here ({first_line(error)}). Use 'auto' or 'cpu'."
+        ) from error
     return device
 
 
-def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" takes float16 on CUDA, float32 elsewhere, but see ``bfloat16_is_faster_on_cpu``.
+def choose_dtype(
+    name: str | torch.dtype,
+    device: torch.device,
+    *,
+    supports_float16: Callable[[torch.device], bool] | None = None,
+) -> torch.dtype:
+    """The dtype of that name.
+
+    "auto" depends on the device's capabilities alone: on a CUDA device float16 from compute capability 7.0 (tensor
+    cores) on; on a CPU bfloat16 if it has AMX tiles, with masks within 5e-3 of those in float32; float32 elsewhere.
+
+    Args:
+        name: "auto", a key of ``DTYPES``, or one of its dtypes.
+        device: Where the network will run.
+        supports_float16: Decides on CUDA devices instead of the compute capability.
 
     Raises:
         ConfigError: An unknown dtype.
@@ -45,30 +60,24 @@ def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
         return name
     if name == "auto":
         if device.type == "cpu":
-            return torch.bfloat16 if bfloat16_is_faster_on_cpu() else torch.float32
-        return torch.float16 if device.type == "cuda" else torch.float32
+            return torch.bfloat16 if has_amx_tiles() else torch.float32
+        supports_float16 = supports_float16 or has_tensor_cores
+        return torch.float16 if device.type == "cuda" and supports_float16(device) else torch.float32
     if name not in DTYPES:
         raise ConfigError(f"dtype={name!r} is not known; use 'auto' or one of {', '.join(map(repr, DTYPES))}.")
     return DTYPES[name]
 
 
-@cache
-def bfloat16_is_faster_on_cpu() -> bool:
-    """Whether this processor multiplies matrices of bfloat16 (AMX tiles), and clearly faster than float32 ones.
+def has_amx_tiles() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in AMX tiles.
 
-    Vector instructions for bfloat16 (AVX-512) are not enough: with them alone the network is slower than in float32
+    AVX-512 instructions for bfloat16 are not enough: with those alone the network is slower than in float32
     (benchmarks/precision.md).
     """
-    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return bool(has_tiles()) and _product_seconds(torch.bfloat16) < 0.7 * _product_seconds(torch.float32)
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return supported is not None and bool(supported())
 
 
-def _product_seconds(dtype: torch.dtype) -> float:
-    """The fastest of some products of matrices as large as those of an encoder's layer."""
-    a, b = torch.ones(1024, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def has_tensor_cores(device: torch.device) -> bool:
+    """Whether a CUDA device multiplies float16 matrices in tensor cores (ROCm: matrix cores)."""
+    return torch.cuda.get_device_capability(device) >= TENSOR_CORES

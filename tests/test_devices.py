@@ -1,4 +1,4 @@
-"""The precision a device gets by itself."""
+"""The precision a device gets with dtype="auto"."""
 
 import pytest
 import torch
@@ -8,24 +8,42 @@ from birefnet_core import devices
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize(
-    ("tiles", "speedup", "expected"),
-    [(False, 9, torch.float32), (True, 1, torch.float32), (True, 2, torch.bfloat16)],
-)
-def test_cpu_gets_bfloat16_only_with_matrix_instructions_that_are_faster(tiles, speedup, expected, monkeypatch):
+@pytest.mark.parametrize(("tiles", "expected"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_a_cpu_gets_bfloat16_with_amx_tiles(tiles, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
-    monkeypatch.setattr(devices, "_product_seconds", lambda dtype: 1 if dtype == torch.float32 else 1 / speedup)
-    devices.bfloat16_is_faster_on_cpu.cache_clear()
-    try:
-        assert devices.choose_dtype("auto", CPU) == expected
-    finally:
-        devices.bfloat16_is_faster_on_cpu.cache_clear()
+    assert devices.choose_dtype("auto", CPU) == expected
 
 
-def test_other_devices_get_what_suits_them():
-    assert devices.choose_dtype("auto", CUDA) == torch.float16
-    assert devices.choose_dtype("auto", torch.device("mps")) == torch.float32
+def test_a_torch_that_cannot_name_the_cpus_capabilities_gives_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert devices.choose_dtype("auto", CPU) == torch.float32
 
 
-def test_timing_a_product_takes_no_time_to_speak_of():
-    assert 0 < devices._product_seconds(torch.float32) < 1
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((6, 1), torch.float32), ((7, 0), torch.float16), ((7, 5), torch.float16), ((12, 0), torch.float16)],
+)
+def test_a_cuda_device_gets_float16_with_tensor_cores(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert devices.choose_dtype("auto", CUDA) == expected
+
+
+@pytest.mark.parametrize("supported", [False, True])
+def test_a_caller_may_decide_about_float16(supported, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0) if not supported else (6, 1))
+    found = devices.choose_dtype("auto", CUDA, supports_float16=lambda device: supported)
+    assert found == (torch.float16 if supported else torch.float32)
+    assert devices.choose_dtype("fp32", CUDA, supports_float16=lambda device: True) == torch.float32
+
+
+@pytest.mark.parametrize("name", ["mps", "xpu"])
+def test_other_devices_get_float32(name):
+    assert devices.choose_dtype("auto", torch.device(name)) == torch.float32
+
+
+@pytest.mark.parametrize("name", ["fp8", "half", torch.int8, torch.float64])
+def test_other_dtypes_are_refused(name):
+    from birefnet_core import ConfigError
+
+    with pytest.raises(ConfigError, match="dtype"):
+        devices.choose_dtype(name, CPU)

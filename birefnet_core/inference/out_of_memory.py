@@ -1,4 +1,4 @@
-"""Whether a device had no memory left, which each of them says in its own way."""
+"""Recognises the out-of-memory errors of CUDA, MPS, XPU and CPU allocators."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ import torch
 
 # torch 2.4 has it under torch.cuda only.
 OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
-# What plain errors of other devices' allocators say: MPS and XPU, CPUs on Linux and macOS, CPUs on Windows.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+# The plain RuntimeErrors of other allocators: MPS and XPU, CPUs on Linux and macOS, CPUs on Windows.
+_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a device, or the CPU, had no memory left."""
+    """Whether a device, or the CPU, had no memory left."""
     return isinstance(error, OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _MESSAGES)
     )
 
 
 def empty_cache(device: torch.device) -> None:
-    """Gives back what the device's allocator keeps for later."""
+    """Returns the unused memory that the device's caching allocator holds."""
     release = getattr(getattr(torch, device.type, None), "empty_cache", None)
     if release:
         release()
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes this process can still allocate on a device, its allocator's cache included; None where unknown."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -2,58 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from numbers import Integral
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..image_ops import validate_images
-from ..network import BiRefNet, BiRefNetOutput, fuse_for_inference
+from ..network import BiRefNet, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE
 from ..network.cast import dtype_of
-from .compiling import CompiledNetwork
-from .memory import memory_required
-from .passes import Passes
-from .regions import Box, Region, crop_boxes
+from . import memory
+from .batching import Passes, Progress
+from .compiled import CompiledNetwork
+from .crops import Box, Region, crop_boxes
+from .cuda_graph import GraphedNetwork, graphs_wanted
+from .out_of_memory import free_memory
 from .tiles import refine, tile_boxes
 
 Size = int | Sequence[int] | str | None
 
-FALLBACK_SIZE = (1024, 1024)  # of the paper, for networks that no checkpoint says anything about
+FALLBACK_SIZE = (1024, 1024)  # of the paper, for networks without a checkpoint
 
 
 class Segmenter:
     """A network with the preprocessing of its checkpoint.
 
+    The network is fused once, here: weights that change afterwards do not reach it. After more training, make a new
+    Segmenter. ``model`` may be moved or cast at any time; the Segmenter runs where and in the precision it is in.
+
     Args:
-        model: The network, fused (``fuse_for_inference``) or not. It runs on the device and in the precision it is
-            in when called. A network is fused at the first call, and again when its weights have changed.
-        batch_size: Images at a time. More is faster on large GPUs and needs more memory.
-        compile: Whether to run the network through torch.compile: slow at the first image of each size, faster
-            afterwards. Where compiling fails there is one warning, and the network runs without it.
+        model: The network, fused or not.
+        batch_size: Images per pass. More is faster on GPUs and needs more memory.
+        compile: Whether to compile the network's blocks with torch.compile: slow for the first image of each size,
+            faster afterwards. Where compiling fails there is one warning, and the network runs uncompiled.
+        cuda_graphs: Whether to replay passes as CUDA graphs from the second pass of an input shape on. "auto" does so
+            on CUDA devices unless the environment variable BIREFNET_CUDA_GRAPHS is 0. The graphs' memory is kept
+            until ``release``.
+        lean: Whether to work in chunks, which needs less memory on a GPU and takes longer. "auto" does so where the
+            estimate exceeds the free memory. Running out of memory makes chunks smaller in any case.
 
     Attributes:
-        model: The network.
-        batch_size: Images at a time.
+        model: The fused network, in eval mode.
+        batch_size: Images per pass.
         training_size: Width, height the checkpoint was trained at, in pixels.
     """
 
-    def __init__(self, model: BiRefNet, *, batch_size: int = 1, compile: bool = False) -> None:
+    def __init__(
+        self,
+        model: BiRefNet,
+        *,
+        batch_size: int = 1,
+        compile: bool = False,
+        cuda_graphs: bool | Literal["auto"] = "auto",
+        lean: bool | Literal["auto"] = "auto",
+    ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r}: expected at least 1.")
-        self.model = model
+        for name, value in (("cuda_graphs", cuda_graphs), ("lean", lean)):
+            if value not in (True, False, "auto"):
+                raise ConfigError(f"{name}={value!r}: expected True, False or 'auto'.")
+        self.model = fuse_for_inference(model)
         self.batch_size = batch_size
         self.training_size = model.checkpoint.training_size if model.checkpoint else FALLBACK_SIZE
-        self._prepared: BiRefNet | None = None
-        self._prepared_from: tuple | None = None
-        self._compile = compile
-        self._compiled: CompiledNetwork | None = None
+        self._lean = lean
+        network: nn.Module = CompiledNetwork(self.model) if compile else self.model
+        self._network = GraphedNetwork(network) if graphs_wanted(cuda_graphs) else network
 
     def network_size(self, size: Size, height: int, width: int) -> tuple[int, int]:
-        """Size an image is stretched to for the network.
+        """Size an image is resized to for the network.
 
         Args:
             size: None for the checkpoint's training size, N for N x N, (width, height), or "native" for
@@ -90,17 +110,24 @@ class Segmenter:
         width: int,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
+        batch_size: int = 1,
     ) -> int:
-        """Bytes a step needs beside the weights, for network input of height x width pixels; see ``memory``.
+        """Bytes a pass needs beside the weights; see ``memory``.
 
         Args:
             height: Of the network's input.
             width: Of the network's input.
-            dtype: None for the precision the network is in.
-            device: None for where the network is.
+            dtype: None for the network's precision.
+            device: None for the network's device.
+            batch_size: Images per pass.
         """
         dtype, device = dtype or dtype_of(self.model), device or next(self.model.parameters()).device
-        return memory_required(self.model.config.backbone, height, width, dtype, self.batch_size, device)
+        return memory.memory_required(self.model.config.backbone, height, width, dtype, batch_size, device)
+
+    def release(self) -> None:
+        """Frees the memory that CUDA graphs keep; the next pass of each input shape runs without one."""
+        if isinstance(self._network, GraphedNetwork):
+            self._network.release()
 
     def __call__(
         self,
@@ -111,20 +138,20 @@ class Segmenter:
         margin: float = 0.1,
         tiled: bool = False,
         flip: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Segments images.
 
         Args:
             images: B, H, W, C float in [0, 1] with C = 1, 3 or 4 (alpha is dropped), on any device.
-            size: See ``network_size``; with a region, of the part that is cut out.
+            size: See ``network_size``; with a region, of the crop.
             region: Where the subject is, as a mask or a box (x, y, width, height) for each image or for all; see
-                ``crop_boxes``. The part around it is segmented by itself, and the mask is 0 outside that part.
-            margin: Added around a region on every side, as a share of its longer side.
+                ``crop_boxes``. The crop around it is segmented by itself, and the mask is 0 outside that crop.
+            margin: Added around a region on every side, as a fraction of its longer side.
             tiled: Refines the mask at native resolution where the image is larger than the network size; see
                 ``tiles``.
-            flip: Averages with the mask of the mirrored image; takes twice as long.
-            progress: Called with (network passes done, passes in all) at the start and after each step. Without
+            flip: Averages with the mask of the flipped image; takes twice as long.
+            progress: Called with (passes done, passes in total) at the start and after each batch. Without
                 tiles or flip an image is one pass. Tiles that turn out not to be needed count as done. An
                 exception raised in it ends the run and passes through.
 
@@ -134,71 +161,65 @@ class Segmenter:
         Raises:
             ImageError: Images of another shape, type or range; a region that is empty or outside the image.
             ConfigError: A size or margin of another form.
+            CheckpointError: The network computes NaN.
             MemoryLimitError: Too little memory for a single image.
         """
         validate_images(images, channels=(1, 3, 4))
-        boxes = crop_boxes(region, margin, *images.shape[:3])
-        plans = [self._plan(box, size, tiled) for box in boxes]
+        plans = [self._plan(box, size, tiled) for box in crop_boxes(region, margin, *images.shape[:3])]
         masks = torch.zeros(images.shape[:3], dtype=torch.float32, device=images.device)
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            pictures = sum(1 + plan.tiles for plan in plans)
-            network = self._network()
-            passes = Passes(network, self._caller(network), self.batch_size, pictures, flip, progress)
-            first = 0
-            while first < len(images):
-                end = first + 1
-                while end < min(len(images), first + passes.at_once) and plans[end].size == plans[first].size:
-                    end += 1
-                _segment(images[first:end], masks[first:end], boxes[first:end], plans[first:end], passes)
-                first = end
-            passes.report()
-        finally:
-            self.model.train(was_training)
+        info = self.model.checkpoint
+        passes = Passes(
+            self._network,
+            batch_size=self.batch_size,
+            total=sum(1 + len(plan.tiles) for plan in plans),
+            flip=flip,
+            level=self._memory_level(plans),
+            name=info.name if info else "",
+            progress=progress,
+        )
+        crops = [plan.box.cut(image) for plan, image in zip(plans, images, strict=True)]
+        targets = [plan.box.cut(mask) for plan, mask in zip(plans, masks, strict=True)]
+        with torch.inference_mode():
+            for network_size, group in groupby(range(len(plans)), lambda i: plans[i].size):
+                indices = list(group)
+                found = passes.run([crops[i] for i in indices], network_size)
+                for i, mask in zip(indices, found, strict=True):
+                    targets[i].copy_(mask)
+                    if plans[i].tiles:
+                        refine(crops[i], targets[i], plans[i].size, plans[i].tiles, plans[i].tile_size, passes)
+        passes.report()
         return masks
 
     def _plan(self, box: Box, size: Size, tiled: bool) -> _Plan:
         height, width = self.network_size(size, box.height, box.width)
         if not tiled or (box.height <= height and box.width <= width):
-            return _Plan((height, width), 0, (0, 0))
+            return _Plan(box, (height, width), [], (0, 0))
         tile = min(box.height, height), min(box.width, width)
-        tiles = len(tile_boxes(box.height, box.width, tile))
-        return _Plan((height, width), tiles, self.network_size(tile[::-1], box.height, box.width))
+        tiles = tile_boxes(box.height, box.width, tile)
+        return _Plan(box, (height, width), tiles, self.network_size(tile[::-1], box.height, box.width))
 
-    def _network(self) -> BiRefNet:
-        """The fused form of the model as it is now."""
-        if self.model.fused:
-            return self.model
-        tensors = (*self.model.parameters(), *self.model.buffers())
-        state = tuple((t.data_ptr(), t.dtype, t.device, 0 if t.is_inference() else t._version) for t in tensors)
-        if self._prepared is None or state != self._prepared_from:
-            self._prepared, self._prepared_from = fuse_for_inference(self.model), state
-        return self._prepared
-
-    def _caller(self, network: BiRefNet) -> Callable[[Tensor], BiRefNetOutput]:
-        """What runs the network: itself, or its compiled form, made once."""
-        if not self._compile:
-            return network
-        if self._compiled is None or self._compiled.network is not network:
-            self._compiled = CompiledNetwork(network)
-        return self._compiled
+    def _memory_level(self, plans: Sequence[_Plan]) -> int:
+        """0, or 1 for chunks, see ``ops.execution``."""
+        if self._lean != "auto":
+            return int(self._lean)
+        free = free_memory(next(self.model.parameters()).device)
+        if free is None:
+            return 0
+        height, width = max((plan.size for plan in plans), key=lambda size: size[0] * size[1])
+        return int(self.memory_required(height, width, batch_size=min(self.batch_size, len(plans))) > free)
 
 
 class _Plan(NamedTuple):
-    """What one image takes: its network size, how many tiles it may need, and their network size."""
+    """What to run for one image.
 
+    Attributes:
+        box: The part of the image that is segmented.
+        size: Height and width of the network's input for it.
+        tiles: Tiles that may be run in addition, within the box.
+        tile_size: Height and width of the network's input for one of them.
+    """
+
+    box: Box
     size: tuple[int, int]
-    tiles: int
+    tiles: list[Box]
     tile_size: tuple[int, int]
-
-
-@torch.inference_mode()
-def _segment(images: Tensor, masks: Tensor, boxes: list[Box], plans: list[_Plan], passes: Passes) -> None:
-    """Writes the masks B, H, W of images B, H, W, C with one network size."""
-    crops = [box.cut(image) for box, image in zip(boxes, images, strict=True)]
-    found = passes.run(crops, plans[0].size)
-    for crop, mask, box, plan, answer in zip(crops, masks, boxes, plans, found, strict=True):
-        if plan.tiles:
-            refine(crop, answer, plan.size, plan.tile_size, passes)
-        box.cut(mask).copy_(answer)

@@ -1,9 +1,11 @@
-"""Image -> network input, and network output -> mask.
+"""Images -> network input, and the network's sigmoid -> masks.
 
-Shapes: B batch, H W image, h w network input, C 1, 3 or 4 colours.
+Shapes: N images, H W image, h w network input, C 1, 3 or 4 channels.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,24 +16,43 @@ from ..image_ops import resize
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-def to_network_input(images: Tensor, height: int, width: int) -> Tensor:
-    """Stretches images to the network's size and normalises them.
+
+def to_network_input(
+    images: Tensor | Sequence[Tensor], height: int, width: int, device: torch.device | None = None
+) -> Tensor:
+    """Resizes images to the network's size and normalises them.
 
     Args:
-        images: B, H, W, C float in [0, 1]; grey becomes RGB, alpha is dropped.
+        images: N, H, W, C float in [0, 1], or N images H, W, C of any sizes; grey becomes RGB, alpha is dropped.
+        height: h.
+        width: w.
+        device: Where to work; None for where the images are.
 
     Returns:
-        B, 3, height, width float32.
+        N, 3, h, w float32.
     """
-    x = images[..., :3].permute(0, 3, 1, 2).float().clamp(0, 1)  # B C H W
-    x = x.expand(-1, 3, -1, -1).contiguous()  # one memory layout, so that rounding is always the same
-    x = resize(x, (height, width), antialias=True)  # B 3 h w
-    mean = x.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = x.new_tensor(IMAGENET_STD).view(3, 1, 1)
-    return (x - mean) / std
+    if not isinstance(images, Tensor):
+        if len({image.shape for image in images}) > 1:
+            return torch.cat([to_network_input(image[None], height, width, device) for image in images])
+        images = torch.stack([_moved(image, device) for image in images]) if len(images) > 1 else images[0][None]
+    x = _moved(images, device)[..., :3].permute(0, 3, 1, 2).float().clamp(0, 1)  # N C H W
+    x = x.expand(-1, 3, -1, -1).contiguous()  # the same memory format whatever C, as rounding depends on it
+    x = resize(x, (height, width), antialias=True)  # N 3 h w
+    return x.sub_(_per_channel(IMAGENET_MEAN, x)).div_(_per_channel(IMAGENET_STD, x))
 
 
-def to_masks(logits: Tensor, height: int, width: int) -> Tensor:
-    """Logits B, 1, h, w -> masks B, height, width float32 in [0, 1]."""
-    masks = resize(torch.sigmoid(logits.float()), (height, width), antialias=True)
-    return masks[:, 0].clamp(0, 1)
+def to_masks(probabilities: Tensor, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Sigmoids N, 1, h, w float32 -> N masks in [0, 1], of the given heights and widths."""
+    if len({tuple(size) for size in sizes}) == 1:
+        return list(resize(probabilities, sizes[0], antialias=True)[:, 0].clamp_(0, 1))
+    resized = (resize(one[None], size, antialias=True) for one, size in zip(probabilities, sizes, strict=True))
+    return [mask[0, 0].clamp_(0, 1) for mask in resized]
+
+
+def _moved(x: Tensor, device: torch.device | None) -> Tensor:
+    device = device or x.device
+    return x.to(device, non_blocking=device.type == "cuda")  # elsewhere such copies may be read before they are done
+
+
+def _per_channel(values: Sequence[float], x: Tensor) -> Tensor:
+    return x.new_tensor(values).view(3, 1, 1)

@@ -134,6 +134,11 @@ def use_backend(backend: str) -> Iterator[None]:
         _auto.reset(token)
 
 
+def backend_in_use() -> str:
+    """What ``backend="auto"`` means in this context: the backend of ``use_backend``, or "auto"."""
+    return _auto.get()
+
+
 def best_backend(device: torch.device, dtype: torch.dtype) -> str:
     """The fastest backend of a device outside of ``torch.compile`` and export.
 

@@ -1,4 +1,4 @@
-"""Stand-ins for a trained network: what they answer is computed from the image."""
+"""A stand-in for a trained network, whose mask is computed from the image."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from birefnet_core.inference import transforms
 from birefnet_core.inference.out_of_memory import OutOfMemoryError
 
 
-class Oracle(bc.PreparedBiRefNet):
-    """Dark is foreground. ``answer(probability, call)`` may change what the n-th call returns, N, 1, h, w.
+class Oracle(nn.Module):
+    """Dark is foreground. ``change(probability, call)`` may change the mask N, 1, h, w of the n-th call.
 
     Attributes:
-        inputs: Height and width of every pass so far.
-        full: Calls that end with too little memory, by number.
+        inputs: Height and width of every image so far.
+        full: Calls that run out of memory, by number.
     """
 
-    def __init__(self, answer=None, contrast=20.0, threshold=0.5, training_size=(1024, 1024), full=()):
-        nn.Module.__init__(self)
+    fused, checkpoint, min_side, config = True, None, 32, bc.BiRefNetConfig(backbone="pvt_v2_b0")
+
+    def __init__(self, change=None, contrast=20.0, threshold=0.5, full=()):
+        super().__init__()
         self.scale = nn.Parameter(torch.tensor(contrast), requires_grad=False)
-        self.answer, self.threshold, self.full = answer, threshold, set(full)
-        self.checkpoint, self.min_side = None, 32
+        self.change, self.threshold, self.full = change, threshold, set(full)
         self.inputs, self.calls = [], 0
 
     def forward(self, x):
         self.calls += 1
         if self.calls - 1 in self.full:
-            raise OutOfMemoryError("no room")
+            raise OutOfMemoryError("CUDA out of memory")
         self.inputs += [tuple(x.shape[2:])] * len(x)
         grey = x[:, :1] * transforms.IMAGENET_STD[0] + transforms.IMAGENET_MEAN[0]
         logits = self.scale * (self.threshold - grey)
-        if self.answer is not None:
-            logits = torch.logit(self.answer(torch.sigmoid(logits), self.calls - 1), eps=1e-7)
+        if self.change is not None:
+            logits = torch.logit(self.change(torch.sigmoid(logits), self.calls - 1), eps=1e-7)
         return bc.BiRefNetOutput(logits)
 
 

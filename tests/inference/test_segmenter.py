@@ -1,11 +1,13 @@
 """Images of any size in, masks of the same size out."""
 
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 import birefnet_core as bc
 from birefnet_core.image_ops import resize
-from birefnet_core.inference.out_of_memory import OutOfMemoryError
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +55,9 @@ def test_other_sizes_are_refused(size, segment):
         segment(torch.rand(1, 9, 9, 3), size=size)
 
 
-def test_the_network_sees_imagenet_statistics_and_stretched_images(model, monkeypatch):
+def test_the_network_gets_resized_images_with_imagenet_statistics(segment, monkeypatch):
     seen = []
-    prepared = bc.prepare(model)
-    segment = bc.Segmenter(prepared)
-    monkeypatch.setattr(prepared, "forward", lambda x: seen.append(x) or bc.BiRefNetOutput(x[:, :1]))
+    monkeypatch.setattr(segment.model, "forward", lambda x: seen.append(x) or bc.BiRefNetOutput(x[:, :1]))
     images = torch.tensor([0.485, 0.456, 0.406]).expand(1, 50, 80, 3)
     segment(images, size=(96, 64))
     assert seen[0].shape == (1, 3, 64, 96)
@@ -154,74 +154,62 @@ def test_a_batch_size_below_one_is_refused(model):
         bc.Segmenter(model, batch_size=0)
 
 
-def test_changed_weights_are_noticed(filled):
+def test_a_fused_network_is_taken_as_it_is(segment):
+    images = torch.rand(1, 40, 40, 3)
+    again = bc.Segmenter(segment.model)
+    assert again.model is segment.model
+    assert torch.equal(again(images, 64), segment(images, 64))
+
+
+def test_a_network_trained_on_needs_a_new_segmenter(filled):
     model = bc.model_from_state_dict(filled("pvt_v2_b0"))
-    segment, images = bc.Segmenter(model), torch.rand(1, 40, 40, 3)
-    before = segment(images, 64)
-    assert segment._network() is segment._network()
+    images = torch.rand(1, 40, 40, 3)
+    before = bc.Segmenter(model)(images, 64)
     with torch.no_grad():
         model.reconstruction.head.bias.add_(3)
-    assert (segment(images, 64) > before).all()
+    assert (bc.Segmenter(model)(images, 64) > before).all()
 
 
-class Crowded:
-    """A network that runs out of memory until it has been asked for less often enough."""
-
-    def __init__(self, prepared, monkeypatch, fits_after, error=None):
-        self.calls, self.fits_after, self.forward = [], fits_after, prepared.forward
-        self.error = error or OutOfMemoryError("no room")
-        monkeypatch.setattr(prepared, "forward", self)
-
-    def __call__(self, x):
-        self.calls.append(len(x))
-        if len(self.calls) <= self.fits_after:
-            raise self.error
-        return self.forward(x)
+def test_the_segmenter_follows_its_network_to_another_precision(model):
+    segment, images = bc.Segmenter(model), torch.rand(1, 64, 64, 3)
+    expected = segment(images, 64)
+    segment.model.to(torch.float64)
+    torch.testing.assert_close(segment(images, 64), expected, atol=1e-4, rtol=0)
+    segment.model.to(torch.float32)
+    assert torch.equal(segment(images, 64), expected)
 
 
-def test_too_large_a_batch_is_halved(model, monkeypatch):
-    images = torch.rand(6, 30, 30, 3)
-    prepared = bc.prepare(model)
-    expected = bc.Segmenter(prepared)(images, 64)
-    crowded = Crowded(prepared, monkeypatch, fits_after=2)
-    masks = bc.Segmenter(prepared, batch_size=4)(images, 64)
-    assert crowded.calls == [4, 2, 1, 1, 1, 1, 1, 1]
-    torch.testing.assert_close(masks, expected, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("option", ["cuda_graphs", "lean"])
+def test_options_of_another_form_are_refused(option, oracle):
+    with pytest.raises(bc.ConfigError, match=f"{option}='sometimes'"):
+        bc.Segmenter(oracle(), **{option: "sometimes"})
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "MPS backend out of memory (MPS allocated: 8.10 GiB, max allowed: 9.07 GiB). Tried to allocate 1.00 GiB.",
-        "[enforce fail at alloc_cpu.cpp] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to",
-        "[enforce fail at alloc_cpu.cpp] data. DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes.",
-    ],
-)
-def test_devices_that_have_no_error_of_their_own_for_it_are_understood(model, words, monkeypatch):
-    prepared = bc.prepare(model)
-    crowded = Crowded(prepared, monkeypatch, fits_after=1, error=RuntimeError(words))
-    bc.Segmenter(prepared, batch_size=2)(torch.rand(2, 30, 30, 3), 64)
-    assert crowded.calls == [2, 1, 1]
+def test_threads_may_share_a_segmenter(segment):
+    images = [torch.rand(1, 64, 40 + 8 * i, 3) for i in range(4)]
+    expected = [segment(image, 64) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda image: segment(image, 64), images))
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_other_errors_pass_through(model, monkeypatch):
-    prepared = bc.prepare(model)
-    Crowded(prepared, monkeypatch, fits_after=1, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    with pytest.raises(RuntimeError, match="mat1"):
-        bc.Segmenter(prepared)(torch.rand(1, 30, 30, 3), 64)
+def test_threads_with_a_segmenter_each_leave_a_model_in_training_mode(filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    images = torch.rand(1, 64, 64, 3)
+    expected = bc.Segmenter(model)(images, 64)
+    model.train()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: bc.Segmenter(model)(images, 64), range(8)))
+    assert model.training
+    assert all(torch.equal(mask, expected) for mask in found)
 
 
-def test_a_single_image_is_done_in_smaller_pieces(model, monkeypatch):
-    images = torch.rand(1, 30, 30, 3)
-    prepared = bc.prepare(model)
-    expected = bc.Segmenter(prepared)(images, 64)
-    Crowded(prepared, monkeypatch, fits_after=3)
-    torch.testing.assert_close(bc.Segmenter(prepared)(images, 64), expected, atol=1e-5, rtol=0)
-    assert prepared.memory_level == 3  # one more at each failure
-
-
-def test_an_image_that_cannot_fit_says_what_to_lower(model, monkeypatch):
-    prepared = bc.prepare(model)
-    Crowded(prepared, monkeypatch, fits_after=10**9)
-    with pytest.raises(bc.MemoryLimitError, match="smaller size"):
-        bc.Segmenter(prepared)(torch.rand(1, 30, 30, 3), 64)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_nan_mask_is_an_error_that_names_checkpoint_and_precision(dtype, filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    model.checkpoint = dataclasses.replace(model.checkpoint, name="diverged.pth")
+    model.reconstruction.head.weight.data[0, 0] = float("nan")
+    with pytest.raises(bc.CheckpointError, match=f"NaN at 64 x 64 with checkpoint diverged.pth in {dtype}") as caught:
+        bc.Segmenter(model.to(dtype))(torch.rand(1, 40, 40, 3), 64)
+    assert ("use float32 or bfloat16" in str(caught.value)) == (dtype == torch.float16)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.inference.regions import Box, crop_boxes
+from birefnet_core.inference.crops import Box, crop_boxes
 
 
 def mask_of(height, width, *boxes):

@@ -1,7 +1,7 @@
-"""Regions: which part of each image is looked at.
+"""Crop box for each image from a region: a mask or a box.
 
-Shapes: B images, H W image, N regions (B, or 1 for all images). Boxes as callers give them are x, y, width,
-height in pixels; a ``Box`` is left, top, right, bottom, the last two exclusive.
+Shapes: B images, H W image, N regions (B, or 1 for all images). Boxes of callers are x, y, width, height in
+pixels; a ``Box`` is left, top, right, bottom, the last two exclusive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..masks.crop import THRESHOLD, subject_boxes
 
 Region = Tensor | Sequence | Mapping
 
-LEAST_MARGIN = 8  # pixels, a quarter of what one value of the coarsest feature stands for
+MIN_MARGIN = 8  # pixels, a quarter of the coarsest feature's stride
 
 
 class Box(NamedTuple):
@@ -38,21 +38,21 @@ class Box(NamedTuple):
     def width(self) -> int:
         return self.right - self.left
 
-    def cut(self, picture: Tensor) -> Tensor:
-        """The part of H, W or H, W, C that lies in the box, as a view."""
-        return picture[self.top : self.bottom, self.left : self.right]
+    def cut(self, image: Tensor) -> Tensor:
+        """The part of H, W or H, W, C inside the box, as a view."""
+        return image[self.top : self.bottom, self.left : self.right]
 
 
 def crop_boxes(region: Region | None, margin: float, images: int, height: int, width: int) -> list[Box]:
-    """What to cut out of each image.
+    """The crop of each image.
 
     Args:
         region: None for the whole image. A mask N, H, W, bool or float in [0, 1], whose pixels above 0.05 are the
             region; a mask of another size stands for the image stretched to it. A box (x, y, width, height), or a
-            mapping with these keys, or several: a sequence or a tensor N, 4. A box partly outside is cut at the
-            image's border.
-        margin: Added on every side, as a share of the region's longer side; unless 0, at least 8 pixels. Cut at
-            the image's border.
+            mapping with these keys, or several: a sequence or a tensor N, 4. A box partly outside is clipped
+            at the image's border.
+        margin: Added on every side, as a fraction of the region's longer side; unless 0, at least 8 pixels. Clipped
+            at the image's border.
         images: B.
         height: H.
         width: W.
@@ -146,7 +146,7 @@ def _box_inside(values: list[float], index: int, height: int, width: int) -> Box
 
 
 def _widened(box: Box, margin: float, height: int, width: int) -> Box:
-    extra = max(LEAST_MARGIN, math.ceil(margin * max(box.width, box.height))) if margin > 0 else 0
+    extra = max(MIN_MARGIN, math.ceil(margin * max(box.width, box.height))) if margin > 0 else 0
     return Box(
         max(0, box.left - extra), max(0, box.top - extra),
         min(width, box.right + extra), min(height, box.bottom + extra),
