@@ -28,12 +28,10 @@ def measure(variant: str, size: int, form: str) -> dict:
     import torch
 
     import birefnet_core as bc
-    from birefnet_core.checkpoints.load import without_initialisation
     from birefnet_core.network import deform_conv, deform_routes, layers
 
     torch.manual_seed(0)
-    with without_initialisation():
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
     for parameter in model.parameters():
         parameter.data.fill_(0.01)
     if form == "plain":

@@ -31,10 +31,8 @@ def network(variant: str):
     import torch
 
     import birefnet_core as bc
-    from birefnet_core.checkpoints.load import without_initialisation
 
-    with without_initialisation():
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.01)
     return model

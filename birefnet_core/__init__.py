@@ -4,12 +4,14 @@ Only the catalogue, the options and the errors are imported with the package. Th
 because the network brings timm and torchvision, which take seconds that listing checkpoints need not.
 """
 
+# ruff: noqa: F401 (type checkers know the lazy names by their imports)
+
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints import checkpoints
+from .checkpoints.catalogue import list_checkpoints
 from .config import BiRefNetConfig, PatchOrder
 from .errors import (
     BiRefNetError,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from .metrics import evaluate
     from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
+# Name -> module, with ":name" where it has another name there. None is called as a module or subpackage: it would hide
+# that (``import birefnet_core.checkpoints.catalogue``).
 _LAZY = {
     "BiRefNet": ".network",
     "BiRefNetOutput": ".network",
@@ -36,45 +40,34 @@ _LAZY = {
     "deform_conv2d": ".network",
     "estimate_foreground": ".masks",
     "evaluate": ".metrics",
-    "load_file": ".checkpoints.load",
-    "load_model": ".checkpoints.load",
-    "merge_adapter": ".checkpoints.adapter",
-    "model_from_state_dict": ".checkpoints.load",
+    "load_file": ".checkpoints",
+    "load_model": ".checkpoints",
+    "merge_adapter": ".checkpoints",
+    "model_from_state_dict": ".checkpoints",
     "prepare": ".inference",
-    "save_checkpoint": ".checkpoints.save",
+    "save_checkpoint": ".checkpoints",
 }
 
 __all__ = [
-    "BiRefNet",
     "BiRefNetConfig",
     "BiRefNetError",
-    "BiRefNetOutput",
     "CheckpointError",
     "ConfigError",
     "DatasetError",
     "ImageError",
     "MemoryLimitError",
     "PatchOrder",
-    "PreparedBiRefNet",
-    "Segmenter",
     "TrainingError",
-    "checkpoints",
-    "deform_conv2d",
-    "estimate_foreground",
-    "evaluate",
-    "load_file",
-    "load_model",
-    "merge_adapter",
-    "model_from_state_dict",
-    "prepare",
-    "save_checkpoint",
+    "list_checkpoints",
+    *_LAZY,
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LAZY[name], __name__), name)
+    module, _, attribute = _LAZY[name].partition(":")
+    value = globals()[name] = getattr(import_module(module, __name__), attribute or name)
     return value
 
 

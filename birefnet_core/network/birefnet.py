@@ -17,7 +17,7 @@ from .precision import MixedPrecision
 from .reconstruction import GradientMaps, ReconstructionModule
 
 if TYPE_CHECKING:
-    from ..checkpoints.load import CheckpointInfo
+    from ..checkpoint_info import CheckpointInfo
 
 SIZE_MULTIPLE = 32  # the coarsest stride: input sides must be multiples of it
 
