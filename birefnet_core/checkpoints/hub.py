@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ Progress = Callable[[int, int], object]
 
 _STAGING_PREFIX = ".download-"
 _STAGING_LIFETIME = 3600  # seconds without a write; a live download gives up on a silent server after 10
+_FILE_NAME = re.compile(r"[^/\\.][^/\\]*")  # what the client makes of a commit and of an ETag
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -102,6 +104,8 @@ def pick_weights(names: Iterable[str], preferred: str = GENERIC_FILE) -> str | N
 
 def find_in_cache(wanted: HubFile) -> tuple[Path, str] | None:
     """The file in the client's cache and its commit, or None. Never uses the network."""
+    if not (wanted.cache / f"models--{wanted.repo.replace('/', '--')}").is_dir():
+        return None  # without importing the client's HTTP library, as ComfyUI's start lists what is on this disk
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
     where: dict[str, Any] = {"revision": wanted.revision, "cache_dir": wanted.cache}
@@ -151,7 +155,10 @@ def _locate(wanted: HubFile) -> tuple[HubFile, _RemoteFile]:
 
     with contextlib.suppress(EntryNotFoundError):
         return wanted, _ask(wanted)
-    names = HfApi(token=wanted.token).list_repo_files(wanted.repo, revision=wanted.revision)
+    try:
+        names = HfApi(token=wanted.token).list_repo_files(wanted.repo, revision=wanted.revision)
+    except (JSONDecodeError, AttributeError, KeyError, TypeError) as error:  # the client takes any answer for a list
+        raise CheckpointError(message("no hub", wanted.fields, f"{type(error).__name__}: {error}")) from error
     name = pick_weights(names, wanted.file)
     if name is None:
         weights = weight_files(names)
@@ -169,9 +176,11 @@ def _ask(wanted: HubFile) -> _RemoteFile:
 
     url = hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision)
     found = get_hf_file_metadata(url, token=wanted.token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    if found.commit_hash is None or found.etag is None:
-        raise CheckpointError(message("no hub", wanted.fields, f"no commit or no ETag for {wanted.file}"))
-    return _RemoteFile(found.commit_hash, found.etag, found.size)
+    commit, etag = found.commit_hash or "", found.etag or ""
+    if not (_FILE_NAME.fullmatch(commit) and _FILE_NAME.fullmatch(etag)):
+        details = f"no commit or no ETag for {wanted.file}: {commit!r}, {etag!r}"
+        raise CheckpointError(message("no hub", wanted.fields, details))
+    return _RemoteFile(commit, etag, found.size)
 
 
 def _check_space(wanted: HubFile, remote: _RemoteFile) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from json import JSONDecodeError
 
 from ..errors import CheckpointError
 from ..text import first_line
@@ -86,7 +85,7 @@ def explained(fields: Mapping[str, str]) -> Iterator[None]:
 def explain(error: BaseException, fields: Mapping[str, str]) -> str | None:
     """The message for an exception that a download can end with, None for any other."""
     hf_xet = str(error).startswith("Data processing error")  # a plain RuntimeError
-    if not (isinstance(error, (OSError, JSONDecodeError)) or hf_xet or _libraries(error) & {"huggingface_hub", *_HTTP}):
+    if not (isinstance(error, (OSError, ValueError)) or hf_xet or _libraries(error) & {"huggingface_hub", *_HTTP}):
         return None
     chain = [error]
     while (link := chain[-1].__cause__ or chain[-1].__context__) is not None and link not in chain:
@@ -110,8 +109,6 @@ def explain(error: BaseException, fields: Mapping[str, str]) -> str | None:
         return message("no permission", fields, error)
     if any("Consistency check failed" in str(link) for link in chain):
         return message("corrupt", fields, first_line(error))
-    if isinstance(error, JSONDecodeError):
-        return message("no hub", fields, error)
     return message("no folder" if getattr(error, "errno", None) is not None else "other", fields, error)
 
 

@@ -5,19 +5,17 @@ The whole network: Localization Module -> Reconstruction Module (Sec. 3.1, Fig. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
+from ..checkpoint_info import CheckpointInfo
 from ..config import BiRefNetConfig
 from ..errors import ImageError
 from .backbones import backbone_spec
 from .localization import LocalizationModule
 from .precision import MixedPrecision
 from .reconstruction import GradientMaps, ReconstructionModule
-
-if TYPE_CHECKING:
-    from ..checkpoint_info import CheckpointInfo
 
 SIZE_MULTIPLE = 32  # the coarsest stride: input sides must be multiples of it
 
@@ -47,7 +45,7 @@ class BiRefNet(MixedPrecision):
 
     Attributes:
         config: The same.
-        checkpoint: Where the weights came from (``checkpoints.CheckpointInfo``); None for a new network.
+        checkpoint: Where the weights came from; None for a new network.
     """
 
     def __init__(self, config: BiRefNetConfig | None = None) -> None:

@@ -34,6 +34,8 @@ class Repo:
             "interrupt" does so, too, and sends SIGINT to the main thread.
         announced: Size in bytes that is announced, if it is not that of the file.
         seconds: How long sending a file takes.
+        listing: What is sent instead of the list of files.
+        etag: What is sent instead of the file's hash.
     """
 
     files: dict[str, bytes]
@@ -46,6 +48,8 @@ class Repo:
     fault: str | None = None
     announced: int | None = None
     seconds: float = 0
+    listing: bytes | None = None
+    etag: str | None = None
 
 
 class FakeHub:
@@ -132,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
             for path, content in repo.files.items()
         ]
-        body = json.dumps(entries).encode()
+        body = json.dumps(entries).encode() if repo.listing is None else repo.listing
         self.reply(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
         self.wfile.write(body)
 
@@ -143,7 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
         if repo.hub_headers and repo.lfs:
             size = repo.announced or len(content)
-            headers |= {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(size)}
+            etag = repo.etag or hashlib.sha256(content).hexdigest()
+            headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(size)}
         if repo.redirect:
             location = f"http://localhost:{self.server.hub.port}/cdn/{repo_id}/{path}"
             return self.reply(302, {**headers, "Content-Length": "0", "Location": location})

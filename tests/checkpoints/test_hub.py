@@ -123,6 +123,13 @@ def test_repository_without_an_obvious_file_lists_what_it_holds(hub):
         resolve("a/none")
 
 
+@pytest.mark.parametrize("listing", [b"{not json", b"null", b'[{"size": 3}]', b"3"])
+def test_listing_that_is_none_is_told(hub, listing):
+    hub.add("a/none", {"config.json": b""}, listing=listing)
+    with pytest.raises(CheckpointError, match="not as a Hugging Face Hub does"):
+        resolve("a/none")
+
+
 @pytest.mark.parametrize(
     ("names", "preferred", "chosen"),
     [

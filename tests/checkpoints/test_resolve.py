@@ -1,5 +1,6 @@
 """Names and paths to files. Whatever lies on this disk is found without a single request: ``hub`` counts them."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from birefnet_core.checkpoints.resolve import present_locally, resolve
 from birefnet_core.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMIT = "a" * 40
+COMMIT, NEWER = "a" * 40, "b" * 40
 as_user = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read and write anything")
 
 
@@ -300,6 +301,9 @@ def test_damaged_reference_in_the_cache_is_taken_for_none(hub, cache, content):
     with pytest.raises(CheckpointError, match="not on this disk"):
         resolve("someone/tuned", local_only=True)
     assert resolve(f"someone/tuned@{COMMIT}", local_only=True).path == path
+    hub.add("someone/tuned", {"tuned.safetensors": b"newer"}, revisions={"main": [NEWER]})
+    with contextlib.suppress(CheckpointError):  # a client may not overwrite what it cannot read
+        assert resolve("someone/tuned").path.read_bytes() == b"newer"
 
 
 def test_cache_dir_overrides_the_environment(hub, cache, tmp_path):
