@@ -26,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import birefnet_core as bc  # noqa: E402
-from birefnet_core.checkpoints.load import without_initialisation  # noqa: E402
 from birefnet_core.devices import DTYPES  # noqa: E402
 from birefnet_core.inference.memory import memory_required  # noqa: E402
 from birefnet_core.ops.deform_conv import use_backend  # noqa: E402
@@ -78,9 +77,9 @@ class FusedAttention(TorchFunctionMode):
 
 
 def prepared(variant: str, dtype: torch.dtype) -> torch.nn.Module:
-    with without_initialisation():
+    with torch.device("meta"):
         model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-    return bc.prepare(model.to("meta", dtype))
+    return bc.fuse_for_inference(model.to(dtype))
 
 
 @torch.inference_mode()

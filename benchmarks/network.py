@@ -29,18 +29,16 @@ def measure(variant: str, size: int, form: str) -> dict:
     import torch
 
     import birefnet_core as bc
-    from birefnet_core.checkpoints.load import without_initialisation
     from birefnet_core.ops import execution
     from birefnet_core.ops.deform_conv import use_backend
 
     torch.manual_seed(0)
-    with without_initialisation():
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
     for parameter in model.parameters():
         parameter.data.fill_(0.01)
     network = model
     if form != "plain":
-        network = bc.prepare(model)
+        network = bc.fuse_for_inference(model)
         del model
     x = torch.randn(1, 3, size, size)
     plain = contextlib.ExitStack()

@@ -31,10 +31,8 @@ def network(variant: str):
     import torch
 
     import birefnet_core as bc
-    from birefnet_core.checkpoints.load import without_initialisation
 
-    with without_initialisation():
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.01)
     return model
@@ -47,7 +45,7 @@ def measure_pass(variant: str, dtype: str, batch: int, size: int) -> dict:
     import birefnet_core as bc
     from birefnet_core.devices import DTYPES
 
-    segment = bc.Segmenter(bc.prepare(network(variant).to(DTYPES[dtype])), batch_size=batch)
+    segment = bc.Segmenter(bc.fuse_for_inference(network(variant).to(DTYPES[dtype])), batch_size=batch)
     x = torch.randn(batch, 3, size, size).to(next(segment.model.parameters()).dtype)
     with torch.inference_mode():
         segment.model(x[:, :, :128, :128])
@@ -68,7 +66,7 @@ def measure_load(variant: str, path: str) -> dict:
     start = time.perf_counter()
     model = bc.load_file(path)
     loaded = time.perf_counter()
-    model = bc.prepare(model)
+    model = bc.fuse_for_inference(model)
     prepared = time.perf_counter()
     return {"load": loaded - start, "prepare": prepared - loaded, "resident": mebibytes("VmRSS") - before}
 

@@ -35,6 +35,7 @@ FORMS = {
 def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict[str, float]:
     """Wall and CPU seconds of the fastest of some steps, and MiB of this process at its peak above before."""
     import torch
+    from birefnet_core.training.memory import checkpoint_activations
 
     import birefnet_core as bc
     from birefnet_core.losses import HybridLoss, loss_preset
@@ -42,7 +43,6 @@ def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict
     from birefnet_core.ops import execution
     from birefnet_core.ops.deform_conv import use_backend
     from birefnet_core.training.loop import autocast, precision
-    from birefnet_core.training.memory import checkpoint_activations
 
     backend, lean, part, amp = FORMS[form]
     torch.manual_seed(0)

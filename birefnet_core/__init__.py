@@ -4,12 +4,14 @@ Only the catalogue, the options and the errors are imported with the package. Th
 because the network brings timm and torchvision, which take seconds that listing checkpoints need not.
 """
 
+# ruff: noqa: F401 (type checkers know the lazy names by their imports)
+
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints import checkpoints
+from .checkpoints.catalogue import list_checkpoints
 from .config import BiRefNetConfig, PatchOrder
 from .errors import (
     BiRefNetError,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from .network import BiRefNet, BiRefNetOutput, fuse_for_inference
     from .ops.deform_conv import deform_conv2d
 
+# Name -> module, with ":name" where it has another name there. None is called as a module or subpackage: it would hide
+# that (``import birefnet_core.checkpoints.catalogue``).
 _LAZY = {
     "BiRefNet": ".network",
     "BiRefNetOutput": ".network",
@@ -37,43 +41,33 @@ _LAZY = {
     "estimate_foreground": ".masks",
     "evaluate": ".metrics",
     "fuse_for_inference": ".network",
-    "load_file": ".checkpoints.load",
-    "load_model": ".checkpoints.load",
-    "merge_adapter": ".checkpoints.adapter",
-    "model_from_state_dict": ".checkpoints.load",
-    "save_checkpoint": ".checkpoints.save",
+    "load_file": ".checkpoints",
+    "load_model": ".checkpoints",
+    "merge_adapter": ".checkpoints",
+    "model_from_state_dict": ".checkpoints",
+    "save_checkpoint": ".checkpoints",
 }
 
 __all__ = [
-    "BiRefNet",
     "BiRefNetConfig",
     "BiRefNetError",
-    "BiRefNetOutput",
     "CheckpointError",
     "ConfigError",
     "DatasetError",
     "ImageError",
     "MemoryLimitError",
     "PatchOrder",
-    "Segmenter",
     "TrainingError",
-    "checkpoints",
-    "deform_conv2d",
-    "estimate_foreground",
-    "evaluate",
-    "fuse_for_inference",
-    "load_file",
-    "load_model",
-    "merge_adapter",
-    "model_from_state_dict",
-    "save_checkpoint",
+    "list_checkpoints",
+    *_LAZY,
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LAZY[name], __name__), name)
+    module, _, attribute = _LAZY[name].partition(":")
+    value = globals()[name] = getattr(import_module(module, __name__), attribute or name)
     return value
 
 

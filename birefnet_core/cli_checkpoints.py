@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from .checkpoints import CatalogueEntry, checkpoints, present_locally
+from .checkpoints import CatalogueEntry, list_checkpoints, present_locally
 
 COLUMNS = ("name", "size", "purpose", "licence", "backbone", "download", "here")
 
@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the catalogue."""
-    rows = [(entry, present_locally(entry, folders=args.folder)) for entry in checkpoints()]
+    rows = [(entry, present_locally(entry, folders=args.folder)) for entry in list_checkpoints()]
     print(as_json(rows) if args.json else as_table(rows))
     return 0
 

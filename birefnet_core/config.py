@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from enum import Enum
 from typing import Any
 
 from .errors import ConfigError
+from .text import did_you_mean
 
 BACKBONES = (
     "swin_v1_t", "swin_v1_s", "swin_v1_b", "swin_v1_l",
@@ -16,6 +16,7 @@ BACKBONES = (
     "vgg16", "vgg16bn", "resnet50", "resnet10",
 )  # fmt: skip
 
+RECONSTRUCTION_BLOCKS = ("deformable_aspp", "aspp", "residual")
 NUM_STAGES = 4  # strides 4, 8, 16, 32
 DIS5K_CLASSES = 219  # labels of DIS5K-TR, for the auxiliary classification head
 
@@ -41,7 +42,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "backbone": BACKBONES,
     "image_pyramid": ("cat", "add", "none"),
     "context_fusion": (0, 3),
-    "reconstruction_block": ("deformable_aspp", "aspp", "residual"),
+    "reconstruction_block": RECONSTRUCTION_BLOCKS,
     "gradient_mask": ("dilated", "logit"),
 }
 _FLAGS = ("inward_reference", "outward_reference", "multi_stage_supervision", "batch_norm")
@@ -88,10 +89,8 @@ class BiRefNetConfig:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices or isinstance(value, bool):
-                close = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                known = ", ".join(map(repr, choices))
-                raise ConfigError(f"{name}={value!r} is not known; choose one of {known}.{hint}")
+                known = ", ".join(map(repr, choices)) + "." + did_you_mean(value, choices)
+                raise ConfigError(f"{name}={value!r} is not known; choose one of {known}")
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected True or False.")

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[str]:
-    """A temporary file beside ``path`` that takes its name when the block ends well, and goes when it does not."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
+    """A temporary file beside ``path``, renamed to it when the block succeeds and deleted when it raises."""
+    part = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}.part"))
+    # Not tempfile.mkstemp: its files are readable by their owner alone, and os.umask, which says what ordinary files
+    # are like, can only be read by changing it for all threads. os.open applies it.
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(part, 0o666 & ~mask)  # mkstemp's files are private; ours are ordinary ones
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

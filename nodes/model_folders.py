@@ -8,9 +8,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ..birefnet_core import checkpoints
-from ..birefnet_core.checkpoints import CatalogueEntry, present_locally
-from ..birefnet_core.checkpoints.io import PICKLED, SAFETENSORS
+from ..birefnet_core.checkpoints import CatalogueEntry, list_checkpoints, present_locally
+from ..birefnet_core.checkpoints.catalogue import WEIGHT_SUFFIXES
 from .comfy_compat import io
 
 logger = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ def register_model_folders() -> None:
         folder_paths.add_model_folder_path(name, folder)
         paths, endings = folder_paths.folder_names_and_paths[name]
         # A folder that ComfyUI does not know by itself starts without file endings, and would list everything.
-        folder_paths.folder_names_and_paths[name] = (paths, endings or set(SAFETENSORS + PICKLED))
+        folder_paths.folder_names_and_paths[name] = (paths, endings or set(WEIGHT_SUFFIXES))
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
@@ -43,7 +42,7 @@ def model_folders() -> list[Path]:
 
 def catalogue() -> dict[str, CatalogueEntry]:
     """The published checkpoints by name."""
-    return {entry.name: entry for entry in checkpoints() if entry.loadable}
+    return {entry.name: entry for entry in list_checkpoints() if entry.loadable}
 
 
 def model_names() -> list[str]:

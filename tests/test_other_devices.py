@@ -13,7 +13,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import birefnet_core as bc
 from birefnet_core import masks
-from birefnet_core.checkpoints.load import without_initialisation
 from birefnet_core.inference import segmenter
 from birefnet_core.losses import HybridLoss, loss_preset
 from birefnet_core.masks import morphology
@@ -61,8 +60,7 @@ def gpu(monkeypatch):
 
 
 def network(backbone, dtype=torch.float32):
-    with without_initialisation():
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone)).eval().requires_grad_(False)
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone)).eval().requires_grad_(False)
     return cast_for_inference(model, dtype)
 
 

@@ -1,7 +1,7 @@
-"""The Hugging Face Hub: what of it lies on this disk, and one verified download.
+"""The Hugging Face Hub, through its client: what the client's cache holds, and verified downloads.
 
-The environment (HF_ENDPOINT, HF_HUB_OFFLINE, HF_HUB_CACHE, HF_HOME) is read when a function is called, so that what a
-program sets before it loads a model counts; huggingface_hub itself reads it once, when it is imported.
+huggingface_hub reads HF_ENDPOINT, HF_HUB_CACHE, HF_HOME and HF_HUB_OFFLINE when it is imported (at the latest at the
+first use of these functions), and HF_TOKEN at every request.
 """
 
 from __future__ import annotations
@@ -10,237 +10,233 @@ import contextlib
 import dataclasses
 import hashlib
 import inspect
-import logging
 import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import CheckpointError
-from .catalogue import GENERIC_FILE, WEIGHT_SUFFIXES
-from .hub_errors import HubRequest, explained, no_space, truncated
-
-logger = logging.getLogger(__name__)
+from .catalogue import GENERIC_FILE, PICKLED, SAFETENSORS, WEIGHT_SUFFIXES, suggest
+from .hub_errors import explained, message
 
 Progress = Callable[[int, int], object]
 
 _STAGING_PREFIX = ".download-"
 _STAGING_LIFETIME = 3600  # seconds without a write; a live download gives up on a silent server after 10
+_FILE_NAME = re.compile(r"[^/\\.][^/\\]*")  # what the client makes of a commit and of an ETag
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_TRUE = ("1", "ON", "YES", "TRUE")  # what huggingface_hub takes for true
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RemoteFile:
-    """What the Hub says of a file. ``etag`` is the SHA-256 of a large file, a git hash of a small one."""
+class HubFile:
+    """A weight file of the Hub, and where it is or will be on this disk.
 
-    file: str
-    commit: str
-    etag: str
-    size: int | None
-
-
-def hub_endpoint() -> str:
-    """The address of the Hub, without a slash at its end."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-
-def hub_cache(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of the Hub's cache: the argument, or what the environment says, or the client's default."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if os.environ.get(name):
-            return _expanded(os.environ[name])
-    if os.environ.get("HF_HOME"):
-        return _expanded(os.environ["HF_HOME"]) / "hub"
-    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
-
-
-def offline_switch() -> str | None:
-    """The environment variable that forbids the network, as ``NAME=value``, or None."""
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        value = os.environ.get(name)
-        if value:
-            return f"{name}={value}" if value.upper() in _TRUE else None
-    return None
-
-
-def pick_weights(names: Iterable[str], preferred: str | None = None) -> str | None:
-    """The one weight file among paths that is meant, or None where there is none or no telling.
-
-    In this order: ``preferred`` (else a file of that name in another folder), ``model.safetensors``, the only
-    .safetensors file, the only .pth or .pt file.
+    Attributes:
+        repo: ``owner/name``.
+        file: Path in the repository; where it has no such file, its only weight file is meant.
+        revision: Branch, tag or commit; None for the default branch.
+        mirror: A repository with the same weights that needs no account, or None.
+        token: Access token, or None for the client's own (HF_TOKEN or a login).
+        cache_dir: The client's cache; None for the environment's.
+        folder: Where a download goes instead, under the file's own name.
     """
-    weights = weight_files(names)
-    if preferred in weights:
-        return preferred
-    for name in (preferred, GENERIC_FILE):
-        same = [path for path in weights if name and PurePosixPath(path).name == PurePosixPath(name).name]
-        if name in same or len(same) == 1:
-            return name if name in same else same[0]
-    safe = [path for path in weights if path.lower().endswith(".safetensors")]
-    candidates = safe or weights
-    return candidates[0] if len(candidates) == 1 else None
+
+    repo: str
+    file: str = GENERIC_FILE
+    revision: str | None = None
+    mirror: str | None = None
+    token: str | None = None
+    cache_dir: Path | None = None
+    folder: Path | None = None
+
+    @property
+    def cache(self) -> Path:
+        """The client's cache."""
+        from huggingface_hub import constants
+
+        return self.cache_dir or Path(constants.HF_HUB_CACHE)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What messages say of it, see ``hub_errors``."""
+        from huggingface_hub import constants
+
+        endpoint, near = constants.ENDPOINT.rstrip("/"), suggest(self.repo)
+        return {
+            "request": f"{self.file} of {self.repo}" + (f" at revision {self.revision!r}" if self.revision else ""),
+            "repo": self.repo,
+            "file": self.file,
+            "revision": self.revision or "main",
+            "endpoint": endpoint,
+            "page": f"{endpoint}/{self.repo}",
+            "target": str(self.folder or self.cache),
+            "mirror": f" Or use {self.mirror!r}, a copy that needs no account." if self.mirror else "",
+            "near": f" Near it in the catalogue: {', '.join(near)}." if near else "",
+        }
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """The paths that look like weights; hidden files are left out."""
-    return sorted(n for n in names if n.lower().endswith(WEIGHT_SUFFIXES) and not PurePosixPath(n).name.startswith("."))
+    """The paths that look like weights, without hidden files and paths that lead out of their folder."""
+    paths = [PurePosixPath(name) for name in names if name.lower().endswith(WEIGHT_SUFFIXES)]
+    return sorted(str(path) for path in paths if not path.name.startswith(".") and ".." not in path.parts)
 
 
-def cached_weights(cache: Path, repo: str, revision: str | None, preferred: str | None) -> tuple[Path, str] | None:
-    """The weights of a repository in the Hub's cache and their commit, or None. Never asks the network."""
-    folder = _repo_folder(cache, repo)
-    commit = revision or "main"
-    if not _COMMIT.fullmatch(commit):
-        try:
-            commit = (folder / "refs" / commit).read_text(encoding="utf-8").strip()
-        except OSError:
-            return None
-    snapshot = folder / "snapshots" / commit
-    present = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
-    name = pick_weights(present, preferred)
-    return (snapshot / name, commit) if name else None
+def pick_weights(names: Iterable[str], preferred: str = GENERIC_FILE) -> str | None:
+    """The one weight file among paths that is meant, or None where there is none or several could be.
+
+    In this order: ``preferred``, or the only file of that name in another folder; ``model.safetensors``, likewise; the
+    only safetensors file; the only .pth or .pt file; the only file of another ending.
+    """
+    weights = weight_files(names)
+    for name in (preferred, GENERIC_FILE):
+        same = [path for path in weights if PurePosixPath(path).name == PurePosixPath(name).name]
+        if name in same or len(same) == 1:
+            return name if name in same else same[0]
+    by_ending = ([p for p in weights if p.lower().endswith(e)] for e in (SAFETENSORS, PICKLED[:2], PICKLED[2:]))
+    found = next(filter(None, by_ending), [])
+    return found[0] if len(found) == 1 else None
 
 
-def download(request: HubRequest, *, cache: Path, folder: Path | None, progress: Progress | None) -> tuple[Path, str]:
-    """Fetches the weights of a repository, checks them and gives their path and commit.
+def find_in_cache(wanted: HubFile) -> tuple[Path, str] | None:
+    """The file in the client's cache and its commit, or None. Never uses the network."""
+    if not (wanted.cache / f"models--{wanted.repo.replace('/', '--')}").is_dir():
+        return None  # without importing the client's HTTP library, as ComfyUI's start lists what is on this disk
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+    where: dict[str, Any] = {"revision": wanted.revision, "cache_dir": wanted.cache}
+    try:
+        path = try_to_load_from_cache(wanted.repo, wanted.file, **where)
+        if isinstance(path, str):
+            return Path(path), _commit(Path(path), wanted.file)
+        snapshot = Path(snapshot_download(wanted.repo, local_files_only=True, **where))
+    except (OSError, ValueError):  # not there, no repository id, or a damaged cache
+        return None
+    if snapshot.parent.name != "snapshots":  # a damaged reference that leads elsewhere
+        return None
+    name = pick_weights((p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()), wanted.file)
+    return (snapshot / name, snapshot.name) if name else None
+
+
+def download(wanted: HubFile, progress: Progress | None = None) -> tuple[Path, str]:
+    """Fetches a weight file, verifies it, and gives its path and commit.
 
     Args:
-        request: What to fetch.
-        cache: The Hub's cache, where the file goes without ``folder``.
-        folder: Where the file goes instead, under its own name.
+        wanted: What to fetch, and where to.
         progress: Called with the bytes there are and the bytes there will be. What it raises ends the download.
 
     Raises:
         CheckpointError: The file cannot be had, stored or trusted. Nothing is left of it then.
     """
-    relay = _Relay(progress)
+    with explained(wanted.fields):
+        wanted, remote = _locate(wanted)
+    reporter = _Reporter(progress, remote.size or 0)
     try:
-        with explained(request):
-            remote = locate(request)
-        request = dataclasses.replace(request, file=remote.file)
-        with explained(request):
-            _check_space(request, remote)
-            logger.info("Downloading %s from %s to %s", request, request.endpoint, request.target)
-            relay.start(remote.size)
-            if folder is None:
-                path, remote = _into_cache(request, remote, cache, relay)
-            else:
-                path = _into_folder(request, remote, folder, cache, relay)
+        with explained(wanted.fields):
+            _check_space(wanted, remote)
+            reporter.report(0)
+            path, commit = (_into_folder if wanted.folder else _into_cache)(wanted, remote, reporter)
+            reporter.report(path.stat().st_size)
     except CheckpointError:
-        if relay.error is not None:
-            raise relay.error from None  # the caller's own exception, not a failure of the download
+        if reporter.error is not None:
+            raise reporter.error from None  # the caller's own exception, not a failure of the download
         raise
-    relay.finish(path)
-    return path, remote.commit
+    return path, commit
 
 
-def locate(request: HubRequest) -> RemoteFile:
-    """Asks the Hub for the file, and where the repository has no such file, for the one that is meant.
-
-    The first question is asked once, without the client's retries: no network means an error within seconds.
-    """
-    from huggingface_hub import HfApi, get_hf_file_metadata
+def _locate(wanted: HubFile) -> tuple[HubFile, _RemoteFile]:
+    """Asks for the file, and where the repository has no such file, for the one that is meant."""
+    from huggingface_hub import HfApi
     from huggingface_hub.utils import EntryNotFoundError
 
-    if "retry_on_errors" not in inspect.signature(get_hf_file_metadata).parameters:
-        _knock(request)
     with contextlib.suppress(EntryNotFoundError):
-        return _ask(request)
-    api = HfApi(endpoint=request.endpoint, token=request.token)
-    names = api.list_repo_files(request.repo, revision=request.revision)
-    name = pick_weights(names, request.file)
+        return wanted, _ask(wanted)
+    try:
+        names = HfApi(token=wanted.token).list_repo_files(wanted.repo, revision=wanted.revision)
+    except (JSONDecodeError, AttributeError, KeyError, TypeError) as error:  # the client takes any answer for a list
+        raise CheckpointError(message("no hub", wanted.fields, f"{type(error).__name__}: {error}")) from error
+    name = pick_weights(names, wanted.file)
     if name is None:
         weights = weight_files(names)
         found = f"several weight files ({', '.join(weights)})" if weights else f"no weights among {len(names)} files"
         raise CheckpointError(
-            f"{request.repo} holds {found}; expected {request.file} or exactly one of {', '.join(WEIGHT_SUFFIXES)}. "
-            f"Download the file you want from {request.page}/tree/main and give its path."
+            f"{wanted.repo} holds {found}; expected {wanted.file} or exactly one of {', '.join(WEIGHT_SUFFIXES)}. "
+            f"Download the file you want from {wanted.fields['page']}/tree/main and give its path."
         )
-    return _ask(dataclasses.replace(request, file=name))
+    wanted = dataclasses.replace(wanted, file=name)
+    return wanted, _ask(wanted)
 
 
-def _knock(request: HubRequest) -> None:
-    """Raises at once where nobody answers; some clients before 2.0 would insist for half a minute."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session
+def _ask(wanted: HubFile) -> _RemoteFile:
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    headers = build_hf_headers(token=request.token)
-    get_session().head(_url(request), headers=headers, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-
-
-def _url(request: HubRequest) -> str:
-    from huggingface_hub import hf_hub_url
-
-    return hf_hub_url(request.repo, request.file, revision=request.revision, endpoint=request.endpoint)
+    url = hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision)
+    found = get_hf_file_metadata(url, token=wanted.token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    commit, etag = found.commit_hash or "", found.etag or ""
+    if not (_FILE_NAME.fullmatch(commit) and _FILE_NAME.fullmatch(etag)):
+        details = f"no commit or no ETag for {wanted.file}: {commit!r}, {etag!r}"
+        raise CheckpointError(message("no hub", wanted.fields, details))
+    return _RemoteFile(commit, etag, found.size)
 
 
-def _ask(request: HubRequest) -> RemoteFile:
-    from huggingface_hub import constants, get_hf_file_metadata
-
-    metadata = get_hf_file_metadata(_url(request), token=request.token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    if metadata.commit_hash is None or metadata.etag is None:
-        raise CheckpointError(
-            f"{request.endpoint} answered, but not as a Hugging Face Hub does (no commit or no ETag for {request}). "
-            f"Check HF_ENDPOINT and whether a proxy or a log-in page answers in the Hub's place."
-        )
-    return RemoteFile(file=request.file, commit=metadata.commit_hash, etag=metadata.etag, size=metadata.size)
+def _check_space(wanted: HubFile, remote: _RemoteFile) -> None:
+    target = (wanted.folder or wanted.cache).absolute()
+    disk = shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists()))
+    if disk.total > 0 and disk.free < (remote.size or 0):  # some network drives give 0 for all
+        sizes = f": {(remote.size or 0) / 1e6:.0f} MB needed, {disk.free / 1e6:.0f} MB free"
+        raise CheckpointError(message("no space", wanted.fields, sizes))
 
 
-def _into_cache(request: HubRequest, remote: RemoteFile, cache: Path, relay: _Relay) -> tuple[Path, RemoteFile]:
-    blobs = _repo_folder(cache, request.repo) / "blobs"
-    others = set(blobs.glob("*.incomplete"))
-    try:
-        # By branch name and not by commit, so that the cache knows what the branch stands for when offline.
-        path = _fetch(request, relay, revision=request.revision, cache_dir=cache)
-    except BaseException:
-        _drop_incomplete(cache, request.repo, remote.etag, set(blobs.glob(f"{remote.etag}*.incomplete")) - others)
-        raise
-    commit = path.relative_to(_repo_folder(cache, request.repo) / "snapshots").parts[0]
+def _into_cache(wanted: HubFile, remote: _RemoteFile, reporter: _Reporter) -> tuple[Path, str]:
+    # By branch name and not by commit, so that the cache knows what the branch stands for when offline.
+    path = _fetch(wanted, reporter, revision=wanted.revision, cache_dir=wanted.cache)
+    commit = _commit(path, wanted.file)
     if commit != remote.commit:  # the branch moved between the two requests
-        remote = _ask(dataclasses.replace(request, revision=commit))
-    _verify(path, request, remote)
-    return path, remote
+        remote = _ask(dataclasses.replace(wanted, revision=commit))
+    _verify(path, wanted, remote)
+    return path, commit
 
 
-def _into_folder(request: HubRequest, remote: RemoteFile, folder: Path, cache: Path, relay: _Relay) -> Path:
+def _into_folder(wanted: HubFile, remote: _RemoteFile, reporter: _Reporter) -> tuple[Path, str]:
+    """Downloads beside the final place, so that nothing but a verified file has the final name."""
+    folder = Path(wanted.folder or "")
     folder.mkdir(parents=True, exist_ok=True)
-    _drop_stale(folder)
-    staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=folder))
+    for old in folder.glob(f"{_STAGING_PREFIX}*"):  # left by processes that were killed
+        times = [path.lstat().st_mtime for path in (old, *old.rglob("*")) if os.path.lexists(path)]
+        if times and time.time() - max(times) > _STAGING_LIFETIME:
+            shutil.rmtree(old, ignore_errors=True)
     try:
-        path = _fetch(request, relay, revision=remote.commit, cache_dir=cache, local_dir=staging)
-        _verify(path, request, remote)
-        final = folder / PurePosixPath(request.file).name
-        os.replace(path, final)
+        with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as staging:
+            path = _fetch(wanted, reporter, revision=remote.commit, cache_dir=wanted.cache, local_dir=staging)
+            _verify(path, wanted, remote)
+            final = folder / path.name
+            os.replace(path, final)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.rmdir()  # refuses unless empty, that is unless the download failed
-    return final
+    return final, remote.commit
 
 
-def _fetch(request: HubRequest, relay: _Relay, **where: Any) -> Path:
+def _fetch(wanted: HubFile, reporter: _Reporter, **where: Any) -> Path:
     from huggingface_hub import hf_hub_download
 
-    if relay.progress is not None and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
-        where["tqdm_class"] = relay.bar_class()
-    path = hf_hub_download(request.repo, request.file, endpoint=request.endpoint, token=request.token, **where)
+    if reporter.callback and "tqdm_class" in inspect.signature(hf_hub_download).parameters:  # since 1.0
+        where["tqdm_class"] = reporter.bar_class()
+    path = hf_hub_download(wanted.repo, wanted.file, token=wanted.token, **where)
+    if reporter.error is not None:  # and the client did not end
+        raise reporter.error
     return Path(path)
 
 
-def _verify(path: Path, request: HubRequest, remote: RemoteFile) -> None:
-    """Compares the file with what the Hub announced, and deletes it where they differ."""
-    size = path.stat().st_size
-    if remote.size is not None and size != remote.size:
-        _delete(path)
-        raise CheckpointError(truncated(request, f"{size} bytes instead of {remote.size}"))
+def _verify(path: Path, wanted: HubFile, remote: _RemoteFile) -> None:
+    """Compares the file with the SHA-256 the Hub announced, and deletes it where they differ.
+
+    Only large files have one; the client compares the size of every file.
+    """
     if not _SHA256.fullmatch(remote.etag):
         return
     digest = hashlib.sha256()
@@ -248,111 +244,59 @@ def _verify(path: Path, request: HubRequest, remote: RemoteFile) -> None:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     if digest.hexdigest() != remote.etag:
-        _delete(path)
-        raise CheckpointError(truncated(request, f"SHA-256 {digest.hexdigest()} instead of {remote.etag}"))
-
-
-def _delete(path: Path) -> None:
-    # In the Hub's cache a file is a link to a blob, which may itself be a link.
-    while path.is_symlink():
-        target = path.parent / os.readlink(path)
+        while path.is_symlink():  # in the cache a link to a blob, which may itself be a link
+            target = path.parent / os.readlink(path)
+            path.unlink()
+            path = target
         path.unlink()
-        path = target
-    path.unlink(missing_ok=True)
+        found = f"SHA-256 {digest.hexdigest()} instead of {remote.etag}"
+        raise CheckpointError(message("corrupt", wanted.fields, found))
 
 
-def _drop_incomplete(cache: Path, repo: str, etag: str, ours: set[Path]) -> None:
-    """Deletes what a failed download left in the cache, unless another process is at it right now."""
-    if not ours:
-        return
-    from filelock import FileLock, Timeout
-
-    lock = cache / ".locks" / _repo_folder(cache, repo).name / f"{etag}.lock"
-    with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
-        for path in ours:
-            path.unlink(missing_ok=True)
+def _commit(path: Path, file: str) -> str:
+    """The commit of a path in the cache, .../snapshots/<commit>/<file>."""
+    return path.parents[file.count("/")].name
 
 
-def _drop_stale(folder: Path) -> None:
-    """Deletes what downloads that were killed left behind."""
-    for staging in folder.glob(f"{_STAGING_PREFIX}*"):
-        times = [path.lstat().st_mtime for path in (staging, *staging.rglob("*")) if os.path.lexists(path)]
-        if times and time.time() - max(times) > _STAGING_LIFETIME:
-            shutil.rmtree(staging, ignore_errors=True)
+class _RemoteFile(NamedTuple):
+    """What the Hub says of a file. ``etag`` is the SHA-256 of a large file, a git hash of a small one."""
+
+    commit: str
+    etag: str
+    size: int | None
 
 
-def _check_space(request: HubRequest, remote: RemoteFile) -> None:
-    if remote.size is None:
-        return
-    place = next(path for path in (request.target, *request.target.absolute().parents) if path.exists())
-    usage = shutil.disk_usage(place)
-    if usage.total > 0 and usage.free < remote.size:  # some network drives know nothing of their size
-        raise CheckpointError(no_space(request, remote.size, usage.free))
+class _Reporter:
+    """Passes byte counts on to a callback, and keeps what that raises: the client may swallow or replace it."""
 
-
-def _repo_folder(cache: Path, repo: str) -> Path:
-    return cache / f"models--{repo.replace('/', '--')}"
-
-
-def _expanded(path: str) -> Path:
-    return Path(os.path.expandvars(os.path.expanduser(path)))
-
-
-class _Relay:
-    """Passes byte counts from the client's progress bars on to the caller's callback.
-
-    Client versions that take no ``tqdm_class`` report the beginning and the end only.
-    """
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
-        self.error: BaseException | None = None
-        self.total = 0
+    def __init__(self, callback: Progress | None, total: int) -> None:
+        self.callback = callback
+        self.total = total
         self.done = -1
-
-    def start(self, total: int | None) -> None:
-        self.total = total or 0
-        self.report(0)
-
-    def finish(self, path: Path) -> None:
-        self.total = path.stat().st_size
-        self.report(self.total)
+        self.error: BaseException | None = None
 
     def report(self, done: int) -> None:
-        """Counts go up only: a client that starts over, or draws two bars, is not the caller's concern.
-
-        An exception of the callback is raised again at every call, should the client have swallowed it.
-        """
-        if self.error is not None:
-            raise self.error
-        if self.progress is None:
-            return
-        done = min(done, self.total) if self.total else done
-        if done <= self.done:
+        if self.callback is None or done <= self.done:  # a client that starts over counts anew
             return
         self.done = done
         try:
-            self.progress(done, max(done, self.total))
+            self.callback(done, max(done, self.total))
         except BaseException as error:
             self.error = error
             raise
 
     def bar_class(self) -> type:
+        """The client's progress bar, which also reports."""
         from huggingface_hub.utils import tqdm
 
-        relay = self
+        report = self.report
 
         class Bar(tqdm):
-            """The client's own bar, which also tells the relay. It counts itself: bars nobody sees do not."""
-
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                self.bytes = int(kwargs.get("initial") or 0)
-                super().__init__(*args, **kwargs)
-
             def update(self, n: float | None = 1) -> Any:
                 shown = super().update(n)
-                self.bytes += int(n or 0)
-                relay.report(self.bytes)
+                if self.disable:  # then it does not count
+                    self.n += n or 0
+                report(int(self.n))
                 return shown
 
         return Bar

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import atomic_path
-
-SAFETENSORS = (".safetensors", ".sft")
-PICKLED = (".pth", ".pt", ".ckpt", ".bin")
+from ..text import first_line
+from .catalogue import SAFETENSORS, WEIGHT_SUFFIXES
 
 # Keys under which training code stores the weights beside other things, best first.
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "ema", "net", "params", "weights")
@@ -50,10 +49,10 @@ def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
     suffix = path.suffix.lower()
-    if suffix not in SAFETENSORS + PICKLED:
+    if suffix not in WEIGHT_SUFFIXES:
         raise CheckpointError(
             f"{path}: {suffix or 'a file without an ending'} is not a checkpoint format; expected "
-            f"{', '.join(SAFETENSORS + PICKLED)}."
+            f"{', '.join(WEIGHT_SUFFIXES)}."
         )
     try:
         if suffix in SAFETENSORS:
@@ -118,7 +117,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     except PermissionError:
         raise
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: truncated or corrupted ({_first_line(error)}). Download it again.") from error
+        raise CheckpointError(f"{path}: truncated or corrupted ({first_line(error)}). Download it again.") from error
     tensors = find_weights(content)
     if tensors is None:
         raise CheckpointError(f"{path}: no state dict in it; {_describe(content)} found, names with tensors expected.")
@@ -141,10 +140,6 @@ def _describe(content: Any) -> str:
     if isinstance(content, Mapping):
         return f"a dictionary with {', '.join(map(str, list(content)[:5])) or 'nothing'}"
     return f"a {type(content).__name__}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
@@ -173,4 +168,4 @@ def _why_not_written(error: Exception) -> str:
         return "the disk is full. Free some space, or choose another folder."
     if number in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in str(error):
         return "no permission to write there. Choose another folder."
-    return f"{_first_line(error)}. Choose another folder."
+    return f"{first_line(error)}. Choose another folder."

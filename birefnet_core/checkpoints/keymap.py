@@ -1,4 +1,4 @@
-"""Published names of weights <-> ours. The only place that knows the published names.
+"""Published names of weights <-> ours. The only module that has the published names.
 
 A name is translated by its longest known prefix. The table of a network is composed from small
 tables, one for each kind of part, written as (ours, published).
@@ -6,10 +6,11 @@ tables, one for each kind of part, written as (ours, published).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import product
 
-from ..config import NUM_STAGES, BiRefNetConfig
+from ..config import NUM_STAGES, RECONSTRUCTION_BLOCKS, BiRefNetConfig
 
 Table = list[tuple[str, str]]
 
@@ -19,8 +20,8 @@ _DEEPEST_STAGE = 64  # no encoder has more blocks in one stage
 
 
 def _under(ours: str, published: str, table: Table) -> Table:
-    """A part's table below its place in the network."""
-    return [(f"{ours}.{a}" if a else ours, f"{published}.{b}" if b else published) for a, b in table]
+    """A part's table with the prefixes of its place in the network."""
+    return [(f"{ours}.{a}", f"{published}.{b}") for a, b in table]
 
 
 def _swin() -> Table:
@@ -51,14 +52,13 @@ def _convolutional() -> Table:
     return [(f"parts.{i}", f"conv{i + 1}") for i in range(NUM_STAGES)]
 
 
-_BACKBONE_TABLES = {
+# Kinds of encoders, each by what the names of its backbones begin with.
+FAMILIES: dict[str, Callable[[], Table]] = {
     "swin_v1": _swin,
     "pvt_v2": _pvt_v2,
     "dino_v3": lambda: [("model", "model")],
     "vgg16": _convolutional,
-    "vgg16bn": _convolutional,
-    "resnet50": _convolutional,
-    "resnet10": _convolutional,
+    "resnet": _convolutional,
 }
 
 
@@ -92,7 +92,7 @@ def _inward_reference() -> Table:
 
 def _reconstruction(kind: str) -> Table:
     """The reconstruction module: our stage i, coarse to fine, is the published block 4 - i."""
-    block = [("", "")] if kind == "residual" else _reconstruction_block(kind == "deformable_aspp")
+    block = [("0", "0"), ("1", "1")] if kind == "residual" else _reconstruction_block(kind == "deformable_aspp")
     table: Table = []
     for i in range(NUM_STAGES):
         published = NUM_STAGES - i
@@ -110,17 +110,17 @@ def _reconstruction(kind: str) -> Table:
     return [*table, ("head", "conv_out1.0")]
 
 
-def backbone_family(backbone: str) -> str:
-    """The kind of encoder a backbone is, such as "swin_v1"."""
-    return next(family for family in sorted(_BACKBONE_TABLES, key=len, reverse=True) if backbone.startswith(family))
-
-
 @cache
 def key_table(family: str, reconstruction_block: str) -> dict[str, str]:
-    """Prefixes of our names -> prefixes of the published names, one to one."""
+    """Prefixes of our names -> prefixes of the published names, one to one.
+
+    Args:
+        family: A key of ``FAMILIES``.
+        reconstruction_block: As in ``BiRefNetConfig``.
+    """
     squeeze = _reconstruction_block(deformable=reconstruction_block == "deformable_aspp")
     table = [
-        *_under("localization.encoder.backbone", "bb", _BACKBONE_TABLES[family]()),
+        *_under("localization.encoder.backbone", "bb", FAMILIES[family]()),
         *_under("localization.squeeze", "squeeze_module.0", squeeze),
         ("localization.classifier.fc", "cls_head.0"),
         *[(f"localization.neck.convs.{i}", f"decoder.pyramid_neck_x{i + 1}.conv") for i in range(NUM_STAGES)],
@@ -134,25 +134,9 @@ def _published_to_ours(family: str, reconstruction_block: str) -> dict[str, str]
     return {published: ours for ours, published in key_table(family, reconstruction_block).items()}
 
 
-def _translate(name: str, table: dict[str, str]) -> str | None:
-    parts = name.split(".")
-    for length in range(len(parts), 0, -1):
-        prefix = ".".join(parts[:length])
-        if prefix in table:
-            return ".".join([table[prefix], *parts[length:]])
-    return None
-
-
-def translate_all(names: Iterable[str], table: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Names by their longest prefix in a table, and the names that have none."""
-    pairs, unknown = {}, []
-    for name in names:
-        translated = _translate(name, table)
-        if translated is None:
-            unknown.append(name)
-        else:
-            pairs[name] = translated
-    return pairs, unknown
+def _table_arguments(config: BiRefNetConfig) -> tuple[str, str]:
+    family = next(name for name in sorted(FAMILIES, key=len, reverse=True) if config.backbone.startswith(name))
+    return family, config.reconstruction_block
 
 
 def to_published(names: Iterable[str], config: BiRefNetConfig) -> dict[str, str]:
@@ -161,13 +145,40 @@ def to_published(names: Iterable[str], config: BiRefNetConfig) -> dict[str, str]
     Raises:
         KeyError: A name our network does not have.
     """
-    table = key_table(backbone_family(config.backbone), config.reconstruction_block)
-    pairs, unknown = translate_all(names, table)
+    pairs, unknown = _translate(names, key_table(*_table_arguments(config)))
     if unknown:
         raise KeyError(f"no published name for {unknown[0]!r}")
     return pairs
 
 
-def from_published(names: Iterable[str], config: BiRefNetConfig) -> tuple[dict[str, str], list[str]]:
-    """Published names -> our names, and the names that belong to no part of the network."""
-    return translate_all(names, _published_to_ours(backbone_family(config.backbone), config.reconstruction_block))
+def from_published(names: Iterable[str], config: BiRefNetConfig | None = None) -> tuple[dict[str, str], list[str]]:
+    """Published names -> our names, and the names that belong to no part of the network.
+
+    Args:
+        names: Published names.
+        config: The network's; without it, the table that knows the most of the names is taken.
+    """
+    if config is not None:
+        return _translate(names, _published_to_ours(*_table_arguments(config)))
+    names, best = list(names), None
+    for family, block in product(FAMILIES, RECONSTRUCTION_BLOCKS):
+        pairs, unknown = _translate(names, _published_to_ours(family, block))
+        if best is None or len(unknown) < len(best[1]):
+            best = pairs, unknown
+        if not unknown:
+            break
+    return best or ({}, names)
+
+
+def _translate(names: Iterable[str], table: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Names by their longest prefix in a table, and the names that have none."""
+    pairs, unknown = {}, []
+    for name in names:
+        parts = name.split(".")
+        prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        prefix = next((prefix for prefix in prefixes if prefix in table), None)
+        if prefix is None:
+            unknown.append(name)
+        else:
+            pairs[name] = table[prefix] + name[len(prefix) :]
+    return pairs, unknown

@@ -7,41 +7,22 @@ one is assumed: only fine detail gets lost.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..checkpoint_info import PatchOrderEvidence
 from ..config import PatchOrder
 
-# How a patch convolution's input channels are laid out, in einops' words.
+# The input channels of a patch convolution, as einops patterns: c colours, i rows and j columns of patches.
 _LAYOUTS = {PatchOrder.CHANNELS_FIRST: "c i j", PatchOrder.COLUMNS_FIRST: "j i c"}
 
-# Standard errors by which one order must lead the other. Weights without any order lead by less than
-# five once in a million files.
+# Difference of the z-scores from which on an order is certain. Weights without any order differ by less than five
+# once in a million files.
 _DECISIVE_LEAD = 7.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PatchOrderEvidence:
-    """What the weights say.
-
-    Attributes:
-        order: The order they speak for; None where they do not tell.
-        scores: For each order, how far the kernels of neighbouring patches and of the colours of one
-            patch, assumed to lie in that order, resemble each other beyond chance, in standard errors.
-    """
-
-    order: PatchOrder | None
-    scores: Mapping[PatchOrder, float]
-
-    def __str__(self) -> str:
-        scores = ", ".join(f"{order.value} {score:+.1f}" for order, score in self.scores.items())
-        verdict = self.order.value if self.order else "the weights do not tell"
-        return f"{verdict} (likeness of neighbouring kernels in standard errors: {scores})"
 
 
 def change_patch_order(weight: Tensor, source: PatchOrder, target: PatchOrder) -> Tensor:
@@ -65,10 +46,10 @@ def change_patch_order(weight: Tensor, source: PatchOrder, target: PatchOrder) -
 def read_patch_order(weights: Iterable[Tensor]) -> PatchOrderEvidence:
     """Reads the patch order from trained patch convolutions.
 
-    The three colours of one patch are nearly the same picture, and patches side by side are similar
-    ones, so training gives them similar kernels. Which input channels those are differs between the
-    orders: laid out in the right one, the kernels resemble their neighbours more. Colours alone
-    would not do: in the wrong layout what seems to be three colours can be three patches in a row.
+    The three colours of one patch are nearly the same image, and adjacent patches are similar ones, so training gives
+    them similar kernels. Which input channels those are differs between the orders: in the right one, neighbouring
+    kernels are more similar. Colours alone would not do: in the wrong order, what seems to be three colours can be
+    three patches in a row.
 
     Args:
         weights: Patch convolutions, O, 3 * g * g, k, k each; a grid of one patch says nothing.
@@ -81,20 +62,21 @@ def read_patch_order(weights: Iterable[Tensor]) -> PatchOrderEvidence:
             continue
         count += 1
         kernels = weight.detach().float().cpu()
-        kernels = kernels - kernels.mean(dim=1, keepdim=True)  # what all patches share says nothing
+        kernels = kernels - kernels.mean(dim=1, keepdim=True)  # what all patches have in common says nothing
         for order, layout in _LAYOUTS.items():
-            totals[order] += _likeness(rearrange(kernels, f"o ({layout}) y x -> c i j (o y x)", c=3, i=grid, j=grid))
+            placed = rearrange(kernels, f"o ({layout}) y x -> c i j (o y x)", c=3, i=grid, j=grid)
+            totals[order] += _neighbour_correlation_z(placed)
     scores = {order: total / math.sqrt(max(count, 1)) for order, total in totals.items()}
     best, other = sorted(PatchOrder, key=lambda order: -scores[order])
     decided = scores[best] - scores[other] > _DECISIVE_LEAD and scores[best] > _DECISIVE_LEAD / 2
     return PatchOrderEvidence(order=best if decided else None, scores=scores)
 
 
-def _likeness(kernels: Tensor) -> float:
-    """How far neighbouring kernels resemble each other beyond chance, in standard errors.
+def _neighbour_correlation_z(kernels: Tensor) -> float:
+    """z-score of the mean cosine similarity of neighbouring kernels.
 
     Args:
-        kernels: 3, g, g, weights of one kernel, laid out as colour, row, column.
+        kernels: 3, g, g, weights of one kernel: colour, row, column.
     """
     unit = torch.nn.functional.normalize(kernels, dim=-1)
     neighbours = (

@@ -6,19 +6,25 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ..errors import CheckpointError
-from .catalogue import GENERIC_FILE, REPO_ID, WEIGHT_SUFFIXES, CatalogueEntry, checkpoints
-from .hub import Progress, cached_weights, download, hub_cache, hub_endpoint, offline_switch, pick_weights, weight_files
-from .hub_errors import HubRequest
-from .lookup import find_entry, find_published, suggest
-
-_PATH_LIKE = re.compile(
-    r"[./~]|[A-Za-z]:[\\/]|.*\\|[^/]*/[^/]*/|.*\.(?:safetensors|pth|pt|bin|ckpt|onnx)$",
-    re.IGNORECASE,
+from ..text import enumerate_names
+from .catalogue import (
+    GENERIC_FILE,
+    REPO_ID,
+    WEIGHT_SUFFIXES,
+    CatalogueEntry,
+    find_entry,
+    find_published,
+    list_checkpoints,
+    suggest,
 )
-_MANY = 8  # names a message lists before it stops
+from .hub import HubFile, Progress, download, find_in_cache, pick_weights, weight_files
+
+_PATH = re.compile(rf"[./~]|[A-Za-z]:[\\/]|.*\\|[^/]*/[^/]*/|.*({'|'.join(WEIGHT_SUFFIXES)}|\.onnx)$", re.IGNORECASE)
+_MANY = 8  # names a message lists
 
 PathLike = str | os.PathLike[str]
 
@@ -40,23 +46,26 @@ class Resolved:
     revision: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    """A published checkpoint: ``repos`` may all be looked for on this disk, the first is downloaded from."""
+class _Published(NamedTuple):
+    """A published checkpoint: any of ``repos`` may be in the cache, the first is downloaded from.
+
+    ``by_name`` where it was given by its catalogue name.
+    """
 
     entry: CatalogueEntry | None
     repos: tuple[str, ...]
-    revision: str | None
+    revision: str | None = None
+    by_name: bool = False
 
     @property
     def file(self) -> str:
-        return (self.entry.file if self.entry else None) or GENERIC_FILE
+        return self.entry.file if self.entry else GENERIC_FILE
 
     @property
     def label(self) -> str:
         """What its file or folder is called in a folder of models."""
         name = self.entry.name if self.entry else self.repos[0].replace("/", "--")
-        return f"{name}@{self.revision.replace('/', '--')}" if self.revision else name
+        return name + "@" + re.sub(r"[/\\]", "--", self.revision) if self.revision else name
 
 
 def resolve(
@@ -74,6 +83,7 @@ def resolve(
     Args:
         source: An existing file; a folder with one weight file; a catalogue name; or a Hub repository
             ``owner/name``. Names and repositories may be followed by ``@revision`` (branch, tag or commit).
+            A catalogue name is never a path: write ``./BiRefNet`` for a folder of that name.
         folders: Where names are looked for before the Hub's cache: as ``<name>.safetensors``, ``<name>.pth`` or
             ``<name>/model.safetensors``. Relative paths are looked for there, too.
         cache_dir: The Hub's cache; None for HF_HUB_CACHE, HF_HOME or the default.
@@ -85,53 +95,46 @@ def resolve(
     Raises:
         CheckpointError: Nothing found, too much found, or a download that failed; the message says what to do.
     """
+    from huggingface_hub import constants
+
     text = _text(source)
     wanted = _published(text) if isinstance(source, str) else None
     named = [*folders, *([download_dir] if download_dir is not None else [])]
     places = list(dict.fromkeys(Path(folder).expanduser() for folder in named))
-    path = _existing(text, places if wanted is None else (), required=wanted is None or wanted.entry is None)
-    if path is not None:
-        return Resolved(path=path, entry=find_entry(path))
+    if wanted is None or not wanted.by_name:
+        path = _existing(text, places if wanted is None else (), required=wanted is None or wanted.entry is None)
+        if path is not None:
+            return Resolved(path=path, entry=find_entry(path))
     if wanted is None:
         raise CheckpointError(_unknown(text, is_path=not isinstance(source, str)))
-    if wanted.entry is not None and not wanted.entry.loadable:
+    if wanted.entry and not wanted.entry.loadable:
         raise CheckpointError(
-            f"{wanted.entry.name} holds weights of an older network (March 2024, without the coarsest patch injection "
-            f"'ipt_blk5'), which cannot be loaded. {wanted.entry.description}"
+            f"{wanted.entry.name} holds weights of an older network (March 2024, without the coarsest patch "
+            f"injection), which cannot be loaded. {wanted.entry.description}"
         )
-    cache = hub_cache(cache_dir)
-    if not wanted.repos:
-        return _bundled(wanted)
-    found = _on_disk(wanted, places, cache)
+    found = _on_disk(wanted, places, cache_dir)
     if found is not None:
         return found
-    switch = "local_only=True" if local_only else offline_switch()
-    if switch is not None:
-        raise CheckpointError(_offline(wanted, places, cache, switch))
     folder = Path(download_dir).expanduser() / wanted.label if download_dir is not None else None
-    request = HubRequest(
-        repo=wanted.repos[0],
-        file=wanted.file,
-        revision=wanted.revision,
-        endpoint=hub_endpoint(),
-        token=token,
-        entry=wanted.entry,
-        target=folder or cache,
-    )
-    path, commit = download(request, cache=cache, folder=folder, progress=progress)
-    return Resolved(path=path, entry=wanted.entry, repo=request.repo, revision=commit)
+    file = dataclasses.replace(_hub_file(wanted, wanted.repos[0], cache_dir), token=token, folder=folder)
+    if local_only or constants.HF_HUB_OFFLINE:
+        switch = "local_only=True" if local_only else "HF_HUB_OFFLINE=1"
+        raise CheckpointError(
+            f"{file.file if wanted.entry else 'The weight file'} of {file.repo} is not on this disk (looked in "
+            f"{', '.join(map(str, (*places, file.cache)))}), and {switch} forbids the network. Download it once "
+            f"without {switch.partition('=')[0]}, or fetch it from {file.fields['page']} elsewhere and give its path."
+        )
+    path, commit = download(file, progress)
+    return Resolved(path=path, entry=wanted.entry, repo=file.repo, revision=commit)
 
 
 def present_locally(
     entry: CatalogueEntry, folders: Iterable[PathLike] = (), cache_dir: PathLike | None = None
 ) -> Path | None:
-    """The file of a catalogue row on this disk, or None. Never uses the network, never raises for odd folders."""
-    if entry.bundled is not None:
-        return entry.bundled if entry.bundled.is_file() else None
-    wanted = _Wanted(entry=entry, repos=entry.repos, revision=None)
+    """The file of a catalogue entry on this disk, or None. Never uses the network, never raises for odd folders."""
     try:
-        found = _on_disk(wanted, [Path(folder).expanduser() for folder in folders], hub_cache(cache_dir))
-    except CheckpointError:  # several files in the row's folder: none of them is known to be it
+        found = _on_disk(_Published(entry, entry.repos), [Path(folder).expanduser() for folder in folders], cache_dir)
+    except CheckpointError:  # several files in its folder, or an installation that is not whole
         return None
     return found.path if found else None
 
@@ -146,28 +149,31 @@ def _text(source: PathLike) -> str:
     return text
 
 
-def _published(text: str) -> _Wanted | None:
+def _published(text: str) -> _Published | None:
     """Reads a catalogue name or repository id, with its revision. None for anything else."""
     name, at, revision = text.partition("@")
     entry = find_published(name)
-    if entry is None and (not REPO_ID.fullmatch(name) or _PATH_LIKE.match(name)):
+    if entry is None and (not REPO_ID.fullmatch(name) or _PATH.match(name)):
         return None
     if at and not revision:
         raise CheckpointError(f"source={text!r} ends in '@'; expected a branch, tag or commit after it, or no '@'.")
-    repos: tuple[str, ...]
-    if entry is None:
-        repos = (name,)
-    elif entry.name.casefold() == name.casefold():
-        repos = entry.repos
-    else:
-        repos = tuple(repo for repo in entry.repos if repo.casefold() == name.casefold())
+    repos = entry.repos if entry else (name,)
+    named = entry is not None and entry.name.casefold() == name.casefold()
+    if not named:
+        repos = tuple(repo for repo in repos if repo.casefold() == name.casefold())
     if revision:
         repos = repos[:1]  # commits of a mirror are its own
-    return _Wanted(entry=entry, repos=repos, revision=revision or None)
+    return _Published(entry, repos, revision or None, by_name=named and not text.lower().endswith(WEIGHT_SUFFIXES))
 
 
 def _existing(text: str, folders: Sequence[Path], *, required: bool) -> Path | None:
-    """The file, or the weights in the folder, that ``text`` is the path of."""
+    """The file, or the weights in the folder, that ``text`` is the path of.
+
+    Args:
+        text: A path.
+        folders: Where a relative path may lie, too.
+        required: Whether a folder without weights is an error.
+    """
     given = Path(text).expanduser()
     inside = () if given.is_absolute() or ".." in given.parts else folders
     for path in (given, *(folder / given for folder in inside)):
@@ -178,8 +184,7 @@ def _existing(text: str, folders: Sequence[Path], *, required: bool) -> Path | N
             if found is not None:
                 return found
             if required:
-                names = sorted(child.name for child in _children(path))
-                held = f"{', '.join(names[:_MANY])}{', ...' if len(names) > _MANY else ''}" if names else "nothing"
+                held = enumerate_names(sorted(child.name for child in _children(path)), _MANY) or "nothing"
                 raise CheckpointError(
                     f"The folder {path.absolute()} holds no weights. Found: {held}. "
                     f"Expected {GENERIC_FILE}, or exactly one of {', '.join(WEIGHT_SUFFIXES)}."
@@ -187,7 +192,7 @@ def _existing(text: str, folders: Sequence[Path], *, required: bool) -> Path | N
     return None
 
 
-def _weights_in(folder: Path, preferred: str | None = None) -> Path | None:
+def _weights_in(folder: Path, preferred: str = GENERIC_FILE) -> Path | None:
     """The weight file right in a folder, or None.
 
     Raises:
@@ -195,15 +200,13 @@ def _weights_in(folder: Path, preferred: str | None = None) -> Path | None:
     """
     names = [child.name for child in _children(folder) if child.is_file()]
     name = pick_weights(names, preferred)
-    if name is not None:
-        return folder / name
     several = weight_files(names)
-    if several:
+    if name is None and several:
         raise CheckpointError(
             f"The folder {folder.absolute()} holds several weight files: {', '.join(several)}. "
             f"Give the path of one of them."
         )
-    return None
+    return folder / name if name else None
 
 
 def _children(folder: Path) -> list[Path]:
@@ -214,31 +217,31 @@ def _children(folder: Path) -> list[Path]:
         raise CheckpointError(message) from error
 
 
-def _bundled(wanted: _Wanted) -> Resolved:
-    """The file of a row that comes with this package."""
-    entry = wanted.entry
-    assert entry is not None and entry.bundled is not None  # rows without a repository have a file here
-    if wanted.revision:
-        raise CheckpointError(f"{entry.name} comes with this package and has no revisions; found @{wanted.revision}.")
-    if not entry.bundled.is_file():
-        raise CheckpointError(f"{entry.bundled} is missing: this installation is not whole. Install the pack again.")
-    return Resolved(path=entry.bundled, entry=entry)
-
-
-def _on_disk(wanted: _Wanted, folders: Sequence[Path], cache: Path) -> Resolved | None:
+def _on_disk(wanted: _Published, folders: Sequence[Path], cache_dir: PathLike | None) -> Resolved | None:
+    """The file of a published checkpoint in this package, in folders of models, or in the Hub's cache."""
+    if wanted.entry and wanted.entry.bundled:
+        return _bundled(wanted.entry, wanted.entry.bundled, wanted.revision)
     for folder in folders:
         path = _in_folder(wanted, folder)
         if path is not None:
             return Resolved(path=path, entry=wanted.entry, revision=wanted.revision)
-    preferred = wanted.entry.file if wanted.entry else None
     for repo in wanted.repos:
-        cached = cached_weights(cache, repo, wanted.revision, preferred)
+        cached = find_in_cache(_hub_file(wanted, repo, cache_dir))
         if cached is not None:
             return Resolved(path=cached[0], entry=wanted.entry, repo=repo, revision=cached[1])
     return None
 
 
-def _in_folder(wanted: _Wanted, folder: Path) -> Path | None:
+def _bundled(entry: CatalogueEntry, path: Path, revision: str | None) -> Resolved:
+    """The file of an entry that comes with this package."""
+    if revision:
+        raise CheckpointError(f"{entry.name} comes with this package and has no revisions; found @{revision}.")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: this installation is not whole. Install the pack again.")
+    return Resolved(path=path, entry=entry)
+
+
+def _in_folder(wanted: _Published, folder: Path) -> Path | None:
     """The checkpoint in a folder of models, as a file or in a folder of its own, names compared without case."""
     if not folder.is_dir():
         return None
@@ -249,32 +252,25 @@ def _in_folder(wanted: _Wanted, folder: Path) -> Path | None:
         if path is not None and path.is_file():
             return path
     own = children.get(wanted.label.casefold())
-    if own is None or not own.is_dir():
-        return None
-    return _weights_in(own, Path(wanted.file).name)
+    return _weights_in(own, PurePosixPath(wanted.file).name) if own is not None and own.is_dir() else None
 
 
-def _offline(wanted: _Wanted, folders: Sequence[Path], cache: Path, switch: str) -> str:
-    places = ", ".join(str(folder) for folder in (*folders, cache))
-    repo = wanted.repos[0]
-    file = wanted.file if wanted.entry else "The weight file"
-    return (
-        f"{file} of {repo} is not on this disk (looked in {places}), and {switch} forbids the network. "
-        f"Download it once without {switch.partition('=')[0]}, or fetch it from {hub_endpoint()}/{repo} elsewhere "
-        f"and give its path."
-    )
+def _hub_file(wanted: _Published, repo: str, cache_dir: PathLike | None) -> HubFile:
+    mirrors = [mirror for mirror in (wanted.entry.mirrors if wanted.entry else ()) if mirror != repo]
+    cache = Path(cache_dir).expanduser() if cache_dir is not None else None
+    mirror = mirrors[0] if mirrors else None
+    return HubFile(repo=repo, file=wanted.file, revision=wanted.revision, mirror=mirror, cache_dir=cache)
 
 
 def _unknown(text: str, *, is_path: bool) -> str:
     stem = Path(text).stem if Path(text).suffix.lower() in WEIGHT_SUFFIXES else text
     close = suggest(stem.partition("@")[0])
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    if is_path or _PATH_LIKE.match(text):
-        path = Path(text).expanduser().absolute()
-        return f"There is no file or folder {path}.{hint} {_expected()}"
+    if is_path or _PATH.match(text):
+        return f"There is no file or folder {Path(text).expanduser().absolute()}.{hint} {_expected()}"
     return f"{text!r} is neither an existing file or folder nor a known checkpoint.{hint} {_expected()}"
 
 
 def _expected() -> str:
-    names = ", ".join(entry.name for entry in checkpoints()[:_MANY])
+    names = ", ".join(entry.name for entry in list_checkpoints()[:_MANY])
     return f"Expected the path of a weight file or its folder, a repository 'owner/name', or a name such as {names}."

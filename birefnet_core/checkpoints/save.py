@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from ..checkpoint_info import CheckpointInfo
 from ..config import PatchOrder
+from ..errors import CheckpointError
 from ..network import BiRefNet
 from . import keymap
-from .half import fit_float16
+from .fit_float16 import fit_float16
 from .io import write_safetensors
-from .load import CheckpointInfo
 from .patch_order import change_patch_order
 
 FORMAT = "birefnet_core/1"  # layout of the metadata below
@@ -49,23 +51,45 @@ def save_checkpoint(
         The path.
 
     Raises:
-        CheckpointError: It could not be written, or does not fit into float16; nothing half-written stays behind.
+        CheckpointError: It could not be written, does not fit into float16, or is fused; nothing half-written stays
+            behind.
     """
-    config, info = model.config, model.checkpoint or CheckpointInfo()
-    state = fit_float16(model.state_dict()) if dtype == torch.float16 else model.state_dict()
-    names = keymap.to_published(state, config)
-    tensors = {}
-    for ours, published in names.items():
-        tensor = state[ours].detach().cpu()
-        if ours.endswith("inward.conv_in.weight"):
-            tensor = change_patch_order(tensor, PatchOrder.CHANNELS_FIRST, config.patch_order)
-        tensors[published] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+    tensors = published_state_dict(model, dtype=dtype)
+    info = model.checkpoint or CheckpointInfo()
     own = {
         "format": "pt",
         "birefnet_format": FORMAT,
-        "birefnet_config": json.dumps(config.to_dict(), sort_keys=True),
+        "birefnet_config": json.dumps(model.config.to_dict(), sort_keys=True),
         "training_size": "{}x{}".format(*(training_size or info.training_size)),
         "licence": licence if licence is not None else info.licence,
         "provenance": provenance if provenance is not None else info.provenance or info.name,
     }
     return write_safetensors(path, tensors, {**(metadata or {}), **own})
+
+
+def published_state_dict(
+    model: BiRefNet, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> dict[str, Tensor]:
+    """The weights of a network under the published names, patch convolutions in ``model.config.patch_order``.
+
+    Args:
+        model: The network.
+        dtype: Floating-point type; None keeps the network's.
+        device: Where the tensors go.
+
+    Raises:
+        CheckpointError: The network is fused, or does not fit into float16.
+    """
+    if getattr(model, "fused", False):
+        raise CheckpointError(
+            "this network is fused for inference: its norms are folded into its convolutions, and no file has its "
+            "layout. Save the network that fuse_for_inference was given."
+        )
+    state = fit_float16(model, model.state_dict()) if dtype == torch.float16 else model.state_dict()
+    tensors = {}
+    for ours, published in keymap.to_published(state, model.config).items():
+        tensor = state[ours].detach().to(device)
+        if ours.endswith("inward.conv_in.weight"):
+            tensor = change_patch_order(tensor, PatchOrder.CHANNELS_FIRST, model.config.patch_order)
+        tensors[published] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+    return tensors

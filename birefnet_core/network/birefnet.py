@@ -5,20 +5,18 @@ The whole network: Localization Module -> Reconstruction Module (Sec. 3.1, Fig. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from timm.models import FeatureDictNet
 from torch import Tensor, nn
 
+from ..checkpoint_info import CheckpointInfo
 from ..config import BiRefNetConfig
 from ..errors import ConfigError, ImageError
 from .encoders.registry import backbone_spec
 from .layers import to_conv_memory_format
 from .localization import LocalizationModule
 from .reconstruction import GradientMaps, ReconstructionModule
-
-if TYPE_CHECKING:
-    from ..checkpoints.load import CheckpointInfo
 
 SIZE_MULTIPLE = 32  # the coarsest stride: input sides must be multiples of it
 
@@ -48,7 +46,7 @@ class BiRefNet(nn.Module):
 
     Attributes:
         config: The same.
-        checkpoint: Where the weights came from (``checkpoints.CheckpointInfo``); None for a new network.
+        checkpoint: Where the weights came from; None for a new network.
         fused: Whether it is what ``fuse_for_inference`` returns: for inference only.
     """
 

@@ -51,7 +51,7 @@ def _merge_parametrization(module: nn.Module) -> None:
     """
     weight = module.get_parameter("parametrizations.weight.original")
     with torch.no_grad():
-        merged = nn.Parameter(getattr(module, "weight").to(weight.dtype))
+        merged = nn.Parameter(module.weight.to(weight.dtype))
     del module.parametrizations
     module.__class__ = type(module).__bases__[0]
     module.register_parameter("weight", merged)

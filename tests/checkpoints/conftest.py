@@ -1,5 +1,6 @@
 """A Hub of the tests' own: enough of its HTTP API on the loopback interface for the real client."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,11 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-_ENVIRONMENT = (
-    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE",
-    "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy",
-    "all_proxy",
-)  # fmt: skip
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 
 @dataclasses.dataclass
@@ -33,9 +30,12 @@ class Repo:
         hub_headers: Send the headers that make a Hub a Hub.
         redirect: Files come from another host, as large ones do.
         fault: What a GET of a file does: "short" sends less than was announced, "corrupt" other bytes, "cut" breaks
-            the connection off half-way and at every further attempt, "interrupt" sends SIGINT half-way.
+            the connection off half-way and at every further attempt, "stall" sends nothing more from half-way on,
+            "interrupt" does so, too, and sends SIGINT to the main thread.
         announced: Size in bytes that is announced, if it is not that of the file.
         seconds: How long sending a file takes.
+        listing: What is sent instead of the list of files.
+        etag: What is sent instead of the file's hash.
     """
 
     files: dict[str, bytes]
@@ -48,6 +48,8 @@ class Repo:
     fault: str | None = None
     announced: int | None = None
     seconds: float = 0
+    listing: bytes | None = None
+    etag: str | None = None
 
 
 class FakeHub:
@@ -134,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
             for path, content in repo.files.items()
         ]
-        body = json.dumps(entries).encode()
+        body = json.dumps(entries).encode() if repo.listing is None else repo.listing
         self.reply(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
         self.wfile.write(body)
 
@@ -145,7 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
         if repo.hub_headers and repo.lfs:
             size = repo.announced or len(content)
-            headers |= {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(size)}
+            etag = repo.etag or hashlib.sha256(content).hexdigest()
+            headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(size)}
         if repo.redirect:
             location = f"http://localhost:{self.server.hub.port}/cdn/{repo_id}/{path}"
             return self.reply(302, {**headers, "Content-Length": "0", "Location": location})
@@ -167,13 +170,19 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {**headers, "Content-Range": f"bytes {first}-{len(content) - 1}/{len(content)}"}
         content = content[first:]
         self.reply(206 if start else 200, {**headers, "Content-Length": str(len(content))})
-        if repo.fault in ("cut", "interrupt"):
+        if repo.fault in ("cut", "stall", "interrupt"):
             self.wfile.write(content[: len(content) // 2])
             self.wfile.flush()
             self.close_connection = True
+            if repo.fault == "cut":
+                repo.fault = "cut off"
+                return None
             if repo.fault == "interrupt":
                 signal.pthread_kill(self.server.hub.main_thread, signal.SIGINT)
-            repo.fault = "cut off"
+            # Until the client closes the connection: nothing but the signal or its own time limit ends the download,
+            # however slow the machine is.
+            with contextlib.suppress(ConnectionError):
+                self.rfile.read(1)
             return None
         pieces = 50 if repo.seconds else 1
         size = -(-len(content) // pieces) or 1
@@ -186,17 +195,24 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A running FakeHub that the environment points to, with an empty cache; no pauses between the client's retries."""
-    import huggingface_hub
-    from huggingface_hub import file_download
+    """A running FakeHub for the client, with an empty cache; no pauses between the client's retries.
 
-    for name in _ENVIRONMENT:
+    The client reads its environment when it is imported, which some test before may have done.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants, file_download
+
+    for name in (*_PROXIES, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     fake = FakeHub()
-    monkeypatch.setenv("HF_ENDPOINT", fake.url)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    template = fake.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1024)
+    monkeypatch.setattr(constants, "ENDPOINT", fake.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)  # up to 0.25
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
     monkeypatch.setattr(file_download.time, "sleep", fake.pauses.append)
     close_session = getattr(huggingface_hub, "close_session", lambda: None)  # since 1.0
     close_session()  # it remembers the proxies
@@ -213,7 +229,14 @@ def cache(hub, tmp_path) -> Path:
 
 @pytest.fixture
 def left_behind():
-    """Lists the files below folders, without locks and other small files of the client's own."""
+    """Lists the files below folders, without locks and other small files of the client's own.
+
+    Clients up to 1.x keep what a failed download brought as ``*.incomplete`` in their cache, to go on from there.
+    """
+    import huggingface_hub
+
+    resumes = int(huggingface_hub.__version__.partition(".")[0]) < 2
+    kept = (".lock", ".incomplete") if resumes else (".lock",)
 
     def files(*folders: Path) -> list[str]:
         own = ("CACHEDIR.TAG", ".gitignore", "version.txt")
@@ -221,7 +244,7 @@ def left_behind():
             str(path.relative_to(folder))
             for folder in folders
             for path in folder.rglob("*")
-            if not path.is_dir() and path.suffix != ".lock" and path.name not in own and "refs" not in path.parts
+            if not path.is_dir() and path.suffix not in kept and path.name not in own and "refs" not in path.parts
         )
 
     return files

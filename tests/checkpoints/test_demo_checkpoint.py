@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.checkpoints.catalogue import checkpoints
+from birefnet_core.checkpoints.catalogue import list_checkpoints
 from birefnet_core.checkpoints.resolve import present_locally, resolve
 from birefnet_core.errors import CheckpointError
 from birefnet_core.images import write_mask
 
 ROOT = Path(__file__).resolve().parents[2]
-ENTRY = {entry.name: entry for entry in checkpoints()}["demo"]
+ENTRY = {entry.name: entry for entry in list_checkpoints()}["demo"]
 
 
 def test_it_is_small_and_found_without_network(hub):

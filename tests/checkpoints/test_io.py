@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import stat
 import struct
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def test_a_forbidden_place_is_named(tmp_path, monkeypatch):
     def forbidden(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("birefnet_core.files.tempfile.mkstemp", forbidden)
+    monkeypatch.setattr("birefnet_core.files.os.open", forbidden)
     with pytest.raises(bc.CheckpointError, match="no permission"):
         io.write_safetensors(tmp_path / "x.safetensors", TENSORS, {})
     with pytest.raises(bc.CheckpointError, match=r"written as \.safetensors"):
@@ -133,6 +134,20 @@ def test_a_forbidden_place_is_named(tmp_path, monkeypatch):
     (tmp_path / "d.safetensors").mkdir()
     with pytest.raises(bc.CheckpointError, match="a folder"):
         io.write_safetensors(tmp_path / "d.safetensors", TENSORS, {})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file modes")
+def test_files_have_the_modes_of_ordinary_ones(tmp_path, monkeypatch):
+    """Without a moment in which files of other threads would be writable by everybody: the umask is not touched."""
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("changes the mask of the whole process"))
+        with atomic_path(tmp_path / "x") as part:
+            Path(part).write_bytes(b"whole")
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):

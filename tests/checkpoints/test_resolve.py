@@ -1,15 +1,19 @@
 """Names and paths to files. Whatever lies on this disk is found without a single request: ``hub`` counts them."""
 
+import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from birefnet_core.checkpoints.lookup import find_published
+from birefnet_core.checkpoints.catalogue import find_published
 from birefnet_core.checkpoints.resolve import present_locally, resolve
 from birefnet_core.errors import CheckpointError
 
-COMMIT = "a" * 40
+ROOT = Path(__file__).resolve().parents[2]
+COMMIT, NEWER = "a" * 40, "b" * 40
 as_user = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read and write anything")
 
 
@@ -210,13 +214,23 @@ def test_relative_path_is_found_in_a_folder_of_models(hub, tmp_path):
         resolve("../secret.pth", folders=[tmp_path / "models"])
 
 
-def test_folder_named_like_a_checkpoint_does_not_hide_it(hub, cache, tmp_path, monkeypatch):
-    (tmp_path / "BiRefNet").mkdir()  # a clone of some code, say
+@pytest.mark.parametrize("name", ["BiRefNet", "birefnet", "BiRefNet@main"])
+def test_catalogue_name_is_never_a_path(hub, cache, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     cached = put_in_cache(cache, "ZhengPeng7/BiRefNet")
-    assert resolve("BiRefNet").path == cached
-    path = put(tmp_path / "BiRefNet" / "model.safetensors")
-    assert resolve("BiRefNet").path.absolute() == path
+    path = put(tmp_path / name / "model.safetensors")  # the clone of some repository, say
+    assert resolve(name).path == cached
+    for source in (f"./{name}", Path(name), f"{name}/model.safetensors"):
+        assert resolve(source).path.absolute() == path
+
+
+def test_folder_named_like_a_repository_comes_first_if_it_holds_weights(hub, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cached = put_in_cache(cache, "ZhengPeng7/BiRefNet")
+    (tmp_path / "ZhengPeng7" / "BiRefNet").mkdir(parents=True)
+    assert resolve("ZhengPeng7/BiRefNet").path == cached
+    path = put(tmp_path / "ZhengPeng7" / "BiRefNet" / "model.safetensors")
+    assert resolve("ZhengPeng7/BiRefNet").path.absolute() == path
 
 
 # The Hub's cache
@@ -255,17 +269,41 @@ def test_cached_mirror_serves_the_name_but_not_the_other_repository(hub, cache):
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", None])
-def test_cache_is_where_the_environment_says(hub, tmp_path, monkeypatch, variable):
-    monkeypatch.delenv("HF_HUB_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
-    if variable:
-        monkeypatch.setenv(variable, str(tmp_path / "x"))
-    below = {"HF_HOME": "x/hub", "XDG_CACHE_HOME": "x/huggingface/hub", None: "home/.cache/huggingface/hub"}
-    path = put_in_cache(tmp_path / below.get(variable, "x"), "ZhengPeng7/BiRefNet")
-    assert resolve("BiRefNet").path == path
-    assert hub.requests == []
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", None])
+def test_environment_of_the_client_is_honoured(tmp_path, variable):
+    """In a process of its own: the client reads the environment when it is imported."""
+    below = {"HF_HUB_CACHE": "x", "HF_HOME": "x/hub", None: "home/.cache/huggingface/hub"}
+    path = put_in_cache(tmp_path / below[variable], "ZhengPeng7/BiRefNet")
+    theirs = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "TRANSFORMERS_OFFLINE")
+    environment = {name: value for name, value in os.environ.items() if name not in theirs}
+    environment |= {"HOME": str(tmp_path / "home"), "USERPROFILE": str(tmp_path / "home")}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://mirror.example"}
+    environment |= {variable: str(tmp_path / "x")} if variable else {}
+    code = """
+from birefnet_core.checkpoints.resolve import resolve
+from birefnet_core.errors import CheckpointError
+print(resolve("BiRefNet").path)
+try:
+    resolve("BiRefNet_lite")
+except CheckpointError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
+    found, message = run.stdout.splitlines()
+    assert Path(found) == path
+    assert "HF_HUB_OFFLINE=1 forbids" in message and "http://mirror.example/ZhengPeng7/BiRefNet_lite" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x80", b"abc\0def", b"../../..", b"../../../..", b"x" * 5000])
+def test_damaged_reference_in_the_cache_is_taken_for_none(hub, cache, content):
+    path = put_in_cache(cache, "someone/tuned", "tuned.safetensors")
+    put(cache / "models--someone--tuned" / "refs" / "main", content)
+    with pytest.raises(CheckpointError, match="not on this disk"):
+        resolve("someone/tuned", local_only=True)
+    assert resolve(f"someone/tuned@{COMMIT}", local_only=True).path == path
+    hub.add("someone/tuned", {"tuned.safetensors": b"newer"}, revisions={"main": [NEWER]})
+    with contextlib.suppress(CheckpointError):  # a client may not overwrite what it cannot read
+        assert resolve("someone/tuned").path.read_bytes() == b"newer"
 
 
 def test_cache_dir_overrides_the_environment(hub, cache, tmp_path):
@@ -277,11 +315,9 @@ def test_cache_dir_overrides_the_environment(hub, cache, tmp_path):
 # Without network
 
 
-@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-@pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
-def test_offline_without_a_copy_says_where_it_looked(hub, cache, tmp_path, monkeypatch, variable, value):
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(CheckpointError, match=f"{variable}={value} forbids the network") as caught:
+def test_offline_without_a_copy_says_where_it_looked(hub, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE=1 forbids the network") as caught:
         resolve("BiRefNet_lite", folders=[tmp_path / "models"], download_dir=tmp_path / "more")
     assert f"{hub.url}/ZhengPeng7/BiRefNet_lite" in str(caught.value)
     for part in ("model.safetensors", tmp_path / "models", tmp_path / "more", cache):
@@ -293,12 +329,6 @@ def test_local_only_without_a_copy_never_asks(hub):
     with pytest.raises(CheckpointError, match="local_only=True forbids the network"):
         resolve("someone/tuned", local_only=True)
     assert hub.requests == []
-
-
-def test_offline_switched_off_asks(hub, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    hub.add("ZhengPeng7/BiRefNet")
-    assert resolve("BiRefNet").path.is_file()
 
 
 def test_present_locally_finds_copies_and_never_asks(hub, cache, tmp_path):

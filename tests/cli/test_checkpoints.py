@@ -6,7 +6,7 @@ from birefnet_core.cli import main
 
 
 def test_the_table_names_every_checkpoint_and_what_is_here(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "BiRefNet_lite.safetensors").write_bytes(b"x")
     assert main(["checkpoints", "--folder", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -15,7 +15,7 @@ def test_the_table_names_every_checkpoint_and_what_is_here(tmp_path, monkeypatch
 
 
 def test_json_is_for_programs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert main(["checkpoints", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["BiRefNet_lite-2K"]["training_size"] == [2560, 1440]

@@ -54,7 +54,7 @@ def update(workflow: dict, title: str) -> dict:
 
 def can_run(workflow: dict) -> bool:
     """Whether every model is on this disk."""
-    present = {entry.name for entry in bc.checkpoints() if present_locally(entry)}
+    present = {entry.name for entry in bc.list_checkpoints() if present_locally(entry)}
     models = [node["widgets_values"][0] for node in nodes_of(workflow) if node["type"] in LOADERS]
     return set(models) <= present and not any(node["type"] == "KSampler" for node in nodes_of(workflow))
 

@@ -26,6 +26,6 @@ def test_table_of_checkpoints_is_the_catalogue():
             file_of(entry),
             entry.licence,
         )
-        for entry in bc.checkpoints()
+        for entry in bc.list_checkpoints()
     ]
     assert found == expected

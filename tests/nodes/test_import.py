@@ -22,7 +22,8 @@ extension = asyncio.run(pack.comfy_entrypoint())
 nodes = asyncio.run(extension.get_node_list())
 [node.define_schema() for node in nodes]
 print(len(nodes), time.perf_counter() - start)
-heavy = {{"timm", "torchvision", "transformers", "huggingface_hub"}} & set(sys.modules)
+heavy = {{"timm", "torchvision", "transformers", "huggingface_hub.file_download", "huggingface_hub.hf_api"}}
+heavy &= set(sys.modules)
 assert not heavy, heavy
 assert "birefnet" in sys.modules["folder_paths"].folder_names_and_paths
 {more}

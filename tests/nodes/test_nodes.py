@@ -245,8 +245,8 @@ def test_bad_input_says_what_to_do(comfy, model, apply, refine, call, error, say
 
 
 def test_a_catalogue_entry_without_network_says_what_to_do(comfy, monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(Exception, match=r"ZhengPeng7/BiRefNet_lite.*HF_HUB_OFFLINE"):
         node(comfy, "BiRefNetLoadModel").execute("BiRefNet_lite", **LOAD)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.checkpoints.half import VARIANCE_LIMIT
+from birefnet_core.checkpoints import fit_float16 as module
+from birefnet_core.checkpoints.fit_float16 import VARIANCE_LIMIT, fit_float16, norm_pairs
 
 NORM = "reconstruction.blocks.0.block.0.norm1"
 
@@ -42,6 +43,36 @@ def test_loading_as_float16_does_the_same(loud, tmp_path):
     path = bc.save_checkpoint(loud, tmp_path / "whole.safetensors")
     half = bc.load_model(str(path), device="cpu", dtype=torch.float16)
     assert all(value.isfinite().all() for value in half.state_dict().values())
+
+
+VARIANTS = [
+    {"backbone": "resnet10"},
+    {"backbone": "resnet10", "reconstruction_block": "aspp"},
+    {"backbone": "resnet10", "reconstruction_block": "residual"},
+    {"backbone": "vgg16bn", "reconstruction_block": "residual"},
+    {"backbone": "resnet50", "reconstruction_block": "residual"},
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_every_norm_is_found_with_its_convolution(options, monkeypatch):
+    """With a limit far below every variance all norms are rescaled; any wrong pair would change the logits."""
+    torch.manual_seed(0)
+    model = bc.BiRefNet(bc.BiRefNetConfig(**options)).eval()
+    norms = [name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert sorted(norm for _, norm in norm_pairs(model)) == sorted(norms)
+    for norm in map(model.get_submodule, norms):
+        norm.eps = 0.0  # the one thing that is not rescaled
+        norm.running_var.uniform_(0.5, 2)
+        norm.running_mean.normal_(std=0.1)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x).logits
+        monkeypatch.setattr(module, "VARIANCE_LIMIT", 1e-2)
+        fitted = fit_float16(model, model.state_dict())
+        assert all(fitted[f"{norm}.running_var"].max() < 1.1e-2 for norm in norms)
+        model.load_state_dict(fitted)
+        torch.testing.assert_close(model(x).logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_weight_that_cannot_be_scaled_is_named(loud, tmp_path):

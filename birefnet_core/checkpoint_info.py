@@ -1,0 +1,54 @@
+"""Where the weights of a network came from: what a checkpoint's file, its name and its weights say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from .config import PatchOrder
+
+DEFAULT_TRAINING_SIZE = (1024, 1024)  # width, height; of most published checkpoints
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchOrderEvidence:
+    """What the weights say about their patch order.
+
+    Attributes:
+        order: The order they speak for; None where they do not tell.
+        scores: For each order, the z-score of the mean cosine similarity of kernels that are neighbours in that order.
+    """
+
+    order: PatchOrder | None
+    scores: Mapping[PatchOrder, float]
+
+    def __str__(self) -> str:
+        scores = ", ".join(f"{order.value} {score:+.1f}" for order, score in self.scores.items())
+        verdict = self.order.value if self.order else "the weights do not tell"
+        return f"{verdict} (similarity of neighbouring kernels, z-scores: {scores})"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """Where a network's weights came from, and what is known of them.
+
+    Attributes:
+        name: Catalogue name, or the file's name.
+        path: The file; None for a state dict.
+        training_size: Width, height the network was trained at, in pixels.
+        patch_order: The order the file was read in.
+        patch_order_source: "metadata", "weights", "catalogue", "user" or "default".
+        patch_order_evidence: What the weights say about it; None where they were not needed.
+        licence: Licence of the weights, where known.
+        provenance: What the file says of its own making.
+    """
+
+    name: str = ""
+    path: Path | None = None
+    training_size: tuple[int, int] = DEFAULT_TRAINING_SIZE
+    patch_order: PatchOrder = PatchOrder.CHANNELS_FIRST
+    patch_order_source: str = "default"
+    patch_order_evidence: PatchOrderEvidence | None = None
+    licence: str = ""
+    provenance: str = ""

@@ -1,0 +1,163 @@
+"""State dict -> network.
+
+Names are translated into our own first; the configuration is read from them, patch convolutions are brought into the
+network's order, and the tensors put into a network that was made without memory behind its weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from ..checkpoint_info import CheckpointInfo
+from ..config import BiRefNetConfig, PatchOrder
+from ..errors import CheckpointError, ConfigError
+from ..network import BiRefNet
+from ..network.cast import cast_for_inference, state_dtypes
+from ..network.encoders.swin import relative_position_index
+from ..text import enumerate_names
+from . import detect, keymap
+from .fit_float16 import fit_float16
+from .patch_order import change_patch_order, read_patch_order
+
+logger = logging.getLogger(__name__)
+
+_PATCH_CONVOLUTION = "inward.conv_in.weight"
+
+
+def model_from_state_dict(
+    state_dict: Mapping[str, Tensor],
+    *,
+    patch_order: PatchOrder | str = "auto",
+    expected_order: PatchOrder | None = None,
+    config: BiRefNetConfig | None = None,
+    dtype: torch.dtype | None = None,
+    info: CheckpointInfo | None = None,
+) -> BiRefNet:
+    """Builds the network a state dict belongs to.
+
+    Args:
+        state_dict: Published names or our own, with or without wrapper prefixes. Tensors are copied.
+        patch_order: The order the patch convolutions of published names are in; "auto" reads it from the weights.
+            Our own names are always in today's order.
+        expected_order: The order for "auto" where the weights do not tell; None for today's.
+        config: The architecture; None detects it.
+        dtype: Floating-point type of the network; None keeps that of the weights.
+        info: What is known of the weights.
+
+    Returns:
+        The network on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: Not a BiRefNet, or not a whole one; the message says what differs.
+        ConfigError: An unknown patch order.
+    """
+    _check_tensors(state_dict)
+    weights = detect.strip_wrappers(state_dict)
+    if detect.has_own_names(weights):
+        if patch_order not in ("auto", PatchOrder.CHANNELS_FIRST):
+            raise ConfigError("weights under our own names are always channels_first: use patch_order='auto'.")
+        patch_order = PatchOrder.CHANNELS_FIRST
+    else:
+        names, _ = keymap.from_published(weights, config)
+        weights = {names.get(name, name): value for name, value in weights.items()}
+    config = config or detect.detect_config(weights)
+    patches = {name: value for name, value in weights.items() if name.endswith(_PATCH_CONVOLUTION)}
+    info = _decide_order(patches.values(), patch_order, expected_order, info or CheckpointInfo(name="state dict"))
+    for name, value in patches.items():
+        weights[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
+    with torch.device("meta"):
+        model = BiRefNet(config.replace(patch_order=info.patch_order))
+    _fill(model, weights, dtype)
+    model.checkpoint = info
+    return model.requires_grad_(True).eval()
+
+
+def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    if not isinstance(tensors, Mapping) or not tensors:
+        raise CheckpointError(f"expected a state dict (names with tensors), found an empty or other {type(tensors)}.")
+    wrong = next((name for name, value in tensors.items() if not isinstance(value, Tensor)), None)
+    if wrong is not None:
+        raise CheckpointError(f"expected a state dict (names with tensors), found {wrong!r}: {type(tensors[wrong])}.")
+
+
+def _decide_order(
+    patches: Collection[Tensor],
+    wanted: PatchOrder | str,
+    expected: PatchOrder | None,
+    info: CheckpointInfo,
+) -> CheckpointInfo:
+    """Which order the patch convolutions are in, and how that is known."""
+    if wanted != "auto":
+        try:
+            order = PatchOrder(wanted)
+        except ValueError:
+            known = ", ".join(repr(o.value) for o in PatchOrder)
+            raise ConfigError(f"patch_order={wanted!r} is not known; choose 'auto' or one of {known}.") from None
+        source = info.patch_order_source if info.patch_order_source == "metadata" else "user"
+        return dataclasses.replace(info, patch_order=order, patch_order_source=source)
+    evidence = read_patch_order(patches)
+    order, source = (expected, "catalogue") if expected else (PatchOrder.CHANNELS_FIRST, "default")
+    if evidence.order:
+        order, source = evidence.order, "weights"
+        if expected and expected is not order:
+            logger.warning("%s: the catalogue expects %s, the weights say %s", info.name, expected.value, evidence)
+    elif patches:
+        logger.info("%s: patch order %s (%s); %s", info.name, order.value, source, evidence)
+    return dataclasses.replace(info, patch_order=order, patch_order_source=source, patch_order_evidence=evidence)
+
+
+def _fill(model: BiRefNet, weights: dict[str, Tensor], dtype: torch.dtype | None) -> None:
+    """Puts copies of weights into a network on the meta device, all or none."""
+    expected = model.state_dict()
+    for name, value in expected.items():  # some converters leave out what follows from the architecture
+        if name not in weights and name.endswith("relative_position_index"):
+            weights[name] = relative_position_index(math.isqrt(value.shape[0]))
+        elif name not in weights and name.endswith("num_batches_tracked"):
+            weights[name] = torch.zeros_like(value, device="cpu")
+    _check_fit({name: tuple(value.shape) for name, value in expected.items()}, weights)
+    if dtype is None:
+        dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
+    if dtype == torch.float16:
+        weights = fit_float16(model, weights)
+    types = state_dtypes(model, dtype)
+    # Copied in any case: tensors of a file are views of the file, which may go away, and lie at odd addresses.
+    weights = {name: value.detach().to("cpu", types[name], copy=True) for name, value in weights.items()}
+    model.load_state_dict(weights, assign=True)
+    for module in model.modules():  # buffers that are in no file: DINOv3's rotary frequencies
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            module.to_empty(device="cpu", recurse=False)
+            module.reset_parameters()  # type: ignore[operator]
+    cast_for_inference(model, dtype)
+
+
+def _check_fit(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:
+    """Says how much differs, with the first few names of each kind.
+
+    Raises:
+        CheckpointError: Anything differs.
+    """
+    missing = [name for name in expected if name not in weights]
+    extra = [name for name in weights if name not in expected]
+    shapes = [
+        f"{name}: {tuple(weights[name].shape)} for {shape}"
+        for name, shape in expected.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} weights are missing ({enumerate_names(missing)})")
+    if extra:
+        parts.append(f"{len(extra)} are unknown ({enumerate_names(extra)})")
+    if shapes:
+        parts.append(f"{len(shapes)} have another shape ({enumerate_names(shapes)})")
+    if parts:
+        raise CheckpointError(
+            f"the weights do not fit the network: {'; '.join(parts)}. The file may be incomplete, or of a variant this "
+            "package does not know."
+        )

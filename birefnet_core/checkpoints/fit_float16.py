@@ -1,0 +1,63 @@
+"""Rescales convolution and BatchNorm pairs, so that large running variances fit into float16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+
+VARIANCE_LIMIT = 1e4  # below the 65504 of float16, so that sums of such values fit, too
+
+
+def fit_float16(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Makes weights fit into float16 without changing what the network computes.
+
+    Where the variance of a BatchNorm is too large, the convolution before it is scaled down, and with it the norm's
+    mean and variance: the norm divides by the standard deviation, so the scale cancels.
+
+    Args:
+        model: The network, for its structure; it is left alone.
+        weights: Its state dict.
+
+    Returns:
+        The same names; what need not change is the same tensor.
+
+    Raises:
+        CheckpointError: Something else is too large.
+    """
+    fitted = dict(weights)
+    for conv, norm in norm_pairs(model):
+        variance = weights[f"{norm}.running_var"]
+        if variance.max() <= VARIANCE_LIMIT:
+            continue
+        scale = (VARIANCE_LIMIT / variance.float().clamp(min=VARIANCE_LIMIT)).sqrt()  # C
+        fitted[f"{norm}.running_var"] = variance.float() * scale**2
+        for name in (f"{norm}.running_mean", f"{conv}.bias", f"{conv}.weight"):
+            if name in weights:
+                value = weights[name].float()
+                fitted[name] = value * scale.view(-1, *[1] * (value.ndim - 1))
+    largest = torch.finfo(torch.float16).max
+    for name, value in fitted.items():
+        if value.is_floating_point() and value.numel() and value.isfinite().all() and value.abs().max() > largest:
+            raise CheckpointError(
+                f"{name} holds {value.abs().max().item():g}, and float16 ends at {largest:g}: use fp32 or bf16."
+            )
+    return fitted
+
+
+def norm_pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of each BatchNorm and the convolution before it.
+
+    Modules register their layers in the order they run, so that convolution is in the sibling registered before the
+    norm: the sibling itself, or the ``kernel`` of a deformable convolution.
+    """
+    for parent, module in model.named_modules():
+        children = list(module.named_children())
+        for (before, conv), (name, norm) in pairwise(children):
+            if isinstance(norm, nn.BatchNorm2d):
+                kernel = "" if isinstance(conv, nn.Conv2d) else ".kernel"
+                yield f"{parent}.{before}{kernel}".lstrip("."), f"{parent}.{name}".lstrip(".")
