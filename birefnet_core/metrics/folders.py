@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DatasetError
-from .images import extensions
+from ..mask_files import readable_suffixes
 
 _GROUND_TRUTH_FOLDERS = ("gt", "gts", "mask", "masks", "ground_truth")
 _IMAGE_FOLDERS = ("im", "img", "imgs", "image", "images")
@@ -38,7 +38,7 @@ def list_images(folder: Path) -> dict[str, Path]:
         raise DatasetError(f"{folder} is not a folder; give the folder that holds the images.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in extensions() or not path.is_file():
+        if path.name.startswith(".") or path.suffix.lower() not in readable_suffixes() or not path.is_file():
             continue
         if path.stem in found:
             raise DatasetError(f"{folder} holds both {found[path.stem].name} and {path.name}; keep one per name.")

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, DatasetError, ImageError
+from ..mask_files import read_mask
 from .base import Measurement, Metric
 from .boundary import BoundaryIoU, MeanBoundaryAccuracy
 from .e_measure import EMeasure
 from .f_measure import FMeasure
 from .hce import RELAX, HumanCorrectionEfforts
-from .images import read_mask
 from .mae import MeanAbsoluteError, MeanSquaredError
 from .matting import AlphaMeanSquaredError, ConnectivityError, GradientError, SumOfAbsoluteDifferences
 from .optional import opencv_if_installed
@@ -111,14 +111,13 @@ class Outcome:
 def measure_files(stem: str, prediction: Path, ground_truth: Path, metrics: Iterable[Metric]) -> Outcome:
     """Reads and measures one pair; a file that cannot be used becomes a failure, not an exception."""
     try:
-        predicted, prediction_notes = read_mask(prediction)
-        true, truth_notes = read_mask(ground_truth)
-        pair = Pair(predicted, true)
+        predicted, true = read_mask(prediction, labels=False), read_mask(ground_truth)
+        pair = Pair(predicted.pixels, true.pixels)
     except (DatasetError, ImageError) as error:
         return Outcome(stem=stem, failure=str(error))
-    notes = [f"prediction {note}" for note in prediction_notes]
-    notes += [f"ground truth {note}" for note in truth_notes]
-    notes += _oddities(predicted, true, pair)
+    notes = [f"prediction {note}" for note in predicted.notes]
+    notes += [f"ground truth {note}" for note in true.notes]
+    notes += _oddities(predicted.pixels, true.pixels, pair)
     return Outcome(
         stem=stem, measurements={metric.identity: metric.measure(pair) for metric in metrics}, notes=tuple(notes)
     )
@@ -130,6 +129,6 @@ def _oddities(predicted: np.ndarray, true: np.ndarray, pair: Pair) -> list[str]:
     if max(stretch, 1 / stretch) > 1 + _OTHER_SHAPE:
         notes.append("prediction of another aspect ratio than its ground truth, stretched to it")
     if not pair.mask.any():
-        faint = ", though not black: labels 0 and 1 instead of 0 and 255?" if true.any() else ""
+        faint = ", though not black" if true.any() else ""
         notes.append(f"empty ground truth{faint} (F-measures and BIoU count as 0, mBA leaves the pair out)")
     return notes
