@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .checkpoints import load_file, load_model, merge_adapter, model_from_state_dict, save_checkpoint
     from .inference import PreparedBiRefNet, Segmenter, prepare
     from .masks import estimate_foreground
-    from .metrics import evaluate
+    from .metrics import evaluate_folders as evaluate
     from .network import BiRefNet, BiRefNetOutput, deform_conv2d
 
 _LAZY = {
@@ -35,7 +35,7 @@ _LAZY = {
     "Segmenter": ".inference",
     "deform_conv2d": ".network",
     "estimate_foreground": ".masks",
-    "evaluate": ".metrics",
+    "evaluate": ".metrics:evaluate_folders",
     "load_file": ".checkpoints.load",
     "load_model": ".checkpoints.load",
     "merge_adapter": ".checkpoints.adapter",
@@ -74,7 +74,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LAZY[name], __name__), name)
+    module, _, attribute = _LAZY[name].partition(":")
+    value = globals()[name] = getattr(import_module(module, __name__), attribute or name)
     return value
 
 

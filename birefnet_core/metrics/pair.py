@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import ImageError
-from .resize import resize_bilinear
+from .opencv_resize import resize_bilinear
 
 LEVELS = 256
 FOREGROUND_ABOVE = 128  # a ground truth's pixel belongs to the object if its byte is larger, in all published protocols

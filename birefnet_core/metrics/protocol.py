@@ -10,17 +10,17 @@ import numpy as np
 
 from ..errors import ConfigError, DatasetError, ImageError
 from ..mask_files import read_mask
-from .base import Measurement, Metric
-from .boundary import BoundaryIoU, MeanBoundaryAccuracy
-from .e_measure import EMeasure
-from .f_measure import FMeasure
-from .hce import RELAX, HumanCorrectionEfforts
-from .mae import MeanAbsoluteError, MeanSquaredError
-from .matting import AlphaMeanSquaredError, ConnectivityError, GradientError, SumOfAbsoluteDifferences
+from .measures.boundary_accuracy import BoundaryIoU, MeanBoundaryAccuracy
+from .measures.e_measure import EMeasure
+from .measures.f_measure import FMeasure
+from .measures.hce import RELAX, HumanCorrectionEfforts
+from .measures.mae import MeanAbsoluteError, MeanSquaredError
+from .measures.matting import AlphaMeanSquaredError, ConnectivityError, GradientError, SumOfAbsoluteDifferences
+from .measures.s_measure import SMeasure
+from .measures.weighted_f import WeightedF
+from .metric import Measurement, Metric
 from .optional import opencv_if_installed
 from .pair import Pair
-from .s_measure import SMeasure
-from .weighted_f import WeightedF
 
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric

@@ -77,5 +77,5 @@ def test_hce_refuses_a_negative_tolerance():
 
 def test_hce_says_that_opencv_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ConfigError, match=r"OpenCV.*requirements-eval\.txt"):
+    with pytest.raises(ConfigError, match=r"OpenCV.*pip install opencv-python-headless"):
         HumanCorrectionEfforts()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from birefnet_core.errors import ConfigError
 from birefnet_core.metrics import Pair, WeightedF
-from birefnet_core.metrics.weighted_f import _nearest, _squared_distances
+from birefnet_core.metrics.measures.weighted_f import _nearest, _squared_distances
 
 
 def test_weighted_f_equals_recorded(recorded_pair):

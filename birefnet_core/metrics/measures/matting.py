@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from .base import Measurement, Metric
-from .optional import ndimage
-from .pair import Pair
+from ..metric import Measurement, Metric
+from ..optional import ndimage
+from ..pair import Pair
 
 THOUSAND = 1000
 GRADIENT_SIGMA = 1.4  # the benchmark
@@ -58,10 +58,11 @@ class GradientError(Metric):
 
 
 class ConnectivityError(Metric):
-    """Sum of differences in how strongly pixels hang on to the common object, in thousands.
+    """Connectivity error (Rhemann et al. 2009): sum of differences in the degree of connectedness, in thousands.
 
-    A pixel hangs on up to the highest threshold at which it lies in the largest 4-connected region that prediction
-    and alpha share. What exceeds that level by at least 0.15 is taken from its connectedness.
+    A pixel is connected up to the highest threshold at which it lies in the largest 4-connected region that prediction
+    and alpha have in common. Its degree of connectedness is 1 minus what its alpha exceeds that threshold by, where
+    that is at least 0.15.
     """
 
     name = "Conn"
@@ -94,7 +95,7 @@ def _gradient(alpha: np.ndarray) -> np.ndarray:
 
 
 def _shared_level(pair: Pair) -> np.ndarray:
-    """float64 (H, W): the highest threshold up to which a pixel stays in the largest shared region."""
+    """float64 (H, W): the highest threshold up to which a pixel lies in the largest common region."""
     common = np.minimum(pair.prediction, pair.ground_truth).astype(np.int32) * CONNECTIVITY_STEPS
     level = np.zeros(pair.shape)
     attached = np.ones(pair.shape, bool)

@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from .base import Measurement, Metric
-from .morphology import dilate_ellipse, erode_square
-from .pair import FOREGROUND_ABOVE, LEVELS, Pair, cumulate
+from ..metric import Measurement, Metric
+from ..numpy_morphology import dilate_ellipse, erode_square
+from ..pair import FOREGROUND_ABOVE, LEVELS, Pair, cumulate
 
 DIAGONAL_SHARE = 0.02  # width of the boundary band as a share of the image diagonal (B. Cheng et al.)
 RADII = 5  # number of band widths mBA averages over (H. K. Cheng et al.)

@@ -6,7 +6,7 @@ import pytest
 
 from birefnet_core.errors import ConfigError
 from birefnet_core.metrics import KEYS, METRICS, FMeasure, MeanAbsoluteError, Pair, Protocol
-from birefnet_core.metrics.hce import HumanCorrectionEfforts
+from birefnet_core.metrics.measures.hce import HumanCorrectionEfforts
 
 ALL = list(METRICS)
 

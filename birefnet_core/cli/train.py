@@ -1,41 +1,41 @@
-"""The command line of training: flags -> recipe -> ``train``."""
+"""birefnet train: flags -> recipe -> training."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
 import typing
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils import tqdm
 
-from ..errors import ConfigError, exit_code
-from .data import TrainingData
-from .loop import train
-from .prepare import prepare
-from .recipe import Recipe, field_names, from_values, load_recipe
-from .state import Folder
+from .. import training
+from ..errors import ConfigError
+from ..torchrun import current_process
+from ..training import Recipe, TrainingData, from_values, load_recipe, prepare, train
+from ..training.recipe import field_names
+from ..training.state import Folder
 
+DESCRIPTION = "Trains a BiRefNet on your images and masks."
 DEFAULT_RECIPE = "finetune"
 
 
-def build_parser(recipes: Path) -> argparse.ArgumentParser:
-    """The command line.
+def recipes_folder() -> Path:
+    """Where the recipes that have names are: installed with the package, or in a checkout's ``train/recipes``."""
+    installed = Path(training.__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "train" / "recipes"
 
-    Args:
-        recipes: Folder of the recipes that have names.
-    """
-    names = sorted(path.stem for path in recipes.glob("*.toml"))
-    parser = argparse.ArgumentParser(
-        prog="finetune.py",
-        description="Trains a BiRefNet on your images and masks.",
-        epilog="Several GPUs: torchrun --nproc-per-node N train/finetune.py ... ; see docs/training.md.",
-    )
+
+def recipe_names() -> list[str]:
+    """The names ``--recipe`` knows."""
+    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments; every field of the recipe is one."""
+    parser.epilog = "Several GPUs: torchrun --nproc-per-node N -m birefnet_core train ... ; see docs/training.md."
     data = parser.add_argument_group("data")
     data.add_argument("--data", nargs="+", default=[], metavar="DIR", help="im/ + gt/, images/ + masks/, or RGBA PNGs")
     data.add_argument("--images", nargs="+", default=[], metavar="DIR", help="folders of images, with --masks")
@@ -45,16 +45,15 @@ def build_parser(recipes: Path) -> argparse.ArgumentParser:
     data.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be used")
     run = parser.add_argument_group("run")
     run.add_argument("--out", metavar="DIR", help="folder of the results")
-    run.add_argument("--recipe", metavar="R", help=f"{', '.join(names)}, or a .toml file ({DEFAULT_RECIPE})")
+    run.add_argument("--recipe", metavar="R", help=f"{', '.join(recipe_names())}, or a .toml file ({DEFAULT_RECIPE})")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
-    run.add_argument("--resume", action="store_true", help="go on with the training in --out, by its own recipe")
-    run.add_argument("--dry-run", action="store_true", help="look at the data and stop")
+    run.add_argument("--resume", action="store_true", help="continue the training in --out, by its own recipe")
+    run.add_argument("--dry-run", action="store_true", help="check the data and stop")
     run.add_argument("--print-recipe", action="store_true", help="print the recipe with all flags and stop")
     run.add_argument("--quiet", action="store_true", help="no progress bar, no messages but warnings")
     fields = parser.add_argument_group("recipe", "each field of the recipe; see birefnet_core/training/recipe.py")
     for name, kind in field_names().items():
         _add_field(fields, name, kind)
-    return parser
 
 
 def _add_field(group: argparse._ArgumentGroup, name: str, kind: Any) -> None:
@@ -88,10 +87,10 @@ def _assignment(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def recipe_of(args: argparse.Namespace, recipes: Path) -> Recipe:
+def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe with all flags applied. A resumed training starts from the recipe in its folder.
 
-    A backbone without a checkpoint asks for a new network, whatever the recipe would start from.
+    A backbone without a checkpoint means a new network, whatever the recipe would start from.
     """
     flags = {name: getattr(args, name) for name in field_names() if hasattr(args, name)}
     if "network" in flags:
@@ -101,7 +100,7 @@ def recipe_of(args: argparse.Namespace, recipes: Path) -> Recipe:
     if stored is not None and stored.exists() and not args.recipe:
         values = load_recipe(stored)
     else:
-        values = load_recipe(_find_recipe(args.recipe or DEFAULT_RECIPE, recipes))
+        values = load_recipe(_find_recipe(args.recipe or DEFAULT_RECIPE))
         if flags.get("backbone") and "init" not in flags:
             values.update(init="", decoder_epochs=0)
     recipe = from_values(values)
@@ -113,14 +112,14 @@ def _with_network(recipe: Recipe, flags: dict[str, Any]) -> Recipe:
     return recipe.replace(**flags, **network)
 
 
-def _find_recipe(name: str, recipes: Path) -> Path:
-    path = Path(name)
-    if path.suffix == ".toml":
-        return path
-    if not (recipes / f"{name}.toml").exists():
-        known = ", ".join(sorted(p.stem for p in recipes.glob("*.toml")))
-        raise ConfigError(f"recipe {name!r} is not known; choose one of {known}, or give a .toml file.")
-    return recipes / f"{name}.toml"
+def _find_recipe(name: str) -> Path:
+    if Path(name).suffix == ".toml":
+        return Path(name)
+    if name not in recipe_names():
+        raise ConfigError(
+            f"recipe {name!r} is not known; choose one of {', '.join(recipe_names())}, or give a .toml file."
+        )
+    return recipes_folder() / f"{name}.toml"
 
 
 class Bar:
@@ -142,17 +141,10 @@ class Bar:
         self.bar.update()
 
 
-def main(arguments: Sequence[str] | None, recipes: Path) -> int:
-    """Runs the command line; see ``cli`` for the exit codes."""
-    args = build_parser(recipes).parse_args(arguments)
-    first = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.INFO if first and not args.quiet else logging.WARNING, format="%(message)s")
-    return exit_code(lambda: run(args, recipes, speaks=first and not args.quiet))
-
-
-def run(args: argparse.Namespace, recipes: Path, *, speaks: bool) -> int:
-    """Does what the flags ask for."""
-    recipe = recipe_of(args, recipes)
+def run(args: argparse.Namespace) -> int:
+    """Trains, or only checks the data or prints the recipe. Under torchrun the first process prints for all."""
+    quiet = args.quiet or current_process().rank > 0
+    recipe = recipe_of(args)
     if args.print_recipe:
         print(recipe.to_toml(), end="")
         return 0
@@ -165,14 +157,12 @@ def run(args: argparse.Namespace, recipes: Path, *, speaks: bool) -> int:
         return 0
     if not args.out:
         raise ConfigError("give --out DIR, the folder of the results.")
-    result = train(
-        recipe, data, args.out, device=args.device, resume=args.resume, progress=Bar(quiet=not speaks)
-    )
+    result = train(recipe, data, args.out, device=args.device, resume=args.resume, progress=Bar(quiet=quiet))
     if not result.finished:
-        if speaks:
-            print(f"stopped after {result.steps} steps; go on with --resume", file=sys.stderr)
+        if not quiet:
+            print(f"stopped after {result.steps} steps; continue with --resume", file=sys.stderr)
         return 130
-    if speaks:
+    if not quiet:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
         print(f"{result.steps} steps done. Last validation: {scores or 'none'}. See {result.folder / 'report.md'}")
     return 0

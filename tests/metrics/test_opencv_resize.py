@@ -3,7 +3,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from birefnet_core.metrics.resize import resize_bilinear
+from birefnet_core.metrics.opencv_resize import resize_bilinear
 
 SIDE = st.integers(1, 70)
 

@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from .base import EPSILON, Measurement, Metric
-from .pair import Pair
+from ..metric import EPSILON, Measurement, Metric
+from ..pair import Pair
 
 ALPHA = 0.5  # weight of the object-aware part (BiRefNet, Eq. 6)
 

@@ -1,4 +1,4 @@
-"""python -m birefnet_core evaluate --pred DIR --gt DIR"""
+"""birefnet evaluate --pred DIR --gt DIR"""
 
 from __future__ import annotations
 
@@ -12,30 +12,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from .errors import ConfigError, DatasetError, ImageError
-from .metrics import KEYS, MATTING_KEYS, IncompleteEvaluation, Protocol, SetResult, evaluate_set, mean_of_sets
-from .metrics.contact_sheet import save_contact_sheet
-from .metrics.folders import ground_truth_folder, image_folder, list_images, set_name_of
-from .metrics.optional import matplotlib_figure
-from .metrics.plot import plot_curves
-from .metrics.published import DIS_MEAN, DIS_TESTS, paper_name
-from .metrics.report import markdown_table, write_csv, write_image_csv, write_json
+from ..errors import ConfigError, DatasetError, ImageError
+from ..metrics import KEYS, MATTING_KEYS, IncompleteEvaluation, Protocol, SetResult, evaluate_set, mean_of_sets
+from ..metrics.contact_sheet import save_contact_sheet
+from ..metrics.folders import ground_truth_folder, image_folder, list_images, set_name_of
+from ..metrics.optional import OPENCV, matplotlib_figure
+from ..metrics.plot import plot_curves
+from ..metrics.published import DIS_MEAN, DIS_TESTS, paper_name
+from ..metrics.tables import markdown_table, write_csv, write_image_csv, write_json
 
 if TYPE_CHECKING:
-    from .inference import Segmenter
+    from ..inference import Segmenter
 
 _PAIRS_PER_WORKER = 50  # starting a process takes as long as measuring about this many pairs
 _MOST_WORKERS = 8
+DESCRIPTION = (
+    "Scores folders of masks by the protocol of the paper and prints one table. Files pair by name without ending; "
+    "predictions are resized to their ground truths."
+)
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Registers the command."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="score predicted masks against ground truths",
-        description="Scores folders of masks by the protocol of the paper and prints one table. Files pair by name "
-        "without ending; predictions are resized to their ground truths.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument(
         "--pred", nargs="+", action="extend", default=[], metavar="[NAME=]DIR", help="masks; one folder per method"
     )
@@ -48,7 +46,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--cache", type=Path, metavar="F", help="keep measurements, to resume after an interruption")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_options(parser)
-    parser.set_defaults(run=run)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +57,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     measured.add_argument("--hce-relax", type=int, default=5, metavar="PX", help="tolerance of HCE (%(default)s)")
 
     output = parser.add_argument_group("what is written")
-    output.add_argument("--json", type=Path, metavar="F", help="scores of sets and images, and what was odd")
+    output.add_argument("--json", type=Path, metavar="F", help="scores of sets and images, and warnings")
     output.add_argument("--csv", type=Path, metavar="F", help="scores of sets")
     output.add_argument("--image-csv", type=Path, metavar="F", help="scores of images")
     output.add_argument("--markdown", type=Path, metavar="F", help="the printed table")
@@ -81,7 +78,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates every method on every set; what cannot be used is reported, and the rest goes on.
+    """Evaluates every method on every set; what cannot be used is reported, and the others are scored.
 
     Returns:
         0 if everything was scored, 1 if a part was not.
@@ -95,11 +92,11 @@ def run(args: argparse.Namespace) -> int:
     with _methods(args) as methods:
         for set_name in sets:
             for method in methods:
-                report.attempt(method, set_name, args, protocol)
+                report.evaluate(method, set_name, args, protocol)
         if not report.results:
             raise DatasetError(" ".join(report.errors))
-        report.say_what_was_odd(protocol)
-        _write(_with_dis_mean(report.results), args)  # while a model's masks are there: the sheet shows them
+        report.print_warnings(protocol)
+        _write(_with_dis_mean(report.results), args)  # before a model's masks are removed: the sheet shows them
     return 1 if report.errors else 0
 
 
@@ -114,12 +111,12 @@ class _Method:
 
 @dataclass
 class _Report:
-    """What came of the evaluations so far."""
+    """Results and errors so far."""
 
     results: list[SetResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    def attempt(self, method: _Method, set_name: str | None, args: argparse.Namespace, protocol: Protocol) -> None:
+    def evaluate(self, method: _Method, set_name: str | None, args: argparse.Namespace, protocol: Protocol) -> None:
         """Scores one method on one set and keeps the result, or the reason why there is none."""
         try:
             self.results.append(self._score(method, set_name, args, protocol))
@@ -154,15 +151,15 @@ class _Report:
                 progress=progress,
             )
 
-    def say_what_was_odd(self, protocol: Protocol) -> None:
-        """Warnings and errors, on standard error."""
+    def print_warnings(self, protocol: Protocol) -> None:
+        """Prints warnings and errors on standard error."""
         if protocol.lacks_opencv:
-            _say("warning: HCE is left out; it needs OpenCV: pip install -r requirements-eval.txt", sys.stderr)
+            _print(f"warning: HCE is left out; it needs OpenCV: pip install {OPENCV}", sys.stderr)
         for result in self.results:
             for line in result.warnings():
-                _say(f"warning: {result.method}: {line}", sys.stderr)
+                _print(f"warning: {result.method}: {line}", sys.stderr)
         for error in self.errors:
-            _say(f"error: {error}", sys.stderr)
+            _print(f"error: {error}", sys.stderr)
 
 
 def _protocol(args: argparse.Namespace) -> Protocol:
@@ -201,7 +198,7 @@ def _segmenter(args: argparse.Namespace) -> Segmenter:
     """The model as a function of images (B H W 3) that returns masks (B H W)."""
     import birefnet_core
 
-    from .devices import choose_device
+    from ..devices import choose_device
 
     return birefnet_core.Segmenter(birefnet_core.load_model(args.model, device=choose_device(args.device)))
 
@@ -217,7 +214,7 @@ def _segment(
     segment: Segmenter, images: dict[str, Path], folder: Path, args: argparse.Namespace, set_name: str
 ) -> list[str]:
     """Writes a mask for each image into a folder; returns what could not be read."""
-    from .images import read_image, write_mask
+    from ..images import read_image, write_mask
 
     folder.mkdir(parents=True, exist_ok=True)
     unreadable = []
@@ -238,7 +235,7 @@ def _workers_for(pairs: int) -> int:
 
 
 def _with_dis_mean(results: list[SetResult]) -> list[SetResult]:
-    """Adds the mean of DIS-TE1 to TE4 behind the last of them, for methods scored on all four."""
+    """Adds the mean of DIS-TE1 to TE4 after the last of them, for methods scored on all four."""
     extended = []
     done: dict[str, dict[str, SetResult]] = {}
     for result in results:
@@ -252,9 +249,9 @@ def _with_dis_mean(results: list[SetResult]) -> list[SetResult]:
 
 
 def _write(results: list[SetResult], args: argparse.Namespace) -> None:
-    """Prints the table and writes what was asked for."""
+    """Prints the table and writes the requested files."""
     table = markdown_table(results, paper=args.paper)
-    _say(table, sys.stdout)
+    _print(table, sys.stdout)
     files = (args.json, args.csv, args.image_csv, args.markdown, args.plot, args.sheet)
     for path in filter(None, files):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -298,7 +295,7 @@ def _progress(label: str, args: argparse.Namespace) -> Iterator[Callable[[int, i
         yield show
 
 
-def _say(text: str, stream: TextIO) -> None:
-    """Prints, with question marks for what the terminal cannot show."""
+def _print(text: str, stream: TextIO) -> None:
+    """Prints, with question marks for characters the terminal cannot show."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding), file=stream)

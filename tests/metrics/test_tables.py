@@ -5,7 +5,7 @@ import math
 import pytest
 
 from birefnet_core.metrics import SetResult
-from birefnet_core.metrics.report import markdown_table, worst_images, write_csv, write_image_csv, write_json
+from birefnet_core.metrics.tables import markdown_table, worst_images, write_csv, write_image_csv, write_json
 
 
 def result(set_name, method="mine", **scores):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birefnet_core.metrics.morphology import bounding_box, dilate_ellipse, dilate_square, erode_square
+from birefnet_core.metrics.numpy_morphology import bounding_box, dilate_ellipse, dilate_square, erode_square
 
 CASES = given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1))
 

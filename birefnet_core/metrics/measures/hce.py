@@ -3,8 +3,8 @@
 X. Qin, H. Dai, X. Hu, D.-P. Fan, L. Shao, L. Van Gool: "Highly Accurate Dichotomous Image Segmentation", ECCV 2022.
 BiRefNet, Sec. 4.2 (HCE with relax 5).
 
-Needs OpenCV (``requirements-eval.txt``) for contours and polygon approximation. No file is read or written: the
-skeleton of the ground truth is computed, and only as far as the prediction misses it.
+Needs OpenCV (extra ``eval``) for contours and polygon approximation. No file is read or written: the skeleton of
+the ground truth is computed, and only where the prediction misses it.
 
 Shapes: H W; all masks are uint8 0/1 within the box around everything that is foreground in either map.
 """
@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ConfigError
-from .base import Measurement, Metric
-from .morphology import bounding_box
-from .optional import opencv
-from .pair import FOREGROUND_ABOVE, Pair
-from .skeleton import skeletonize
+from ...errors import ConfigError
+from ..metric import Measurement, Metric
+from ..numpy_morphology import bounding_box
+from ..optional import opencv
+from ..pair import FOREGROUND_ABOVE, Pair
+from ..skeleton import skeletonize
 
 RELAX = 5  # pixels of tolerance (BiRefNet, Sec. 4.2)
 POLYGON_TOLERANCE = 2.0  # epsilon of the Ramer-Douglas-Peucker approximation, as the authors

@@ -1,6 +1,6 @@
-"""python -m birefnet_core segment IN... -o OUT
+"""birefnet segment IN... -o OUT
 
-Under torchrun the images are shared among the processes, each done by one of them.
+Under torchrun each process segments its part of the images.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import glob
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,23 +15,21 @@ from pathlib import Path
 import torch
 from huggingface_hub.utils import tqdm
 
-from .checkpoints import load_model
-from .devices import DTYPES, choose_device, choose_dtype
-from .errors import ConfigError, ImageError
-from .images import IMAGE_SUFFIXES, read_image, write_image, write_mask
-from .inference import Segmenter
-from .masks import estimate_foreground
+from ..checkpoints import load_model
+from ..devices import DTYPES, choose_device, choose_dtype
+from ..errors import ConfigError, ImageError
+from ..images import IMAGE_SUFFIXES, list_images, read_image, write_image, write_mask
+from ..inference import Segmenter
+from ..masks import estimate_foreground
+from ..torchrun import current_process
 
 DEFAULT_MODEL = "BiRefNet"
+DTYPE_HELP = "precision; auto: fp16 on CUDA GPUs with tensor cores, bf16 on CPUs with AMX, else fp32 (%(default)s)"
+DESCRIPTION = "Writes a mask NAME.png for each image, and with --cutout a NAME_cutout.png beside it."
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Registers the command."""
-    parser = commands.add_parser(
-        "segment",
-        help="write masks, and cut-outs, of images",
-        description="Writes a mask NAME.png for each image, and with --cutout a NAME_cutout.png beside it.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("inputs", nargs="+", metavar="IN", help="image files, folders, or globs")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder, or for one image a .png file")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name, hub repo id, file or folder (%(default)s)")
@@ -41,13 +38,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--cutout", action="store_true", help="also write the subject as RGBA")
     parser.add_argument("--bits", type=int, default=8, choices=(8, 16), help="bits of a mask's pixel (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
-    parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="precision (%(default)s)")
+    parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help=DTYPE_HELP)
     parser.add_argument("--compile", action="store_true", help="torch.compile: for many images of one size")
-    parser.add_argument("--recursive", action="store_true", help="look into the folders' folders, too")
-    parser.add_argument("--resume", action="store_true", help="pass over images whose masks are already there")
+    parser.add_argument("--recursive", action="store_true", help="also the images in subfolders")
+    parser.add_argument("--resume", action="store_true", help="skip images whose masks are already there")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are already there")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.set_defaults(run=run)
 
 
 def parse_size(text: str) -> int | tuple[int, int] | str:
@@ -75,7 +71,7 @@ class Job:
 
 @dataclasses.dataclass
 class Summary:
-    """What became of each image."""
+    """How many images were segmented, and why the others were not."""
 
     written: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
@@ -89,11 +85,11 @@ class Summary:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segments the images; goes on past those that cannot be read, and reports them at the end."""
-    rank, processes = _place_among_processes()
+    """Segments the images; those that cannot be read are skipped and reported at the end."""
+    rank, processes, local_rank = current_process()
     summary = Summary()
     jobs = list(plan(args.inputs, Path(args.output), args.recursive, summary))
-    if processes > 1:  # each image is done by one process; what concerns all of them is told by the first
+    if processes > 1:  # each image is segmented by one process; the first reports what concerns all of them
         jobs = jobs[rank::processes]
         summary = summary if rank == 0 else Summary()
     jobs = [job for job in jobs if args.overwrite or _is_free(job, args, summary)]
@@ -101,10 +97,8 @@ def run(args: argparse.Namespace) -> int:
         return summary.report()
     device = choose_device(args.device)
     if processes > 1 and device.type == "cuda" and device.index is None:
-        device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
-    model = load_model(
-        args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order
-    )
+        device = choose_device(f"cuda:{local_rank}")
+    model = load_model(args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order)
     segmenter = Segmenter(model, compile=args.compile)
     segmenter.network_size(args.size, 1, 1)  # a wrong size is a wrong call, not a property of the images
     for job in tqdm(jobs, unit="image", disable=args.quiet or not sys.stderr.isatty()):
@@ -119,6 +113,11 @@ def run(args: argparse.Namespace) -> int:
 def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> None:
     """Image file -> mask file, and cut-out.
 
+    Args:
+        segmenter: Computes the mask.
+        job: The image and its mask's place.
+        args: Options of the command line.
+
     Raises:
         ImageError: The image cannot be read, or a result cannot be written.
     """
@@ -131,7 +130,13 @@ def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> No
 
 
 def plan(inputs: list[str], output: Path, recursive: bool, summary: Summary) -> Iterator[Job]:
-    """Finds the images and gives each its mask's place; a folder's layout is kept.
+    """Finds the images and the path of each one's mask; a folder's layout is kept.
+
+    Args:
+        inputs: Files, folders and globs.
+        output: Folder, or a .png file for a single image.
+        recursive: Whether to take images in subfolders, too.
+        summary: Gets what cannot be segmented.
 
     Raises:
         ConfigError: Nothing to do, or one output file for several images.
@@ -160,19 +165,13 @@ def _find(inputs: list[str], recursive: bool, summary: Summary) -> Iterator[tupl
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            files = sorted(path.rglob("*") if recursive else path.iterdir())
-            yield from ((f, f.relative_to(path)) for f in files if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+            yield from ((image, image.relative_to(path)) for image in list_images(path, recursive=recursive))
         elif path.exists():
             yield path, Path(path.name)
         elif glob.has_magic(text) and (matches := sorted(glob.glob(text, recursive=True))):
             yield from ((Path(m), Path(Path(m).name)) for m in matches if Path(m).is_file())
         else:
             summary.failures.append(f"{text}: no such file or folder")
-
-
-def _place_among_processes() -> tuple[int, int]:
-    """Number of this process and of all, as torchrun says; 0 of 1 without it."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
@@ -185,4 +184,3 @@ def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
     if existing:
         summary.failures.append(f"{job.source}: {existing[0]} is already there (--overwrite replaces it)")
     return not existing
-

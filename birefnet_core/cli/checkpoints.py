@@ -1,4 +1,4 @@
-"""python -m birefnet_core checkpoints"""
+"""birefnet checkpoints"""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
-from .checkpoints import CatalogueEntry, checkpoints, present_locally
+from ..checkpoints import CatalogueEntry, checkpoints, present_locally
 
 COLUMNS = ("name", "size", "purpose", "licence", "backbone", "download", "here")
+DESCRIPTION = "Lists the known checkpoints. Nothing is downloaded, and the network is not used."
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Registers the command."""
-    parser = commands.add_parser(
-        "checkpoints",
-        help="list the known checkpoints, and which are on this disk",
-        description="Lists the known checkpoints. Nothing is downloaded, and the network is not used.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("--folder", action="append", default=[], type=Path, help="also look here (may be repeated)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

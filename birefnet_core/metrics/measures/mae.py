@@ -8,8 +8,8 @@ Both compare the min-max normalised prediction with the binary mask; for soft gr
 
 from __future__ import annotations
 
-from .base import Measurement, Metric
-from .pair import Pair
+from ..metric import Measurement, Metric
+from ..pair import Pair
 
 
 class MeanAbsoluteError(Metric):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import EPSILON, Measurement, Metric
-from .pair import Pair
+from ..metric import EPSILON, Measurement, Metric
+from ..pair import Pair
 
 
 class EMeasure(Metric):

@@ -12,10 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from .base import EPSILON, Measurement, Metric
-from .morphology import bounding_box, dilate_square
-from .optional import ndimage, opencv_if_installed
-from .pair import Pair
+from ..metric import EPSILON, Measurement, Metric
+from ..numpy_morphology import bounding_box, dilate_square
+from ..optional import ndimage, opencv_if_installed
+from ..pair import Pair
 
 KERNEL_RADIUS, KERNEL_SIGMA = 3, 5.0  # the 7 x 7 Gaussian of the authors
 HALF_LIFE = 5  # pixels after which an error outside the object has lost half its discount

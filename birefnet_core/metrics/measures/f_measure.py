@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Measurement, Metric
-from .pair import Pair
+from ..metric import Measurement, Metric
+from ..pair import Pair
 
 BETA_SQUARED = 0.3  # weighs precision over recall (Achanta et al.; BiRefNet, Eq. 7)
 

@@ -1,4 +1,4 @@
-"""python -m birefnet_core export --model M --onnx F"""
+"""birefnet export --model M --onnx F"""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from .checkpoints import load_model
-from .cli_segment import DEFAULT_MODEL, parse_size
-from .errors import ConfigError
+from ..checkpoints import load_model
+from ..errors import ConfigError
+from .segment import DEFAULT_MODEL, parse_size
+
+DESCRIPTION = "Writes an ONNX file (image B,3,H,W in [0,1] -> mask B,1,H,W) and compares it with the network."
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Registers the command."""
-    parser = commands.add_parser(
-        "export",
-        help="write the network as an ONNX file",
-        description="Writes an ONNX file (image B,3,H,W in [0,1] -> mask B,1,H,W) and compares it with the network.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name, hub repo id, file or folder (%(default)s)")
     parser.add_argument("--onnx", required=True, type=Path, metavar="F", help="the file to write")
     parser.add_argument("--size", type=parse_size, metavar="S", help="N or WxH; default: the training size")
     parser.add_argument("--dynamic-batch", action="store_true", help="leave the number of images open")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exports and compares."""
-    from .export import TOLERANCE, check_onnx, export_onnx
+    from ..export import TOLERANCE, check_onnx, export_onnx
 
     if args.onnx.exists() and not args.overwrite:
         raise ConfigError(f"{args.onnx} is already there (--overwrite replaces it).")
