@@ -66,8 +66,8 @@ def _thumbnails(stem: str, result: SetResult, images: Mapping[str, Path] | None)
 def _errors(pair: Pair) -> np.ndarray:
     """uint8 (H, W, 3): black, plus white and the two colours of errors as far as a pixel is each of them."""
     prediction, truth = pair.prediction.astype(np.float32)[..., None], pair.ground_truth.astype(np.float32)[..., None]
-    errors = np.minimum(prediction, truth) + np.maximum(prediction - truth, 0) * np.float32(FALSE_POSITIVE)
-    errors += np.maximum(truth - prediction, 0) * np.float32(FALSE_NEGATIVE)
+    errors = np.minimum(prediction, truth) + np.maximum(prediction - truth, 0) * np.array(FALSE_POSITIVE, np.float32)
+    errors += np.maximum(truth - prediction, 0) * np.array(FALSE_NEGATIVE, np.float32)
     return np.rint(errors).astype(np.uint8)
 
 

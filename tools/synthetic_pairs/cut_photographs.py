@@ -1,9 +1,9 @@
-"""Cuts the subjects of photographs out with GrabCut, for ``make_dis_like.py``.
+"""Cuts the subjects of photographs out with GrabCut, for ``render.py``.
 
-    python train/cut_photographs.py --sources DIR
+    python tools/synthetic_pairs/cut_photographs.py --sources DIR
 
 Writes DIR/subjects/NAME.png, the whole photograph with the subject's mask as alpha, for the photographs named in
-dis_like/photo_subjects.txt: those where GrabCut, started from an ellipse in the middle, found the subject, as judged
+photo_subjects.txt: those where GrabCut, started from an ellipse in the middle, found the subject, as judged
 by eye. They teach a network trained on composites what a subject in its own photograph looks like.
 """
 
@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-NAMES = Path(__file__).resolve().parent / "dis_like" / "photo_subjects.txt"
+NAMES = Path(__file__).resolve().with_name("photo_subjects.txt")
 SIDE = 320  # pixels, longest side; what the previews of most sources have
 ROUNDS = 6
-LEAST_PART = 0.02  # of the picture; smaller parts of the subject are taken for mistakes
+LEAST_PART = 0.02  # of the image; smaller parts of the subject are taken for mistakes
 SOFTNESS = 0.8  # pixels; GrabCut's masks are binary
 
 
@@ -31,7 +31,7 @@ def cut(pixels: np.ndarray) -> np.ndarray:
     distance = np.hypot((x - width / 2) / (width / 2), (y - height * 0.55) / (height / 2))
     labels = np.where(distance < 0.62, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     rim = max(3, int(0.03 * width))
-    labels[:rim] = labels[:, :rim] = labels[:, -rim:] = cv2.GC_BGD  # a subject may leave the picture at the bottom
+    labels[:rim] = labels[:, :rim] = labels[:, -rim:] = cv2.GC_BGD  # a subject may leave the image at the bottom
     bgr = np.ascontiguousarray(pixels[..., ::-1])
     cv2.grabCut(bgr, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), ROUNDS, cv2.GC_INIT_WITH_MASK)
     subject = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Pictures that scenes are made of: cut-outs with an alpha channel, and photographs.
+"""Images that scenes are made of: cut-outs with an alpha channel, and photographs.
 
-Files belong to a split by their names, so that no split ever sees a picture of another: the first hex digit of
+Files belong to a split by their names, so that no split ever sees a image of another: the first hex digit of
 sha1(name) is 0-3 for "outside" (kept for tests from outside, never rendered here), 4-5 for "val", 6-f for "train".
 """
 
@@ -37,8 +37,8 @@ class Sources:
     """Files of one split.
 
     Attributes:
-        cutouts: Pictures with an alpha channel.
-        photographs: Pictures for backgrounds and surfaces.
+        cutouts: Images with an alpha channel.
+        photographs: Images for backgrounds and surfaces.
         subjects: Photographs with the mask of their own subject as alpha channel.
     """
 
@@ -51,7 +51,7 @@ def find_sources(folder: Path | None, split: str) -> Sources:
     """The files of a split: those in the folder's ``cutouts/``, ``photographs/`` and ``subjects/``, and packaged ones.
 
     Args:
-        folder: Where the pictures lie; None for the packaged photographs only.
+        folder: Where the images lie; None for the packaged photographs only.
         split: "train" or "val".
     """
     found: dict[str, tuple[Path, ...]] = {}
@@ -77,7 +77,7 @@ def _packaged() -> list[Path]:
 
 
 def _is_photograph(path: Path) -> bool:
-    """Whether a picture has surfaces in it, unlike a logo or a card with a few flat colours."""
+    """Whether a image has surfaces in it, unlike a logo or a card with a few flat colours."""
     with Image.open(path) as image:
         small = image.convert("RGB").resize((48, 48), Image.Resampling.BILINEAR)
     colours = len(set(small.quantize(64, dither=Image.Dither.NONE).tobytes()))

@@ -1,11 +1,11 @@
-"""Renders training pairs in the manner of DIS5K: slender and complex subjects with exact soft masks.
+"""Renders training pairs like those of DIS5K: slender and complex subjects with exact soft masks.
 
-    python train/make_dis_like.py --out DIR [--count N] [--val N] [--size N] [--seed N] [--hard X] [--workers N]
-                                  [--sources DIR | --simple]
+    python tools/synthetic_pairs/render.py --out DIR [--count N] [--val N] [--size N] [--seed N] [--hard X]
+                                           [--workers N] [--sources DIR | --simple]
 
-Writes DIR/train/{im,gt} and DIR/val/{im,gt}. A pair depends on the seed and its number alone: rendering goes on where
-it stopped, and a longer set begins with a shorter one. Needs OpenCV (requirements-train.txt). ``--sources`` names a
-folder with ``cutouts/`` (pictures with an alpha channel), ``photographs/`` and, made from these by cut_photographs.py,
+Writes DIR/train/{im,gt} and DIR/val/{im,gt}. A pair depends on the seed and its number alone: an interrupted
+rendering is resumed, and a longer set begins with a shorter one. Needs OpenCV. ``--sources`` names a folder with
+``cutouts/`` (images with an alpha channel), ``photographs/`` and, made from these by cut_photographs.py,
 ``subjects/``; docs/demo_checkpoint.md lists those the demo checkpoint was trained with. Nothing is downloaded.
 ``--simple`` renders light shapes on dim grounds, for docs/ablation.md.
 """
@@ -21,10 +21,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dis_like.scene import scene, simple_scene
-from dis_like.sources import SPLITS, Sources, find_sources
+from tools.synthetic_pairs.scene import scene, simple_scene
+from tools.synthetic_pairs.sources import SPLITS, Sources, find_sources
 
 QUALITIES = (55, 98)  # of the JPEGs
 
@@ -32,7 +32,18 @@ QUALITIES = (55, 98)  # of the JPEGs
 def render(
     number: int, *, seed: int, split: str, size: int, hard: float, sources: Sources, simple: bool, out: Path
 ) -> None:
-    """Writes one pair, unless it is there."""
+    """Writes one pair, unless it is already there.
+
+    Args:
+        number: Number of the pair in its split.
+        seed: Of the whole set.
+        split: "train" or "val".
+        size: Side in pixels.
+        hard: Share of hard scenes, 0 to 1.
+        sources: Files the scenes are made of.
+        simple: Light shapes on dim grounds instead.
+        out: Folder of the set.
+    """
     image, mask = out / split / "im" / f"{number:06d}.jpg", out / split / "gt" / f"{number:06d}.png"
     if image.exists() and mask.exists():
         return

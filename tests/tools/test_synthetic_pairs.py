@@ -1,4 +1,4 @@
-"""The renderer of training pairs: train/dis_like and its two commands."""
+"""The renderer of training pairs and its two commands."""
 
 import hashlib
 import subprocess
@@ -10,14 +10,7 @@ import pytest
 from PIL import Image
 
 cv2 = pytest.importorskip("cv2")
-TRAIN = Path(__file__).resolve().parents[2] / "train"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def on_path():
-    sys.path.insert(0, str(TRAIN))
-    yield
-    sys.path.remove(str(TRAIN))
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "synthetic_pairs"
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +37,15 @@ def pictures(tmp_path_factory):
 
 
 def all_shapes():
-    sys.path.insert(0, str(TRAIN))
-    from dis_like.built_shapes import BUILT
-    from dis_like.grown_shapes import GROWN
+    from tools.synthetic_pairs.built_shapes import BUILT
+    from tools.synthetic_pairs.grown_shapes import GROWN
 
     return (*BUILT, *GROWN)
 
 
 @pytest.mark.parametrize("shape", all_shapes(), ids=lambda shape: shape.__name__)
 def test_shape_covers_part_of_the_canvas_softly(shape):
-    from dis_like.canvas import Canvas
+    from tools.synthetic_pairs.canvas import Canvas
 
     for seed in range(4):
         canvas = Canvas(96, np.array([[0.9, 0.1, 0.0], [-0.1, 0.9, 0.0]]))
@@ -66,7 +58,7 @@ def test_shape_covers_part_of_the_canvas_softly(shape):
 
 
 def test_line_thinner_than_a_pixel_covers_less_than_one():
-    from dis_like.canvas import Canvas
+    from tools.synthetic_pairs.canvas import Canvas
 
     thin, thick = (Canvas(64, np.eye(2, 3)) for _ in range(2))
     thin.line([(-1, 0), (1, 0)], 0.004)
@@ -76,7 +68,7 @@ def test_line_thinner_than_a_pixel_covers_less_than_one():
 
 
 def test_polygon_of_value_zero_cuts_a_hole():
-    from dis_like.canvas import Canvas
+    from tools.synthetic_pairs.canvas import Canvas
 
     canvas = Canvas(64, np.eye(2, 3))
     canvas.circle((0, 0), 0.8)
@@ -87,8 +79,8 @@ def test_polygon_of_value_zero_cuts_a_hole():
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_scene_depends_on_its_seed_alone_and_has_a_subject(pictures, split):
-    from dis_like.scene import scene
-    from dis_like.sources import find_sources
+    from tools.synthetic_pairs.scene import scene
+    from tools.synthetic_pairs.sources import find_sources
 
     sources = find_sources(pictures, split)
     for seed in range(12):
@@ -103,7 +95,7 @@ def test_scene_depends_on_its_seed_alone_and_has_a_subject(pictures, split):
 
 
 def test_simple_scene_is_light_on_dim():
-    from dis_like.scene import simple_scene
+    from tools.synthetic_pairs.scene import simple_scene
 
     for seed in range(12):
         colours, alpha = simple_scene(np.random.default_rng(seed), "train", 96)
@@ -113,14 +105,14 @@ def test_simple_scene_is_light_on_dim():
 
 
 def test_validation_has_shapes_that_training_has_not():
-    from dis_like.scene import HELD_OUT, SHAPES
+    from tools.synthetic_pairs.scene import HELD_OUT, SHAPES
 
     names = {split: {shape.__name__ for shape in shapes} for split, shapes in SHAPES.items()}
     assert names["val"] - names["train"] == set(HELD_OUT)
 
 
 def test_sources_of_the_splits_share_no_file_and_leave_a_quarter_out(pictures):
-    from dis_like.sources import find_sources
+    from tools.synthetic_pairs.sources import find_sources
 
     found = {split: find_sources(pictures, split) for split in ("train", "val")}
     for kind in ("cutouts", "photographs", "subjects"):
@@ -132,7 +124,7 @@ def test_sources_of_the_splits_share_no_file_and_leave_a_quarter_out(pictures):
 
 
 def test_flat_cards_are_no_photographs(tmp_path):
-    from dis_like.sources import _is_photograph
+    from tools.synthetic_pairs.sources import _is_photograph
 
     Image.new("RGB", (64, 64), "white").save(tmp_path / "card.png")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -142,8 +134,7 @@ def test_flat_cards_are_no_photographs(tmp_path):
 
 
 def test_grabcut_finds_a_disc_in_the_middle():
-    sys.path.insert(0, str(TRAIN))
-    from cut_photographs import cut
+    from tools.synthetic_pairs.cut_photographs import cut
 
     y, x = np.mgrid[0:96, 0:96]
     disc = np.hypot(x - 48, y - 52) < 24
@@ -154,11 +145,11 @@ def test_grabcut_finds_a_disc_in_the_middle():
 
 
 def run(out: Path, count: int, *flags: str) -> None:
-    command = [sys.executable, TRAIN / "make_dis_like.py", "--out", out, "--count", str(count), "--val", "2"]
+    command = [sys.executable, TOOL / "render.py", "--out", out, "--count", str(count), "--val", "2"]
     subprocess.run([*command, "--size", "64", "--workers", "1", *flags], check=True, capture_output=True)
 
 
-def test_command_goes_on_where_it_stopped_and_a_longer_set_begins_with_a_shorter_one(tmp_path, pictures):
+def test_command_resumes_and_a_longer_set_begins_with_a_shorter_one(tmp_path, pictures):
     run(tmp_path, 3, "--sources", str(pictures))
     first = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*.png"))}
     assert len(first) == 5

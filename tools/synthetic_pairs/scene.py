@@ -148,14 +148,14 @@ def _matrix(rng: Generator, scale: float, aspect: float) -> np.ndarray:
 
 
 def place_cutout(rng: Generator, pixels: np.ndarray, size: int) -> Layer:
-    """A picture with alpha, turned, scaled and moved."""
+    """A image with alpha, turned, scaled and moved."""
     height, width = pixels.shape[:2]
     aspect = math.sqrt(width / height)
     matrix = _matrix(rng, rng.uniform(0.3, 1.0), aspect)
     to_plane = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
     to_pixels = np.array([[size / 2, 0, size / 2], [0, size / 2, size / 2]])
     full = to_pixels @ np.vstack([matrix, [0, 0, 1]]) @ to_plane
-    # Shrinking without aliasing: the picture is averaged down first, as far as the map allows.
+    # Shrinking without aliasing: the image is averaged down first, as far as the map allows.
     ratio = math.sqrt(abs(np.linalg.det(full[:, :2])))
     if ratio < 0.8:
         small = cv2.resize(_premultiplied(pixels), (max(2, round(width * ratio)), max(2, round(height * ratio))),

@@ -1,6 +1,6 @@
-"""Takes the pictures of the nodes in docs/nodes.md, as ComfyUI's page draws them.
+"""Takes the screenshots of the nodes in docs/nodes.md from ComfyUI's page.
 
-    COMFYUI_DIR=... [COMFYUI_PYTHON=...] python tests/comfyui/picture_nodes.py [--only NODE_ID ...]
+    COMFYUI_DIR=... [COMFYUI_PYTHON=...] python tools/screenshot_nodes.py [--only NODE_ID ...]
 
 Needs chromium, chromedriver and the Python package selenium.
 """
@@ -11,14 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout, without installing
 
 from tests.comfyui.browser import open_page, picture_of  # noqa: E402
 from tests.comfyui.conftest import ComfyUI  # noqa: E402
 
 NODES = tuple(sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md")))
-WIDTH, MOST_HEIGHT, QUALITY = 420, 640, 85  # of a picture, in pixels
+WIDTH, MOST_HEIGHT, QUALITY = 420, 640, 85  # of a screenshot, in pixels
 FRAME = 28  # what picture_of leaves around a node, less a little; the page's own controls reach into it
 PLACE = """
 const node = LiteGraph.createNode(arguments[0]);

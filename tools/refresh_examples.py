@@ -1,8 +1,8 @@
-"""Brings the example workflows up to date: the checkpoint they load, inputs that nodes have gained, pictures.
+"""Brings the example workflows up to date: the checkpoint they load, inputs that nodes have gained, screenshots.
 
-    COMFYUI_DIR=... [COMFYUI_PYTHON=...] python tests/comfyui/refresh_examples.py [--only NAME ...] [--json]
+    COMFYUI_DIR=... [COMFYUI_PYTHON=...] python tools/refresh_examples.py [--only NAME ...] [--json]
 
-The pictures show a real run in ComfyUI, on the photograph in examples/, of every workflow whose models are there.
+The screenshots show a real run in ComfyUI, on the photograph in examples/, of every workflow whose models are there.
 With --json only the workflow files are written, which needs no ComfyUI.
 """
 
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout, without installing
 
 import birefnet_core as bc  # noqa: E402
@@ -29,7 +29,7 @@ OWN_FILE = "my_finetune.safetensors"  # stands for a file of the user's
 PLACEHOLDERS = (f"birefnet/{OWN_FILE}", "checkpoints/your_inpainting_model.safetensors")
 LOADERS = ("BiRefNetLoadModel", "BiRefNetRemoveBackground")
 ADDED = {"BiRefNetLoadModel": [("compile", "BOOLEAN", False)]}  # optional inputs with a widget, and their defaults
-WIDTH, QUALITY = 800, 85  # of the pictures
+WIDTH, QUALITY = 800, 85  # of the screenshots
 RUN_SECONDS = 300
 
 
@@ -73,14 +73,14 @@ def run(server: ComfyUI, page) -> None:
             if prompt not in before:
                 if entry["status"]["status_str"] != "success":
                     raise RuntimeError(str(entry["status"]["messages"]))
-                time.sleep(2)  # the page fetches the pictures
+                time.sleep(2)  # the page fetches the images
                 return
         time.sleep(0.5)
     raise RuntimeError(f"the workflow did not end in {RUN_SECONDS} s:\n{server.log()[-3000:]}")
 
 
-def take_pictures(paths: list[Path]) -> None:
-    """Opens each workflow in ComfyUI's page, runs it where that is possible, and writes its picture beside it."""
+def take_screenshots(paths: list[Path]) -> None:
+    """Opens each workflow in ComfyUI's page, runs it where that is possible, and writes its screenshot beside it."""
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyUI(os.environ["COMFYUI_DIR"], Path(folder, "comfyui"), {"HF_HUB_OFFLINE": "1"})
         try:
@@ -103,7 +103,7 @@ def take_pictures(paths: list[Path]) -> None:
                     picture = picture_of(page)
                     height = round(picture.height * WIDTH / picture.width)
                     picture.resize((WIDTH, height)).save(path.with_suffix(".jpg"), quality=QUALITY)
-                    print(f"{path.stem}: {'run and ' if ran else ''}pictured")
+                    print(f"{path.stem}: {'run and ' if ran else ''}captured")
             finally:
                 page.quit()
         finally:
@@ -112,7 +112,7 @@ def take_pictures(paths: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="workflows to picture; default: all")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="workflows to take screenshots of; default: all")
     parser.add_argument("--json", action="store_true", help="write the workflow files only")
     args = parser.parse_args()
     workflows = sorted(ROOT.glob("example_workflows/*.json"))
@@ -120,7 +120,7 @@ def main() -> None:
         workflow = update(json.loads(path.read_text(encoding="utf-8")), path.stem)
         path.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if not args.json:
-        take_pictures([path for path in workflows if not args.only or path.stem in args.only])
+        take_screenshots([path for path in workflows if not args.only or path.stem in args.only])
 
 
 if __name__ == "__main__":
