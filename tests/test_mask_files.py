@@ -1,5 +1,6 @@
 """What a mask file of any kind is read as, by training and by scoring."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,7 +26,6 @@ def test_lossless_formats_read_alike(tmp_path, ending):
 
 
 def test_jpeg_reads_as_opencv_does(tmp_path):
-    cv2 = pytest.importorskip("cv2")
     colours = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     path = write(tmp_path / "a.jpg", colours, quality=90)
     assert np.array_equal(read_mask(path).pixels, cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
@@ -33,7 +33,6 @@ def test_jpeg_reads_as_opencv_does(tmp_path):
 
 @pytest.mark.parametrize("channels", [3, 4])
 def test_colour_is_noted_and_turns_grey_as_in_opencv(tmp_path, channels):
-    cv2 = pytest.importorskip("cv2")
     colours = np.random.default_rng(0).integers(0, 256, (80, 90, channels), dtype=np.uint8)
     path = write(tmp_path / "a.png", colours)
     mask = read_mask(path)

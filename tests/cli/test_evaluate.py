@@ -47,7 +47,6 @@ def collection(tmp_path):
 
 
 def test_table_json_and_csv_of_the_recorded_set(tmp_path, capsys):
-    pytest.importorskip("cv2")
     out = tmp_path / "new"
     files = ("--json", out / "r.json", "--csv", out / "r.csv", "--image-csv", out / "i.csv", "--markdown", out / "r.md")
     assert evaluate("--pred", RECORDED / "pred", "--gt", RECORDED / "gt", *files) == 0
@@ -65,7 +64,6 @@ def test_table_json_and_csv_of_the_recorded_set(tmp_path, capsys):
 
 
 def test_sets_and_methods_in_one_table_with_the_paper_s_grouping(collection, capsys):
-    pytest.importorskip("cv2")
     methods = (f"ours={collection / 'good'}", collection / "bad")
     assert evaluate("--pred", *methods, "--gt", collection / "data", "--sets", ",".join(DIS)) == 0
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
@@ -78,7 +76,6 @@ def test_sets_and_methods_in_one_table_with_the_paper_s_grouping(collection, cap
 
 
 def test_plot_and_sheets(collection):
-    pytest.importorskip("matplotlib")
     out = collection / "out"
     common = ("--pred", collection / "good", collection / "bad", "--gt", collection / "data", "--sets", "DIS-VD")
     wanted = ("--plot", out / "p.png", "--sheet", out / "s.png", "--worst", 1, "--worst-by", "MAE")
@@ -123,7 +120,6 @@ def test_options_that_do_not_fit_are_refused_before_the_work(tmp_path, options, 
 
 
 def test_matting_errors_stand_beside_the_protocol(collection, capsys):
-    pytest.importorskip("scipy")
     assert evaluate("--pred", collection / "good", "--gt", collection / "data", "--sets", "DIS-VD", "--matting") == 0
     assert "SAD ↓" in capsys.readouterr().out
 

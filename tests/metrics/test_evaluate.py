@@ -33,7 +33,6 @@ def tree(folder):
 
 @pytest.mark.filterwarnings("ignore")
 def test_evaluate_equals_the_recorded_set(recorded, recorded_folders):
-    pytest.importorskip("cv2")
     scores = bc.evaluate(*recorded_folders)
     assert tuple(scores) == KEYS
     assert all(type(score) is float for score in scores.values())
@@ -43,7 +42,6 @@ def test_evaluate_equals_the_recorded_set(recorded, recorded_folders):
 
 
 def test_scores_of_images_equal_the_recorded_pairs(recorded, recorded_folders):
-    pytest.importorskip("cv2")
     images = evaluate_set(*recorded_folders).images
     assert set(images) == set(recorded["pairs"])
     for stem, scores in images.items():
@@ -54,7 +52,6 @@ def test_scores_of_images_equal_the_recorded_pairs(recorded, recorded_folders):
 
 @pytest.mark.parametrize("name", ["gt", "labels"])
 def test_nothing_is_written_beside_the_data_set(tmp_path, recorded, recorded_folders, name):
-    pytest.importorskip("cv2")
     for source, target in zip(recorded_folders, ("pred", name), strict=True):
         shutil.copytree(source, tmp_path / "data" / target)
     before = tree(tmp_path)
@@ -109,7 +106,6 @@ def test_the_cache_resumes_and_sees_changes(folders, tmp_path, save, monkeypatch
 
 
 def test_the_cache_knows_metrics_apart(folders, tmp_path):
-    pytest.importorskip("cv2")
     evaluate_set(*folders, cache=tmp_path / "cache")
     relaxed = bc.evaluate(*folders, metrics=["HCE"], hce_relax=0, cache=tmp_path / "cache")
     assert relaxed == bc.evaluate(*folders, metrics=["HCE"], hce_relax=0)

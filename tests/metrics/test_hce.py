@@ -6,8 +6,6 @@ import pytest
 from birefnet_core.errors import ConfigError
 from birefnet_core.metrics import HumanCorrectionEfforts, Pair
 
-pytest.importorskip("cv2")
-
 
 def efforts(prediction, truth, relax=5):
     return HumanCorrectionEfforts(relax).update(Pair(prediction, truth))["HCE"]

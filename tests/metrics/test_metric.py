@@ -20,7 +20,6 @@ def pairs(random_mask):
 
 @pytest.mark.parametrize("name", ALL)
 def test_merged_accumulators_equal_one(name, pairs):
-    pytest.importorskip("cv2")
     whole, left, right = (METRICS[name]() for _ in range(3))
     for pair in pairs:
         whole.update(pair)
@@ -34,7 +33,6 @@ def test_merged_accumulators_equal_one(name, pairs):
 
 @pytest.mark.parametrize("name", ALL)
 def test_scores_have_the_metric_s_keys_and_are_floats(name, pairs):
-    pytest.importorskip("cv2")
     metric = METRICS[name]()
     for scores in (metric.compute(), metric.update(pairs[1]), metric.compute()):
         assert tuple(scores) == metric.keys
@@ -60,7 +58,6 @@ def test_merging_another_metric_is_refused():
 
 
 def test_merging_another_tolerance_is_refused():
-    pytest.importorskip("cv2")
     with pytest.raises(ConfigError, match="relax=3"):
         HumanCorrectionEfforts(5).merge(HumanCorrectionEfforts(3))
 

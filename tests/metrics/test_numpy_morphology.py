@@ -1,5 +1,5 @@
+import cv2
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +11,6 @@ CASES = given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.int
 @settings(max_examples=60, deadline=None)
 @CASES
 def test_squares_equal_iterated_opencv(height, width, radius, seed):
-    cv2 = pytest.importorskip("cv2")
     image = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     kernel = np.ones((3, 3), np.uint8)
     framed = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
@@ -22,7 +21,6 @@ def test_squares_equal_iterated_opencv(height, width, radius, seed):
 @settings(max_examples=60, deadline=None)
 @CASES
 def test_ellipse_equals_opencv(height, width, radius, seed):
-    cv2 = pytest.importorskip("cv2")
     mask = np.random.default_rng(seed).random((height, width)) < 0.05
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     assert np.array_equal(dilate_ellipse(mask, radius), cv2.dilate(mask.view(np.uint8), kernel) > 0)

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -15,7 +16,6 @@ SIDE = st.integers(1, 70)
 @example(20, 30, 10, 30, 0)
 @example(1, 1, 9, 7, 0)
 def test_resize_equals_opencv_to_the_bit(height, width, new_height, new_width, seed):
-    cv2 = pytest.importorskip("cv2")
     image = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     expected = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(resize_bilinear(image, new_height, new_width), expected)
@@ -23,7 +23,6 @@ def test_resize_equals_opencv_to_the_bit(height, width, new_height, new_width, s
 
 @pytest.mark.parametrize("shape", [(1365, 2047), (700, 3001), (1024, 1024)])
 def test_resize_equals_opencv_at_real_sizes(shape):
-    cv2 = pytest.importorskip("cv2")
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
     expected = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(resize_bilinear(image, *shape), expected)

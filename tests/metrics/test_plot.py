@@ -10,7 +10,6 @@ from birefnet_core.metrics.plot import plot_curves
 
 
 def test_plot_has_one_row_for_each_set(folders, tmp_path):
-    pytest.importorskip("matplotlib")
     first = evaluate_set(*folders, method="one", set_name="a")
     second = evaluate_set(*folders, method="one", set_name="b")
     sizes = []

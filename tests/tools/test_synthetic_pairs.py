@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-cv2 = pytest.importorskip("cv2")
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "synthetic_pairs"
 
 
