@@ -27,7 +27,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     """Image files in a folder, sorted; hidden files are left out.
 
     Args:
-        folder: Where to look.
+        folder: The folder.
         recursive: Whether to take the files of its subfolders, too.
     """
     files = folder.rglob("*") if recursive else folder.iterdir()

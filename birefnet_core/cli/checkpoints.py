@@ -14,7 +14,9 @@ DESCRIPTION = "Lists the known checkpoints. Nothing is downloaded, and the netwo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--folder", action="append", default=[], type=Path, help="also look here (may be repeated)")
+    parser.add_argument(
+        "--folder", action="append", default=[], type=Path, help="also search this folder (may be repeated)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -190,17 +190,17 @@ def _methods(args: argparse.Namespace) -> Iterator[list[_Method]]:
             methods.append(_Method(Path(args.model).name, args.save or Path(folder), _segmenter(args)))
         names = [method.name for method in methods]
         if len(set(names)) < len(names):
-            raise ConfigError(f"Two methods share a name ({', '.join(names)}); name them: --pred NAME=DIR.")
+            raise ConfigError(f"Two methods have the same name ({', '.join(names)}); name them: --pred NAME=DIR.")
         yield methods
 
 
 def _segmenter(args: argparse.Namespace) -> Segmenter:
     """The model as a function of images (B H W 3) that returns masks (B H W)."""
-    import birefnet_core
-
+    from ..checkpoints import load_model  # here, because it imports torch, which scoring does not need
     from ..devices import choose_device
+    from ..inference import Segmenter
 
-    return birefnet_core.Segmenter(birefnet_core.load_model(args.model, device=choose_device(args.device)))
+    return Segmenter(load_model(args.model, device=choose_device(args.device)))
 
 
 def _named_folder(text: str) -> _Method:

@@ -51,7 +51,7 @@ def label_components(inside: Tensor, connectivity: int) -> tuple[Tensor, int]:
     roots = _join(torch.cat(edges, dim=1), count)
     first = roots == torch.arange(count, device=inside.device)
     number = first.cumsum(0)[roots]  # R
-    numbers = torch.cat([number.new_zeros(1), number])  # what lies before the first run has index -1
+    numbers = torch.cat([number.new_zeros(1), number])  # pixels before the first run have index -1
     return torch.where(inside, numbers[runs + 1], 0), int(first.sum())
 
 

@@ -42,7 +42,7 @@ class SetResult:
         scores: The set's scores.
         images: Scores of every image, by stem.
         curves: Mean curves over 256 thresholds, 255 first: precision, recall, F, E, BIoU (those measured).
-        notes: Kinds of oddities, with the stems they were seen at.
+        notes: Kinds of warnings about files, with the stems they concern.
         failures: Pairs that could not be measured, and why. They are not part of the scores.
         missing: Ground truths without prediction.
         extra: Predictions without ground truth.

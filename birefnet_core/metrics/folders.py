@@ -1,4 +1,4 @@
-"""Which files of two folders belong together, and where the sets of a collection lie."""
+"""Which files of two folders belong together, and where the sets of a collection are."""
 
 from __future__ import annotations
 

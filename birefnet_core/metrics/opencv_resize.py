@@ -3,9 +3,9 @@
 Published protocols resize a prediction to its ground truth with OpenCV's ``INTER_LINEAR`` on bytes. That is not
 textbook bilinear interpolation: weights are 11-bit integers, the vertical sum is cut to 16 bits in between, and halving
 both sides averages 2 x 2 blocks. One grey level more or less moves a pixel across a threshold, so the arithmetic is
-repeated here exactly, without needing OpenCV.
+repeated here exactly, because ComfyUI and evaluations without HCE run without OpenCV.
 
-Shapes: H W size asked for, h w size of the input.
+Shapes: H W size of the result, h w size of the input.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Protocol:
 
     Attributes:
         keys: Scores, from ``KEYS`` and ``MATTING_KEYS``; None for all of ``KEYS``. Without OpenCV, HCE is then NaN,
-            while asking for it by name is an error.
+            while naming it is an error.
         matting: Whether ``MATTING_KEYS`` are taken too.
         relax: Tolerance of HCE in pixels.
     """
@@ -88,13 +88,13 @@ class Protocol:
         return [HumanCorrectionEfforts(self.relax) if name == "HCE" else METRICS[name]() for name in names]
 
     def pick(self, scores: dict[str, float]) -> dict[str, float]:
-        """The scores asked for, in order; NaN for what was not measured."""
+        """The chosen scores, in order; NaN for what was not measured."""
         return {key: scores.get(key, float("nan")) for key in self.score_keys}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one pair of files.
+    """The measurement of one pair of files.
 
     Attributes:
         measurements: By the metrics' ``identity``.
@@ -117,13 +117,13 @@ def measure_files(stem: str, prediction: Path, ground_truth: Path, metrics: Iter
         return Outcome(stem=stem, failure=str(error))
     notes = [f"prediction {note}" for note in predicted.notes]
     notes += [f"ground truth {note}" for note in true.notes]
-    notes += _oddities(predicted.pixels, true.pixels, pair)
+    notes += _warnings(predicted.pixels, true.pixels, pair)
     return Outcome(
         stem=stem, measurements={metric.identity: metric.measure(pair) for metric in metrics}, notes=tuple(notes)
     )
 
 
-def _oddities(predicted: np.ndarray, true: np.ndarray, pair: Pair) -> list[str]:
+def _warnings(predicted: np.ndarray, true: np.ndarray, pair: Pair) -> list[str]:
     notes = []
     stretch = predicted.shape[0] * true.shape[1] / (predicted.shape[1] * true.shape[0])
     if max(stretch, 1 / stretch) > 1 + _OTHER_SHAPE:

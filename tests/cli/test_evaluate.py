@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-import birefnet_core
 import birefnet_core.metrics.evaluate as evaluation
+from birefnet_core import inference
 from birefnet_core.cli.main import build_parser
 from birefnet_core.errors import ConfigError, DatasetError
 from birefnet_core.metrics import KEYS
@@ -107,7 +108,7 @@ def test_nothing_scored_is_an_error(collection):
     [
         ((), "--pred DIR"),
         (("--model", "BiRefNet"), "--images DIR"),
-        (("--pred", "a/m", "b/m"), "share a name"),
+        (("--pred", "a/m", "b/m"), "have the same name"),
         (("--pred", "a", "--sheet", "s.png", "--worst-by", "Conn"), "--worst-by Conn"),
         (("--pred", "a", "--plot", "p.png", "--metrics", "MAE"), "add maxF"),
         (("--pred", "a", "--worst", "0"), "positive"),
@@ -149,8 +150,10 @@ class Brightness:
 @pytest.fixture
 def stub_model(monkeypatch):
     seen = {"size": None}
-    monkeypatch.setattr(birefnet_core, "load_model", lambda name, device: seen | {"name": name}, raising=False)
-    monkeypatch.setattr(birefnet_core, "Segmenter", Brightness, raising=False)
+    monkeypatch.setattr(
+        import_module("birefnet_core.checkpoints"), "load_model", lambda name, device: seen | {"name": name}
+    )
+    monkeypatch.setattr(inference, "Segmenter", Brightness)
     return seen
 
 

@@ -15,7 +15,7 @@ from ..metric import Measurement, Metric
 from ..numpy_morphology import dilate_ellipse, erode_square
 from ..pair import FOREGROUND_ABOVE, LEVELS, Pair, cumulate
 
-DIAGONAL_SHARE = 0.02  # width of the boundary band as a share of the image diagonal (B. Cheng et al.)
+DIAGONAL_FRACTION = 0.02  # width of the boundary band as a fraction of the image diagonal (B. Cheng et al.)
 RADII = 5  # number of band widths mBA averages over (H. K. Cheng et al.)
 
 
@@ -31,7 +31,7 @@ class BoundaryIoU(Metric):
     keys = ("BIoU", "meanBIoU")
 
     def measure(self, pair: Pair) -> Measurement:
-        radius = max(round(DIAGONAL_SHARE * math.hypot(*pair.shape)), 1)
+        radius = max(round(DIAGONAL_FRACTION * math.hypot(*pair.shape)), 1)
         prediction = pair.stretched.take(pair.prediction)
         prediction -= erode_square(prediction, radius)
         band = pair.mask & ~erode_square(pair.mask, radius)
@@ -45,7 +45,7 @@ class BoundaryIoU(Metric):
 
 
 class MeanBoundaryAccuracy(Metric):
-    """Share of rightly classified pixels near the ground truth's boundary, averaged over five band widths.
+    """Fraction of correctly classified pixels near the ground truth's boundary, averaged over five band widths.
 
     The prediction is binarised above byte 128 without normalisation. An empty or full ground truth has no boundary:
     its score is NaN, and a set's score is the mean over the other pairs. (Published code makes the set NaN.)
@@ -65,6 +65,6 @@ class MeanBoundaryAccuracy(Metric):
 
 
 def _accuracy(right: np.ndarray, mask: np.ndarray, radius: int) -> float:
-    """Share of right pixels among those whose elliptic neighbourhood sees both object and background."""
+    """Fraction of correct pixels among those whose elliptic neighbourhood holds both object and background."""
     band = dilate_ellipse(mask, radius) & dilate_ellipse(~mask, radius)
     return np.count_nonzero(band & right) / np.count_nonzero(band)

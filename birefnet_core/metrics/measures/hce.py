@@ -122,7 +122,7 @@ def _corners(points: np.ndarray, contour: np.ndarray, shared: np.ndarray) -> int
         shared: bool (P,), whether it counts.
     """
     cv2 = opencv("HCE")
-    linked = np.zeros(points.shape[0] + 1, bool)  # whether a point goes on from the one before
+    linked = np.zeros(points.shape[0] + 1, bool)  # whether a point continues the one before
     linked[1:-1] = shared[1:] & shared[:-1] & (contour[1:] == contour[:-1])
     start, end = np.flatnonzero(shared & ~linked[:-1]), np.flatnonzero(shared & ~linked[1:])
     if not start.size:

@@ -70,7 +70,7 @@ class ConnectivityError(Metric):
     lower_is_better = True
 
     def measure(self, pair: Pair) -> Measurement:
-        level = _shared_level(pair)
+        level = _common_level(pair)
         prediction = _connectedness(pair.prediction / 255, level)
         alpha = _connectedness(pair.ground_truth / 255, level)
         return {"Conn": float(np.abs(prediction - alpha).sum()) / THOUSAND}
@@ -94,7 +94,7 @@ def _gradient(alpha: np.ndarray) -> np.ndarray:
     return np.hypot(across, down)
 
 
-def _shared_level(pair: Pair) -> np.ndarray:
+def _common_level(pair: Pair) -> np.ndarray:
     """float64 (H, W): the highest threshold up to which a pixel lies in the largest common region."""
     common = np.minimum(pair.prediction, pair.ground_truth).astype(np.int32) * CONNECTIVITY_STEPS
     level = np.zeros(pair.shape)

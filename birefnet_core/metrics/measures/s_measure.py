@@ -29,21 +29,21 @@ class SMeasure(Metric):
     keys = ("Sm",)
 
     def measure(self, pair: Pair) -> Measurement:
-        share = pair.foreground / pair.size
-        if share in (0.0, 1.0):
+        fraction = pair.foreground / pair.size
+        if fraction in (0.0, 1.0):
             mean = float(pair.counts.sum(axis=0) @ pair.levels) / pair.size
-            return {"Sm": mean if share else 1 - mean}
+            return {"Sm": mean if fraction else 1 - mean}
         score = ALPHA * _object_similarity(pair) + (1 - ALPHA) * _region_similarity(pair)
         return {"Sm": score if score > 0 else 0.0}  # NaN is not larger than 0 either
 
 
 def _object_similarity(pair: Pair) -> float:
     """Brightness and evenness of the prediction inside, of its negative outside the object."""
-    share = pair.foreground / pair.size
+    fraction = pair.foreground / pair.size
     background, foreground = pair.counts
     inside = _evenness(foreground, pair.levels)
     outside = _evenness(background, 1 - pair.levels)
-    return share * inside + (1 - share) * outside
+    return fraction * inside + (1 - fraction) * outside
 
 
 def _evenness(counts: np.ndarray, levels: np.ndarray) -> float:

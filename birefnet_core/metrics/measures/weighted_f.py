@@ -109,10 +109,10 @@ def _nearest(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[n
     """Steps from pixels to the nearest true pixel, which must be within ``_REACH`` rows and columns.
 
     Ties go to the smaller column, then to the smaller row, as in SciPy's distance transform. One uint16 per pixel
-    holds (squared distance, column step, row step) in this order, so that the smallest number is the answer.
+    holds (squared distance, column step, row step) in this order, so that the smallest number is the nearest pixel.
     """
     height, width = mask.shape
-    nothing = np.uint16(0xFFFF >> 1)  # all lower bits set: no key changes it, and a column's share still fits on top
+    nothing = np.uint16(0xFFFF >> 1)  # all lower bits set: no key changes it, and a column's part can still be added
     far = np.where(np.pad(mask, _REACH), np.uint16(0), nothing)
     best = np.full((height, width + 2 * _REACH), nothing)
     for step in range(-_REACH, _REACH + 1):
@@ -120,7 +120,7 @@ def _nearest(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[n
         np.minimum(best, far[_REACH + step : _REACH + step + height] | key, out=best)
     nearest = np.full((height, width), nothing)
     for step in range(-_REACH, _REACH + 1):
-        share = np.uint16((step * step << 8) | ((step + _REACH) << 4))
-        np.minimum(nearest, best[:, _REACH + step : _REACH + step + width] + share, out=nearest)
+        column = np.uint16((step * step << 8) | ((step + _REACH) << 4))
+        np.minimum(nearest, best[:, _REACH + step : _REACH + step + width] + column, out=nearest)
     key = nearest[rows, columns].astype(np.intp)
     return (key & 15) - _REACH, (key >> 4 & 15) - _REACH
