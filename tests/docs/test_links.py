@@ -17,7 +17,8 @@ PAGES = sorted(
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SCRIPT = r"(?:train|tools|examples|benchmarks)/[\w/]+\.py"
 COMMAND = re.compile(
-    rf"(?:(?:python|torchrun)[^\n`]*?({SCRIPT}|-m birefnet_core \w+)|(?:^|`)(birefnet (?:{'|'.join(COMMANDS)})\b))([^\n`#]*)",
+    rf"(?:(?:python|torchrun)[^\n`]*?({SCRIPT}|-m birefnet_core \w+)|"
+    rf"(?:^|`)(birefnet (?:{'|'.join(COMMANDS)})\b))([^\n`#]*)",
     re.MULTILINE,
 )
 PLACE = re.compile(r"`((?:[\w.]+/)+|[\w./]+\.(?:py|toml|txt))`")  # a file or a folder in backticks
