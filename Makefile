@@ -1,13 +1,13 @@
-# Every target does its own set-up: a virtual environment in .venv with what the pack needs.
+# Every target does its own set-up: a virtual environment in .venv with this checkout and its development tools.
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
 .PHONY: demo test test-slow test-comfyui lint clean
 
-$(VENV)/.ready: requirements.txt requirements-eval.txt requirements-export.txt requirements-train.txt requirements-dev.txt
+$(VENV)/.ready: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
 # A real photo through the whole pipeline; MODEL=BiRefNet_lite downloads and uses published weights.

@@ -1,10 +1,10 @@
 """Scores of the demo checkpoint on rendered pairs it has never seen, beside methods that learn nothing.
 
-    python train/make_dis_like.py --out pairs --count 0 --val 320 --sources SOURCES
+    python tools/synthetic_pairs/render.py --out pairs --count 0 --val 320 --sources SOURCES
     python benchmarks/demo_quality.py --pairs pairs/val [MORE ...] [--model demo] [--limit 320]
 
-GrabCut starts from an ellipse in the middle of the picture; Otsu's threshold takes for the subject what the picture's
-rim is not. Prints a table of the paper's metrics.
+GrabCut starts from an ellipse in the middle of the image; Otsu's threshold takes for the subject what the image's rim
+is not. Prints a table of the paper's metrics.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "train")]
-
-from cut_photographs import cut  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 import birefnet_core as bc  # noqa: E402
 from birefnet_core.images import read_image, write_mask  # noqa: E402
+from tools.synthetic_pairs.cut_photographs import cut  # noqa: E402
 
 METRICS = ("maxF", "wF", "Sm", "meanE", "MAE")
 Method = Callable[[torch.Tensor], torch.Tensor]  # H W 3 in [0, 1] -> H W in [0, 1]
@@ -37,7 +36,7 @@ def grabcut(image: torch.Tensor) -> torch.Tensor:
 
 
 def otsu(image: torch.Tensor) -> torch.Tensor:
-    """Otsu's threshold of the grey picture; the rim is background."""
+    """Otsu's threshold of the grey image; the rim is background."""
     grey = cv2.cvtColor(_bytes(image), cv2.COLOR_RGB2GRAY)
     _, mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     rim = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()

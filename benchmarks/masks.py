@@ -53,23 +53,22 @@ def opencv_blur_fusion(images: Tensor, masks: Tensor) -> None:
     import cv2
     import numpy as np
 
-    picture, alpha = images[0].double().numpy(), masks[0].double().numpy()
-    front = back = picture
+    image, alpha = images[0].double().numpy(), masks[0].double().numpy()
+    front = back = image
     share = alpha[..., None]
     for size in ((90, 90), (6, 6)):
         weight = cv2.blur(alpha, size)[..., None]
         front = cv2.blur(front * share, size) / (weight + 1e-5)
         back = cv2.blur(back * (1 - share), size) / (1 - weight + 1e-5)
-        front = np.clip(front + share * (picture - share * front - (1 - share) * back), 0, 1)
+        front = np.clip(front + share * (image - share * front - (1 - share) * back), 0, 1)
 
 
 OPERATIONS: dict[str, Operation] = {
     "levels and threshold": refine(black_point=0.1, white_point=0.9, threshold=0.5),
-    "keep the largest part": refine(keep_largest=True),
+    "keep the largest component": refine(keep_largest=True),
     "remove islands": refine(min_island_area=100),
     "fill holes": refine(max_hole_area=100),
-    "label parts, scipy": lambda images, masks: label_components(masks > 0.5, 8, use_scipy=True),
-    "label parts, torch": lambda images, masks: label_components(masks > 0.5, 8, use_scipy=False),
+    "label components": lambda images, masks: label_components(masks > 0.5, 8),
     "grow 5, circle": refine(grow=5),
     "grow 50, circle": refine(grow=50),
     "grow 50, square": refine(grow=50, grow_element="square"),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .checkpoints import load_file, load_model, merge_adapter, model_from_state_dict, save_checkpoint
     from .inference import Segmenter
     from .masks import estimate_foreground
-    from .metrics import evaluate
+    from .metrics import evaluate_folders as evaluate
     from .network import BiRefNet, BiRefNetOutput, fuse_for_inference
     from .ops.deform_conv import deform_conv2d
 
@@ -39,7 +39,7 @@ _LAZY = {
     "Segmenter": ".inference",
     "deform_conv2d": ".ops.deform_conv",
     "estimate_foreground": ".masks",
-    "evaluate": ".metrics",
+    "evaluate": ".metrics:evaluate_folders",
     "fuse_for_inference": ".network",
     "load_file": ".checkpoints",
     "load_model": ".checkpoints",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-
 
 class BiRefNetError(Exception):
     """Base of all errors this package raises on purpose."""
@@ -32,23 +29,3 @@ class TrainingError(BiRefNetError):
 
 class MemoryLimitError(BiRefNetError, MemoryError):
     """A device has too little memory even for the smallest step."""
-
-
-def exit_code(run: Callable[[], int], interrupted: str = "interrupted") -> int:
-    """Runs a command line's work, and says on stderr what ended it early.
-
-    Args:
-        run: Gives the exit code.
-        interrupted: Said where the user stopped it.
-
-    Returns:
-        The code ``run`` gives; 2 after one of this package's errors; 130 where the user stopped it.
-    """
-    try:
-        return run()
-    except BiRefNetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 130

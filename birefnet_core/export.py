@@ -56,7 +56,7 @@ def export_onnx(
     path = Path(path)
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"exporting needs {' and '.join(missing)}: pip install -r requirements-export.txt")
+        raise ConfigError(f"exporting needs {' and '.join(missing)}: pip install {' '.join(missing)} onnxruntime")
     if path.suffix.lower() != ".onnx":
         raise ConfigError(f"{path}: an ONNX file ends in .onnx.")
     width, height = size or (model.checkpoint.training_size if model.checkpoint else (1024, 1024))
@@ -90,7 +90,7 @@ def check_onnx(model: BiRefNet, path: str | Path) -> float:
     try:
         import onnxruntime
     except ImportError:
-        raise ConfigError("checking needs onnxruntime: pip install -r requirements-export.txt") from None
+        raise ConfigError("checking needs onnxruntime: pip install onnxruntime") from None
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     shape = [side if isinstance(side, int) else 1 for side in session.get_inputs()[0].shape]
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0))

@@ -23,6 +23,18 @@ IMAGE_SUFFIXES = frozenset(
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's modes for 16-bit grey
 
 
+def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """Image files in a folder, sorted; hidden files are left out.
+
+    Args:
+        folder: The folder.
+        recursive: Whether to take the files of its subfolders, too.
+    """
+    files = folder.rglob("*") if recursive else folder.iterdir()
+    images = (path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in images if path.is_file())
+
+
 def read_image(path: str | Path) -> Tensor:
     """Reads an image as people see it: EXIF orientation applied, alpha dropped, first frame of several.
 

@@ -1,6 +1,6 @@
 """Crack detection from start to end (Sec. 5 of the paper): make data, fine-tune, compare before and after.
 
-    pip install -r requirements-train.txt
+    pip install scikit-image
     python examples/cracks.py --output crack_output [--surfaces DIR] [--init MODEL] [--epochs 25] [--resume]
 
 The surfaces are pieces of real ones: of the photographs in --surfaces, or of the brick, gravel and grass that
@@ -20,10 +20,10 @@ import numpy as np  # noqa: E402
 from PIL import Image, ImageDraw, ImageFilter, ImageFont  # noqa: E402
 
 import birefnet_core as bc  # noqa: E402
-from birefnet_core.errors import exit_code  # noqa: E402
+from birefnet_core.cli.main import exit_code  # noqa: E402
+from birefnet_core.cli.train import Bar  # noqa: E402
 from birefnet_core.images import read_image, to_bytes, write_mask  # noqa: E402
 from birefnet_core.training import TrainingData, from_values, load_recipe, train  # noqa: E402
-from birefnet_core.training.command import Bar  # noqa: E402
 from birefnet_core.training.data import list_images  # noqa: E402
 
 PACKAGED = ("brick", "gravel", "grass")  # surfaces in scikit-image
@@ -61,8 +61,8 @@ def read_surfaces(folder: Path | None, side: int) -> list[Image.Image]:
             from skimage import data
         except ImportError as error:
             raise bc.ConfigError(
-                "the surfaces come from scikit-image: pip install -r requirements-train.txt; or give photographs of "
-                "your own by --surfaces DIR."
+                "the surfaces come from scikit-image: pip install scikit-image; or give photographs of your own by "
+                "--surfaces DIR."
             ) from error
         return [Image.fromarray(getattr(data, name)()).convert("RGB") for name in PACKAGED]
     paths = list_images(folder)

@@ -1,4 +1,4 @@
-"""What happens to a mask after the network: refining, colours, compositing, comparing.
+"""Masks after the network: refining, foreground colours, compositing, cropping, comparing.
 
 Images are B, H, W, 3 and masks B, H, W, floating point in [0, 1] on any device; a mask is 1 on the
 subject. Half precision is computed in float32, and results are float32 on the device of the inputs.
@@ -17,7 +17,7 @@ from .compose import (
 )
 from .crop import crop_to_subject, subject_boxes
 from .cutout import CutoutOptions, cut_out
-from .foreground import METHODS, Layers, estimate_foreground, separate_layers
+from .foreground import METHODS, estimate_foreground
 from .morphology import ELEMENTS
 from .refine import RefineOptions, refine_mask
 
@@ -27,7 +27,6 @@ __all__ = [
     "LEGEND",
     "METHODS",
     "CutoutOptions",
-    "Layers",
     "RefineOptions",
     "compare_masks",
     "crop_to_subject",
@@ -39,7 +38,6 @@ __all__ = [
     "parse_color",
     "premultiplied_rgba",
     "refine_mask",
-    "separate_layers",
     "straight_rgba",
     "subject_boxes",
 ]

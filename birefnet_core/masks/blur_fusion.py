@@ -2,7 +2,7 @@
 
 The variant published with the network, on the CPU: box blurs of 90, then 6 pixels.
 
-Shapes: B batch, H W picture, h rows of one band.
+Shapes: B batch, H W image, h rows of one band.
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ SIZES = (90, 6)  # published: a wide blur finds colours far inside the subject, 
 TINY = 1e-5  # published: keeps the division finite where a window holds no foreground, or nothing else
 
 
-def blur_fusion(image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """Estimates foreground and background colours.
+def blur_fusion(image: Tensor, alpha: Tensor) -> Tensor:
+    """Estimates foreground colours.
 
     Args:
         image: B, 3, H, W.
         alpha: B, 1, H, W.
 
     Returns:
-        Foreground and background, B, 3, H, W each. As published, the foreground fits the image together
-        with the blurred background of the last pass, and only the foreground is clamped to [0, 1].
-        Peak memory is 4 times the image.
+        B, 3, H, W in [0, 1]. As published, it fits the image together with the blurred background of the last
+        pass. Peak memory is 4 times the image.
     """
     foreground = background = image
     for size in SIZES:
         foreground, background = _fuse(image, alpha, foreground, background, size)
-    return foreground, background
+    return foreground
 
 
 def _fuse(image: Tensor, alpha: Tensor, foreground: Tensor, background: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """One pass, in bands of rows: blurred colours, then the image's detail back onto the foreground."""
+    """One pass, in bands of rows: both layers blurred, then the image's detail added to the foreground."""
     frames, _, height, width = image.shape
     rows = mirrored(height, size, image.device)
     fronts, backs = torch.empty_like(image), torch.empty_like(image)

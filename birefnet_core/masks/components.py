@@ -1,16 +1,13 @@
-"""Connected parts of a mask: islands, the largest part, holes.
+"""Connected components of a mask: islands, the largest component, holes.
 
-Parts of the subject hold together across corners (8 neighbours), its holes only across sides (4
-neighbours), the usual pair. A pixel belongs to a part if it is above a level; the level is low, because
-hair that is half transparent would otherwise fall into pieces and be taken for islands.
+Components of the subject are connected across corners (8 neighbours), its holes only across sides (4 neighbours), the
+usual pair. A pixel belongs to a component if it is above a level; the level is low, because half-transparent hair
+would otherwise fall into pieces and be taken for islands.
 
-Shapes: masks B H W in [0, 1], R runs, E edges, N parts of the whole batch.
+Shapes: masks B H W in [0, 1], R runs, E edges, N components of the whole batch.
 """
 
 from __future__ import annotations
-
-import functools
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -19,129 +16,25 @@ from torch import Tensor
 from .windows import window_max
 
 LEVEL = 0.05  # above the haze a network leaves on sure background, well below hair
-RING = 4  # pixels around a removed part whose faint values, below the level, go with it
+RING = 4  # pixels around a removed component whose values below the level are removed, too
 
 
-def label_components(inside: Tensor, connectivity: int, use_scipy: bool | None = None) -> tuple[Tensor, int]:
-    """Numbers the connected parts of every frame.
+def label_components(inside: Tensor, connectivity: int) -> tuple[Tensor, int]:
+    """Numbers the connected components of every image, with tensor operations only.
+
+    Rows are cut into runs, and touching runs are joined.
 
     Args:
         inside: B, H, W bool.
         connectivity: 4 or 8 neighbours.
-        use_scipy: By default on the CPU, if scipy is there. Both ways give the same parts and the same numbers.
 
     Returns:
         Labels B, H, W int64: 0 outside, then 1 to N over the whole batch in the order in which reading
-        (frame, row, column) meets the parts; and N. Peak memory about 40 bytes for a pixel.
+        (image, row, column) meets the components; and N. Peak memory about 40 bytes for a pixel.
     """
     if inside.device.type == "mps":  # has no scatter_reduce for integers
-        labels, count = label_components(inside.cpu(), connectivity, use_scipy)
+        labels, count = label_components(inside.cpu(), connectivity)
         return labels.to(inside.device), count
-    if use_scipy is None:
-        use_scipy = inside.device.type == "cpu" and _ndimage() is not None
-    return (_label_with_scipy if use_scipy else _label_runs)(inside, connectivity)
-
-
-def remove_islands(masks: Tensor, min_area: float, level: float = LEVEL) -> Tensor:
-    """Removes parts of fewer than ``min_area`` pixels.
-
-    Args:
-        masks: B, H, W.
-        min_area: Pixels above the level.
-        level: Value above which a pixel belongs to a part.
-
-    Returns:
-        B, H, W; what stays is not changed.
-    """
-    inside = masks > level
-    labels, count = label_components(inside, 8)
-    keep = torch.bincount(labels.flatten(), minlength=count + 1) >= min_area
-    return _drop(masks, inside, keep[labels])
-
-
-def keep_largest(masks: Tensor, level: float = LEVEL) -> Tensor:
-    """Keeps the part with the most pixels in each frame, the first in reading order of equal ones.
-
-    Args:
-        masks: B, H, W.
-        level: Value above which a pixel belongs to a part.
-
-    Returns:
-        B, H, W; what stays is not changed.
-    """
-    inside = masks > level
-    labels, count = label_components(inside, 8)
-    areas = torch.bincount(labels.flatten(), minlength=count + 1)
-    areas[0] = 0
-    keep = torch.zeros_like(areas, dtype=torch.bool)
-    # Labels go on from frame to frame, so the last label of a frame ends its share of them.
-    first = 1
-    for end in labels.flatten(1).amax(dim=1).tolist():
-        if end >= first:  # else the frame is empty
-            # argmax may return any of equal maxima: take the first by itself.
-            share = areas[first : end + 1]
-            keep[first + torch.nonzero(share == share.max())[0]] = True
-            first = end + 1
-    return _drop(masks, inside, keep[labels])
-
-
-def fill_holes(masks: Tensor, max_area: float, level: float = LEVEL) -> Tensor:
-    """Fills parts of the background of at most ``max_area`` pixels that the subject encloses.
-
-    Args:
-        masks: B, H, W.
-        max_area: Pixels below 1 - level. A part that touches the picture's border is no hole.
-        level: As for islands, counted from the white side.
-
-    Returns:
-        B, H, W; holes become 1, the rest is not changed.
-    """
-    background = 1 - masks
-    inside = background > level
-    labels, count = label_components(inside, 4)
-    keep = torch.bincount(labels.flatten(), minlength=count + 1) > max_area
-    rim = (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1])
-    keep[torch.cat([edge.flatten() for edge in rim])] = True
-    filled = _drop(background, inside, keep[labels])
-    return torch.where(filled == background, masks, 1 - filled)
-
-
-def _drop(masks: Tensor, inside: Tensor, keep: Tensor) -> Tensor:
-    """Sets the parts that are not kept to 0, and the faint fringe that is theirs alone."""
-    near = _widen(inside & ~keep) & ~_widen(inside & keep)
-    return masks.masked_fill((inside & ~keep) | (near & ~inside), 0)
-
-
-def _widen(inside: Tensor) -> Tensor:
-    x = window_max(F.pad(inside.to(torch.uint8), (RING,) * 4), 2 * RING + 1, -1)
-    return window_max(x, 2 * RING + 1, -2).bool()  # B H W
-
-
-@functools.cache
-def _ndimage() -> ModuleType | None:
-    """scipy.ndimage, imported at first use because it takes its time, or None: faster on a CPU, not needed."""
-    try:
-        from scipy import ndimage
-    except ImportError:
-        return None
-    return ndimage
-
-
-def _label_with_scipy(inside: Tensor, connectivity: int) -> tuple[Tensor, int]:
-    ndimage = _ndimage()
-    assert ndimage is not None  # asked for by ``_label`` before
-    structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
-    labels, total = torch.zeros(inside.shape, dtype=torch.int64), 0
-    for frame, out in zip(inside.numpy(), labels, strict=True):
-        parts, count = ndimage.label(frame, structure)
-        out.copy_(torch.from_numpy(parts))
-        out[out > 0] += total
-        total += count
-    return labels, total
-
-
-def _label_runs(inside: Tensor, connectivity: int) -> tuple[Tensor, int]:
-    """Labels with tensor operations only: rows are cut into runs, touching runs are joined."""
     before = F.pad(inside, (1, 0))[..., :-1]
     starts = inside & ~before
     runs = starts.flatten().cumsum(0).view(inside.shape) - 1  # B H W: the run of each inside pixel
@@ -158,15 +51,90 @@ def _label_runs(inside: Tensor, connectivity: int) -> tuple[Tensor, int]:
     roots = _join(torch.cat(edges, dim=1), count)
     first = roots == torch.arange(count, device=inside.device)
     number = first.cumsum(0)[roots]  # R
-    numbers = torch.cat([number.new_zeros(1), number])  # what lies before the first run has index -1
+    numbers = torch.cat([number.new_zeros(1), number])  # pixels before the first run have index -1
     return torch.where(inside, numbers[runs + 1], 0), int(first.sum())
+
+
+def remove_islands(masks: Tensor, min_area: float, level: float = LEVEL) -> Tensor:
+    """Removes components of fewer than ``min_area`` pixels.
+
+    Args:
+        masks: B, H, W.
+        min_area: Pixels above the level.
+        level: Value above which a pixel belongs to a component.
+
+    Returns:
+        B, H, W; what stays is not changed.
+    """
+    inside = masks > level
+    labels, count = label_components(inside, 8)
+    keep = torch.bincount(labels.flatten(), minlength=count + 1) >= min_area
+    return _drop(masks, inside, keep[labels])
+
+
+def keep_largest(masks: Tensor, level: float = LEVEL) -> Tensor:
+    """Keeps the component with the most pixels in each image, the first in reading order of equal ones.
+
+    Args:
+        masks: B, H, W.
+        level: Value above which a pixel belongs to a component.
+
+    Returns:
+        B, H, W; what stays is not changed.
+    """
+    inside = masks > level
+    labels, count = label_components(inside, 8)
+    areas = torch.bincount(labels.flatten(), minlength=count + 1)
+    areas[0] = 0
+    keep = torch.zeros_like(areas, dtype=torch.bool)
+    # Labels continue from image to image, so the largest label of an image is the last of its own.
+    first = 1
+    for end in labels.flatten(1).amax(dim=1).tolist():
+        if end >= first:  # else the image is empty
+            # argmax may return any of equal maxima: take the first by itself.
+            own = areas[first : end + 1]
+            keep[first + torch.nonzero(own == own.max())[0]] = True
+            first = end + 1
+    return _drop(masks, inside, keep[labels])
+
+
+def fill_holes(masks: Tensor, max_area: float, level: float = LEVEL) -> Tensor:
+    """Fills components of the background of at most ``max_area`` pixels that the subject encloses.
+
+    Args:
+        masks: B, H, W.
+        max_area: Pixels below 1 - level. A component that touches the image's border is no hole.
+        level: As for islands, counted from the white side.
+
+    Returns:
+        B, H, W; holes become 1, the rest is not changed.
+    """
+    background = 1 - masks
+    inside = background > level
+    labels, count = label_components(inside, 4)
+    keep = torch.bincount(labels.flatten(), minlength=count + 1) > max_area
+    rim = (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1])
+    keep[torch.cat([edge.flatten() for edge in rim])] = True
+    filled = _drop(background, inside, keep[labels])
+    return torch.where(filled == background, masks, 1 - filled)
+
+
+def _drop(masks: Tensor, inside: Tensor, keep: Tensor) -> Tensor:
+    """Sets the components that are not kept to 0, and the faint ring around them that is next to no other."""
+    near = _widen(inside & ~keep) & ~_widen(inside & keep)
+    return masks.masked_fill((inside & ~keep) | (near & ~inside), 0)
+
+
+def _widen(inside: Tensor) -> Tensor:
+    x = window_max(F.pad(inside.to(torch.uint8), (RING,) * 4), 2 * RING + 1, -1)
+    return window_max(x, 2 * RING + 1, -2).bool()  # B H W
 
 
 def _join(edges: Tensor, count: int) -> Tensor:
     """Smallest connected index of each of ``count`` items.
 
-    Every round hangs each tree under the smallest tree it touches and flattens all trees. While an edge
-    joins two trees at least one of them goes, so ``count`` rounds are enough; in practice it takes a
+    Every round attaches each tree to the smallest tree it touches and flattens all trees. While an edge
+    joins two trees at least one of them disappears, so ``count`` rounds are enough; in practice it takes a
     handful (O(log^2) in Liu and Tarjan, "Simple concurrent labeling algorithms for connected components").
 
     Args:

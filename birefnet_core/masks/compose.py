@@ -1,4 +1,4 @@
-"""Putting the subject on something: transparent, a colour, a picture, a checkerboard.
+"""Putting the subject on something: transparent, a colour, an image, a checkerboard.
 
 Masks are 1 on the subject and 0 on the background, as everywhere in this package; alpha is the mask
 itself. (ComfyUI's LoadImage and JoinImageWithAlpha use the opposite, 1 - alpha.)
@@ -6,7 +6,7 @@ itself. (ComfyUI's LoadImage and JoinImageWithAlpha use the opposite, 1 - alpha.
 Colours of the subject are taken as they are: pass what ``estimate_foreground`` gives, or the old background
 shines through at soft edges.
 
-Shapes: B batch, H W picture. Images B H W 3, masks B H W; one image may go with many masks and the reverse,
+Shapes: B batch, H W image. Images B H W 3, masks B H W; one image may go with many masks and the reverse,
 and masks of another size are resized to the images.
 """
 
@@ -79,12 +79,12 @@ def over_color(images: Tensor, masks: Tensor, color: Color) -> Tensor:
 def over_image(
     images: Tensor, masks: Tensor, backgrounds: Tensor, fit: str = "fill", bars: Color = "#000000"
 ) -> Tensor:
-    """The subject over another picture.
+    """The subject over another image.
 
     Args:
         images: B, H, W, 3 in [0, 1].
         masks: B, H, W in [0, 1].
-        backgrounds: B or 1 pictures of any size, in [0, 1].
+        backgrounds: B or 1 images of any size, in [0, 1].
         fit: "fill" covers the frame and cuts off what stands out, "fit" shows the whole background between
             bars, both centred; "stretch" changes its proportions.
         bars: Color of the bars, as for ``parse_color``.
@@ -119,7 +119,7 @@ def over_checkerboard(images: Tensor, masks: Tensor, cell: int = CHECKER_CELL) -
 
 
 def fit_images(images: Tensor, size: Sequence[int], fit: str, bars: Color = "#000000") -> Tensor:
-    """Brings pictures to a size; see ``over_image``.
+    """Brings images to a size; see ``over_image``.
 
     Args:
         images: B, h, w, 3.
@@ -141,7 +141,7 @@ def fit_images(images: Tensor, size: Sequence[int], fit: str, bars: Color = "#00
         return resize_images(images, size)
     h, w = images.shape[1:3]
     scales = height / h, width / w
-    if fit == "fill":  # cut before resizing, so that a long strip does not become a huge picture
+    if fit == "fill":  # cut before resizing, so that a long strip does not become a huge image
         kept_h, kept_w = (max(1, round(n / max(scales))) for n in size)
         top, left = (h - kept_h) // 2, (w - kept_w) // 2
         return resize_images(images[:, top : top + kept_h, left : left + kept_w], size)
@@ -157,7 +157,7 @@ def parse_color(value: Color) -> tuple[float, float, float]:
 
     Args:
         value: "#rrggbb" or "#rgb" (the # may be left out), "r,g,b", or three numbers. Whole numbers are
-            bytes 0 to 255; if any number has a decimal point (is a float) all are shares 0 to 1.
+            bytes 0 to 255; if any number has a decimal point (is a float) all are fractions 0 to 1.
 
     Returns:
         Red, green and blue in [0, 1].

@@ -1,6 +1,6 @@
 """Cropping to the subject.
 
-Shapes: B batch, H W picture, h w crop. Boxes B 4 are left, top, right, bottom, the last two exclusive.
+Shapes: B batch, H W image, h w crop. Boxes B 4 are left, top, right, bottom, the last two exclusive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ THRESHOLD = 0.05  # faint haze does not widen the box, hair does
 
 @torch.no_grad()
 def subject_boxes(masks: Tensor, padding: int = 0, threshold: float = THRESHOLD) -> Tensor:
-    """Bounding box of each frame's pixels above the threshold, with padding, cut at the picture's border.
+    """Bounding box of each frame's pixels above the threshold, with padding, cut at the image's border.
 
     Args:
         masks: B, H, W in [0, 1].
@@ -26,7 +26,7 @@ def subject_boxes(masks: Tensor, padding: int = 0, threshold: float = THRESHOLD)
         threshold: Value above which a pixel belongs to the subject.
 
     Returns:
-        B, 4 int64 on the masks' device; the whole picture for a frame without subject.
+        B, 4 int64 on the masks' device; the whole image for a frame without subject.
 
     Raises:
         ConfigError: Negative padding.
@@ -37,7 +37,7 @@ def subject_boxes(masks: Tensor, padding: int = 0, threshold: float = THRESHOLD)
 
 @torch.no_grad()
 def common_box(masks: Tensor, padding: int = 0, threshold: float = THRESHOLD) -> tuple[int, int, int, int]:
-    """The box around the subjects of all frames; the whole picture if no frame has one. As ``subject_boxes``."""
+    """The box around the subjects of all frames; the whole image if no frame has one. As ``subject_boxes``."""
     boxes, found = _boxes(check_masks(masks), padding, threshold)
     left, top, right, bottom = (_around(boxes[found]) if found.any() else boxes[0]).tolist()
     return left, top, right, bottom
@@ -52,7 +52,7 @@ def crop_to_subject(
     Args:
         images: B, H, W, 3 in [0, 1].
         masks: B, H, W in [0, 1].
-        padding: Pixels added on every side, cut at the picture's border.
+        padding: Pixels added on every side, cut at the image's border.
         threshold: Value above which a pixel belongs to the subject.
         per_image: False takes one box around the subjects of all frames, so that a video stays still.
             True follows each frame's subject with a window as large as the largest subject, centred on the
@@ -60,7 +60,7 @@ def crop_to_subject(
 
     Returns:
         Images B, h, w, 3, masks B, h, w, both float32, and the boxes B, 4 they were cut from. Frames without
-        subject do not count; if none has one, the whole picture stays.
+        subject do not count; if none has one, the whole image stays.
 
     Raises:
         ConfigError: Negative padding.
@@ -108,7 +108,7 @@ def _extent(used: Tensor, padding: int) -> tuple[Tensor, Tensor]:
 
 
 def _same_size(boxes: Tensor, known: Tensor, size: Sequence[int]) -> Tensor:
-    """Windows of the largest known box's size around the boxes' centres, inside the picture."""
+    """Windows of the largest known box's size around the boxes' centres, inside the image."""
     extent = (known[:, 2:] - known[:, :2]).amax(dim=0)  # width, height
     limit = torch.tensor([size[1], size[0]], device=boxes.device) - extent
     start = (boxes[:, :2] + boxes[:, 2:] - extent) // 2

@@ -1,6 +1,6 @@
 """Cut-outs in one call: the subject's own colours, then transparency or something behind, then cropping.
 
-Shapes: B batch, H W picture, h w crop. Images B H W 3, masks B H W, 1 on the subject.
+Shapes: B batch, H W image, h w crop. Images B H W 3, masks B H W, 1 on the subject.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def cut_out(
         images: B, H, W, 3 in [0, 1].
         masks: B, H, W in [0, 1]; resized to the images if sizes differ. One may go with many and the reverse.
         options: What to make.
-        backgrounds: For output "image": B or 1 pictures of any size.
+        backgrounds: For output "image": B or 1 images of any size.
         progress: Called with (frames done, frames in all). What it raises passes through.
 
     Returns:
@@ -119,7 +119,7 @@ def _behind(images: Tensor, options: CutoutOptions, backgrounds: Tensor | None) 
         return None
     if backgrounds is None:
         raise ImageError(
-            "backgrounds is missing, expected a picture to put behind the subject: pass one, or choose another output."
+            "backgrounds is missing, expected an image to put behind the subject: pass one, or choose another output."
         )
     backgrounds = check_images(backgrounds, "backgrounds")
     check_same_device(images, backgrounds, ("images", "backgrounds"))

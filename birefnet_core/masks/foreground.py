@@ -1,11 +1,9 @@
 """Foreground colour estimation: what the subject's colours are without the background shining through.
 
-Shapes: B batch, H W picture. Masks are 1 on the subject.
+Shapes: B batch, H W image. Masks are 1 on the subject.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,13 +17,7 @@ from .windows import frame_groups
 METHODS = ("multilevel", "blur_fusion")
 
 
-class Layers(NamedTuple):
-    """The two layers of a picture, B, H, W, 3 each."""
-
-    foreground: Tensor
-    background: Tensor
-
-
+@torch.no_grad()
 def estimate_foreground(images: Tensor, masks: Tensor, method: str = "multilevel") -> Tensor:
     """Estimates the subject's own colours.
 
@@ -38,36 +30,18 @@ def estimate_foreground(images: Tensor, masks: Tensor, method: str = "multilevel
             ``blur_fusion``): equals the variant published with the network before it is cut to bytes.
 
     Returns:
-        B, H, W, 3 float32 in [0, 1] on the images' device. Frames are handled a few at a time.
+        B, H, W, 3 float32 in [0, 1] on the images' device. Images are handled a few at a time.
 
     Raises:
         ImageError: Images or masks that are not as above, or that do not fit each other.
         ConfigError: An unknown method.
     """
-    return _estimate(images, masks, method, background=False)[0]
-
-
-def separate_layers(images: Tensor, masks: Tensor, method: str = "multilevel") -> Layers:
-    """``estimate_foreground`` that also returns the background, which may be of use for inpainting."""
-    foreground, background = _estimate(images, masks, method, background=True)
-    assert background is not None  # it was asked for
-    return Layers(foreground, background)
-
-
-@torch.no_grad()
-def _estimate(images: Tensor, masks: Tensor, method: str, background: bool) -> tuple[Tensor, Tensor | None]:
     if method not in METHODS:
         raise ConfigError(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
     images, masks = pair(images, masks)
-    fronts = torch.empty(images.shape, device=images.device)
-    backs = torch.empty(images.shape, device=images.device) if background else None
+    foreground = torch.empty(images.shape, device=images.device)
+    estimate = multilevel if method == "multilevel" else blur_fusion
     for group in frame_groups(images.shape[0], images.shape[1] * images.shape[2]):
-        image, alpha = images[group].permute(0, 3, 1, 2), masks[group, None]  # B 3 H W, B 1 H W
-        if method == "multilevel":
-            front, back = multilevel(image, alpha, background)
-        else:
-            front, back = blur_fusion(image, alpha)
-        fronts[group] = front.permute(0, 2, 3, 1)
-        if backs is not None and back is not None:
-            backs[group] = back.clamp(0, 1).permute(0, 2, 3, 1)
-    return fronts, backs
+        colours = estimate(images[group].permute(0, 3, 1, 2), masks[group, None])  # B 3 H W
+        foreground[group] = colours.permute(0, 2, 3, 1)
+    return foreground

@@ -1,6 +1,6 @@
 """Guided filter with a colour guide (He, Sun and Tang, "Guided Image Filtering", ECCV 2010, Sec. 3.5).
 
-Shapes: B batch, H W picture, h rows of one band.
+Shapes: B batch, H W image, h rows of one band.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def guided_filter(masks: Tensor, images: Tensor, radius: int, epsilon: float) ->
 
     In every window the mask is fitted by a linear function of the colour; each pixel takes the mean of the
     functions of all windows that hold it. Windows that reach over the border are averaged over their
-    pixels inside the picture.
+    pixels inside the image.
 
     Args:
         masks: B, H, W.

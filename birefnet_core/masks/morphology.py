@@ -1,6 +1,6 @@
 """Outlines of a mask: grow, shrink, feather, smooth.
 
-Shapes: masks B H W in [0, 1], picture H W.
+Shapes: masks B H W in [0, 1], image H W.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ GAUSSIAN_REACH = 3.0  # the kernel ends at three sigmas, where the Gaussian is 1
 def grow(masks: Tensor, pixels: int, element: str = "circle") -> Tensor:
     """Grows the subject by some pixels, or shrinks it by a negative number of them.
 
-    Grey-level dilation (erosion): each pixel takes the largest (smallest) value within reach. What lies
-    beyond the picture counts as the subject going on, so shrinking does not eat in from the border.
+    Grey-level dilation (erosion): each pixel takes the largest (smallest) value within reach. The
+    mask is continued beyond the image's border, so shrinking does not erode it from there.
 
     Args:
         masks: B, H, W.

@@ -4,7 +4,7 @@ Foreground F and background B minimise, over all pixels i and neighbours j,
 
     sum_i c_i (a_i F_i + (1 - a_i) B_i - I_i)^2 + sum_ij (r + g |a_i - a_j|) [(F_i - F_j)^2 + (B_i - B_j)^2]
 
-from a picture of one pixel up to the full size, each level starting from the one below. Departures from
+from an image of one pixel up to the full size, each level starting from the one below. Departures from
 the paper; the constants and the first two were chosen on composites with known colours and exact, noisy,
 blurred and coarse masks:
 
@@ -16,7 +16,7 @@ blurred and coarse masks:
 - The finest level takes the interpolated colours and only restores the image's detail, the least change
   with which a F + (1 - a) B = I. It runs in bands, so no full-size working copies are held.
 
-Shapes: B batch, H W picture, h w level or band, S sums.
+Shapes: B batch, H W image, h w level or band, S sums.
 """
 
 from __future__ import annotations
@@ -31,23 +31,22 @@ EVEN_SMOOTHNESS = 5e-4  # r: lets colours flow where the mask is flat
 EDGE_SMOOTHNESS = 0.05  # g: joins colours across the mask's edges, where one of the two is unknown
 MIXED_WEIGHT = 0.1  # m: weight of the data term at a = 0.5
 SMALL_LEVEL, SMALL_ROUNDS, ROUNDS = 32, 10, 3  # rounds cost nothing up to 32 pixels; more than 3 above gain little
-TINY = 1e-5  # pull towards the mean colour where a picture has no foreground, or no background
+TINY = 1e-5  # pull towards the mean colour where an image has no foreground, or no background
 
 # Layout of the sums: the mask, c a^2, c a (1 - a), c (1 - a)^2, then c a I and c (1 - a) I with 3 channels each.
 SUMS = 10
 
 
-def multilevel(image: Tensor, alpha: Tensor, background: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Estimates foreground and, if asked for, background colours.
+def multilevel(image: Tensor, alpha: Tensor) -> Tensor:
+    """Estimates foreground colours.
 
     Args:
         image: B, 3, H, W.
         alpha: B, 1, H, W.
-        background: Whether to return the background too.
 
     Returns:
-        Foreground and background (or None), B, 3, H, W in [0, 1]. Opaque pixels keep their own colour as
-        foreground exactly, empty ones as background. Peak memory about 35 bytes for each pixel, and the results.
+        B, 3, H, W in [0, 1]. Opaque pixels keep their own colour exactly. Peak memory about 35 bytes for each
+        pixel, and the result.
     """
     levels = [_first_sums(image, alpha)]
     while max(levels[-1].shape[-2:]) > 1:
@@ -59,11 +58,11 @@ def multilevel(image: Tensor, alpha: Tensor, background: bool = False) -> tuple[
         height, width = sums.shape[-2:]
         rounds = SMALL_ROUNDS if max(height, width) <= SMALL_LEVEL else ROUNDS
         colours = _relax(_double(colours)[..., :height, :width], sums, rounds)
-    return _restore_detail(image, alpha, colours, background)
+    return _restore_detail(image, alpha, colours)
 
 
 def _first_sums(image: Tensor, alpha: Tensor) -> Tensor:
-    """The sums of the first level below the picture, B, S, ceil(H / 2), ceil(W / 2)."""
+    """The sums of the first level below the image, B, S, ceil(H / 2), ceil(W / 2)."""
     frames, _, height, width = image.shape
     out = image.new_empty(frames, SUMS, (height + 1) // 2, (width + 1) // 2)
     for top, bottom in strips(height, frames * width, image.device):
@@ -87,7 +86,7 @@ def _double(colours: Tensor) -> Tensor:
 
 
 def _solve_top(sums: Tensor, mean: Tensor) -> Tensor:
-    """Colours B, 2, 3, 1, 1 of the one-pixel level: weighted means of the picture, foreground first."""
+    """Colours B, 2, 3, 1, 1 of the one-pixel level: weighted means of the image, foreground first."""
     front = sums[:, 1:2] + sums[:, 2:3]  # sum of c a
     back = sums[:, 2:3] + sums[:, 3:4]
     weights = torch.stack([front, back], dim=1)  # B 2 1 1 1
@@ -132,11 +131,10 @@ def _relax(colours: Tensor, sums: Tensor, rounds: int) -> Tensor:
     return colours
 
 
-def _restore_detail(image: Tensor, alpha: Tensor, colours: Tensor, background: bool) -> tuple[Tensor, Tensor | None]:
-    """Full-size colours from those of half the size: interpolated, then moved onto a F + (1 - a) B = I."""
+def _restore_detail(image: Tensor, alpha: Tensor, colours: Tensor) -> Tensor:
+    """Full-size foreground colours from those of half the size: interpolated, then moved onto a F + (1 - a) B = I."""
     frames, _, height, width = image.shape
-    fronts = torch.empty_like(image)
-    backs = torch.empty_like(image) if background else None
+    foreground = torch.empty_like(image)
     for top, bottom in strips(height, frames * width, image.device):
         first, last = max(top // 2 - 1, 0), min((bottom + 1) // 2 + 1, colours.shape[-2])
         doubled = _double(colours[..., first:last, :])[..., top - 2 * first : bottom - 2 * first, :width]
@@ -144,10 +142,7 @@ def _restore_detail(image: Tensor, alpha: Tensor, colours: Tensor, background: b
         a, target = alpha[:, :, top:bottom], image[:, :, top:bottom]
         rest = 1 - a
         residual = (target - back).sub_((front - back).mul_(a))
-        share = (a * a).addcmul_(rest, rest).reciprocal_()
-        moved = torch.addcmul(front, residual, a * share).clamp_(0, 1)
-        fronts[:, :, top:bottom] = torch.where(a >= 1, target, moved)
-        if backs is not None:
-            moved = torch.addcmul(back, residual, rest * share).clamp_(0, 1)
-            backs[:, :, top:bottom] = torch.where(a <= 0, target, moved)
-    return fronts, backs
+        step = (a * a).addcmul_(rest, rest).reciprocal_().mul_(a)
+        moved = torch.addcmul(front, residual, step).clamp_(0, 1)
+        foreground[:, :, top:bottom] = torch.where(a >= 1, target, moved)
+    return foreground

@@ -5,11 +5,11 @@
 3. keep the largest part, or remove islands; then fill holes
 4. grow or shrink
 5. smooth the edge
-6. guided filter         looks at the image, so after the outline is where it should be
+6. guided filter         follows edges of the image, so after the outline is where it should be
 7. feather
 8. invert                so every number above speaks of the subject
 
-Shapes: B batch, H W picture. Masks are 1 on the subject.
+Shapes: B batch, H W image. Masks are 1 on the subject.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Sums and maxima over sliding windows, and how large pictures are cut into pieces.
+"""Sums and maxima over sliding windows, and how large images are cut into bands and groups.
 
 A window of k pixels is put together from windows of 1, 2, 4, ... pixels, so it costs about log2(k) passes
 whatever its size. Nothing is subtracted, so float32 keeps its full relative precision where a running sum
 would lose it, and every step is an ordinary tensor operation on any device.
 
-Shapes: ... any leading dimensions, H W picture.
+Shapes: ... any leading dimensions, H W image.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def double_max(maxima: Tensor, width: int, dim: int) -> Tensor:
 
 
 def box_mean(x: Tensor, radius: int) -> Tensor:
-    """Mean over the square of 2 ``radius`` + 1 pixels around each pixel, of those inside the picture.
+    """Mean over the square of 2 ``radius`` + 1 pixels around each pixel, of those inside the image.
 
     Args:
         x: ..., H, W.
@@ -74,10 +74,10 @@ def box_mean(x: Tensor, radius: int) -> Tensor:
 
 
 def strips(height: int, row_pixels: int, device: torch.device, least: int = 2) -> list[tuple[int, int]]:
-    """Cuts a picture into bands of rows, each an even number high but the last.
+    """Cuts an image into bands of rows, each an even number high but the last.
 
     Args:
-        height: Rows of the picture.
+        height: Rows of the image.
         row_pixels: Pixels of one row, over all frames handled together.
         least: Rows a band has at least.
 

@@ -1,17 +1,18 @@
-"""The evaluation protocol of the paper (Sec. 4.2): metrics, and folders of masks turned into tables."""
+"""The evaluation protocol of the paper (Sec. 4.2): measures, and tables of scores for folders of masks."""
 
-from .boundary import BoundaryIoU, MeanBoundaryAccuracy
-from .e_measure import EMeasure
-from .evaluate import IncompleteEvaluation, SetResult, evaluate, evaluate_set, mean_of_sets
-from .f_measure import FMeasure
-from .hce import HumanCorrectionEfforts
-from .mae import MeanAbsoluteError, MeanSquaredError
-from .matting import AlphaMeanSquaredError, ConnectivityError, GradientError, SumOfAbsoluteDifferences
+from .evaluate import IncompleteEvaluation, SetResult, evaluate_folders, evaluate_set, mean_of_sets
+from .measures.boundary_accuracy import BoundaryIoU, MeanBoundaryAccuracy
+from .measures.e_measure import EMeasure
+from .measures.f_measure import FMeasure
+from .measures.hce import HumanCorrectionEfforts
+from .measures.mae import MeanAbsoluteError, MeanSquaredError
+from .measures.matting import AlphaMeanSquaredError, ConnectivityError, GradientError, SumOfAbsoluteDifferences
+from .measures.s_measure import SMeasure
+from .measures.weighted_f import WeightedF
+from .metric import Metric
 from .pair import Pair
 from .protocol import KEYS, MATTING_KEYS, METRICS, Protocol
-from .s_measure import SMeasure
 from .tensors import score_masks
-from .weighted_f import WeightedF
 
 __all__ = [
     "KEYS",
@@ -28,13 +29,14 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanBoundaryAccuracy",
     "MeanSquaredError",
+    "Metric",
     "Pair",
     "Protocol",
     "SMeasure",
     "SetResult",
     "SumOfAbsoluteDifferences",
     "WeightedF",
-    "evaluate",
+    "evaluate_folders",
     "evaluate_set",
     "mean_of_sets",
     "score_masks",

@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from ..errors import DatasetError
-from .base import Measurement
+from .metric import Measurement
 
 _NOTES = "notes"  # the row that keeps a pair's notes beside its metrics
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..error_colours import FALSE_NEGATIVE, FALSE_POSITIVE
+from ..mask_files import read_mask
 from .evaluate import SetResult
-from .images import read_mask
-from .report import worst_images
-from .resize import resize_bilinear
+from .pair import Pair
+from .tables import worst_images
 
-_TILE, _GAP, _TEXT = 256, 8, 20  # pixels: longest side of a picture, space between, height of a line of text
+_TILE, _GAP, _TEXT = 256, 8, 20  # pixels: longest side of an image, space between, height of a line of text
 _BACKGROUND, _INK = (225, 228, 232), (30, 30, 30)
 
 
@@ -22,17 +23,19 @@ def save_contact_sheet(
 ) -> None:
     """Saves the images with the worst scores, one row each: image, ground truth, prediction, errors.
 
-    In the last column white is right foreground, red false and blue missed foreground.
+    In the last column true positives are white; false positives and false negatives have their ``error_colours``.
 
     Args:
+        result: What was measured.
+        path: A file ending in .png.
         count: Number of rows.
         key: The score that decides.
         images: Source images by stem; without them the first column is left out.
     """
     chosen = worst_images(result, count, key)
-    titles = [*(["image"] if images else []), "ground truth", "prediction", "errors (red: false, blue: missed)"]
-    rows = [_pictures(stem, result, images) for stem, _ in chosen]
-    heights = [max(picture.height for picture in row) for row in rows]
+    titles = [*(["image"] if images else []), "ground truth", "prediction", "red: false pos., blue: false neg."]
+    rows = [_thumbnails(stem, result, images) for stem, _ in chosen]
+    heights = [max(image.height for image in row) for row in rows]
     width = _GAP + len(titles) * (_TILE + _GAP)
     sheet = Image.new("RGB", (width, 2 * _TEXT + _GAP + sum(heights) + len(rows) * (_TEXT + _GAP)), _BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), _font()
@@ -43,22 +46,29 @@ def save_contact_sheet(
     top = 2 * _TEXT + _GAP
     for (stem, score), row, height in zip(chosen, rows, heights, strict=True):
         draw.text((_GAP, top + 3), f"{stem}   {key} {score:.4g}", fill=_INK, font=font)
-        for column, picture in enumerate(row):
-            sheet.paste(picture, (_GAP + column * (_TILE + _GAP), top + _TEXT))
+        for column, thumbnail in enumerate(row):
+            sheet.paste(thumbnail, (_GAP + column * (_TILE + _GAP), top + _TEXT))
         top += _TEXT + height + _GAP
     sheet.save(path, format="PNG")
 
 
-def _pictures(stem: str, result: SetResult, images: Mapping[str, Path] | None) -> list[Image.Image]:
+def _thumbnails(stem: str, result: SetResult, images: Mapping[str, Path] | None) -> list[Image.Image]:
     prediction_path, truth_path = result.files[stem]
-    truth = read_mask(truth_path)[0]
-    prediction = resize_bilinear(read_mask(prediction_path)[0], *truth.shape)
-    errors = np.stack((prediction, np.minimum(prediction, truth), truth), axis=-1)
-    pictures = [_fit(Image.fromarray(array)) for array in (truth, prediction, errors)]
+    pair = Pair(read_mask(prediction_path, labels=False).pixels, read_mask(truth_path).pixels)
+    arrays = (pair.ground_truth, pair.prediction, _errors(pair))
+    thumbnails = [_fit(Image.fromarray(array)) for array in arrays]
     if images:
-        empty = Image.new("RGB", pictures[0].size, _BACKGROUND)
-        pictures.insert(0, _fit(Image.open(images[stem])) if stem in images else empty)
-    return pictures
+        empty = Image.new("RGB", thumbnails[0].size, _BACKGROUND)
+        thumbnails.insert(0, _fit(Image.open(images[stem])) if stem in images else empty)
+    return thumbnails
+
+
+def _errors(pair: Pair) -> np.ndarray:
+    """uint8 (H, W, 3): black, plus white and the two colours of errors as far as a pixel is each of them."""
+    prediction, truth = pair.prediction.astype(np.float32)[..., None], pair.ground_truth.astype(np.float32)[..., None]
+    errors = np.minimum(prediction, truth) + np.maximum(prediction - truth, 0) * np.array(FALSE_POSITIVE, np.float32)
+    errors += np.maximum(truth - prediction, 0) * np.array(FALSE_NEGATIVE, np.float32)
+    return np.rint(errors).astype(np.uint8)
 
 
 def _fit(image: Image.Image) -> Image.Image:

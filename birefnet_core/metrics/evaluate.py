@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ConfigError, DatasetError
-from .base import Metric
-from .folders import enumerate_names, pair_folders, set_name_of
-from .hce import RELAX
-from .optional import opencv_if_installed
+from ..text import enumerate_names
+from .folders import LISTED, pair_folders, set_name_of
+from .measures.hce import RELAX
+from .metric import Metric
+from .optional import OPENCV, opencv_if_installed
 from .protocol import Outcome, Protocol, measure_files
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class SetResult:
         scores: The set's scores.
         images: Scores of every image, by stem.
         curves: Mean curves over 256 thresholds, 255 first: precision, recall, F, E, BIoU (those measured).
-        notes: Kinds of oddities, with the stems they were seen at.
+        notes: Kinds of warnings about files, with the stems they concern.
         failures: Pairs that could not be measured, and why. They are not part of the scores.
         missing: Ground truths without prediction.
         extra: Predictions without ground truth.
@@ -64,11 +65,11 @@ class SetResult:
         lines = []
         for kind, stems in self.notes.items():
             pairs = "1 pair" if len(stems) == 1 else f"{len(stems)} pairs"
-            lines.append(f"{self.set_name}: {kind}, in {pairs}: {enumerate_names(stems)}.")
+            lines.append(f"{self.set_name}: {kind}, in {pairs}: {enumerate_names(stems, LISTED)}.")
         if self.missing:
-            lines.append(f"{self.set_name}: not predicted and not scored: {enumerate_names(self.missing)}.")
+            lines.append(f"{self.set_name}: not predicted and not scored: {enumerate_names(self.missing, LISTED)}.")
         if self.extra:
-            lines.append(f"{self.set_name}: predicted but without ground truth: {enumerate_names(self.extra)}.")
+            lines.append(f"{self.set_name}: predicted but without ground truth: {enumerate_names(self.extra, LISTED)}.")
         lines += [f"{self.set_name}: {stem} left out: {reason}" for stem, reason in self.failures.items()]
         return lines
 
@@ -81,7 +82,7 @@ class IncompleteEvaluation(DatasetError):
         self.result = result
 
 
-def evaluate(
+def evaluate_folders(
     pred_dir: str | Path,
     gt_dir: str | Path,
     *,
@@ -98,6 +99,8 @@ def evaluate(
     but the cache.
 
     Args:
+        pred_dir: Folder of predictions.
+        gt_dir: Folder of ground truths.
         metrics: Scores to take, from ``KEYS`` and ``MATTING_KEYS``; by default all of ``KEYS``.
         hce_relax: Tolerance of HCE in pixels.
         workers: Processes; each holds one pair at a time. With more than one, a script must keep its calls under
@@ -125,7 +128,7 @@ def evaluate(
         progress=progress,
     )
     if protocol.lacks_opencv:
-        warnings.warn("HCE is NaN: it needs OpenCV (pip install -r requirements-eval.txt).", stacklevel=2)
+        warnings.warn(f"HCE is NaN: it needs OpenCV (pip install {OPENCV}).", stacklevel=2)
     for line in result.warnings():
         warnings.warn(line, stacklevel=2)
     return result.scores
@@ -143,7 +146,22 @@ def evaluate_set(
     allow_missing: bool = False,
     progress: Progress | None = None,
 ) -> SetResult:
-    """``evaluate`` with all details: scores of every image, curves, what was odd. Nothing is warned about here."""
+    """``evaluate_folders`` with all details: scores of every image, curves, notes. Raises no warnings.
+
+    Args:
+        pred_dir: Folder of predictions.
+        gt_dir: Folder of ground truths.
+        method: Name of the method in the result; by default the predictions' folder.
+        set_name: Name of the set in the result; by default the ground truths' folder.
+        protocol: What is measured; by default every score of ``KEYS``.
+        workers: As for ``evaluate_folders``, and so are ``cache``, ``allow_missing`` and ``progress``.
+
+    Returns:
+        The scores of the set and of every image.
+
+    Raises:
+        DatasetError: As for ``evaluate_folders``, and so are the other errors.
+    """
     pred_dir, gt_dir, protocol = Path(pred_dir), Path(gt_dir), protocol or Protocol()
     if workers < 1:
         raise ConfigError(f"workers={workers}: expected at least 1.")

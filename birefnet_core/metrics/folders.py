@@ -1,4 +1,4 @@
-"""Which files of two folders belong together, and where the sets of a collection lie."""
+"""Which files of two folders belong together, and where the sets of a collection are."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DatasetError
-from .images import extensions
+from ..mask_files import readable_suffixes
+from ..text import enumerate_names
 
 _GROUND_TRUTH_FOLDERS = ("gt", "gts", "mask", "masks", "ground_truth")
 _IMAGE_FOLDERS = ("im", "img", "imgs", "image", "images")
-_LISTED = 10  # names spelled out in a message
+LISTED = 10  # names spelled out in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,14 @@ def list_images(folder: Path) -> dict[str, Path]:
         raise DatasetError(f"{folder} is not a folder; give the folder that holds the images.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in extensions() or not path.is_file():
+        if path.name.startswith(".") or path.suffix.lower() not in readable_suffixes() or not path.is_file():
             continue
         if path.stem in found:
             raise DatasetError(f"{folder} holds both {found[path.stem].name} and {path.name}; keep one per name.")
         found[path.stem] = path
     if not found:
         inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        hint = f" It has the folders {enumerate_names(inner)}; is it one of these?" if inner else ""
+        hint = f" It has the folders {enumerate_names(inner, LISTED)}; is it one of these?" if inner else ""
         raise DatasetError(f"{folder} holds no image.{hint}")
     return found
 
@@ -65,9 +66,10 @@ def pair_folders(predictions: Path, ground_truths: Path, *, allow_missing: bool 
     extra = tuple(stem for stem in predicted if stem not in true)
     lines = []
     if missing:
-        lines.append(f"{len(missing)} of {len(true)} ground truths have no prediction: {enumerate_names(missing)}.")
+        named = enumerate_names(missing, LISTED)
+        lines.append(f"{len(missing)} of {len(true)} ground truths have no prediction: {named}.")
     if extra:
-        lines.append(f"{len(extra)} predictions have no ground truth: {enumerate_names(extra)}.")
+        lines.append(f"{len(extra)} predictions have no ground truth: {enumerate_names(extra, LISTED)}.")
     if not common or (lines and not allow_missing):
         advice = (
             "Files pair by name without ending; allow missing pairs (--allow-missing) to score the others."
@@ -108,8 +110,3 @@ def _set_folder(root: Path, set_name: str, kinds: tuple[str, ...]) -> Path:
         return root / set_name
     raise DatasetError(f"{root} has no set {set_name}; expected {root / set_name / kinds[0]} or {root / set_name}.")
 
-
-def enumerate_names(names: tuple[str, ...] | list[str]) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:_LISTED])
-    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"

@@ -7,8 +7,7 @@ from types import ModuleType
 
 from ..errors import ConfigError
 
-_EVALUATION = "pip install -r requirements-eval.txt"
-
+OPENCV = "opencv-python-headless"  # the package; `pip install "birefnet[eval]"` brings all of them
 
 def ndimage(what: str) -> ModuleType:
     """``scipy.ndimage``, for ``what``.
@@ -16,7 +15,7 @@ def ndimage(what: str) -> ModuleType:
     Raises:
         ConfigError: SciPy is not installed.
     """
-    return _import("scipy.ndimage", f"{what} needs SciPy", "pip install scipy")
+    return _import("scipy.ndimage", f"{what} needs SciPy", "scipy")
 
 
 def opencv(what: str) -> ModuleType:
@@ -25,7 +24,7 @@ def opencv(what: str) -> ModuleType:
     Raises:
         ConfigError: OpenCV is not installed.
     """
-    return _import("cv2", f"{what} needs OpenCV", _EVALUATION)
+    return _import("cv2", f"{what} needs OpenCV", OPENCV)
 
 
 def opencv_if_installed() -> ModuleType | None:
@@ -42,11 +41,11 @@ def matplotlib_figure(what: str) -> ModuleType:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    return _import("matplotlib.figure", f"{what} needs matplotlib", _EVALUATION)
+    return _import("matplotlib.figure", f"{what} needs matplotlib", "matplotlib")
 
 
-def _import(module: str, need: str, remedy: str) -> ModuleType:
+def _import(module: str, need: str, package: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ConfigError(f"{need}, which is not installed: {remedy}") from error
+        raise ConfigError(f"{need}, which is not installed: pip install {package}") from error

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import ImageError
-from .resize import resize_bilinear
+from .opencv_resize import resize_bilinear
 
 LEVELS = 256
 FOREGROUND_ABOVE = 128  # a ground truth's pixel belongs to the object if its byte is larger, in all published protocols
@@ -45,7 +45,7 @@ def to_bytes(image: np.ndarray, what: str = "mask") -> np.ndarray:
         raise ImageError(f"The {what} has type {image.dtype}; expected bool, uint8, uint16 or float in [0, 1].")
     low, high = float(image.min()), float(image.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageError(f"The {what} contains NaN or infinite values; look at what produced it.")
+        raise ImageError(f"The {what} contains NaN or infinite values; check what produced it.")
     if low < 0 or high > 1:
         raise ImageError(f"The {what} has values from {low:.4g} to {high:.4g}; floats must lie in [0, 1].")
     return np.rint(image * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Precision-recall and F-measure-threshold curves as one picture. Needs matplotlib (``requirements-eval.txt``)."""
+"""Precision-recall and F-measure-threshold curves in one figure. Needs matplotlib (extra ``eval``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's palette
 _LINES = ("-", "--", ":", "-.")
-_WIDTH, _HEIGHT = 10.0, 4.2  # inches: the picture's width, and the height of one set's row
+_WIDTH, _HEIGHT = 10.0, 4.2  # inches: the figure's width, and the height of one set's row
 
 
 def plot_curves(results: Sequence[SetResult], path: Path) -> None:

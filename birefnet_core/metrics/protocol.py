@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, DatasetError, ImageError
-from .base import Measurement, Metric
-from .boundary import BoundaryIoU, MeanBoundaryAccuracy
-from .e_measure import EMeasure
-from .f_measure import FMeasure
-from .hce import RELAX, HumanCorrectionEfforts
-from .images import read_mask
-from .mae import MeanAbsoluteError, MeanSquaredError
-from .matting import AlphaMeanSquaredError, ConnectivityError, GradientError, SumOfAbsoluteDifferences
+from ..mask_files import read_mask
+from .measures.boundary_accuracy import BoundaryIoU, MeanBoundaryAccuracy
+from .measures.e_measure import EMeasure
+from .measures.f_measure import FMeasure
+from .measures.hce import RELAX, HumanCorrectionEfforts
+from .measures.mae import MeanAbsoluteError, MeanSquaredError
+from .measures.matting import AlphaMeanSquaredError, ConnectivityError, GradientError, SumOfAbsoluteDifferences
+from .measures.s_measure import SMeasure
+from .measures.weighted_f import WeightedF
+from .metric import Measurement, Metric
 from .optional import opencv_if_installed
 from .pair import Pair
-from .s_measure import SMeasure
-from .weighted_f import WeightedF
 
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric
@@ -50,7 +50,7 @@ class Protocol:
 
     Attributes:
         keys: Scores, from ``KEYS`` and ``MATTING_KEYS``; None for all of ``KEYS``. Without OpenCV, HCE is then NaN,
-            while asking for it by name is an error.
+            while naming it is an error.
         matting: Whether ``MATTING_KEYS`` are taken too.
         relax: Tolerance of HCE in pixels.
     """
@@ -88,13 +88,13 @@ class Protocol:
         return [HumanCorrectionEfforts(self.relax) if name == "HCE" else METRICS[name]() for name in names]
 
     def pick(self, scores: dict[str, float]) -> dict[str, float]:
-        """The scores asked for, in order; NaN for what was not measured."""
+        """The chosen scores, in order; NaN for what was not measured."""
         return {key: scores.get(key, float("nan")) for key in self.score_keys}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one pair of files.
+    """The measurement of one pair of files.
 
     Attributes:
         measurements: By the metrics' ``identity``.
@@ -111,25 +111,24 @@ class Outcome:
 def measure_files(stem: str, prediction: Path, ground_truth: Path, metrics: Iterable[Metric]) -> Outcome:
     """Reads and measures one pair; a file that cannot be used becomes a failure, not an exception."""
     try:
-        predicted, prediction_notes = read_mask(prediction)
-        true, truth_notes = read_mask(ground_truth)
-        pair = Pair(predicted, true)
+        predicted, true = read_mask(prediction, labels=False), read_mask(ground_truth)
+        pair = Pair(predicted.pixels, true.pixels)
     except (DatasetError, ImageError) as error:
         return Outcome(stem=stem, failure=str(error))
-    notes = [f"prediction {note}" for note in prediction_notes]
-    notes += [f"ground truth {note}" for note in truth_notes]
-    notes += _oddities(predicted, true, pair)
+    notes = [f"prediction {note}" for note in predicted.notes]
+    notes += [f"ground truth {note}" for note in true.notes]
+    notes += _warnings(predicted.pixels, true.pixels, pair)
     return Outcome(
         stem=stem, measurements={metric.identity: metric.measure(pair) for metric in metrics}, notes=tuple(notes)
     )
 
 
-def _oddities(predicted: np.ndarray, true: np.ndarray, pair: Pair) -> list[str]:
+def _warnings(predicted: np.ndarray, true: np.ndarray, pair: Pair) -> list[str]:
     notes = []
     stretch = predicted.shape[0] * true.shape[1] / (predicted.shape[1] * true.shape[0])
     if max(stretch, 1 / stretch) > 1 + _OTHER_SHAPE:
         notes.append("prediction of another aspect ratio than its ground truth, stretched to it")
     if not pair.mask.any():
-        faint = ", though not black: labels 0 and 1 instead of 0 and 255?" if true.any() else ""
+        faint = ", though not black" if true.any() else ""
         notes.append(f"empty ground truth{faint} (F-measures and BIoU count as 0, mBA leaves the pair out)")
     return notes

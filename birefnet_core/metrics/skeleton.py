@@ -3,7 +3,7 @@
 T. Y. Zhang, C. Y. Suen: "A Fast Parallel Algorithm for Thinning Digital Patterns", CACM 1984, with the exceptions
 scikit-image's ``skeletonize`` makes; the result equals that function's pixel by pixel. As long as many pixels fall,
 passes go over the whole image. Then they follow the border: a pixel can only become removable when a neighbour was
-removed, so only the neighbours of the pixels removed in the two passes before are looked at.
+removed, so only the neighbours of the pixels removed in the two passes before are tested.
 
 Shapes: H W size of the mask; single pixels are indices into its flat copy with one pixel of background around.
 """
@@ -67,7 +67,7 @@ def _thin(alive: np.ndarray, wanted: np.ndarray) -> None:
 def _follow(
     alive: np.ndarray, codes: np.ndarray, newer: np.ndarray, which: int, steps: list[int], wanted: np.ndarray
 ) -> None:
-    """Goes on thinning with the pixels ``newer`` that may be removable; arrays are flat."""
+    """Continues thinning with the pixels ``newer`` that may be removable; arrays are flat."""
     ticket_of = np.zeros(alive.size, np.int32)
     older, idle = np.empty(0, np.intp), 0
     while wanted.size and idle < 2:

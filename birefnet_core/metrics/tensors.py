@@ -1,6 +1,6 @@
 """Scores of masks in memory, as tensors or arrays.
 
-Shapes: B batch, H W picture.
+Shapes: B batch, H W image.
 """
 
 from __future__ import annotations

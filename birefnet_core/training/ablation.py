@@ -14,7 +14,7 @@ from ..devices import choose_device
 from ..errors import ConfigError, DatasetError
 from ..images import read_image, write_mask
 from ..inference import Segmenter
-from ..metrics import evaluate
+from ..metrics import evaluate_folders
 from ..metrics.optional import opencv_if_installed
 from .data import Pair, TrainingData, find_sets, find_training, fingerprint
 from .loop import Progress, train
@@ -228,5 +228,5 @@ def _score(folder: Folder, images: Sequence[Path], truths: Sequence[Path], devic
     for image, truth in zip(images, truths, strict=True):
         write_mask(folder.path / "masks" / f"{truth.stem}.png", segment(read_image(image)[None])[0])
     keys = [key for key in SCORES if key != "HCE" or opencv_if_installed()]
-    scores = evaluate(folder.path / "masks", truths[0].parent, metrics=keys)
+    scores = evaluate_folders(folder.path / "masks", truths[0].parent, metrics=keys)
     return scores, sum(parameter.numel() for parameter in model.parameters())

@@ -262,7 +262,7 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
         try:
             import tomli as tomllib
         except ImportError as error:
-            raise ConfigError("recipes need Python 3.11, or: pip install -r requirements-train.txt") from error
+            raise ConfigError("recipes need Python 3.11, or: pip install tomli") from error
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from ..inference import Segmenter
-from ..metrics import EMeasure, FMeasure, MeanAbsoluteError, Pair, SMeasure
-from ..metrics.base import Metric
+from ..metrics import EMeasure, FMeasure, MeanAbsoluteError, Metric, Pair, SMeasure
 from ..network import BiRefNet
 from .augment import Chance, resize
 from .dataset import SegmentationDataset, seed_of

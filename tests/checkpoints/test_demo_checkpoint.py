@@ -55,12 +55,11 @@ def test_it_finds_a_disk_before_a_plain_ground():
 
 
 @pytest.mark.slow
-def test_its_scores_on_fixed_scenes_do_not_fall(tmp_path, monkeypatch):
+def test_its_scores_on_fixed_scenes_do_not_fall(tmp_path):
     """Scenes of shapes and painted surfaces alone, which anybody's renderer makes without pictures of others."""
     pytest.importorskip("cv2")
-    monkeypatch.syspath_prepend(ROOT / "train")
-    from dis_like.scene import scene
-    from dis_like.sources import Sources
+    from tools.synthetic_pairs.scene import scene
+    from tools.synthetic_pairs.sources import Sources
 
     segment = bc.Segmenter(bc.load_model("demo"))
     for number in range(96):

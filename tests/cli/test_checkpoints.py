@@ -2,7 +2,7 @@
 
 import json
 
-from birefnet_core.cli import main
+from birefnet_core.cli.main import main
 
 
 def test_the_table_names_every_checkpoint_and_what_is_here(tmp_path, monkeypatch, capsys):

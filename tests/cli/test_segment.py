@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import birefnet_core as bc
-from birefnet_core.cli import main
+from birefnet_core.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ def photos(tmp_path):
 def segment(model_file, tmp_path):
     def run(*arguments, out="out"):
         target = tmp_path / out
-        options = ["--model", str(model_file), "--device", "cpu"]
+        options = ["--model", str(model_file), "--device", "cpu", "--dtype", "fp32"]
         return main(["segment", *map(str, arguments), "-o", str(target), *options]), target
 
     return run
@@ -196,7 +196,7 @@ def test_two_processes_share_a_folder_and_write_the_same_bytes(segment, photos, 
     _, alone = segment(photos, "--recursive", out="alone")
     together = tmp_path / "together"
     command = ["-m", "birefnet_core", "segment", str(photos), "-o", str(together), "--recursive"]
-    command += ["--model", str(model_file), "--device", "cpu", "--quiet"]
+    command += ["--model", str(model_file), "--device", "cpu", "--dtype", "fp32", "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *command],

@@ -1,4 +1,4 @@
-"""What the documents point at is there: files, pictures, headings, scripts and their flags."""
+"""What the documents point at is there: files, images, headings, scripts, commands and their flags."""
 
 import re
 from functools import cache
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from birefnet_core import cli
-from birefnet_core.training import command
+from birefnet_core.cli.main import COMMANDS, build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -16,8 +15,13 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-SCRIPT = r"(?:train|examples|benchmarks)/\w+\.py"
-COMMAND = re.compile(rf"(?:python|torchrun)[^\n`]*?({SCRIPT}|-m birefnet_core \w+)([^\n`#]*)")
+SCRIPT = r"(?:train|tools|examples|benchmarks)/[\w/]+\.py"
+COMMAND = re.compile(
+    rf"(?:(?:python|torchrun)[^\n`]*?({SCRIPT}|-m birefnet_core \w+)|"
+    rf"(?:^|`)(birefnet (?:{'|'.join(COMMANDS)})\b))([^\n`#]*)",
+    re.MULTILINE,
+)
+PLACE = re.compile(r"`((?:[\w.]+/)+|[\w./]+\.(?:py|toml|txt))`")  # a file or a folder in backticks
 
 
 def text_of(path: Path) -> str:
@@ -45,23 +49,30 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_are_there_and_know_their_flags(page):
-    for script, rest in COMMAND.findall(text_of(page)):
-        unknown = set(re.findall(r"(?<!\S)--[a-z][\w-]*", rest)) - flags(script)
-        assert not unknown, f"{script} does not know {unknown}"
+    for script, command, rest in COMMAND.findall(text_of(page)):
+        unknown = set(re.findall(r"(?<!\S)--[a-z][\w-]*", rest)) - flags(script or command)
+        assert not unknown, f"{script or command} does not know {unknown}"
 
 
-def test_every_picture_is_shown_somewhere():
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_places_that_are_named_are_there(page):
+    roots = (ROOT, ROOT / "birefnet_core", ROOT / "birefnet_core" / "checkpoints")
+    named = set(PLACE.findall(text_of(ROOT / page)))
+    assert named
+    assert not {place for place in named if not any((root / place).exists() for root in roots)}
+
+
+def test_every_image_is_shown_somewhere():
     shown = {(page.parent / link).resolve() for page in PAGES for link in LINK.findall(text_of(page))}
-    pictures = {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
-    assert {path.name for path in pictures - shown} == {"icon.svg"}  # named in pyproject.toml
+    images = {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
+    assert {path.name for path in images - shown} == {"icon.svg"}  # named in pyproject.toml
 
 
 @cache
 def flags(script: str) -> set[str]:
     """The flags a script or a command knows; those of training come from the recipe's fields."""
-    if script == "train/finetune.py":
-        return set(command.build_parser(ROOT / "train" / "recipes")._option_string_actions)
-    if script.startswith("-m"):
-        commands = cli.build_parser()._subparsers._group_actions[0].choices
+    script = {"train/finetune.py": "birefnet train", "train/ablation.py": "birefnet ablation"}.get(script, script)
+    if "birefnet" in script:
+        commands = build_parser()._subparsers._group_actions[0].choices
         return set(commands[script.split()[-1]]._option_string_actions)
     return set(re.findall(r'"(--[a-z][\w-]*)"', text_of(ROOT / script)))

@@ -48,9 +48,3 @@ def test_files_and_names_of_a_row_exist(row):
 def test_every_equation_is_on_the_map():
     text = " ".join(row[0] for row in ROWS)
     assert set(re.findall(r"Eq\. (\d)", text)) == set("23456789")  # Eq. 1 has no number of its own in the paper's text
-
-
-def test_every_part_of_the_network_is_on_the_map():
-    mapped = {name for row in ROWS for name in quoted(row[2])}
-    parts = {f"network/{path.name}" for path in (CORE / "network").glob("*.py")}
-    assert parts - mapped == {"network/__init__.py", "network/layers.py"}

@@ -1,4 +1,4 @@
-"""Pictures with known answers."""
+"""Images with known answers."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Composite(NamedTuple):
-    """A picture put together from known layers: images 1 H W 3, alpha 1 H W."""
+    """An image put together from known layers: images 1 H W 3, alpha 1 H W."""
 
     image: Tensor
     alpha: Tensor

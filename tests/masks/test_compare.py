@@ -1,4 +1,4 @@
-"""The picture of agreement on hand-computed pixels."""
+"""The image of agreement on hand-computed pixels."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ def test_hard_masks_show_the_legend():
 
 def test_soft_pixels_mix_the_colours():
     white, red, blue, _ = (torch.tensor(colour) for colour in LEGEND.values())
-    picture = compare_masks(torch.tensor([[[0.75, 0.25]]]), torch.tensor([[[0.5, 1.0]]]))[0, 0]
-    torch.testing.assert_close(picture, torch.stack([0.5 * white + 0.25 * red, 0.25 * white + 0.75 * blue]))
+    image = compare_masks(torch.tensor([[[0.75, 0.25]]]), torch.tensor([[[0.5, 1.0]]]))[0, 0]
+    torch.testing.assert_close(image, torch.stack([0.5 * white + 0.25 * red, 0.25 * white + 0.75 * blue]))
 
 
 def test_equal_masks_show_themselves(generator):
@@ -31,8 +31,8 @@ def test_masks_are_resized_and_repeated():
 
 def test_values_stay_in_range(generator):
     masks, truths = torch.rand(3, 9, 9, generator=generator), torch.rand(3, 9, 9, generator=generator)
-    picture = compare_masks(masks, truths)
-    assert picture.min() >= 0 and picture.max() <= 1
+    image = compare_masks(masks, truths)
+    assert image.min() >= 0 and image.max() <= 1
     halves = compare_masks(masks.half(), truths.half())
     assert halves.dtype == torch.float32
-    torch.testing.assert_close(halves, picture, rtol=0, atol=2e-3)
+    torch.testing.assert_close(halves, image, rtol=0, atol=2e-3)

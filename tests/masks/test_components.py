@@ -1,9 +1,9 @@
-"""Connected parts: two ways that agree, and hand-drawn pictures."""
+"""Connected components: compared with SciPy, and hand-drawn masks."""
 
 import pytest
 import torch
+from scipy import ndimage
 
-from birefnet_core.masks import components
 from birefnet_core.masks.components import fill_holes, keep_largest, label_components, remove_islands
 
 
@@ -15,22 +15,25 @@ def draw(*rows: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("connectivity", [4, 8])
 @pytest.mark.parametrize("share", [0.2, 0.41, 0.6, 0.9])
-def test_both_ways_agree(connectivity, share, generator):
+def test_labels_equal_scipy_s(connectivity, share, generator):
     inside = torch.rand(3, 61, 83, generator=generator) < share
-    labels, count = label_components(inside, connectivity, use_scipy=False)
-    expected, expected_count = label_components(inside, connectivity, use_scipy=True)
-    assert count == expected_count
-    assert torch.equal(labels, expected)
+    labels, count = label_components(inside, connectivity)
+    structure, total = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2), 0
+    for image, found in zip(inside, labels, strict=True):
+        expected, components = ndimage.label(image.numpy(), structure)
+        expected = torch.from_numpy(expected).long()
+        assert torch.equal(found, torch.where(expected > 0, expected + total, 0))
+        total += components
+    assert count == total
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 9), (2, 9, 1), (1, 2, 2)])
-@pytest.mark.parametrize("use_scipy", [False, True])
-def test_tiny_full_and_empty_pictures(connectivity, shape, use_scipy):
-    labels, count = label_components(torch.ones(shape, dtype=torch.bool), connectivity, use_scipy)
+def test_tiny_full_and_empty_masks(connectivity, shape):
+    labels, count = label_components(torch.ones(shape, dtype=torch.bool), connectivity)
     assert count == shape[0]
     assert labels.flatten(1).unique(dim=1).flatten().tolist() == list(range(1, shape[0] + 1))
-    labels, count = label_components(torch.zeros(shape, dtype=torch.bool), connectivity, use_scipy)
+    labels, count = label_components(torch.zeros(shape, dtype=torch.bool), connectivity)
     assert (count, labels.sum()) == (0, 0)
 
 
@@ -40,17 +43,16 @@ def test_long_winding_paths_are_one_part():
     comb[:, :, ::2] = True
     comb[:, 0, 1::4] = True
     comb[:, -1, 3::4] = True
-    labels, count = label_components(comb, 4, use_scipy=False)
+    labels, count = label_components(comb, 4)
     assert count == 1
     assert torch.equal(labels > 0, comb)
 
 
 def test_corners_join_the_subject_but_not_the_background():
     diagonal = draw("#..", ".#.", "..#").bool()
-    for use_scipy in (False, True):
-        assert label_components(diagonal, 8, use_scipy)[1] == 1
-        assert label_components(diagonal, 4, use_scipy)[1] == 3
-        assert label_components(diagonal.flip(2), 8, use_scipy)[1] == 1
+    assert label_components(diagonal, 8)[1] == 1
+    assert label_components(diagonal, 4)[1] == 3
+    assert label_components(diagonal.flip(2), 8)[1] == 1
 
 
 def test_islands_below_the_area_go():
@@ -107,11 +109,3 @@ def test_soft_holes_are_filled_and_soft_edges_left():
     assert (filled[0, 2, 3], filled[0, 2, 5]) == (1, 1)
     filled[0, 2, 3], filled[0, 2, 5] = masks[0, 2, 3], masks[0, 2, 5]
     assert torch.equal(filled, masks)
-
-
-@pytest.mark.parametrize("operation", [lambda m: remove_islands(m, 9), keep_largest, lambda m: fill_holes(m, 9)])
-def test_without_scipy_results_are_the_same(operation, monkeypatch, generator):
-    masks = torch.rand(2, 40, 30, generator=generator)
-    expected = operation(masks)
-    monkeypatch.setattr(components, "_ndimage", lambda: None)
-    assert torch.equal(operation(masks), expected)

@@ -131,10 +131,10 @@ def test_wrong_colours_are_explained(value, message):
 
 def striped(height: int, width: int) -> torch.Tensor:
     """Left third red, middle green, right third blue."""
-    picture = torch.zeros(1, height, width, 3)
+    image = torch.zeros(1, height, width, 3)
     for channel, columns in enumerate(torch.arange(width).chunk(3)):
-        picture[:, :, columns, channel] = 1
-    return picture
+        image[:, :, columns, channel] = 1
+    return image
 
 
 def test_backgrounds_fill_fit_or_stretch():

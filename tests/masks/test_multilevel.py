@@ -1,13 +1,14 @@
-"""Multi-level estimation on pictures whose layers are known."""
+"""Multi-level estimation on images whose foreground is known."""
 
 import time
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from birefnet_core.masks import estimate_foreground, separate_layers, windows
+from birefnet_core.masks import estimate_foreground, windows
 from birefnet_core.masks.multilevel import _first_sums, _relax
 
 SEEDS = range(4)
@@ -43,27 +44,27 @@ def test_a_blurred_mask_is_survived(make_composite, seed):
     assert error(estimate_foreground(scene.image, alpha), scene.foreground, scene.alpha) < naive / 1.5
 
 
-def test_layers_compose_to_the_image(make_composite):
-    scene = make_composite(1)
-    front, back = separate_layers(scene.image, scene.alpha)
-    composed = torch.lerp(back, front, scene.alpha[..., None])
-    assert (composed - scene.image).abs().mean() < 1e-3
-    assert error(back, scene.background, scene.alpha) < 0.05
-
-
-def test_plain_layers_are_found_exactly():
+def test_a_plain_subject_on_a_plain_background_is_found_exactly():
     alpha = torch.linspace(0, 1, 64).expand(1, 48, 64)
     front, back = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([0.0, 0.5, 1.0])
-    layers = separate_layers(torch.lerp(back, front, alpha[..., None]), alpha)
-    torch.testing.assert_close(layers.foreground, front.expand(1, 48, 64, 3), rtol=0, atol=1e-3)
-    torch.testing.assert_close(layers.background, back.expand(1, 48, 64, 3), rtol=0, atol=1e-3)
+    image = torch.lerp(back, front, alpha[..., None])
+    torch.testing.assert_close(estimate_foreground(image, alpha), front.expand(1, 48, 64, 3), rtol=0, atol=1e-3)
+    # The background is the foreground of the inverted mask.
+    torch.testing.assert_close(estimate_foreground(image, 1 - alpha), back.expand(1, 48, 64, 3), rtol=0, atol=1e-3)
 
 
-def test_opaque_and_empty_pixels_keep_their_colours(make_composite):
+def test_opaque_pixels_keep_their_colours(make_composite):
     scene = make_composite(2)
-    layers = separate_layers(scene.image, scene.alpha)
-    assert torch.equal(layers.foreground[scene.alpha == 1], scene.image[scene.alpha == 1])
-    assert torch.equal(layers.background[scene.alpha == 0], scene.image[scene.alpha == 0])
+    foreground = estimate_foreground(scene.image, scene.alpha)
+    assert torch.equal(foreground[scene.alpha == 1], scene.image[scene.alpha == 1])
+
+
+def test_foreground_and_background_compose_to_the_image(make_composite):
+    """The background is the foreground of the inverted mask."""
+    scene = make_composite(1)
+    front, back = (estimate_foreground(scene.image, alpha) for alpha in (scene.alpha, 1 - scene.alpha))
+    assert (torch.lerp(back, front, scene.alpha[..., None]) - scene.image).abs().mean() < 1e-3
+    assert error(back, scene.background, scene.alpha) < 0.05
 
 
 def test_empty_pixels_take_the_colour_of_the_subject_nearby():
@@ -87,27 +88,25 @@ def test_a_level_without_misfit_stays_as_it_is(make_composite):
 @pytest.mark.parametrize("size", [(64, 48), (63, 47), (1, 37), (37, 1), (3, 2)])
 def test_bands_do_not_show(monkeypatch, size, generator):
     image, alpha = torch.rand(2, *size, 3, generator=generator), torch.rand(2, *size, generator=generator)
-    whole = separate_layers(image, alpha)
+    whole = estimate_foreground(image, alpha)
     monkeypatch.setattr(windows, "CPU_PIECE", 1)
-    for ours, expected in zip(separate_layers(image, alpha), whole, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(estimate_foreground(image, alpha), whole, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_large_pictures_take_no_longer_than_opencv():
+def test_large_images_take_no_longer_than_opencv():
     """2048 x 2048, in one run: multi-level estimation against the published blur fusion in OpenCV."""
-    cv2 = pytest.importorskip("cv2")
     images, masks = torch.rand(1, 2048, 2048, 3), torch.rand(1, 2048, 2048)
-    picture, alpha = images[0].double().numpy(), masks[0].double().numpy()
+    image, alpha = images[0].double().numpy(), masks[0].double().numpy()
 
     def opencv() -> None:
-        front = back = picture
+        front = back = image
         share = alpha[..., None]
         for size in ((90, 90), (6, 6)):
             weight = cv2.blur(alpha, size)[..., None]
             front = cv2.blur(front * share, size) / (weight + 1e-5)
             back = cv2.blur(back * (1 - share), size) / (1 - weight + 1e-5)
-            front = np.clip(front + share * (picture - share * front - (1 - share) * back), 0, 1)
+            front = np.clip(front + share * (image - share * front - (1 - share) * back), 0, 1)
 
     def seconds(run) -> float:
         start = time.perf_counter()

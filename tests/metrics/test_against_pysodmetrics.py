@@ -8,6 +8,7 @@ import math
 import warnings
 
 import numpy as np
+import py_sod_metrics as theirs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,6 @@ from birefnet_core.metrics import (
     WeightedF,
 )
 
-theirs = pytest.importorskip("py_sod_metrics")
 KINDS = st.sampled_from(["soft", "smooth", "binary", "grey", "empty", "full"])
 MASKS = given(st.integers(1, 48), st.integers(1, 48), KINDS, KINDS, st.integers(0, 2**32 - 1))
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -1,6 +1,7 @@
 import numpy as np
 from PIL import Image
 
+from birefnet_core.error_colours import FALSE_NEGATIVE, FALSE_POSITIVE
 from birefnet_core.metrics import Protocol, evaluate_set
 from birefnet_core.metrics.contact_sheet import save_contact_sheet
 
@@ -17,7 +18,7 @@ def test_sheet_grows_with_rows_and_has_a_column_for_images(folders, tmp_path, sa
     assert sizes[1][0] < sizes[2][0]
 
 
-def test_sheet_shows_false_foreground_red_and_missed_blue(tmp_path, save):
+def test_sheet_shows_errors_in_the_common_colours(tmp_path, save):
     truth = np.zeros((64, 64), np.uint8)
     truth[:, :32] = 255
     save(tmp_path / "g" / "a.png", truth)
@@ -27,4 +28,5 @@ def test_sheet_shows_false_foreground_red_and_missed_blue(tmp_path, save):
     sheet = np.array(Image.open(tmp_path / "s.png"))
     errors = sheet[-8 - 256 : -8, -8 - 256 : -8]
     corners = [errors[row, column].tolist() for row in (20, 236) for column in (20, 236)]
-    assert corners == [[255, 255, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0]]
+    false_positive, false_negative = (np.rint(np.array(c) * 255).tolist() for c in (FALSE_POSITIVE, FALSE_NEGATIVE))
+    assert corners == [[255, 255, 255], false_positive, false_negative, [0, 0, 0]]

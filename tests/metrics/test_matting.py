@@ -11,8 +11,6 @@ from birefnet_core.metrics import (
     SumOfAbsoluteDifferences,
 )
 
-pytest.importorskip("scipy")
-
 
 def error(metric, prediction, alpha):
     return metric().update(Pair(np.asarray(prediction, np.uint8), np.asarray(alpha, np.uint8)))[metric.name]

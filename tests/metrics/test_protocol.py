@@ -49,6 +49,15 @@ def test_oddities_are_noted(tmp_path, save):
     assert "prediction in colour" in " ".join(measure_files("a", coloured, truth, metrics).notes)
 
 
+def test_a_ground_truth_of_labels_is_scored_as_the_mask_that_training_reads(tmp_path, save):
+    labels = np.zeros((20, 30), np.uint8)
+    labels[5:15, 5:15] = 1
+    truth, prediction = save(tmp_path / "truth.png", labels), save(tmp_path / "prediction.png", labels * 255)
+    outcome = measure_files("a", prediction, truth, Protocol(keys=("MAE",)).metrics())
+    assert outcome.measurements["MAE:v1"] == {"MAE": 0}
+    assert outcome.notes == ("ground truth of the labels 0 and 1, read as 0 and 255",)
+
+
 def test_a_prediction_of_another_size_but_the_same_shape_is_not_odd(tmp_path, save):
     truth = save(tmp_path / "truth.png", np.full((333, 500), 255, np.uint8))
     small = save(tmp_path / "small.png", np.zeros((67, 100), np.uint8))

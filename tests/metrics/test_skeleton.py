@@ -1,7 +1,7 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage import morphology
 
 from birefnet_core.metrics.skeleton import skeletonize
 
@@ -9,7 +9,6 @@ from birefnet_core.metrics.skeleton import skeletonize
 @settings(max_examples=150, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["smooth", "binary", "full"]), st.integers(0, 2**32 - 1))
 def test_skeleton_equals_scikit_image(random_mask, height, width, kind, seed):
-    morphology = pytest.importorskip("skimage.morphology")
     rng = np.random.default_rng(seed)
     mask = random_mask(rng, (height, width), kind) > 128
     expected = morphology.skeletonize(mask)
@@ -19,7 +18,6 @@ def test_skeleton_equals_scikit_image(random_mask, height, width, kind, seed):
 
 
 def test_skeleton_of_a_large_disc_equals_scikit_image():
-    morphology = pytest.importorskip("skimage.morphology")
     rows, columns = np.mgrid[:300, :300]
     mask = (rows - 140) ** 2 + (columns - 150) ** 2 < 120**2  # thick enough to follow the border
     mask[100:120, 130:180] = False

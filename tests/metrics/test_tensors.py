@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from birefnet_core.errors import ImageError
-from birefnet_core.metrics import evaluate, score_masks
+from birefnet_core.metrics import evaluate_folders, score_masks
 
 KEYS = ["Sm", "maxF", "meanE", "MAE", "BIoU"]
 
@@ -22,7 +22,7 @@ def test_scores_equal_those_of_files(tmp_path):
         (tmp_path / name).mkdir()
         for n, mask in enumerate(batch):
             Image.fromarray(np.rint(mask.numpy() * 255).astype(np.uint8)).save(tmp_path / name / f"{n}.png")
-    expected = evaluate(tmp_path / "pred", tmp_path / "gt", metrics=KEYS)
+    expected = evaluate_folders(tmp_path / "pred", tmp_path / "gt", metrics=KEYS)
     scores = score_masks(found, true, KEYS)
     assert list(scores) == KEYS
     assert scores == pytest.approx(expected)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from birefnet_core.errors import ConfigError
 from birefnet_core.metrics import Pair, WeightedF
-from birefnet_core.metrics.weighted_f import _nearest, _squared_distances
+from birefnet_core.metrics.measures.weighted_f import _nearest, _squared_distances
 
 
 def test_weighted_f_equals_recorded(recorded_pair):
@@ -38,7 +39,6 @@ def test_weighted_f_of_an_empty_truth_is_zero():
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.01, 0.1, 0.5]), st.integers(0, 2**32 - 1))
 def test_nearest_pixel_and_distance_equal_scipy(height, width, share, seed):
-    ndimage = pytest.importorskip("scipy.ndimage")
     mask = np.random.default_rng(seed).random((height, width)) < share
     if not mask.any():
         return
@@ -52,7 +52,6 @@ def test_nearest_pixel_and_distance_equal_scipy(height, width, share, seed):
 
 
 def test_far_distances_are_exact_up_to_where_they_matter():
-    ndimage = pytest.importorskip("scipy.ndimage")
     mask = np.zeros((700, 900), bool)
     mask[13, 27] = mask[600, 880] = True
     expected = np.rint(ndimage.distance_transform_edt(~mask) ** 2)

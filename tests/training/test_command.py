@@ -1,4 +1,4 @@
-"""train/finetune.py."""
+"""birefnet train, and train/finetune.py."""
 
 import json
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import birefnet_core as bc
+from birefnet_core.cli.main import main
 from birefnet_core.losses import LOSS_PRESETS
 from birefnet_core.training import from_values, load_recipe
-from birefnet_core.training.command import main
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -33,7 +33,7 @@ def test_adapter_is_trained_from_the_command_line_and_accepted(shapes, tiny_chec
     out = tmp_path / "out"
     flags = ["--data", str(shapes), "--out", str(out), "--init", str(tiny_checkpoint), "--train", "lora"]
     few = ["--epochs", "1", "--decoder-epochs", "0", "--validate-every", "1", "--lr", "0.01"]
-    assert main([*flags, *few, *SMALL], RECIPES) == 0
+    assert main(["train", *flags, *few, *SMALL]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["kind"] == "validation"
     assert rows[0]["step"] == 0
@@ -49,15 +49,15 @@ def bc_equal(one, other) -> bool:
 def test_resume_takes_the_recipe_from_the_folder(shapes, tmp_path):
     out = tmp_path / "out"
     flags = ["--data", str(shapes), "--out", str(out)]
-    assert main([*flags, "--epochs", "1", *SMALL, *NETWORK], RECIPES) == 0
-    assert main([*flags, "--resume", "--quiet", "--device", "cpu"], RECIPES) == 0
-    assert main([*flags, "--epochs", "1", *SMALL, *NETWORK], RECIPES) == 2  # not without --resume
+    assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 0
+    assert main(["train", *flags, "--resume", "--quiet", "--device", "cpu"]) == 0
+    assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 2  # not without --resume
 
 
 def test_dry_run_and_print_recipe_write_nothing(shapes, tmp_path, capsys):
-    assert main(["--data", str(shapes), "--dry-run", "--quiet"], RECIPES) == 0
+    assert main(["train", "--data", str(shapes), "--dry-run", "--quiet"]) == 0
     assert "6 of 6 pairs can be used" in capsys.readouterr().out
-    assert main(["--recipe", "dis5k", "--loss-iou", "1.5", "--no-freeze-bn", "--print-recipe"], RECIPES) == 0
+    assert main(["train", "--recipe", "dis5k", "--loss-iou", "1.5", "--no-freeze-bn", "--print-recipe"]) == 0
     printed = tmp_path / "printed.toml"
     printed.write_text(capsys.readouterr().out)
     assert from_values(load_recipe(printed)).loss.iou == 1.5
@@ -65,9 +65,9 @@ def test_dry_run_and_print_recipe_write_nothing(shapes, tmp_path, capsys):
 
 
 def test_wrong_use_says_what_to_do(shapes, tmp_path, capsys):
-    assert main(["--data", str(tmp_path / "nothing"), "--dry-run"], RECIPES) == 2
-    assert main(["--data", str(shapes), "--recipe", "dis6k", "--dry-run"], RECIPES) == 2
-    assert main(["--data", str(shapes), "--quiet"], RECIPES) == 2
+    assert main(["train", "--data", str(tmp_path / "nothing"), "--dry-run"]) == 2
+    assert main(["train", "--data", str(shapes), "--recipe", "dis6k", "--dry-run"]) == 2
+    assert main(["train", "--data", str(shapes), "--quiet"]) == 2
     errors = capsys.readouterr().err
     assert "no such folder" in errors
     assert "choose one of cod, demo, demo_large, dis5k" in errors

@@ -5,8 +5,8 @@ from types import ModuleType
 
 import torch
 
+from birefnet_core.cli.train import Bar
 from birefnet_core.training import TrainingData, train
-from birefnet_core.training.command import Bar
 from birefnet_core.training.report import error_map, sample_sheet
 from birefnet_core.training.validation import THUMBNAIL, Thumbnail
 

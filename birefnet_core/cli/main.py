@@ -1,0 +1,77 @@
+"""The console script: parses the command line, runs one command and turns errors into exit codes.
+
+Exit codes: 0 everything was done; 1 a part was not done, and the summary names it; 2 nothing could be done (wrong
+options, no model); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from ..errors import BiRefNetError
+from ..torchrun import current_process
+
+# One module for each command. Only the module of the command that runs is imported: training brings more packages than
+# listing checkpoints needs.
+COMMANDS = {
+    "segment": "write masks, and cut-outs, of images",
+    "evaluate": "score predicted masks against ground truths",
+    "checkpoints": "list the known checkpoints, and which are on this disk",
+    "export": "write the network as an ONNX file",
+    "train": "train a network on your images and masks",
+    "ablation": "train and score the rows of the paper's ablation",
+}
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the whole command line.
+
+    Args:
+        command: The only command whose arguments are added; None adds those of all.
+    """
+    parser = argparse.ArgumentParser(prog="birefnet", description="BiRefNet: images in, masks out.")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print progress messages")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary)
+        if command in (name, None):
+            module = import_module(f".{name}", __package__)
+            subparser.description = module.DESCRIPTION
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    args = build_parser(command).parse_args(arguments)
+    logging.basicConfig(level=_log_level(args), format="%(message)s")
+    return exit_code(lambda: args.run(args))
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """Calls ``run`` and prints the error that ended it, if any, on standard error.
+
+    Returns:
+        What ``run`` returns; 2 after one of this package's errors; 130 after Ctrl+C.
+    """
+    try:
+        return run()
+    except BiRefNetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _log_level(args: argparse.Namespace) -> int:
+    """INFO with --verbose, and without --quiet in training; under torchrun only for the first process."""
+    informs = args.verbose or (args.command in ("train", "ablation") and not args.quiet)
+    return logging.INFO if informs and current_process().rank == 0 else logging.WARNING

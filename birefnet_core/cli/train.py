@@ -1,0 +1,168 @@
+"""birefnet train: flags -> recipe -> training."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.utils import tqdm
+
+from .. import training
+from ..errors import ConfigError
+from ..torchrun import current_process
+from ..training import Recipe, TrainingData, from_values, load_recipe, prepare, train
+from ..training.recipe import field_names
+from ..training.state import Folder
+
+DESCRIPTION = "Trains a BiRefNet on your images and masks."
+DEFAULT_RECIPE = "finetune"
+
+
+def recipes_folder() -> Path:
+    """Where the recipes that have names are: installed with the package, or in a checkout's ``train/recipes``."""
+    installed = Path(training.__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "train" / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """The names ``--recipe`` knows."""
+    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments; every field of the recipe is one."""
+    parser.epilog = "Several GPUs: torchrun --nproc-per-node N -m birefnet_core train ... ; see docs/training.md."
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", nargs="+", default=[], metavar="DIR", help="im/ + gt/, images/ + masks/, or RGBA PNGs")
+    data.add_argument("--images", nargs="+", default=[], metavar="DIR", help="folders of images, with --masks")
+    data.add_argument("--masks", nargs="+", default=[], metavar="DIR", help="folders of their masks, in the same order")
+    data.add_argument("--val-data", nargs="+", default=[], metavar="DIR", help="for validation (else a part of --data)")
+    data.add_argument("--backgrounds", metavar="DIR", help="images to put subjects on")
+    data.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be used")
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", metavar="DIR", help="folder of the results")
+    run.add_argument("--recipe", metavar="R", help=f"{', '.join(recipe_names())}, or a .toml file ({DEFAULT_RECIPE})")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
+    run.add_argument("--resume", action="store_true", help="continue the training in --out, by its own recipe")
+    run.add_argument("--dry-run", action="store_true", help="check the data and stop")
+    run.add_argument("--print-recipe", action="store_true", help="print the recipe with all flags and stop")
+    run.add_argument("--quiet", action="store_true", help="no progress bar, no messages but warnings")
+    fields = parser.add_argument_group("recipe", "each field of the recipe; see birefnet_core/training/recipe.py")
+    for name, kind in field_names().items():
+        _add_field(fields, name, kind)
+
+
+def _add_field(group: argparse._ArgumentGroup, name: str, kind: Any) -> None:
+    flag = "--" + name.replace(".", "-").replace("_", "-")
+    if name == "network":
+        group.add_argument(flag, nargs="+", metavar="KEY=VALUE", default=argparse.SUPPRESS, type=_assignment)
+    elif name == "size":
+        group.add_argument(flag, type=_size, metavar="N or WxH", default=argparse.SUPPRESS, dest=name)
+    elif kind is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, dest=name)
+    elif typing.get_origin(kind) is tuple:
+        group.add_argument(flag, nargs="*", type=int, metavar="N", default=argparse.SUPPRESS, dest=name)
+    else:
+        group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), default=argparse.SUPPRESS, dest=name)
+
+
+def _size(text: str) -> list[int]:
+    try:
+        return [int(side) for side in text.lower().split("x")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected N or WxH") from None
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected KEY=VALUE, such as image_pyramid=none")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe with all flags applied. A resumed training starts from the recipe in its folder.
+
+    A backbone without a checkpoint means a new network, whatever the recipe would start from.
+    """
+    flags = {name: getattr(args, name) for name in field_names() if hasattr(args, name)}
+    if "network" in flags:
+        flags["network"] = dict(flags["network"])
+    stored = Folder(args.out).recipe if args.resume and args.out else None
+    values: dict[str, Any]
+    if stored is not None and stored.exists() and not args.recipe:
+        values = load_recipe(stored)
+    else:
+        values = load_recipe(_find_recipe(args.recipe or DEFAULT_RECIPE))
+        if flags.get("backbone") and "init" not in flags:
+            values.update(init="", decoder_epochs=0)
+    recipe = from_values(values)
+    return recipe.replace(**flags) if "network" not in flags else _with_network(recipe, flags)
+
+
+def _with_network(recipe: Recipe, flags: dict[str, Any]) -> Recipe:
+    network = {f"network.{key}": value for key, value in flags.pop("network").items()}
+    return recipe.replace(**flags, **network)
+
+
+def _find_recipe(name: str) -> Path:
+    if Path(name).suffix == ".toml":
+        return Path(name)
+    if name not in recipe_names():
+        raise ConfigError(
+            f"recipe {name!r} is not known; choose one of {', '.join(recipe_names())}, or give a .toml file."
+        )
+    return recipes_folder() / f"{name}.toml"
+
+
+class Bar:
+    """A progress bar with loss terms and the time that remains."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.bar: Any = None
+        self.quiet = quiet or not sys.stderr.isatty()
+
+    def __call__(self, news: dict[str, Any]) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=news["steps"], initial=news["step"] - 1, unit="step", disable=self.quiet)
+        hidden = ("epoch", "step", "steps", "best", "lr")
+        shown = {name: f"{value:.3g}" for name, value in news.items() if name not in hidden}
+        if news["best"] is not None:
+            shown["best"] = f"{news['best']:.4f}"
+        self.bar.set_description(f"epoch {news['epoch']}", refresh=False)
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, or only checks the data or prints the recipe. Under torchrun the first process prints for all."""
+    quiet = args.quiet or current_process().rank > 0
+    recipe = recipe_of(args)
+    if args.print_recipe:
+        print(recipe.to_toml(), end="")
+        return 0
+    data = TrainingData(
+        sets=tuple(args.data), images=tuple(args.images), masks=tuple(args.masks), validation=tuple(args.val_data),
+        backgrounds=args.backgrounds, skip_bad=args.skip_bad,
+    )  # fmt: skip
+    if args.dry_run:
+        print(prepare(recipe, data).text)
+        return 0
+    if not args.out:
+        raise ConfigError("give --out DIR, the folder of the results.")
+    result = train(recipe, data, args.out, device=args.device, resume=args.resume, progress=Bar(quiet=quiet))
+    if not result.finished:
+        if not quiet:
+            print(f"stopped after {result.steps} steps; continue with --resume", file=sys.stderr)
+        return 130
+    if not quiet:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
+        print(f"{result.steps} steps done. Last validation: {scores or 'none'}. See {result.folder / 'report.md'}")
+    return 0

@@ -1,0 +1,50 @@
+"""The console script: commands, help and exit codes."""
+
+import pytest
+
+from birefnet_core.cli.main import COMMANDS, build_parser, exit_code, main
+from birefnet_core.errors import ConfigError
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_of_its_own(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"usage: birefnet {command}" in capsys.readouterr().out
+
+
+def test_all_commands_are_listed(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    assert all(summary in listed for summary in COMMANDS.values())
+
+
+def test_an_unknown_command_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["segmentt"])
+    assert end.value.code == 2
+    assert "segmentt" in capsys.readouterr().err
+
+
+def test_help_says_what_the_automatic_precision_is():
+    help_text = build_parser("segment")._subparsers._group_actions[0].choices["segment"].format_help()
+    assert "auto: fp16 on CUDA" in " ".join(help_text.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [(ConfigError("no such size"), 2, "error: no such size\n"), (KeyboardInterrupt(), 130, "interrupted\n")],
+)
+def test_errors_become_exit_codes(error, code, message, capsys):
+    def run() -> int:
+        raise error
+
+    assert exit_code(run) == code
+    assert capsys.readouterr().err == message
+
+
+def test_errors_of_our_own_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        exit_code(lambda: 1 // 0)

@@ -1,0 +1,96 @@
+"""Renders training pairs like those of DIS5K: slender and complex subjects with exact soft masks.
+
+    python tools/synthetic_pairs/render.py --out DIR [--count N] [--val N] [--size N] [--seed N] [--hard X]
+                                           [--workers N] [--sources DIR | --simple]
+
+Writes DIR/train/{im,gt} and DIR/val/{im,gt}. A pair depends on the seed and its number alone: an interrupted
+rendering is resumed, and a longer set begins with a shorter one. Needs OpenCV. ``--sources`` names a folder with
+``cutouts/`` (images with an alpha channel), ``photographs/`` and, made from these by cut_photographs.py,
+``subjects/``; docs/demo_checkpoint.md lists those the demo checkpoint was trained with. Nothing is downloaded.
+``--simple`` renders light shapes on dim grounds, for docs/ablation.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tools.synthetic_pairs.scene import scene, simple_scene
+from tools.synthetic_pairs.sources import SPLITS, Sources, find_sources
+
+QUALITIES = (55, 98)  # of the JPEGs
+
+
+def render(
+    number: int, *, seed: int, split: str, size: int, hard: float, sources: Sources, simple: bool, out: Path
+) -> None:
+    """Writes one pair, unless it is already there.
+
+    Args:
+        number: Number of the pair in its split.
+        seed: Of the whole set.
+        split: "train" or "val".
+        size: Side in pixels.
+        hard: Share of hard scenes, 0 to 1.
+        sources: Files the scenes are made of.
+        simple: Light shapes on dim grounds instead.
+        out: Folder of the set.
+    """
+    image, mask = out / split / "im" / f"{number:06d}.jpg", out / split / "gt" / f"{number:06d}.png"
+    if image.exists() and mask.exists():
+        return
+    rng = np.random.default_rng([seed, SPLITS.index(split), number])
+    colours, alpha = simple_scene(rng, split, size) if simple else scene(rng, sources, split, size, hard)
+    bgr = np.round(colours[..., ::-1] * 255).astype(np.uint8)
+    _write(image, bgr, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*QUALITIES))])
+    _write(mask, np.round(alpha * 255).astype(np.uint8), [])
+
+
+def _write(path: Path, pixels: np.ndarray, options: list[int]) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(f".part{path.suffix}")
+    if not cv2.imwrite(str(part), pixels, options):
+        raise OSError(f"{path}: could not be written; is there room on the disk?")
+    part.replace(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=8192, help="training pairs (%(default)s)")
+    parser.add_argument("--val", type=int, default=256, help="validation pairs (%(default)s)")
+    parser.add_argument("--size", type=int, default=320, help="side in pixels (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hard", type=float, default=1.0, help="share of hard scenes, 0 to 1 (%(default)s)")
+    parser.add_argument("--sources", type=Path, help="folder with cutouts/, photographs/, subjects/")
+    parser.add_argument("--simple", action="store_true", help="light shapes on dim grounds, without any sources")
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    if args.sources is not None and not args.sources.is_dir():
+        parser.error(f"--sources {args.sources}: no such folder")
+    if not 0 <= args.hard <= 1:
+        parser.error(f"--hard {args.hard:g}: expected a share in 0 ... 1")
+    for split, count in zip(SPLITS, (args.count, args.val), strict=True):
+        sources = find_sources(args.sources, split)
+        for folder in ("im", "gt"):
+            (args.out / split / folder).mkdir(parents=True, exist_ok=True)
+        how = {"seed": args.seed, "size": args.size, "hard": args.hard, "simple": args.simple}
+        job = partial(render, **how, split=split, sources=sources, out=args.out)
+        print(f"{split}: {count} pairs from {len(sources.cutouts)} cut-outs, {len(sources.photographs)} photographs "
+              f"and {len(sources.subjects)} photographs' own subjects")  # fmt: skip
+        with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            for _ in pool.map(job, range(count), chunksize=16):
+                pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
