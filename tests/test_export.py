@@ -3,7 +3,7 @@
 import pytest
 
 import birefnet_core as bc
-from birefnet_core.cli import main
+from birefnet_core.cli.main import main
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")

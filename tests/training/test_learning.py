@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.cli import main as segment
+from birefnet_core.cli.main import main as segment
 from birefnet_core.training import TrainingData, from_values, load_recipe, train
 from birefnet_core.training.data import find_set
 from birefnet_core.training.dataset import SegmentationDataset
