@@ -25,7 +25,7 @@ class BiRefNetLoadModel(io.ComfyNode):
                     "dtype",
                     options=["auto", *DTYPES],
                     default="auto",
-                    tooltip="Precision. auto: fp16 on CUDA, fp32 elsewhere.",
+                    tooltip="Precision. auto: fp16 on NVIDIA and AMD GPUs, bf16 on CPUs with AMX, fp32 elsewhere.",
                 ),
                 io.Combo.Input(
                     "device",

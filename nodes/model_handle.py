@@ -15,8 +15,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..birefnet_core import CheckpointError
-from ..birefnet_core.devices import DTYPES
-from .comfy_compat import core, pick
+from ..birefnet_core.devices import choose_dtype
+from .comfy_compat import core
 from .model_folders import MODEL_FOLDER, NO_ADAPTER, check_model_name, file_stamp, find_file, model_folders
 from .tensors import progress_bar
 
@@ -52,7 +52,7 @@ class ModelHandle:
         if not compile:
             _end_within_an_image_if_cancelled(self.model)
         # Not CoreModelPatcher: from 0.25 on that may stream weights into layers of ComfyUI's own classes only.
-        self.patcher = _Patcher(self.model, load_device=device, offload_device=offload)
+        self.patcher = _Patcher(self, load_device=device, offload_device=offload)
 
     def segment(self, images: Tensor, size: Size = None, *, frames_per_step: int = 0, **options: Any) -> Tensor:
         """Segments images on the handle's device.
@@ -67,7 +67,6 @@ class ModelHandle:
             Masks B, H, W float32 on ComfyUI's intermediate device.
         """
         segmenter = self._segmenter
-        segmenter.batch_size = 1
         height, width = segmenter.network_size(size, *images.shape[1:3])
         one = segmenter.memory_required(height, width, device=self.device)
         mm.load_models_gpu([self.patcher], memory_required=one * max(1, frames_per_step), force_full_load=True)
@@ -79,6 +78,10 @@ class ModelHandle:
         preprocessing."""
         return self.segment(image, image_size).to(getattr(mm, "intermediate_dtype", lambda: torch.float32)())
 
+    def release(self) -> None:
+        """Frees what the handle keeps on the device beside the weights: CUDA graphs."""
+        self._segmenter.release()
+
     def _frames_that_fit(self, one: int, frames: int) -> int:
         if self.device.type == "cpu":
             return 1
@@ -86,13 +89,24 @@ class ModelHandle:
 
 
 class _Patcher(ModelPatcher):
-    """Loads in one piece, and drops the handle when ComfyUI unloads the model, as by "Unload models"."""
+    """Loads in one piece, and drops the handle when ComfyUI unloads the model, as by "Unload models".
+
+    Args:
+        handle: The handle that owns it.
+        options: Of ModelPatcher.
+    """
+
+    def __init__(self, handle: ModelHandle, **options: Any) -> None:
+        super().__init__(handle.model, **options)
+        self._release = weakref.WeakMethod(handle.release)
 
     def partially_load(self, device_to: torch.device, extra_memory: float = 0, **options: Any) -> Any:
         # Plain layers cannot fetch their weights when they run: under --novram all of them would stay behind.
         return super().partially_load(device_to, WHOLE_MODEL, **options)
 
     def detach(self, unpatch_all: bool = True) -> Any:
+        if unpatch_all and (release := self._release()) is not None:
+            release()
         if unpatch_all and _latest and _latest[0].patcher is self:  # else it is about to be loaded again
             _latest.clear()
         return super().detach(unpatch_all)
@@ -108,13 +122,6 @@ def _end_within_an_image_if_cancelled(model: torch.nn.Module) -> None:
         if isinstance(parent, torch.nn.ModuleList):
             for module in parent:
                 module.register_forward_pre_hook(check)
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" takes float16 where ComfyUI would, float32 elsewhere."""
-    if name != "auto":
-        return pick(DTYPES, name, "dtype")
-    return torch.float16 if device.type == "cuda" and mm.should_use_fp16(device) else torch.float32
 
 
 _loaded: weakref.WeakValueDictionary[tuple, ModelHandle] = weakref.WeakValueDictionary()
@@ -133,12 +140,13 @@ def load(
     if problem is not True:
         raise CheckpointError(problem)
     target = torch.device("cpu") if device == "cpu" else mm.get_torch_device()
-    options = str(target), dtype, patch_order, file_stamp(adapter), compile
+    precision = choose_dtype(dtype, target, supports_float16=mm.should_use_fp16)
+    options = str(target), precision, patch_order, file_stamp(adapter), compile
     handle = _loaded.get((file_stamp(name), *options))
     if handle is None:
         model = core(".checkpoints.load").load_model(
             find_file(name) or name,
-            dtype=choose_dtype(dtype, target),
+            dtype=precision,
             patch_order=patch_order,
             adapter=None if adapter == NO_ADAPTER else find_file(adapter) or adapter,
             folders=model_folders(),
@@ -147,7 +155,7 @@ def load(
         )
         # The stamp again: a download has just put the file there.
         handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target, compile)
-        logger.info("BiRefNet %s on %s in %s; patch order %s (%s)", name, target, choose_dtype(dtype, target),
+        logger.info("BiRefNet %s on %s in %s; patch order %s (%s)", name, target, precision,
                     model.checkpoint.patch_order.value, model.checkpoint.patch_order_source)  # fmt: skip
     _latest.append(handle)
     return handle

@@ -142,6 +142,9 @@ def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
         def __init__(self, model, load_device, offload_device):
             self.model = model
 
+        def detach(self, unpatch_all=True):
+            pass
+
     types = {n: comfy_type(n.upper()) for n in ("Image", "Mask", "Float", "Boolean", "String")}
     io = SimpleNamespace(
         **types, Int=comfy_type("INT", IntInput), Combo=comfy_type("COMBO", ComboInput), Custom=comfy_type,
