@@ -7,13 +7,20 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import merge_adapter, read_adapter, save_adapter
-from birefnet_core.losses import LossWeights
-from birefnet_core.training import from_values, load_recipe
+from birefnet_core.losses import HybridLoss, LossWeights, loss_preset
+from birefnet_core.training import from_values, load_recipe, memory
 from birefnet_core.training.ema import Ema
 from birefnet_core.training.lora import add_adapters, extract_adapter, merged
-from birefnet_core.training.optim import make_optimizer, rate
+from birefnet_core.training.memory import checkpoint_activations
+from birefnet_core.training.model_setup import (
+    build_network,
+    has_unused_parameters,
+    load_encoder,
+    phase_of,
+    set_phase,
+)
+from birefnet_core.training.optim import lr_multiplier, make_optimizer
 from birefnet_core.training.report import plot, ticks
-from birefnet_core.training.setup import build_network, leaves_unused, load_encoder, phase_of, set_phase
 
 from .conftest import TINY
 
@@ -60,13 +67,13 @@ def test_wrong_recipes_are_refused_with_a_hint(values, message):
 
 def test_rate_warms_up_and_falls(tiny_recipe):
     recipe = tiny_recipe(schedule="cosine", warmup_steps=4, epochs=10, lr_floor=0.1)
-    rates = [rate(recipe, step, 10) for step in range(100)]
+    rates = [lr_multiplier(recipe, step, 10) for step in range(100)]
     assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert rates[4] == 1
     assert rates[52] == pytest.approx(0.55, abs=0.01)
     assert rates[99] == pytest.approx(0.1, abs=0.01)
     steps = tiny_recipe(schedule="step", lr_epochs=(1, 3), epochs=4)
-    assert [rate(steps, step, 2) for step in (0, 1, 2, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    assert [lr_multiplier(steps, step, 2) for step in (0, 1, 2, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
 def test_optimizer_has_every_parameter_once_in_its_group(tiny_recipe):
@@ -94,6 +101,33 @@ def test_moving_average_equals_the_formula():
     with ema.applied(model):
         assert torch.allclose(model.weight, expected)
     assert torch.equal(model.weight, torch.full((2,), 8.0))
+
+
+def step_gradients(model: bc.BiRefNet) -> tuple[dict, dict]:
+    """Gradients and statistics after one step in train mode, dropout included."""
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 3, 64, 160).double(), (torch.rand(2, 1, 64, 160) > 0.5).double()
+    model.train()
+    HybridLoss(loss_preset("dis5k"))(model(x), y).total.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return gradients, {name: b.clone() for name, b in model.named_buffers()}
+
+
+def test_activation_checkpointing_changes_no_number(monkeypatch):
+    """Sums are in another order, which float64 shows as nothing; the image has several bands."""
+    monkeypatch.setattr(memory, "BAND", 24)
+    torch.manual_seed(1)
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0")).double()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    plain = step_gradients(model)
+    model.load_state_dict(state)
+    model.zero_grad()
+    checkpoint_activations(model)
+    lean = step_gradients(model)
+    for before, after in zip(plain, lean, strict=True):
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            torch.testing.assert_close(after[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
 def test_adapter_starts_as_nothing_and_survives_file_and_merging(tiny_checkpoint, tmp_path):
@@ -154,7 +188,7 @@ def test_phases_follow_the_epoch(tiny_recipe):
     assert [phase.encoder for phase in phases] == [False] + 5 * [True]
     assert [phase.weights == LossWeights(iou=0.5) for phase in phases] == 4 * [False] + 2 * [True]
     model = build_network(recipe)
-    assert [leaves_unused(model, phase) for phase in phases] == 4 * [False] + 2 * [True]
+    assert [has_unused_parameters(model, HybridLoss(phase.weights)) for phase in phases] == 4 * [False] + 2 * [True]
 
 
 def test_ticks_are_round_and_hold_the_values():
