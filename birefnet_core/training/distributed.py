@@ -137,6 +137,7 @@ class Ranks:
         own = _encode(error)
         try:
             first = self._store.compare_set("failure", "", own)
+            self._store.add("failures", 1)
             end = time.monotonic() + _GRACE_SECONDS
             while self._store.add("noticed", 0) < self.world_size and time.monotonic() < end:
                 time.sleep(_POLL_SECONDS)
@@ -155,7 +156,7 @@ class Ranks:
         """Looks for errors of others in a thread of its own: the main one may be waiting in a collective."""
         with contextlib.suppress(RuntimeError):  # the store has gone with another process
             while not self._closed.wait(_WATCH_SECONDS):
-                if store.check(["failure"]):
+                if store.add("failures", 0):
                     self._failure = _decode(store.get("failure"))
                     store.add("noticed", 1)
                     return
@@ -184,7 +185,7 @@ def init_distributed(device: torch.device) -> Iterator[Ranks]:
             raise ConfigError(f"process {local} has no GPU: this machine has {torch.cuda.device_count()}.")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=PROCESS_GROUP_TIMEOUT))
+    store, rank, world_size = next(dist.rendezvous("env://"))
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=dist.PrefixStore("process_group", store),

@@ -17,6 +17,7 @@ from birefnet_core.checkpoints import io as checkpoint_files
 from birefnet_core.training import Recipe, TrainingData, load_datasets, loop, run_folder, train
 from birefnet_core.training.data.dataset import Batch
 from birefnet_core.training.distributed import Ranks
+from birefnet_core.training.interrupt import StopSignal
 from birefnet_core.training.run_folder import RunFolder
 
 from .conftest import TINY, assert_same, draw_shape, write_shapes
@@ -101,6 +102,18 @@ def test_channels_last_changes_the_layout_and_not_the_training(shapes, tiny_reci
         train(recipe, TrainingData(sets=(shapes,)), out, device="cpu")
         losses[inner] = next(row["loss"] for row in lines(out) if row["kind"] == "step")
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)  # of the first step; rounding grows from there
+
+
+@pytest.mark.parametrize("number", StopSignal.SIGNALS)
+def test_signal_interrupts_at_first_and_is_noted_once_the_loop_runs(number):
+    former = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), StopSignal():
+        os.kill(os.getpid(), number)
+    with StopSignal() as stop:
+        stop.graceful = True
+        os.kill(os.getpid(), number)
+        assert stop.requested
+        assert signal.getsignal(number) == former, "a second one ends the process"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 import birefnet_core as bc
 from birefnet_core.checkpoints import merge_adapter, read_adapter, save_adapter
 from birefnet_core.losses import HybridLoss, LossWeights, loss_preset
-from birefnet_core.training import from_values, load_recipe, memory
+from birefnet_core.training import TrainingData, from_values, load_datasets, load_recipe, memory
 from birefnet_core.training.ema import Ema
 from birefnet_core.training.lora import add_adapters, extract_adapter, merged
 from birefnet_core.training.memory import checkpoint_activations
@@ -65,6 +65,29 @@ def test_wrong_recipes_are_refused_with_a_hint(values, message):
     assert message.lower() in str(caught.value).lower()
 
 
+def test_recipe_with_any_characters_survives_its_file(tmp_path):
+    recipe = from_values({"name": 'a "b" \\ \x7f\t 😀', "init": "/data/𠮷野/model.safetensors"})
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    assert from_values(load_recipe(tmp_path / "recipe.toml")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, False),
+        ({"matting": True}, True),
+        ({"init": "BiRefNet-matting"}, True),
+        ({"init": "ZhengPeng7/BiRefNet_lite-matting"}, True),
+        ({"init": "BiRefNet_lite"}, False),
+        ({"init": "/data/matting_old/x.pth"}, False),
+        ({"name": "matting"}, False),
+    ],
+)
+def test_matting_is_said_by_the_recipe_or_the_catalogue(values, expected, shapes):
+    text = load_datasets(from_values(values), TrainingData(sets=(shapes,))).text
+    assert ("unlearn soft edges" in text) == expected
+
+
 def test_rate_warms_up_and_falls(tiny_recipe):
     recipe = tiny_recipe(schedule="cosine", warmup_steps=4, epochs=10, lr_floor=0.1)
     rates = [lr_multiplier(recipe, step, 10) for step in range(100)]
@@ -101,6 +124,39 @@ def test_moving_average_equals_the_formula():
     with ema.applied(model):
         assert torch.allclose(model.weight, expected)
     assert torch.equal(model.weight, torch.full((2,), 8.0))
+
+
+def test_moving_average_of_half_precision_is_kept_in_float32():
+    model = torch.nn.Linear(4, 4, dtype=torch.bfloat16)
+    torch.nn.init.ones_(model.weight)
+    ema = Ema(model, 0.9999)
+    ema.steps = 10**6  # past the first steps, which forget faster
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+    for _ in range(10):
+        ema.update(model)
+    assert ema.state["weight"].dtype == torch.float32
+    assert torch.allclose(ema.state["weight"], torch.full((4, 4), 2 - 0.9999**10), atol=1e-6)
+    with ema.applied(model):
+        assert model.weight.dtype == torch.bfloat16
+
+
+def test_moving_average_leaves_frozen_weights_out_and_loads_states_that_have_them(tiny_checkpoint):
+    model = bc.load_model(tiny_checkpoint)
+    everything = Ema(model, 0.9)  # as version 0.1 kept it
+    model.localization.encoder.requires_grad_(False)
+    ema = Ema(model, 0.9)
+    encoder = {name for name, _ in model.named_parameters() if name.startswith("localization.encoder.")}
+    assert encoder
+    assert everything.state.keys() - ema.state.keys() == encoder
+    everything.steps = 7
+    for value in everything.state.values():
+        value.add_(1)
+    ema.load_state_dict(everything.state_dict())
+    assert ema.steps == 7
+    assert all(torch.equal(value, everything.state[name]) for name, value in ema.state.items())
+    with pytest.raises(KeyError, match="localization.squeeze"):
+        ema.load_state_dict({"steps": 0, "state": {}})
 
 
 def step_gradients(model: bc.BiRefNet) -> tuple[dict, dict]:
