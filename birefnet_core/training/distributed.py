@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..errors import ConfigError, TrainingError
+from ..torchrun import current_process
 
 # Time limit of a collective on tensors: of gradients and losses, for which all processes have the same work.
 PROCESS_GROUP_TIMEOUT = datetime.timedelta(minutes=10)
@@ -180,7 +181,7 @@ def init_distributed(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(device=device)
         return
     if device.type == "cuda":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
+        local = current_process().local_rank
         if local >= torch.cuda.device_count():
             raise ConfigError(f"process {local} has no GPU: this machine has {torch.cuda.device_count()}.")
         device = torch.device("cuda", local)

@@ -22,7 +22,6 @@ from ..network import BiRefNet
 from .data.dataset import seed_of
 from .distributed import Ranks
 from .lora import add_adapters
-from .memory import checkpoint_activations
 from .recipe import DEFAULT_BACKBONE, Recipe
 
 logger = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ def build_network(recipe: Recipe, classes: int = 0) -> BiRefNet:
     if recipe.train == "decoder":
         model.localization.encoder.requires_grad_(False)
     if recipe.checkpoint_activations:
-        checkpoint_activations(model)
+        model.set_grad_checkpointing()
     return model
 
 

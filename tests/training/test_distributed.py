@@ -29,7 +29,8 @@ LIMIT = 600  # seconds that a training may take on a busy machine
 SCRIPT = """
 import datetime, json, os, signal, sys, time
 import torch
-from birefnet_core.errors import DatasetError, exit_code
+from birefnet_core.cli.main import exit_code
+from birefnet_core.errors import DatasetError
 from birefnet_core.training import TrainingData, distributed, from_values, load_datasets, loop
 from birefnet_core.training.data import preflight
 torch.set_num_threads(1)

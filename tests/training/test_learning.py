@@ -8,7 +8,6 @@ import pytest
 import birefnet_core as bc
 from birefnet_core.cli import main as segment
 from birefnet_core.training import TrainingData, from_values, load_recipe, train
-from birefnet_core.training.command import RECIPES
 from birefnet_core.training.data import find_set
 from birefnet_core.training.data.dataset import SegmentationDataset
 from birefnet_core.training.validation import validate
@@ -16,6 +15,8 @@ from birefnet_core.training.validation import validate
 from .conftest import write_shapes
 
 pytestmark = pytest.mark.slow
+
+RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 
 
 def score(checkpoint: Path, folder: Path) -> dict[str, float]:

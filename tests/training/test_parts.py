@@ -7,11 +7,10 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import merge_adapter, read_adapter, save_adapter
-from birefnet_core.losses import HybridLoss, LossWeights, loss_preset
-from birefnet_core.training import TrainingData, from_values, load_datasets, load_recipe, memory
+from birefnet_core.losses import HybridLoss, LossWeights
+from birefnet_core.training import TrainingData, from_values, load_datasets, load_recipe
 from birefnet_core.training.ema import Ema
 from birefnet_core.training.lora import add_adapters, extract_adapter, merged
-from birefnet_core.training.memory import checkpoint_activations
 from birefnet_core.training.model_setup import (
     build_network,
     has_unused_parameters,
@@ -155,35 +154,8 @@ def test_moving_average_leaves_frozen_weights_out_and_loads_states_that_have_the
     ema.load_state_dict(everything.state_dict())
     assert ema.steps == 7
     assert all(torch.equal(value, everything.state[name]) for name, value in ema.state.items())
-    with pytest.raises(KeyError, match="localization.squeeze"):
+    with pytest.raises(KeyError, match="squeeze"):
         ema.load_state_dict({"steps": 0, "state": {}})
-
-
-def step_gradients(model: bc.BiRefNet) -> tuple[dict, dict]:
-    """Gradients and statistics after one step in train mode, dropout included."""
-    torch.manual_seed(0)
-    x, y = torch.randn(2, 3, 64, 160).double(), (torch.rand(2, 1, 64, 160) > 0.5).double()
-    model.train()
-    HybridLoss(loss_preset("dis5k"))(model(x), y).total.backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return gradients, {name: b.clone() for name, b in model.named_buffers()}
-
-
-def test_activation_checkpointing_changes_no_number(monkeypatch):
-    """Sums are in another order, which float64 shows as nothing; the image has several bands."""
-    monkeypatch.setattr(memory, "BAND", 24)
-    torch.manual_seed(1)
-    model = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0")).double()
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    plain = step_gradients(model)
-    model.load_state_dict(state)
-    model.zero_grad()
-    checkpoint_activations(model)
-    lean = step_gradients(model)
-    for before, after in zip(plain, lean, strict=True):
-        assert before.keys() == after.keys()
-        for name, value in before.items():
-            torch.testing.assert_close(after[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
 def test_adapter_starts_as_nothing_and_survives_file_and_merging(tiny_checkpoint, tmp_path):

@@ -5,9 +5,9 @@ from types import ModuleType
 
 import torch
 
+from birefnet_core.cli.train import ProgressBar
 from birefnet_core.masks import LEGEND
 from birefnet_core.training import TrainingData, train
-from birefnet_core.training.command import ProgressBar
 from birefnet_core.training.report import sample_sheet
 from birefnet_core.training.validation import THUMBNAIL, Thumbnail
 

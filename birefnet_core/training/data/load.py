@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 
-from ...checkpoints.lookup import find_entry
+from ...checkpoints.catalogue import find_entry
 from ...errors import DatasetError
 from ..distributed import SINGLE_PROCESS, Ranks
 from ..recipe import Recipe
