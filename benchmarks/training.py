@@ -42,7 +42,7 @@ def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict
     from birefnet_core.network.deformable_conv import DeformableConv2d
     from birefnet_core.ops import execution
     from birefnet_core.ops.deform_conv import use_backend
-    from birefnet_core.training.loop import autocast, precision
+    from birefnet_core.training.model_setup import amp_dtype, autocast
 
     backend, lean, part, amp = FORMS[form]
     torch.manual_seed(0)
@@ -65,7 +65,7 @@ def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict
         with (
             use_backend(backend),
             execution.use_chunk_sizes(**({"deform_columns": None} if backend == "torchvision" else {})),
-            autocast(precision(amp, x.device), x.device),
+            autocast(amp_dtype(amp, x.device), x.device),
         ):
             output = model(x)
         loss(output, y).total.backward()

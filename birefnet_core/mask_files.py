@@ -58,7 +58,7 @@ def readable_suffixes() -> frozenset[str]:
     return frozenset(ending for ending, kind in known.items() if kind in Image.OPEN)
 
 
-def read_mask(path: Path, *, labels: bool = True) -> MaskFile:
+def read_mask(path: Path, *, labels: bool = True, clamp: bool = False) -> MaskFile:
     """Reads a mask: 1, 8 or 16 bits of grey, floats, colours, or a palette.
 
     Colours become grey as OpenCV's reader does, alpha channels are ignored, and of a palette of colours every index
@@ -68,9 +68,11 @@ def read_mask(path: Path, *, labels: bool = True) -> MaskFile:
         path: A file of any format Pillow opens.
         labels: Whether 8-bit values of at most 1 are the labels 0 and 1 of a ground truth and are brought to 0 and
             255. In a prediction they are grey levels.
+        clamp: Whether floats out of [0, 1] are clamped instead of refused.
 
     Raises:
-        DatasetError: The file is missing, corrupt or no image, or its floats are NaN or out of [0, 1].
+        DatasetError: The file is missing, corrupt or no image, or its floats are NaN or, unless clamped, out of
+            [0, 1].
     """
     mode, pixels = _decode(path)
     notes: tuple[str, ...] = ()
@@ -82,6 +84,8 @@ def read_mask(path: Path, *, labels: bool = True) -> MaskFile:
         pixels, notes = np.ascontiguousarray(pixels[:, :, 0]), (ALPHA,)
     elif mode.startswith("I"):  # 16-bit files; old Pillow versions open them with 32 bits
         pixels = np.clip(pixels, 0, 0xFFFF).astype(np.uint16)
+    elif mode == "F" and clamp and not np.isnan(pixels).any():
+        pixels = pixels.clip(0, 1)
     elif mode == "F" and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN fails both
         raise DatasetError(
             f"{path} has values from {pixels.min():.4g} to {pixels.max():.4g}; floats must lie in [0, 1]."

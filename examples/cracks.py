@@ -21,10 +21,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont  # noqa: E402
 
 import birefnet_core as bc  # noqa: E402
 from birefnet_core.cli.main import exit_code  # noqa: E402
-from birefnet_core.cli.train import Bar  # noqa: E402
-from birefnet_core.images import read_image, to_bytes, write_mask  # noqa: E402
+from birefnet_core.cli.train import ProgressBar  # noqa: E402
+from birefnet_core.images import list_images, read_image, to_bytes, write_mask  # noqa: E402
 from birefnet_core.training import TrainingData, from_values, load_recipe, train  # noqa: E402
-from birefnet_core.training.data import list_images  # noqa: E402
 
 PACKAGED = ("brick", "gravel", "grass")  # surfaces in scikit-image
 TRAINING_SHARE = 0.6  # of each photograph's width; the test's surfaces are cut from the rest
@@ -65,7 +64,7 @@ def read_surfaces(folder: Path | None, side: int) -> list[Image.Image]:
                 "--surfaces DIR."
             ) from error
         return [Image.fromarray(getattr(data, name)()).convert("RGB") for name in PACKAGED]
-    paths = list_images(folder)
+    paths = list_images(folder, recursive=True)
     if not paths:
         raise bc.ConfigError(f"{folder}: no photographs of surfaces in it.")
     surfaces = [Image.fromarray(to_bytes(read_image(path))) for path in paths]
@@ -142,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         validation=(make_data(out / "test", surfaces, max(1, args.images // 4), args.size, test=True),),
     )
     before = segment_all(bc.load_model(args.init), out, "before")
-    result = train(recipe, data, out / "run", resume=args.resume, progress=Bar(quiet=False))
+    result = train(recipe, data, out / "run", resume=args.resume, progress=ProgressBar(quiet=False))
     if not result.finished:
         print("stopped; --resume goes on", file=sys.stderr)
         return 130

@@ -14,9 +14,9 @@ from huggingface_hub.utils import tqdm
 from .. import training
 from ..errors import ConfigError
 from ..torchrun import current_process
-from ..training import Recipe, TrainingData, from_values, load_recipe, prepare, train
+from ..training import Recipe, TrainingData, from_values, load_datasets, load_recipe, train
 from ..training.recipe import field_names
-from ..training.state import Folder
+from ..training.run_folder import RunFolder
 
 DESCRIPTION = "Trains a BiRefNet on your images and masks."
 DEFAULT_RECIPE = "finetune"
@@ -93,9 +93,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     A backbone without a checkpoint means a new network, whatever the recipe would start from.
     """
     flags = {name: getattr(args, name) for name in field_names() if hasattr(args, name)}
-    if "network" in flags:
-        flags["network"] = dict(flags["network"])
-    stored = Folder(args.out).recipe if args.resume and args.out else None
+    flags.update({f"network.{key}": value for key, value in flags.pop("network", ())})
+    stored = RunFolder(args.out).recipe if args.resume and args.out else None
     values: dict[str, Any]
     if stored is not None and stored.exists() and not args.recipe:
         values = load_recipe(stored)
@@ -103,13 +102,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         values = load_recipe(_find_recipe(args.recipe or DEFAULT_RECIPE))
         if flags.get("backbone") and "init" not in flags:
             values.update(init="", decoder_epochs=0)
-    recipe = from_values(values)
-    return recipe.replace(**flags) if "network" not in flags else _with_network(recipe, flags)
-
-
-def _with_network(recipe: Recipe, flags: dict[str, Any]) -> Recipe:
-    network = {f"network.{key}": value for key, value in flags.pop("network").items()}
-    return recipe.replace(**flags, **network)
+    return from_values(values).replace(**flags)
 
 
 def _find_recipe(name: str) -> Path:
@@ -122,21 +115,21 @@ def _find_recipe(name: str) -> Path:
     return recipes_folder() / f"{name}.toml"
 
 
-class Bar:
-    """A progress bar with loss terms and the time that remains."""
+class ProgressBar:
+    """A progress bar with the terms of the loss and the remaining time."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.bar: Any = None
         self.quiet = quiet or not sys.stderr.isatty()
 
-    def __call__(self, news: dict[str, Any]) -> None:
+    def __call__(self, step: dict[str, Any]) -> None:
         if self.bar is None:
-            self.bar = tqdm(total=news["steps"], initial=news["step"] - 1, unit="step", disable=self.quiet)
+            self.bar = tqdm(total=step["steps"], initial=step["step"] - 1, unit="step", disable=self.quiet)
         hidden = ("epoch", "step", "steps", "best", "lr")
-        shown = {name: f"{value:.3g}" for name, value in news.items() if name not in hidden}
-        if news["best"] is not None:
-            shown["best"] = f"{news['best']:.4f}"
-        self.bar.set_description(f"epoch {news['epoch']}", refresh=False)
+        shown = {name: f"{value:.3g}" for name, value in step.items() if name not in hidden}
+        if step["best"] is not None:
+            shown["best"] = f"{step['best']:.4f}"
+        self.bar.set_description(f"epoch {step['epoch']}", refresh=False)
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
@@ -153,11 +146,11 @@ def run(args: argparse.Namespace) -> int:
         backgrounds=args.backgrounds, skip_bad=args.skip_bad,
     )  # fmt: skip
     if args.dry_run:
-        print(prepare(recipe, data).text)
+        print(load_datasets(recipe, data).text)
         return 0
     if not args.out:
         raise ConfigError("give --out DIR, the folder of the results.")
-    result = train(recipe, data, args.out, device=args.device, resume=args.resume, progress=Bar(quiet=quiet))
+    result = train(recipe, data, args.out, device=args.device, resume=args.resume, progress=ProgressBar(quiet=quiet))
     if not result.finished:
         if not quiet:
             print(f"stopped after {result.steps} steps; continue with --resume", file=sys.stderr)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .common import no_autocast, prepare
+from .common import autocast_disabled, check_logits_and_label
 
 WINDOW, SIGMA = 11, 1.5  # Gaussian window of Eq. 4
 C1, C2 = 0.01**2, 0.03**2  # Eq. 4
@@ -45,10 +45,10 @@ def ssim(logits: Tensor, label: Tensor) -> Tensor:
     Returns:
         A scalar in [0, 2]; 0 for equal maps.
     """
-    logits, label = prepare(logits, label)
+    logits, label = check_logits_and_label(logits, label)
     mask = logits.sigmoid()
     moments = torch.cat((mask, label, mask * mask + label * label, mask * label), dim=1)  # B 4 H W
-    with no_autocast(moments):  # variances are small differences of large numbers
+    with autocast_disabled(moments):  # variances are small differences of large numbers
         mean_m, mean_g, squares, product = _gaussian_blur(moments).unbind(dim=1)  # B H W each
     mean_product = mean_m * mean_g
     mean_squares = mean_m * mean_m + mean_g * mean_g
@@ -73,7 +73,7 @@ def structure(logits: Tensor, label: Tensor, *, double_sigmoid: bool = False) ->
     Returns:
         A scalar >= 0.
     """
-    logits, label = prepare(logits, label)
+    logits, label = check_logits_and_label(logits, label)
     if double_sigmoid:
         logits = logits.sigmoid()
     mask = logits.sigmoid()

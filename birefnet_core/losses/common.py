@@ -1,43 +1,24 @@
-"""What the terms share: checks, precision, and the one kind of resizing."""
+"""What the terms share: validation and precision."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ImageError
 
 
-def full_precision(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """float32 for anything narrower; float64 stays, so that gradients can be checked."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def no_autocast(x: Tensor) -> AbstractContextManager:
-    """Keeps autocast from narrowing what is computed on the device of ``x``; nothing where it has no autocast."""
+def autocast_disabled(x: Tensor) -> AbstractContextManager:
+    """Disables autocast on the device of ``x``, where it has one."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-
-
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear resize with aligned corners, as published training does with every supervised map.
-
-    The same as in ``network.layers``: losses work without any network, so they share no module with it.
-
-    Args:
-        x: B, C, H, W.
-        size: Target (height, width).
-
-    Returns:
-        B, C, height, width; ``x`` itself where nothing is to be done.
-    """
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def check_map(x: Tensor, what: str) -> None:
@@ -48,8 +29,8 @@ def check_map(x: Tensor, what: str) -> None:
         raise ImageError(f"{what} must be floats or bools; found {x.dtype}. Divide 8-bit masks by 255.")
 
 
-def prepare(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Checks a map and its label and gives both in full precision.
+def check_logits_and_label(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Checks logits and their label, and gives both in float32 at least.
 
     Raises:
         ImageError: Not maps, or of different shapes: broadcasting would compare each with all.
@@ -61,5 +42,5 @@ def prepare(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
             f"logits {tuple(logits.shape)} and label {tuple(label.shape)} must have the same shape; "
             "HybridLoss resizes maps to their label."
         )
-    logits = full_precision(logits)
+    logits = at_least_float32(logits)
     return logits, label.to(logits.dtype)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .common import check_map, full_precision, prepare, resize
+from ..image_ops import resize
+from .common import at_least_float32, check_logits_and_label, check_map
 
 
 def gradient_map(prediction: Tensor, label: Tensor) -> Tensor:
@@ -24,5 +25,6 @@ def gradient_map(prediction: Tensor, label: Tensor) -> Tensor:
     """
     check_map(prediction, "the gradient map")
     check_map(label, "its label")
-    prediction, label = prepare(resize(full_precision(prediction), label.shape[-2:]), label)
+    prediction = resize(at_least_float32(prediction), label.shape[-2:], align_corners=True)  # B 1 H W
+    prediction, label = check_logits_and_label(prediction, label)
     return F.binary_cross_entropy_with_logits(prediction, label.sigmoid())

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError
+from ..image_ops import resize
 from .boundary import ssim, structure
-from .common import check_map, full_precision, resize
+from .common import at_least_float32, check_map
 from .gradient import gradient_map
 from .pixel import bce, mae, mse
 from .region import iou
@@ -26,6 +27,12 @@ MAP_TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mae": mae,
     "mse": mse,
     "structure": structure,
+}
+# Fields of the network's output that each weight of ``LossWeights`` makes the loss read.
+OUTPUTS_READ: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(MAP_TERMS, ("logits", "intermediate")),
+    "gradient": ("gradient",),
+    "ce": ("classes",),
 }
 
 
@@ -76,6 +83,12 @@ class HybridLoss:
     def __init__(self, weights: LossWeights) -> None:
         self.weights = weights
 
+    @property
+    def required_outputs(self) -> frozenset[str]:
+        """Fields of the network's output that the loss reads; what only makes others gets no gradient."""
+        return frozenset(output for name, weight in self.weights.to_dict().items() if weight
+                         for output in OUTPUTS_READ[name])  # fmt: skip
+
     def __call__(self, output: SupervisedOutput, label: Tensor, classes: Tensor | None = None) -> LossValue:
         """Compares an output with its label. Terms whose part the output does not have are left out.
 
@@ -89,7 +102,8 @@ class HybridLoss:
             ConfigError: Classes predicted and weighted, but no class labels; or no term applies.
         """
         label = self._check_label(output, label)
-        maps = [resize(full_precision(x), label.shape[-2:]) for x in (*output.intermediate, output.logits)]
+        size = label.shape[-2:]
+        maps = [resize(at_least_float32(x), size, align_corners=True) for x in (*output.intermediate, output.logits)]
         weights = self.weights.to_dict()
         terms = {
             name: weights[name] * _sum(term(x, label) for x in maps)
@@ -115,7 +129,7 @@ class HybridLoss:
             check_map(x, "logits")
             if len(x) != len(label):
                 raise ImageError(f"the label has {len(label)} images, but the network gave {len(x)}.")
-        return full_precision(label).clamp(0, 1)
+        return at_least_float32(label).clamp(0, 1)
 
 
 def _sum(values: Iterable[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .common import prepare
+from .common import check_logits_and_label
 
 
 def bce(logits: Tensor, label: Tensor, *, log_floor: float | None = None) -> Tensor:
@@ -23,7 +23,7 @@ def bce(logits: Tensor, label: Tensor, *, log_floor: float | None = None) -> Ten
     Returns:
         A scalar >= 0.
     """
-    logits, label = prepare(logits, label)
+    logits, label = check_logits_and_label(logits, label)
     if log_floor is None:
         return F.binary_cross_entropy_with_logits(logits, label)
     positive = F.logsigmoid(logits).clamp(min=log_floor)
@@ -41,7 +41,7 @@ def mae(logits: Tensor, label: Tensor) -> Tensor:
     Returns:
         A scalar in [0, 1].
     """
-    logits, label = prepare(logits, label)
+    logits, label = check_logits_and_label(logits, label)
     return F.l1_loss(logits.sigmoid(), label)
 
 
@@ -55,5 +55,5 @@ def mse(logits: Tensor, label: Tensor) -> Tensor:
     Returns:
         A scalar in [0, 1].
     """
-    logits, label = prepare(logits, label)
+    logits, label = check_logits_and_label(logits, label)
     return F.mse_loss(logits.sigmoid(), label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .common import prepare
+from .common import check_logits_and_label
 
 EMPTY_UNION = 1e-12  # pixels; a smaller union is none: its inverse would overflow in float32
 
@@ -24,7 +24,7 @@ def iou(logits: Tensor, label: Tensor) -> Tensor:
     Returns:
         A scalar in [0, 1].
     """
-    logits, label = prepare(logits, label)
+    logits, label = check_logits_and_label(logits, label)
     mask = logits.sigmoid()
     intersection = (mask * label).sum(dim=(1, 2, 3))  # B
     union = (mask + label - mask * label).sum(dim=(1, 2, 3))  # B

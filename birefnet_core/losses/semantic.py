@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ImageError
-from .common import full_precision
+from .common import at_least_float32
 
 NO_CLASS = -1  # label of an image whose class is not known
 
@@ -35,5 +35,5 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
             f"class labels must be in 0 ... {logits.shape[1] - 1}, or {NO_CLASS} where the class is not known; "
             f"found {label.min().item()} ... {label.max().item()}."
         )
-    total = F.cross_entropy(full_precision(logits), label, ignore_index=NO_CLASS, reduction="sum")
+    total = F.cross_entropy(at_least_float32(logits), label, ignore_index=NO_CLASS, reduction="sum")
     return total / (label != NO_CLASS).sum().clamp(min=1)

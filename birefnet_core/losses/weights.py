@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
+from ..text import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,9 +86,7 @@ class LossWeights:
 
 
 def _unknown(what: str, name: object, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{what} {name!r} is not known; choose from {', '.join(map(repr, known))}.{hint}"
+    return f"{what} {name!r} is not known; choose from {', '.join(map(repr, known))}.{did_you_mean(name, known)}"
 
 
 _PAPER = LossWeights(bce=30, iou=0.5, ssim=10, ce=5, gradient=1)  # Sec. 3.5; gradient maps: published

@@ -1,10 +1,10 @@
-"""Training and fine-tuning (Sec. 3.5-3.6): data, augmentation, loop, results."""
+"""Training and fine-tuning (Sec. 3.5-3.6): data, recipe, loop, results."""
 
-from .augment import Augmentation
 from .data import TrainingData
+from .data.augment import Augmentation
+from .data.load import load_datasets
+from .data.preflight import validate_dataset
 from .loop import Trainer, TrainingResult, train
-from .preflight import preflight
-from .prepare import prepare
 from .recipe import Recipe, from_values, load_recipe
 
 __all__ = [
@@ -14,8 +14,8 @@ __all__ = [
     "TrainingData",
     "TrainingResult",
     "from_values",
+    "load_datasets",
     "load_recipe",
-    "preflight",
-    "prepare",
     "train",
+    "validate_dataset",
 ]

@@ -1,4 +1,4 @@
-"""The paper's ablation (Tab. 1-3) at any scale: equal data, seeds and steps, one part after another switched on."""
+"""The paper's ablation (Tab. 1-3) at any scale: the same data, seeds and steps for networks of different parts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ..images import read_image, write_mask
 from ..inference import Segmenter
 from ..metrics import evaluate_folders
 from ..metrics.optional import opencv_if_installed
-from .data import Pair, TrainingData, find_sets, find_training, fingerprint
+from .data import Pair, TrainingData, find_sets, find_training
+from .data.folders import fingerprint
 from .loop import Progress, train
-from .recipe import PRACTICAL, Recipe
-from .state import Folder
+from .recipe import Recipe, differences
+from .run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +52,13 @@ class Row:
     """One line of a table of the paper.
 
     Attributes:
-        name: What it is called here, also its folder.
-        title: What stands in the table.
+        name: For the command line, and of its folder.
+        title: For tables.
         table: Table of the paper.
         parts: Which of ``PARTS`` it has.
         against: Name of the row it is compared with; "" for none.
-        paper: The paper's figures on DIS-VD; () where it has none.
-        paper_against: The paper's figures it is compared with; () for those of ``against``.
+        paper: The paper's scores on DIS-VD; () where it has none.
+        paper_against: The paper's scores it is compared with; () for those of ``against``.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Row:
     paper_against: Figures = ()
 
     def recipe(self, base: Recipe, seed: int) -> Recipe:
-        """The recipe of a run: the base's, but for the parts and the seed."""
+        """The recipe of a run: the base with this row's parts and a seed."""
         network = dict(_NOTHING)
         for part in self.parts:
             network |= PARTS[part]
@@ -111,13 +112,13 @@ ROWS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one training reached.
+    """Results of one training.
 
     Attributes:
         row: Name of the row.
         seed: Of the training.
         scores: Keys as ``SCORES``; HCE only where OpenCV is installed.
-        parameters: Numbers the network has.
+        parameters: Number of the network's parameters.
         steps: Optimizer steps.
     """
 
@@ -151,23 +152,23 @@ def ablate(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Iterator[Run]:
-    """Trains and scores each row with each seed; what is finished is read, not run again.
+    """Trains and scores each row with each seed; finished runs are read, not repeated.
 
-    All rows of a seed come before the next seed, so that what is there can always be compared.
+    All rows of a seed come before the next seed, so that the rows can be compared at any time.
 
     Args:
-        rows: What to compare.
-        base: The recipe all rows share; its ``rlft`` is for the rows with RLFT.
+        rows: Networks to compare.
+        base: The recipe of all rows; its ``rlft`` is for the rows with RLFT.
         data: Training data, and validation data in folders of images and masks.
         out: Folder of the results, one below it for each row and seed.
-        seeds: How many.
+        seeds: Number of trainings of each row.
         device: "auto", "cpu", "cuda", ...
         progress: Called after each step.
 
     Raises:
         DatasetError: Validation data that ``evaluate`` cannot read.
         ConfigError: A folder of another ablation.
-        KeyboardInterrupt: A training was told to stop; the next call goes on with it.
+        KeyboardInterrupt: A training was stopped by a signal; the next call goes on with it.
     """
     if seeds < 1:
         raise ConfigError(f"seeds={seeds}: expected at least 1.")
@@ -177,16 +178,16 @@ def ablate(
     last_only = base.replace(validate_every=base.epochs)  # so that the weights scored are those after the last step
     for seed in range(seeds):
         for row in rows:
-            recipe, folder = row.recipe(last_only, seed), Folder(out / row.name / f"seed{seed}")
-            key = {"data": names, **_comparable(recipe)}
-            done = _read(folder, key)
+            recipe, folder = row.recipe(last_only, seed), RunFolder(out / row.name / f"seed{seed}")
+            done = _read(folder, recipe, names)
             if done is None:
                 logger.info("%s, seed %d", row.title, seed)
                 result = train(recipe, data, folder.path, device=device, resume=True, progress=progress)
                 if not result.finished:
                     raise KeyboardInterrupt
                 scores, parameters = _score(folder, [pair.image for pair in validation], truths, device)
-                done = {"run": key, "scores": scores, "parameters": parameters, "steps": result.steps}
+                run = {"data": names, **recipe.to_flat()}
+                done = {"run": run, "scores": scores, "parameters": parameters, "steps": result.steps}
                 folder.write_text("scores.json", json.dumps(done, indent=1) + "\n")
                 folder.last.unlink()  # for resuming only, and five times as large as the network
             yield Run(
@@ -195,33 +196,32 @@ def ablate(
 
 
 def _masks(pairs: Sequence[Pair]) -> list[Path]:
-    """The masks of the validation pairs, all in one folder as ``evaluate`` wants them."""
+    """The masks of the validation pairs, which ``evaluate`` needs in one folder."""
     masks = [pair.mask for pair in pairs if pair.mask is not None]
     if len(masks) < len(pairs) or len({mask.parent for mask in masks}) != 1:
         raise DatasetError("an ablation is scored on one folder of masks: give --val-data DIR with im/ and gt/.")
     return masks
 
 
-def _read(folder: Folder, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a finished run left; None where there is none."""
+def _read(folder: RunFolder, recipe: Recipe, data: str) -> dict[str, Any] | None:
+    """The results of a finished run; None where there are none."""
     path = folder.path / "scores.json"
     if not path.exists():
         return None
     done = json.loads(path.read_text(encoding="utf-8"))
-    was = done["run"]
-    other = [f"{name}: {was.get(name)!r} then, {key[name]!r} now" for name in key if was.get(name) != key[name]]
-    if other:
-        changes = ", ".join(other[:5])
-        raise ConfigError(f"{folder.path} holds another run ({changes}). Choose another folder for this one.")
+    was = dict(done["run"])
+    other = [f"data: {was['data']!r} then, {data!r} now"] if was["data"] != data else []
+    del was["data"]
+    if changes := other + differences(was, recipe):
+        raise ConfigError(
+            f"{folder.path} holds another run ({', '.join(changes[:5])}). Choose another folder for this one."
+        )
     return done
 
 
-def _comparable(recipe: Recipe) -> dict[str, Any]:
-    """What two recipes must have in common to be one, as JSON gives it back."""
-    return json.loads(json.dumps({key: value for key, value in recipe.to_flat().items() if key not in PRACTICAL}))
-
-
-def _score(folder: Folder, images: Sequence[Path], truths: Sequence[Path], device: str) -> tuple[dict[str, float], int]:
+def _score(
+    folder: RunFolder, images: Sequence[Path], truths: Sequence[Path], device: str
+) -> tuple[dict[str, float], int]:
     """Masks of the validation images, written below the folder, and their scores; and the network's parameters."""
     model = load_model(folder.best, device=choose_device(device))
     segment = Segmenter(model)

@@ -31,7 +31,7 @@ class Spread:
         return cls(float(np.mean(values)), (max(values) - min(values)) / 2 if len(values) > 1 else None)
 
     def text(self, key: str, sign: str = "") -> str:
-        """As it stands in a table."""
+        """For a table."""
         return _digits(self.mean, key, sign) + ("" if self.half is None else f" ± {_digits(self.half, key)}")
 
 
@@ -59,13 +59,13 @@ def report(rows: Sequence[Row], runs: Sequence[Run], recipe: Recipe, pairs: tupl
         runs: Finished ones.
         recipe: That the rows share.
         pairs: Numbers of pairs for training and for validation.
-        plot: Name of the picture.
+        plot: Name of the file that ``plot`` writes.
     """
     rows = [row for row in rows if any(run.row == row.name for run in runs)]
     keys = [key for key in SCORES if all(key in run.scores for run in runs)]
     seeds = len({run.seed for run in runs})
     width, height = recipe.size
-    trainings = "1 seed: how far chance alone moves a score is not known."
+    trainings = "1 seed: how far scores vary by chance is not known."
     if seeds > 1:
         trainings = (
             f"{seeds} seeds. Values are means over the seeds, ± half the distance between the least and the greatest."
@@ -96,7 +96,12 @@ def report(rows: Sequence[Row], runs: Sequence[Run], recipe: Recipe, pairs: tupl
 
 
 def plot(rows: Sequence[Row], runs: Sequence[Run], path: Path) -> None:
-    """Draws the differences that are improvements upwards, ours beside the paper's.
+    """Draws the differences, improvements upwards, ours beside the paper's.
+
+    Args:
+        rows: In the paper's order.
+        runs: Finished ones.
+        path: The PNG to write.
 
     Raises:
         ConfigError: matplotlib is missing.
@@ -128,7 +133,7 @@ def plot(rows: Sequence[Row], runs: Sequence[Run], path: Path) -> None:
 
 
 def _mark_references(axes: Any, shown: Sequence[Row], rows: Sequence[Row]) -> None:
-    """Says above the first panel what its bars are compared with; and which bars are whose."""
+    """Writes above the first panel what its bars are compared with, and the legend."""
     for name in dict.fromkeys(row.against for row in shown):
         first = next(i for i, row in enumerate(shown) if row.against == name)
         text = "against\n" + _title(name, rows).removeprefix("+ ")
@@ -141,7 +146,7 @@ def _by_seed(name: str, key: str, runs: Sequence[Run]) -> dict[int, float]:
 
 
 def _compared(row: Row, runs: Sequence[Run]) -> bool:
-    """Whether the row and the one it is compared with have a seed in common."""
+    """Whether the row and the one it is compared with have a common seed."""
     seeds = ({run.seed for run in runs if run.row == name} for name in (row.name, row.against))
     return bool(set.intersection(*seeds))
 

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM, or Ctrl-C once."""
+"""Graceful stop on SIGTERM and SIGINT."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ from typing import Any
 
 
 class StopSignal:
-    """Within this, SIGTERM and SIGINT raise a flag instead of ending the process; a second one ends it.
+    """Within this, SIGTERM and SIGINT raise KeyboardInterrupt, or set ``requested`` once ``graceful`` is set.
 
-    In other threads than the main one signals cannot be caught, and the flag stays down.
+    A second signal ends the process. In other threads than the main one signals cannot be handled; nothing changes
+    then.
 
     Attributes:
-        raised: Whether the process was told to stop.
+        graceful: Whether the program looks at ``requested`` by itself.
+        requested: Whether there was a signal.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
-        self.raised = False
+        self.graceful = self.requested = False
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._hear) for number in self.SIGNALS}
+            self._former = {number: signal.signal(number, self._handle_signal) for number in self.SIGNALS}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._restore()
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.raised = True
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
         self._restore()
+        if not self.graceful:
+            raise KeyboardInterrupt
 
     def _restore(self) -> None:
         while self._former:

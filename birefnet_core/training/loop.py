@@ -1,8 +1,10 @@
-"""The training itself.
+"""The training loop.
 
-What a step computes depends on the recipe, the data, the number of processes and the step, not on what happened
-before in this process: everything random is seeded by them. So a training that was killed and resumed ends with the
-same bits as one that was not.
+What a step computes depends on the recipe, the data, the number of processes and the number of the step, not on what
+happened before in this process: everything random is seeded by them. So a training that was killed and resumed ends
+with the same bits as one that was not.
+
+Shapes: B batch, H W network input.
 """
 
 from __future__ import annotations
@@ -12,40 +14,39 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 from torch.optim import Optimizer
 
 from ..checkpoints import save_adapter, save_checkpoint
 from ..devices import choose_device
 from ..errors import ConfigError, TrainingError
-from ..losses import HybridLoss
-from .augment import NO_AUGMENTATION
+from ..losses import LossValue
+from ..network import BiRefNet
 from .data import TrainingData
-from .dataset import Batch, Plan, SegmentationDataset, batches, seed_of
-from .distributed import World, world
+from .data.dataset import BatchSampler, load_batches, seed_of
+from .data.load import Datasets, load_datasets
+from .distributed import Ranks, init_distributed
 from .ema import Ema
 from .interrupt import StopSignal
 from .lora import extract_adapter, merged
-from .optim import make_optimizer, rate, set_rate
-from .outputs import Writer
-from .prepare import Prepared, prepare
+from .model_setup import PhasedModel, amp_dtype, autocast, build_network, sync_gradients
+from .optim import lr_multiplier, make_optimizer, set_lr
 from .recipe import Recipe
-from .setup import Phase, build_network, freezes_norms, leaves_unused, phase_of, set_phase
-from .state import Folder, Position, is_full_disk
-from .validation import Validation, is_better, validate
+from .run_folder import Position, RunFolder, is_full_disk
+from .run_log import RunLog
+from .validation import is_better, validate
 
-Progress = Callable[[dict[str, Any]], None]  # what a step did
+Progress = Callable[[dict[str, Any]], None]  # place, loss and terms of a step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What came of a training.
+    """Result of ``train``.
 
     Attributes:
         folder: Where the files are.
@@ -71,44 +72,276 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Trains a network; see ``Recipe`` for how.
+    """Trains a network.
 
     Writes ``best.safetensors`` (the network for use), ``last.pt`` (everything, for resuming), ``metrics.jsonl``,
     ``recipe.toml``, ``curves.png``, ``samples/`` and ``report.md`` into a folder. Under torchrun all processes call it
     with the same arguments.
 
     Args:
-        recipe: How.
-        data: On what.
+        recipe: How to train.
+        data: What to train on.
         out: Folder of the results.
         device: "auto", "cpu", "cuda", ...
-        resume: Go on with the training in the folder; start it where there is none yet.
-        progress: Called after each step with its place, loss and terms; only in the first process.
+        resume: Go on with the training in the folder; start it if there is none yet.
+        progress: Called after each step with its place, loss and terms; only in the main process.
 
     Raises:
         DatasetError: Data that cannot be trained on.
         ConfigError: A folder of another training, or options that do not go together.
         CheckpointError: Weights that do not load, or a file that cannot be written.
-        TrainingError: A loss that is not finite.
+        TrainingError: A loss that is not finite, or a full disk.
+        KeyboardInterrupt: A signal before the first step.
     """
-    with world(choose_device(device)) as here:
-        folder = Folder(out)
-        with here.first_does() as mine:
-            if mine:
-                folder.claim(resume=resume)
-        with here.first_does() as mine:
-            prepared = prepare(recipe, data) if mine else None
-        prepared = here.share(prepared)
-        trainer = Trainer(recipe, prepared, folder, here, progress)
-        with _full_disk_named(folder):
+    with StopSignal() as stop, init_distributed(choose_device(device)) as ranks:
+        folder = RunFolder(out)
+        with ranks.main_process_first() as is_main:
+            if is_main:
+                folder.prepare_output_dir(resume=resume)
+        datasets = load_datasets(recipe, data, ranks)
+        with _full_disk_as_training_error(folder):
+            trainer = Trainer(recipe, datasets, folder, ranks, progress)
             trainer.start(resume=resume)
-            with StopSignal() as stop:
-                return trainer.run(stop)
+            return trainer.run(stop)
+
+
+@dataclasses.dataclass
+class TrainState:
+    """What ``last.pt`` holds of a training: everything that a step changes."""
+
+    model: BiRefNet
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    position: Position
+
+    @classmethod
+    def create(cls, recipe: Recipe, classes: int, ranks: Ranks) -> TrainState:
+        """The state before the first step."""
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        model = build_network(recipe, classes).to(ranks.device).to(memory_format=layout)
+        if recipe.sync_bn and ranks.world_size > 1:
+            if ranks.device.type != "cuda":
+                raise ConfigError("sync_bn needs GPUs: on the CPU, train with freeze_bn or larger batches.")
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        half = amp_dtype(recipe.amp, ranks.device) == torch.float16
+        return cls(
+            model=model,
+            optimizer=make_optimizer(model, recipe),
+            scaler=torch.amp.GradScaler(ranks.device.type, enabled=half),
+            ema=Ema(model, recipe.ema) if recipe.ema else None,
+            position=Position(),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """For saving."""
+        return {
+            "position": dataclasses.asdict(self.position),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        self.position = Position(**state["position"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+
+
+class Trainer:
+    """One training in one process.
+
+    Args:
+        recipe: How to train.
+        datasets: What to train on.
+        folder: Of the results.
+        ranks: The processes.
+        progress: Called after each step.
+    """
+
+    def __init__(
+        self, recipe: Recipe, datasets: Datasets, folder: RunFolder, ranks: Ranks, progress: Progress | None = None
+    ) -> None:
+        self.recipe, self.datasets, self.folder, self.ranks, self.progress = recipe, datasets, folder, ranks, progress
+        self.state = TrainState.create(recipe, len(datasets.labels), ranks)
+        self.log = RunLog(folder, recipe, enabled=ranks.is_main)
+        self.scores: dict[str, float] = {}
+
+    def start(self, *, resume: bool) -> None:
+        """Loads the state in the folder, or validates the initial checkpoint and saves a first state."""
+        stored = self.folder.load(self.recipe, self.datasets.fingerprint) if resume else None
+        if stored is not None:
+            self.state.load_state_dict(stored)
+        with self.ranks.main_process_first() as is_main:
+            if is_main:
+                self.folder.rewind(self.state.position if stored else None)
+                self.folder.write_text(self.folder.recipe.name, self.recipe.to_toml())
+        if stored is None:
+            if self.recipe.init:
+                self.validate()
+            self.save()
+
+    def run(self, stop: StopSignal) -> TrainingResult:
+        """Trains to the last epoch, or until a signal asks to stop."""
+        recipe, ranks, state = self.recipe, self.ranks, self.state
+        model, optimizer, scaler, position = state.model, state.optimizer, state.scaler, state.position
+        sampler = BatchSampler(
+            samples=len(self.datasets.training), recipe=recipe, rank=ranks.rank, world_size=ranks.world_size
+        )
+        phases, amp = PhasedModel(model, recipe, ranks), amp_dtype(recipe.amp, ranks.device)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        stop.graceful, stopped, began = True, False, time.monotonic()
+        while position.epoch < recipe.epochs and not stopped:
+            forward, loss = phases.start_epoch(position.epoch)  # `model`, with torch.compile and DDP
+            batches = load_batches(self.datasets.training, sampler, position.epoch, position.batch, ranks.device)
+            while position.batch < sampler.batches and not stopped:
+                step_began = time.monotonic()
+                set_lr(optimizer, lr_multiplier(recipe, position.step, sampler.steps))
+                accumulate = min(recipe.accumulate, sampler.batches - position.batch)
+                meter = LossMeter()
+                for i in range(accumulate):
+                    batch = next(batches)
+                    # For dropout and stochastic depth.
+                    torch.manual_seed(seed_of(recipe.seed, "step", position.epoch, position.batch, ranks.rank))
+                    with sync_gradients(forward, i == accumulate - 1):
+                        with autocast(amp, ranks.device):
+                            output = forward(batch.images)  # logits B 1 H W
+                        value = loss(output, batch.masks, batch.classes)
+                        scaler.scale(value.total / accumulate).backward()
+                    meter.add(value, accumulate, batch.names)
+                    position.batch += 1
+                means, stopped = meter.reduce(ranks, stop.requested)
+                if meter.failed:
+                    raise self._not_finite(meter)
+                scaler.unscale_(optimizer)
+                if recipe.clip:
+                    nn.utils.clip_grad_norm_(parameters, recipe.clip)
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad(set_to_none=True)
+                if state.ema:
+                    state.ema.update(model)
+                position.add_step(means)
+                self._report_step(means, sampler.steps * recipe.epochs, time.monotonic() - step_began)
+                due = recipe.save_steps and position.step % recipe.save_steps == 0
+                if stopped or (due and position.batch < sampler.batches):
+                    self.save()
+            if not stopped:
+                self.log.epoch(position, position.end_epoch())
+                if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
+                    self.validate()
+                self.save()
+        if not stopped:
+            with ranks.main_process_first():
+                self.log.finish(self.datasets.text, time.monotonic() - began)
+        return TrainingResult(
+            folder=self.folder.path, finished=not stopped, steps=position.step, best=position.best, scores=self.scores
+        )
+
+    def validate(self) -> None:
+        """Scores the network that would be saved, and saves it if it is the best."""
+        recipe, state, datasets = self.recipe, self.state, self.datasets
+        # Each process has other batch statistics; those of the main one are saved, so they are scored.
+        self.ranks.broadcast_tensors(state.model.buffers() if state.ema is None else state.ema.state.values())
+        with state.ema.applied(state.model) if state.ema else contextlib.nullcontext():
+            better = True
+            if len(datasets.validation):
+                result = validate(
+                    merged(state.model), datasets.validation, recipe.size, ranks=self.ranks,
+                    precision=autocast(amp_dtype(recipe.amp, self.ranks.device), self.ranks.device), sheet=recipe.sheet,
+                )  # fmt: skip
+                self.scores = result.scores
+                better = is_better(recipe.best, result.scores[recipe.best], state.position.best)
+                self.log.validation(state.position, result)
+            with self.ranks.main_process_first() as is_main:
+                if is_main and better:
+                    self._save_best()
+        if better and len(datasets.validation):
+            state.position.best = self.scores[recipe.best]
+
+    def save(self) -> None:
+        """Writes ``last.pt``."""
+        with self.ranks.main_process_first() as is_main:
+            if is_main:
+                recipe = json.loads(json.dumps(self.recipe.to_flat()))
+                self.folder.save({"recipe": recipe, "data": self.datasets.fingerprint, **self.state.state_dict()})
+
+    def _save_best(self) -> None:
+        recipe, model, position = self.recipe, self.state.model, self.state.position
+        metadata = {
+            "birefnet_recipe": json.dumps(recipe.to_flat()),
+            "training": json.dumps({"epoch": position.epoch, "step": position.step, "scores": self.scores}),
+        }
+        origin = f"trained from {recipe.init}" if recipe.init else "trained from new"
+        note = f"{origin} on {len(self.datasets.training)} images with the recipe {recipe.name}"
+        if recipe.train == "lora":
+            save_adapter(extract_adapter(model), self.folder.adapter, metadata)
+        save_checkpoint(
+            merged(model), self.folder.best, training_size=recipe.size, provenance=note, metadata=metadata
+        )
+
+    def _report_step(self, means: dict[str, float], steps: int, seconds: float) -> None:
+        """Logs a step, and calls ``progress``."""
+        position, lr = self.state.position, self.state.optimizer.param_groups[-1]["lr"]
+        self.log.step(position, means, lr, seconds)
+        if self.progress and self.ranks.is_main:
+            place = {"epoch": position.epoch + 1, "step": position.step, "steps": steps}
+            self.progress({**place, "lr": lr, "best": position.best, **means})
+
+    def _not_finite(self, meter: LossMeter) -> TrainingError:
+        position = self.state.position
+        names = [name for part in self.ranks.all_gather_object(meter.bad) for name in part]
+        terms = ", ".join(f"{name} {value:g}" for name, value in meter.sums.items())
+        return TrainingError(
+            f"the loss is not finite in epoch {position.epoch + 1}, step {position.step + 1} ({terms}). The batch's "
+            f"images: {', '.join(names)}. Look at them; else lower the rate, set clip=1, or amp='off'. "
+            f"{self.folder.last.name} holds the state before."
+        )
+
+
+class LossMeter:
+    """Loss and terms of one optimizer step, over its batches and all processes.
+
+    Attributes:
+        sums: Means over the batches of this process.
+        bad: Names of the images in batches whose loss is not finite.
+        failed: Whether any process has such a batch; known after ``reduce``.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.bad: tuple[str, ...] = ()
+        self.failed = False
+
+    def add(self, value: LossValue, batches: int, names: tuple[str, ...]) -> None:
+        """Adds one batch.
+
+        Args:
+            value: Its loss.
+            batches: Number of batches in the step.
+            names: Of its images.
+        """
+        numbers = torch.stack([value.total.detach(), *value.terms.values()]).tolist()
+        if not all(map(math.isfinite, numbers)):
+            self.bad += names
+        for name, number in zip(("loss", *value.terms), numbers, strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + number / batches
+
+    def reduce(self, ranks: Ranks, stop: bool) -> tuple[dict[str, float], bool]:
+        """Means over all processes, and whether any of them asks to stop."""
+        stopped, failed, *totals = ranks.all_reduce_sum([float(stop), float(bool(self.bad)), *self.sums.values()])
+        self.failed = failed > 0
+        return {name: total / ranks.world_size for name, total in zip(self.sums, totals, strict=True)}, stopped > 0
 
 
 @contextlib.contextmanager
-def _full_disk_named(folder: Folder) -> Iterator[None]:
-    """A disk that fills up under the small files ends a training like one that fills up under the large ones."""
+def _full_disk_as_training_error(folder: RunFolder) -> Iterator[None]:
+    """Makes a disk that is full while small files are written a TrainingError, as it is for large ones."""
     try:
         yield
     except OSError as error:
@@ -118,252 +351,3 @@ def _full_disk_named(folder: Folder) -> Iterator[None]:
             f"{folder.path}: the disk is full. Free some space and go on with --resume; {folder.last.name} and "
             f"{folder.best.name} are as they were last saved."
         ) from error
-
-
-class Trainer:
-    """One training in one process.
-
-    Args:
-        recipe: How.
-        prepared: The data.
-        folder: Of the results.
-        here: The processes.
-        progress: Called after each step.
-    """
-
-    def __init__(
-        self, recipe: Recipe, prepared: Prepared, folder: Folder, here: World, progress: Progress | None = None
-    ) -> None:
-        self.recipe, self.prepared, self.folder, self.world, self.progress = recipe, prepared, folder, here, progress
-        self.plan = Plan(samples=len(prepared.training), recipe=recipe, rank=here.rank, world=here.size)
-        self.training = SegmentationDataset(prepared.training, recipe.augment, prepared.backgrounds, prepared.labels)
-        self.validation = SegmentationDataset(prepared.validation, NO_AUGMENTATION, prepared.backgrounds)
-        self.amp = precision(recipe.amp, here.device)
-        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.model = build_network(recipe, len(prepared.labels)).to(here.device).to(memory_format=self.layout)
-        self.frozen_norms = freezes_norms(recipe, here.size)
-        if recipe.sync_bn and here.size > 1:
-            if here.device.type != "cuda":
-                raise ConfigError("sync_bn needs GPUs: on the CPU, train with freeze_bn or larger batches.")
-            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        self.optimizer: Optimizer = make_optimizer(self.model, recipe)
-        self.scaler = torch.amp.GradScaler(here.device.type, enabled=self.amp == torch.float16)
-        self.ema = Ema(self.model, recipe.ema) if recipe.ema else None
-        self.writer = Writer(folder, recipe, prepared, enabled=here.first)
-        self.position = Position()
-        self.scores: dict[str, float] = {}
-        self.phase: Phase | None = None
-        self.forward: Callable[[Tensor], Any] = self.model
-
-    def start(self, *, resume: bool) -> None:
-        """Takes up the state in the folder, or begins: validates a checkpoint as it came, and saves a first state."""
-        state = self.folder.load(self.recipe, self.prepared.fingerprint) if resume else None
-        if state is not None:
-            self.position = Position(**state["position"])
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            if self.ema:
-                self.ema.load_state_dict(state["ema"])
-        with self.world.first_does() as mine:
-            if mine:
-                self.folder.rewind(self.position if state else None)
-                self.folder.write_text(self.folder.recipe.name, self.recipe.to_toml())
-        if state is None:
-            if self.recipe.init:
-                self._validate()
-            self._save()
-
-    def run(self, stop: StopSignal) -> TrainingResult:
-        """Trains to the end, or until told to stop."""
-        began = time.monotonic()
-        finished = True
-        while finished and self.position.epoch < self.recipe.epochs:
-            finished = self._epoch(stop)
-        if finished:
-            with self.world.first_does():
-                self.writer.finish(time.monotonic() - began)
-        return TrainingResult(
-            folder=self.folder.path,
-            finished=finished,
-            steps=self.position.step,
-            best=self.position.best,
-            scores=self.scores,
-        )
-
-    def _epoch(self, stop: StopSignal) -> bool:
-        """The rest of an epoch. False where it was stopped, with everything saved."""
-        position = self.position
-        self._enter(phase_of(self.recipe, position.epoch))
-        source = batches(self.training, self.plan, position.epoch, position.batch, self.world.device)
-        while position.batch < self.plan.batches:
-            group = min(self.recipe.accumulate, self.plan.batches - position.batch)
-            stopped = self._step(source, group, stop)
-            done = position.batch == self.plan.batches
-            due = self.recipe.save_steps and position.step % self.recipe.save_steps == 0
-            if (due and not done) or stopped:
-                self._save()
-            if stopped:
-                return False
-        means = {name: value / position.count for name, value in position.sums.items()}
-        position.epoch, position.batch, position.sums, position.count = position.epoch + 1, 0, {}, 0
-        self.writer.epoch(position, means)
-        if position.epoch % self.recipe.validate_every == 0 or position.epoch == self.recipe.epochs:
-            self._validate()
-        self._save()
-        return True
-
-    def _enter(self, phase: Phase) -> None:
-        """Makes the parts learn that should in a phase, and tells the processes which gradients to expect."""
-        set_phase(self.model, self.recipe, phase, frozen_norms=self.frozen_norms)
-        if phase == self.phase:
-            return
-        self.phase, self.loss = phase, HybridLoss(phase.weights)
-        self.forward = torch.compile(self.model) if self.recipe.compile else self.model
-        if self.world.size > 1:
-            self.forward = DistributedDataParallel(
-                self.forward,
-                device_ids=[self.world.device.index] if self.world.device.type == "cuda" else None,
-                find_unused_parameters=leaves_unused(self.model, phase),
-            )
-
-    def _step(self, source: Iterator[Batch], group: int, stop: StopSignal) -> bool:
-        """One optimizer step over some batches. True where a process was told to stop."""
-        position, began = self.position, time.monotonic()
-        set_rate(self.optimizer, rate(self.recipe, position.step, self.plan.steps))
-        sums: dict[str, float] = {}
-        bad: tuple[str, ...] = ()
-        for i in range(group):
-            batch = next(source)
-            value = self._backward(batch.to(self.world.device), group, last=i == group - 1)
-            if not all(map(math.isfinite, value.values())):
-                bad += batch.names
-            for name, one in value.items():
-                sums[name] = sums.get(name, 0.0) + one / group
-            position.batch += 1
-        flags = [float(stop.raised), float(bool(bad))]
-        stopped, failed, *totals = self.world.total([*flags, *sums.values()])
-        if failed:
-            self._stop_at(bad, sums)
-        self._update()
-        position.step += 1
-        means = {name: total / self.world.size for name, total in zip(sums, totals, strict=True)}
-        for name, one in means.items():
-            position.sums[name] = position.sums.get(name, 0.0) + one
-        position.count += 1
-        self._tell(means, time.monotonic() - began)
-        return stopped > 0
-
-    def _backward(self, batch: Batch, group: int, *, last: bool) -> dict[str, float]:
-        """Gradients of one batch; gives the loss and its terms."""
-        torch.manual_seed(seed_of(self.recipe.seed, "step", self.position.epoch, self.position.batch, self.world.rank))
-        with contextlib.nullcontext() if last else own_gradients(self.forward):
-            with autocast(self.amp, self.world.device):
-                output = self.forward(batch.images.contiguous(memory_format=self.layout))
-            classes = batch.classes if output.classes is not None else None
-            value = self.loss(output, batch.masks, classes)
-            self.scaler.scale(value.total / group).backward()
-        numbers = torch.stack([value.total.detach(), *value.terms.values()]).tolist()
-        return dict(zip(("loss", *value.terms), numbers, strict=True))
-
-    def _stop_at(self, bad: tuple[str, ...], sums: dict[str, float]) -> None:
-        names = [name for part in self.world.gather(bad) for name in part]
-        terms = ", ".join(f"{name} {value:g}" for name, value in sums.items())
-        raise TrainingError(
-            f"the loss is not finite in epoch {self.position.epoch + 1}, step {self.position.step + 1} ({terms}). The "
-            f"batch's images: {', '.join(names)}. Look at them; else lower the rate, set clip=1, or amp='off'. "
-            f"{self.folder.last.name} holds the state before."
-        )
-
-    def _update(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        if self.recipe.clip:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema:
-            self.ema.update(self.model)
-
-    def _tell(self, means: dict[str, float], seconds: float) -> None:
-        position = self.position
-        lr = self.optimizer.param_groups[-1]["lr"]
-        if position.step % self.recipe.log_steps == 0:
-            self.writer.step(position, means, lr, seconds)
-        if self.progress and self.world.first:
-            self.progress(
-                {"epoch": position.epoch + 1, "step": position.step, "steps": self.plan.steps * self.recipe.epochs,
-                 "lr": lr, "best": position.best, **means}
-            )  # fmt: skip
-
-    def _validate(self) -> None:
-        """Scores the network that would be saved, and saves it if it is the best."""
-        # Statistics of each process's own batches differ; the first one's are saved, so they are what is scored.
-        self.world.align(self.model.buffers() if self.ema is None else self.ema.state.values())
-        with self.ema.applied(self.model) if self.ema else contextlib.nullcontext():
-            if not len(self.validation):
-                better = True
-            else:
-                result: Validation = validate(
-                    merged(self.model), self.validation, self.recipe.size, world=self.world,
-                    precision=autocast(self.amp, self.world.device), sheet=self.recipe.sheet,
-                )  # fmt: skip
-                self.scores = result.scores
-                better = is_better(self.recipe.best, result.scores[self.recipe.best], self.position.best)
-                self.writer.validation(self.position, result)
-            with self.world.first_does() as mine:
-                if mine and better:
-                    self._save_best()
-        if better and len(self.validation):
-            self.position.best = self.scores[self.recipe.best]
-
-    def _save_best(self) -> None:
-        texts = {
-            "birefnet_recipe": json.dumps(self.recipe.to_flat()),
-            "training": json.dumps({"epoch": self.position.epoch, "step": self.position.step, "scores": self.scores}),
-        }
-        origin = f"trained from {self.recipe.init}" if self.recipe.init else "trained from new"
-        note = f"{origin} on {len(self.prepared.training)} images with the recipe {self.recipe.name}"
-        if self.recipe.train == "lora":
-            save_adapter(extract_adapter(self.model), self.folder.adapter, texts)
-        save_checkpoint(
-            merged(self.model), self.folder.best, training_size=self.recipe.size, provenance=note, metadata=texts
-        )
-
-    def _save(self) -> None:
-        with self.world.first_does() as mine:
-            if mine:
-                self.folder.save(
-                    {
-                        "recipe": json.loads(json.dumps(self.recipe.to_flat())),
-                        "data": self.prepared.fingerprint,
-                        "position": dataclasses.asdict(self.position),
-                        "model": self.model.state_dict(),
-                        "optimizer": self.optimizer.state_dict(),
-                        "scaler": self.scaler.state_dict(),
-                        "ema": self.ema.state_dict() if self.ema else None,
-                    }
-                )
-
-
-def own_gradients(forward: Callable[[Tensor], Any]) -> contextlib.AbstractContextManager:
-    """Within this, several processes keep their gradients to themselves, as until the last batch of a step."""
-    return forward.no_sync() if isinstance(forward, DistributedDataParallel) else contextlib.nullcontext()
-
-
-def precision(name: str, device: torch.device) -> torch.dtype | None:
-    """What the network computes in under autocast; None for float32 throughout."""
-    if name == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-
-
-def autocast(dtype: torch.dtype | None, device: torch.device) -> contextlib.AbstractContextManager:
-    """The context a network runs in."""
-    return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()
-
-
-__all__ = ["Trainer", "TrainingResult", "autocast", "precision", "train"]

@@ -1,7 +1,6 @@
-"""Training low-rank adapters: the network's own weights stand still.
+"""Low-rank adapters (Hu et al., "LoRA", 2021): the network's own weights are frozen.
 
-The factors are parametrisations of the weights, so that linear layers, convolutions and deformable convolutions are
-all adapted in one way.
+The factors are parametrizations of the weights, the same for linear layers, convolutions and deformable convolutions.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from ..network import BiRefNet
 
 
 class LowRank(nn.Module):
-    """W -> W + scale * up @ down, with the weight read as a matrix O, I.
+    """W -> W + scale * up @ down, for the weight as a matrix O, I.
 
-    Starts as no change: ``up`` is zero, ``down`` is random as a linear layer's weight.
+    ``up`` is initialised to zero, so that nothing changes at first, ``down`` as a linear layer's weight.
     """
 
     def __init__(self, weight: Tensor, rank: int, scale: float) -> None:
@@ -36,11 +35,16 @@ class LowRank(nn.Module):
 
 
 def add_adapters(model: BiRefNet, rank: int, alpha: float) -> int:
-    """Freezes a network and gives its large weights adapters.
+    """Freezes a network and adds adapters to its large weights.
+
+    Args:
+        model: The network.
+        rank: Of the factors.
+        alpha: Scale of the change, divided by the rank.
 
     Returns:
-        How many weights are adapted: those of linear layers and convolutions whose matrix has more than ``rank`` rows
-        and columns.
+        Number of weights with adapters: those of linear layers and convolutions whose matrix has more than ``rank``
+        rows and columns.
     """
     model.requires_grad_(False)
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.groups == 1)]
@@ -52,7 +56,7 @@ def add_adapters(model: BiRefNet, rank: int, alpha: float) -> int:
 
 
 def extract_adapter(model: BiRefNet) -> Adapter:
-    """The adapter in a network that ``add_adapters`` prepared."""
+    """The adapter of a network with adapters."""
     factors, scale = {}, 1.0
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module, "weight"):
@@ -64,7 +68,7 @@ def extract_adapter(model: BiRefNet) -> Adapter:
 
 @torch.no_grad()
 def merged(model: BiRefNet) -> BiRefNet:
-    """The network as one without adapters: a new one where it has any, itself otherwise."""
+    """The network with its adapters merged: a new one where it has any, itself otherwise."""
     if not any(parametrize.is_parametrized(module) for module in model.modules()):
         return model
     plain = BiRefNet(model.config)

@@ -1,4 +1,4 @@
-"""Optimizer and learning rate."""
+"""Optimizer and learning rate schedule."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.optim import Optimizer
 from ..network import BiRefNet
 from .recipe import Recipe
 
-ENCODER = "localization.encoder."  # names of the encoder's parameters start so
-FUSED = ("cpu", "cuda")  # devices on which one pass over the parameters does the whole step
+ENCODER = "localization.encoder."  # prefix of the names of the encoder's parameters
+FUSED = ("cpu", "cuda")  # devices with a fused optimizer
 
 
 def make_optimizer(model: BiRefNet, recipe: Recipe) -> Optimizer:
-    """The optimizer, with groups for the encoder and the rest, and for what decays and what does not.
+    """The optimizer, with parameter groups for the encoder and the rest, each with and without weight decay.
 
-    Every parameter that may be trained later is in it; those without gradient are passed over.
+    Every parameter that may be trained later is in it; torch skips those without gradient.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -42,8 +42,8 @@ def make_optimizer(model: BiRefNet, recipe: Recipe) -> Optimizer:
     return made
 
 
-def rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Factor of the learning rates in a step: a function of the step alone, so that resuming needs no state.
+def lr_multiplier(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """Multiplier of the learning rates in a step: a function of the step alone, so that resuming needs no state.
 
     Args:
         recipe: The schedule.
@@ -60,7 +60,7 @@ def rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     return warm
 
 
-def set_rate(optimizer: Optimizer, factor: float) -> None:
-    """Sets every group's learning rate to a factor of its own."""
+def set_lr(optimizer: Optimizer, multiplier: float) -> None:
+    """Sets every parameter group's learning rate to a multiple of its base rate."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        group["lr"] = group["base_lr"] * multiplier

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import sys
 import typing
@@ -15,7 +14,8 @@ from ..config import BACKBONES, BiRefNetConfig
 from ..errors import ConfigError
 from ..losses import LossWeights
 from ..network.birefnet import SIZE_MULTIPLE
-from .augment import Augmentation
+from ..text import did_you_mean
+from .data.augment import Augmentation
 
 DEFAULT_BACKBONE = "swin_v1_t"
 SCORES = ("Sm", "maxF", "meanF", "maxE", "meanE", "MAE")  # of a validation, by the keys of an evaluation
@@ -35,8 +35,8 @@ _LEAST: dict[str, float] = {
     "lr": 0, "backbone_lr": 0, "weight_decay": 0, "warmup_steps": 0, "lr_floor": 0, "lr_factor": 0, "clip": 0,
     "ema": 0, "validate_every": 1, "val_fraction": 0, "sheet": 0, "save_steps": 0, "log_steps": 1, "workers": 0,
 }  # fmt: skip
-# Fields that change how fast a training runs or what it shows, not what it computes.
-PRACTICAL = ("workers", "sheet", "log_steps", "save_steps")
+# Fields that change how fast a training runs or what it reports, not what it computes.
+PRACTICAL = ("matting", "workers", "sheet", "log_steps", "save_steps")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,16 +49,18 @@ class Recipe:
         backbone: Encoder of a new network; "" for that of ``init``, or Swin-T.
         encoder: File of pretrained encoder weights for a new network; "" for random ones.
         network: Other options of a new network, as of ``BiRefNetConfig``.
+        matting: The masks are alpha mattes: binary ones are warned of. Always so for matting checkpoints of the
+            catalogue.
         train: "all" parameters, the "decoder" only, or low-rank adapters ("lora").
-        decoder_epochs: First epochs in which the encoder stands still although ``train`` is "all".
+        decoder_epochs: First epochs in which the encoder is frozen although ``train`` is "all".
         freeze_bn: BatchNorm keeps its statistics. Always so at batch size 1 and for "lora".
         lora_rank: Rank of the adapters.
         lora_alpha: Their scale, divided by the rank.
         classes: "file_name" reads the auxiliary class from DIS5K's file names, "none" leaves it out.
         size: Width and height of the network's input in pixels, multiples of 32.
-        dynamic: Least and greatest side in pixels; each batch takes a square size between. () for ``size``.
+        dynamic: Least and greatest side in pixels; each batch has a random square size between. () for ``size``.
         growth: Sides in pixels of square inputs, each for an equal part of the training, the last part at ``size``:
-            small pictures first teach most of it in a fraction of the time. () for ``size`` throughout.
+            most is learned at small sizes, in a fraction of the time. () for ``size`` throughout.
         batch_size: Images of a device's batch.
         accumulate: Batches of one optimizer step.
         epochs: Passes over the data.
@@ -75,25 +77,25 @@ class Recipe:
         lr_floor: See ``schedule``.
         warmup_steps: Steps in which the rate rises to its value.
         clip: Greatest norm of the gradient; 0 for no limit.
-        ema: Decay of the moving average of the weights, which is what is validated and saved; 0 for none.
-        amp: Precision of the network: "auto" takes bf16, or fp16, on CUDA; "off" float32.
+        ema: Decay of the moving average of the weights, which is validated and saved; 0 for none.
+        amp: Data type of autocast: "auto" is bf16, or else fp16, on CUDA and float32 elsewhere; "off" is float32.
         checkpoint_activations: Recompute activations in the backward pass: less memory, more time.
-        channels_last: Keep weights and activations with the channels innermost: faster for convolutional encoders, on
-            CPUs and in reduced precision on GPUs.
+        channels_last: Memory format of weights and activations: faster for convolutional encoders, on CPUs and in
+            reduced precision on GPUs.
         compile: torch.compile the network.
         sync_bn: BatchNorm over all processes.
-        augment: What is done to images and masks.
-        val_fraction: Share of the data held out for validation where no validation data are given.
+        augment: Augmentation of images and masks.
+        val_fraction: Fraction of the data held out for validation where no validation data are given.
         validate_every: Epochs from one validation to the next.
         best: Score that decides which network is the best.
         sheet: Images on the sample sheet of a validation.
-        save_steps: Steps from one saving of ``last.pt`` to the next, besides the one after each epoch; 0 for none.
-        log_steps: Steps from one line of ``metrics.jsonl`` to the next, besides the one after each epoch.
-        workers: Processes that read data.
+        save_steps: Steps between savings of ``last.pt``, besides the one after each epoch; 0 for none.
+        log_steps: Steps between lines of ``metrics.jsonl``, besides the one after each epoch.
+        workers: Worker processes that read data.
         seed: Of everything random.
 
     Raises:
-        ConfigError: A value that no training has; the message lists the possible ones.
+        ConfigError: A value out of range; the message lists the possible ones.
     """
 
     name: str = "custom"
@@ -101,6 +103,7 @@ class Recipe:
     backbone: str = ""
     encoder: str = ""
     network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    matting: bool = False
     train: str = "all"
     decoder_epochs: int = 0
     freeze_bn: bool = False
@@ -174,7 +177,7 @@ class Recipe:
         if self.rlft and not self.loss.iou:
             raise ConfigError(f"rlft={self.rlft} epochs of the IoU loss only, but its weight is 0: set rlft to 0.")
         if self.ema >= 1 or self.val_fraction >= 1:
-            raise ConfigError("ema and val_fraction are shares below 1.")
+            raise ConfigError("ema and val_fraction must be below 1.")
         if self.decoder_epochs and self.train != "all":
             raise ConfigError(f"decoder_epochs={self.decoder_epochs} needs train='all'; found {self.train!r}.")
         if self.train == "lora" and not self.init:
@@ -205,9 +208,9 @@ class Recipe:
         """The recipe as a file that ``load_recipe`` reads."""
         values = self.to_dict()
         tables = {key: values.pop(key) for key in ("loss", "augment", "network")}
-        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
         for name, table in tables.items():
-            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(_plain(value))}" for key, value in table.items())]
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"
 
 
@@ -250,6 +253,19 @@ def from_values(values: Mapping[str, Any]) -> Recipe:
     return Recipe(**top)
 
 
+def differences(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """What another run computes differently.
+
+    Args:
+        stored: Fields of its recipe, as from ``Recipe.to_flat``; those that its version did not have are at their
+            defaults.
+        recipe: The recipe of this run.
+    """
+    was, now = (json.loads(json.dumps(values)) for values in ({**Recipe().to_flat(), **stored}, recipe.to_flat()))
+    names = [name for name in {**was, **now} if name not in PRACTICAL and was.get(name) != now.get(name)]
+    return [f"{name}: {was.get(name)!r} then, {now.get(name)!r} now" for name in names]
+
+
 def load_recipe(path: str | Path) -> dict[str, Any]:
     """The fields in a TOML file, for ``from_values``.
 
@@ -283,8 +299,9 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _toml(value: Any) -> str:
+    """JSON's notation, which TOML shares but for the pairs of surrogates that JSON may escape characters to."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _field_types(cls: type) -> dict[str, Any]:
@@ -295,15 +312,14 @@ def _field_types(cls: type) -> dict[str, Any]:
 def _convert(cls: type, name: str, value: Any) -> Any:
     """A value of the field's type: whole floats pass as integers, integers as floats, lists as tuples."""
     kind = _field_types(cls)[name]
-    whole = isinstance(value, (int, float)) and not isinstance(value, bool)
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
         items = value if isinstance(value, (list, tuple)) else (value,)
         if name == "size" and len(items) == 1:
             items = (*items, *items)
-        return tuple(_convert_one(name, item, inner) for item in items)
-    if kind in (int, float) or (isinstance(value, (int, float)) and whole):
-        return _convert_one(name, value, kind)
+        return tuple(_convert_number(name, item, inner) for item in items)
+    if kind in (int, float):
+        return _convert_number(name, value, kind)
     if isinstance(kind, type) and not isinstance(value, kind):
         raise ConfigError(f"{name}={value!r}: expected {_KINDS.get(kind, kind.__name__)}.")
     return value
@@ -312,7 +328,7 @@ def _convert(cls: type, name: str, value: Any) -> Any:
 _KINDS = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
 
 
-def _convert_one(name: str, value: Any, kind: type) -> Any:
+def _convert_number(name: str, value: Any, kind: type) -> int | float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is float and number:
         return float(value)
@@ -322,6 +338,5 @@ def _convert_one(name: str, value: Any, kind: type) -> Any:
 
 
 def _unknown(what: str, value: Any, known: tuple[Any, ...]) -> str:
-    close = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{what} {value!r} is not known; choose one of {', '.join(map(str, known))}.{hint}"
+    choices = ", ".join(map(str, known))
+    return f"{what} {value!r} is not known; choose one of {choices}.{did_you_mean(value, known)}"

@@ -1,4 +1,4 @@
-"""What a training shows: sample sheets, curves, and a report. Drawn with Pillow, which is there anyway."""
+"""Sample sheets, curves and the report of a training, drawn with Pillow, which is a requirement already."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files import atomic_path
-from .recipe import SCORES, Recipe
+from ..images import to_bytes
+from ..masks import compare_masks
+from .recipe import DEFAULT_BACKBONE, SCORES, Recipe
 from .validation import THUMBNAIL, Thumbnail
 
 INK, PAPER, GRID = (40, 40, 40), (255, 255, 255), (225, 225, 225)
@@ -19,7 +20,6 @@ COLOURS = (
     (31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14),
     (148, 103, 189), (140, 86, 75), (23, 190, 207), (127, 127, 127),
 )  # fmt: skip
-MISSED, INVENTED = (220, 50, 32), (0, 90, 181)  # told apart by the colour-blind, too
 
 Curve = Sequence[tuple[float, float]]  # x and y of its points
 
@@ -28,34 +28,31 @@ _PLOT, _MARGIN = (560, 300), (64, 30, 16, 34)  # width and height; left, top, ri
 
 
 def sample_sheet(thumbnails: Sequence[Thumbnail]) -> Image.Image:
-    """One line for each sample: image, mask, prediction, error (red: missed, blue: invented)."""
-    columns = ("image", "mask", "prediction", "error: red missed, blue invented")
-    heights = [_TOP + line.mask.shape[0] + _GAP for line in thumbnails]
+    """One row for each sample: image, mask, prediction, errors in the colours of ``compare_masks``."""
+    columns = ("image", "mask", "prediction", "errors (blue: missed, red: false)")
+    heights = [_TOP + row.mask.shape[0] + _GAP for row in thumbnails]
     width = len(columns) * (THUMBNAIL + _GAP) + _GAP
     sheet = Image.new("RGB", (width, _TOP + sum(heights) + _GAP), PAPER)
     draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(), _TOP
     for column, title in enumerate(columns):
         draw.text((_GAP + column * (THUMBNAIL + _GAP), 3), title, fill=INK, font=font)
-    for line, height in zip(thumbnails, heights, strict=True):
-        draw.text((_GAP, top + 2), printable(line.name), fill=INK, font=font)
-        tiles = (line.image.numpy(), line.mask.numpy(), line.prediction.numpy(), error_map(line))
-        for column, tile in enumerate(tiles):
-            sheet.paste(Image.fromarray(tile), (_GAP + column * (THUMBNAIL + _GAP), top + _TOP))
+    for row, height in zip(thumbnails, heights, strict=True):
+        draw.text((_GAP, top + 2), printable(row.name), fill=INK, font=font)
+        errors = compare_masks(row.prediction[None], row.mask[None])[0]  # h w 3
+        for column, tile in enumerate((row.image, row.mask, row.prediction, errors)):
+            sheet.paste(Image.fromarray(to_bytes(tile)), (_GAP + column * (THUMBNAIL + _GAP), top + _TOP))
         top += height
     return sheet
 
 
-def error_map(line: Thumbnail) -> np.ndarray:
-    """h, w, 3 bytes: white where mask and prediction agree, tinted by how much they do not."""
-    difference = line.prediction.numpy().astype(np.float32) / 255 - line.mask.numpy().astype(np.float32) / 255
-    white = np.full((*difference.shape, 3), 255, np.float32)
-    missed, invented = np.clip(-difference, 0, 1)[..., None], np.clip(difference, 0, 1)[..., None]
-    tinted = white + missed * (np.array(MISSED) - white) + invented * (np.array(INVENTED) - white)
-    return np.clip(tinted, 0, 255).round().astype(np.uint8)
-
-
 def plot(title: str, curves: Mapping[str, Curve], x_label: str) -> Image.Image:
-    """Curves in one frame, with a legend."""
+    """Draws curves on common axes.
+
+    Args:
+        title: Of the plot.
+        curves: Points by name.
+        x_label: Of the horizontal axis.
+    """
     width, height = _PLOT
     left, top, right, bottom = _MARGIN
     image = Image.new("RGB", _PLOT, PAPER)
@@ -143,7 +140,7 @@ def _curve(rows: Sequence[Mapping[str, Any]], key: str, x: str) -> Curve:
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Writes a PNG whole or not at all."""
+    """Writes a PNG atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:
         image.save(part, format="PNG")
@@ -156,21 +153,21 @@ def report(
 
     Args:
         recipe: Of the training.
-        preflight: Text of the look at the data.
+        preflight: Report of the validation of the data.
         rows: Lines of metrics.jsonl.
         sheet: Name of the last sample sheet, or None.
-        seconds: How long the last start of the training took.
+        seconds: Duration since the training was last started.
     """
     scores = [row for row in rows if row["kind"] == "validation"]
     steps = max((row["step"] for row in rows), default=0)
-    start = recipe.init or f"a new {recipe.backbone or 'swin_v1_t'} network"
+    start = recipe.init or f"a new {recipe.backbone or DEFAULT_BACKBONE} network"
     lines = [
         "# Training report", "",
         f"Recipe `{recipe.name}` from {start}: {recipe.epochs} epochs, {steps} steps, {recipe.size[0]} x "
         f"{recipe.size[1]} pixels, batch {recipe.batch_size} x {recipe.accumulate}, {seconds:.0f} s.",
         "", "## Data", "", "```", preflight, "```", "", "## Scores on the validation images", "",
     ]  # fmt: skip
-    lines += _score_table(scores, recipe.best) if scores else ["There were none: give `--val-data`, or more pairs."]
+    lines += _score_table(scores, recipe.best) if scores else ["There are none: give `--val-data`, or more pairs."]
     lines += ["", "![curves](curves.png)", ""]
     if sheet:
         lines += [f"![samples]({sheet})", ""]
@@ -199,5 +196,5 @@ def _score_table(scores: Sequence[Mapping[str, Any]], best_key: str) -> list[str
 
 
 def printable(text: str) -> str:
-    """The text without what Pillow's own font may not have."""
+    """The text without characters that Pillow's own font may not have."""
     return text.encode("ascii", "replace").decode()

@@ -36,11 +36,11 @@ def recorded(reference) -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def recorded_scales(recorded):
     """Calls a term on each of the four recorded maps, resized to the label."""
-    from birefnet_core.losses.common import resize
+    from birefnet_core.image_ops import resize
 
     def run(term, **options) -> list[float]:
         size = recorded.gt.shape[-2:]
-        return [term(resize(x, size), recorded.gt, **options).item() for x in recorded.maps]
+        return [term(resize(x, size, align_corners=True), recorded.gt, **options).item() for x in recorded.maps]
 
     return run
 

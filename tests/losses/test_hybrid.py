@@ -125,7 +125,7 @@ def test_hybrid_loss_rejects_labels_that_do_not_fit(recorded):
         loss(output, recorded.gt.byte())
 
 
-def test_hybrid_loss_rejects_weights_that_nothing_answers(recorded):
+def test_hybrid_loss_rejects_weights_whose_outputs_are_missing(recorded):
     with pytest.raises(ConfigError, match="no class labels"):
         HybridLoss(loss_preset("dis5k"))(output_of(recorded, classes=recorded.cls_logits[:2]), recorded.gt)
     with pytest.raises(ConfigError, match="this output has none"):
@@ -141,3 +141,19 @@ def test_hybrid_loss_gives_every_parameter_a_gradient():
     assert set(value.terms) == {"bce", "iou", "ssim", "mae", "gradient", "ce"}
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
     assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_required_outputs_are_those_whose_parameters_get_a_gradient():
+    """Every weight on its own, so that a new term cannot be forgotten: several processes rely on this."""
+    torch.manual_seed(0)
+    network = BiRefNet(BiRefNetConfig(backbone="pvt_v2_b0", num_classes=3, reconstruction_block="residual"))
+    image, label = torch.randn(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.5).float()
+    for name in LossWeights(bce=1).to_dict():
+        loss = HybridLoss(LossWeights(**{name: 1}))
+        output = network(image)
+        leaves = {"logits": output.logits, "classes": output.classes, "intermediate": output.intermediate[0],
+                  "gradient": output.gradient.predictions[0]}  # fmt: skip
+        for leaf in leaves.values():
+            leaf.retain_grad()
+        loss(output, label, torch.tensor([0, 2])).total.backward()
+        assert {key for key, leaf in leaves.items() if leaf.grad is not None} == loss.required_outputs, name

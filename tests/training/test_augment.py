@@ -1,4 +1,4 @@
-"""Augmentation: togetherness, and independence of processes."""
+"""Augmentation of image and mask together, the same in every process."""
 
 import dataclasses
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from birefnet_core import ConfigError
-from birefnet_core.training.augment import Augmentation, Chance, augment, cover, replace_background
 from birefnet_core.training.data import Pair, find_set
-from birefnet_core.training.dataset import Plan, SegmentationDataset, batches, collate
+from birefnet_core.training.data.augment import Augmentation, SampleRng, augment, cover, replace_background
+from birefnet_core.training.data.dataset import BatchSampler, SegmentationDataset, collate, load_batches
 
 ALL = Augmentation(flip=0.5, crop=0.7, rotate=0.7, crop_least=0.5)
 
@@ -18,7 +18,7 @@ def test_geometry_moves_image_and_mask_together(seed):
     mask = torch.zeros(1, 40, 56)
     mask[:, 8:20, 30:50] = 1
     pixels = mask.expand(4, -1, -1).contiguous()  # an image that is its mask stays its mask
-    changed = augment(pixels, (48, 32), ALL, Chance(seed))
+    changed = augment(pixels, (32, 48), ALL, SampleRng(seed))
     assert changed.shape == (4, 32, 48)
     assert torch.equal(changed[0], changed[3])
     assert changed[3].max() > 0.5
@@ -27,7 +27,7 @@ def test_geometry_moves_image_and_mask_together(seed):
 def test_colours_leave_the_mask_alone():
     options = Augmentation(flip=0, colour=1, pepper=1, pepper_share=0.1)
     pixels = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(0))
-    changed = augment(pixels, (16, 16), options, Chance(1))
+    changed = augment(pixels, (16, 16), options, SampleRng(1))
     assert torch.equal(changed[3], pixels[3])
     assert not torch.equal(changed[:3], pixels[:3])
     assert 0 <= changed.min() <= changed.max() <= 1
@@ -35,8 +35,8 @@ def test_colours_leave_the_mask_alone():
 
 def test_same_seed_gives_same_sample_and_other_seed_another():
     pixels = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(augment(pixels, (32, 32), ALL, Chance(5)), augment(pixels, (32, 32), ALL, Chance(5)))
-    assert not torch.equal(augment(pixels, (32, 32), ALL, Chance(5)), augment(pixels, (32, 32), ALL, Chance(6)))
+    assert torch.equal(augment(pixels, (32, 32), ALL, SampleRng(5)), augment(pixels, (32, 32), ALL, SampleRng(5)))
+    assert not torch.equal(augment(pixels, (32, 32), ALL, SampleRng(5)), augment(pixels, (32, 32), ALL, SampleRng(6)))
 
 
 def test_background_is_replaced_outside_the_mask_only():
@@ -44,7 +44,7 @@ def test_background_is_replaced_outside_the_mask_only():
     pixels[3] = torch.eye(4)
     composed = replace_background(pixels, background)
     assert torch.equal(composed[0], 0.25 * torch.eye(4) + (1 - torch.eye(4)))
-    assert cover(torch.rand(3, 5, 9), (16, 16), Chance(0)).shape == (3, 16, 16)
+    assert cover(torch.rand(3, 5, 9), (16, 16), SampleRng(0)).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Augmentation)])
@@ -61,7 +61,7 @@ def test_cutouts_are_put_on_backgrounds(tmp_path):
     image.save(tmp_path / "a.png")
     Image.new("RGB", (50, 40), (0, 255, 0)).save(tmp_path / "b.jpg", quality=100)
     pair = Pair(name="a", image=tmp_path / "a.png", mask=None)
-    pixels = SegmentationDataset([pair], Augmentation(), [tmp_path / "b.jpg"]).read(0, Chance(0))
+    pixels = SegmentationDataset([pair], Augmentation(), [tmp_path / "b.jpg"]).read(0, SampleRng(0))
     assert pixels[1, 0, 0] > 0.95  # green where the cut-out is clear
     assert pixels[2, 16, 16] == 1  # blue where it is not
     assert pixels[3].mean() == 0.25
@@ -72,10 +72,10 @@ def test_backgrounds_of_other_images_change_outside_the_mask(shapes, tmp_path):
 
     Image.new("RGB", (50, 40), (0, 255, 0)).save(tmp_path / "green.png")
     pair = find_set(shapes).pairs[0]
-    before = SegmentationDataset([pair], Augmentation()).read(0, Chance(0))
+    before = SegmentationDataset([pair], Augmentation()).read(0, SampleRng(0))
     outside = before[3] == 0
     for options in (Augmentation(plain_background=1), Augmentation(composite_background=1)):
-        after = SegmentationDataset([pair], options, [tmp_path / "green.png"]).read(0, Chance(0))
+        after = SegmentationDataset([pair], options, [tmp_path / "green.png"]).read(0, SampleRng(0))
         assert torch.equal(after[:, ~outside], before[:, ~outside])
         ground = after[:3, outside]
         assert torch.allclose(ground, ground[:, :1].expand_as(ground))  # one colour
@@ -88,9 +88,10 @@ def test_workers_and_processes_do_not_change_the_samples(shapes, tiny_recipe):
     dataset = SegmentationDataset(find_set(shapes).pairs, recipe.augment)
     cpu = torch.device("cpu")
 
-    def all_batches(workers: int, rank: int = 0, world: int = 1, first: int = 0, **changes):
-        plan = Plan(samples=6, recipe=recipe.replace(workers=workers, **changes), rank=rank, world=world)
-        return list(batches(dataset, plan, 1, first, cpu))
+    def all_batches(workers: int, rank: int = 0, world_size: int = 1, first: int = 0, **changes):
+        changed = recipe.replace(workers=workers, **changes)
+        sampler = BatchSampler(samples=6, recipe=changed, rank=rank, world_size=world_size)
+        return list(load_batches(dataset, sampler, 1, first, cpu))
 
     alone = all_batches(0)
     for one, other in zip(alone, all_batches(2), strict=True):
@@ -103,33 +104,33 @@ def test_workers_and_processes_do_not_change_the_samples(shapes, tiny_recipe):
 
 
 def test_last_batch_is_filled_up_and_sizes_vary_by_batch(tiny_recipe):
-    plan = Plan(samples=5, recipe=tiny_recipe(dynamic=(64, 128), accumulate=2), world=1)
-    assert (plan.batches, plan.steps) == (3, 2)
-    order = plan.order(0)
+    sampler = BatchSampler(samples=5, recipe=tiny_recipe(dynamic=(64, 128), accumulate=2))
+    assert (sampler.batches, sampler.steps) == (3, 2)
+    order = sampler.order(0)
     assert sorted(order[:5]) == list(range(5))
     assert order[5] == order[0]
-    assert plan.order(0) != plan.order(1)
-    sizes = {plan.size(epoch, batch) for epoch in range(10) for batch in range(3)}
+    assert sampler.order(0) != sampler.order(1)
+    sizes = {sampler.size(epoch, batch) for epoch in range(10) for batch in range(3)}
     assert sizes == {(64, 64), (96, 96), (128, 128)}
-    assert all(len({draw.size for draw in batch}) == 1 for batch in plan.draws(0))
+    assert all(len({sample.size for sample in batch}) == 1 for batch in sampler.epoch(0))
 
 
 def test_sizes_grow_over_equal_parts_of_the_training(tiny_recipe):
     recipe = tiny_recipe(size=(128, 96), growth=(64, 64, 96), epochs=4)
-    plan = Plan(samples=6, recipe=recipe)  # three batches an epoch
-    sizes = [plan.size(epoch, batch) for epoch in range(4) for batch in range(3)]
-    assert sizes == 6 * [(64, 64)] + 3 * [(96, 96)] + 3 * [(128, 96)]
-    within = Plan(samples=6, recipe=recipe.replace(epochs=1, growth=[64]))
-    assert [within.size(0, batch) for batch in range(3)] == [(64, 64), (64, 64), (128, 96)]
+    sampler = BatchSampler(samples=6, recipe=recipe)  # three batches an epoch
+    sizes = [sampler.size(epoch, batch) for epoch in range(4) for batch in range(3)]
+    assert sizes == 6 * [(64, 64)] + 3 * [(96, 96)] + 3 * [(96, 128)]
+    within = BatchSampler(samples=6, recipe=recipe.replace(epochs=1, growth=[64]))
+    assert [within.size(0, batch) for batch in range(3)] == [(64, 64), (64, 64), (96, 128)]
 
 
 def test_processes_agree_about_growing_sizes_and_resuming_finds_them_again(tiny_recipe):
     recipe = tiny_recipe(size=(128, 128), growth=(64, 96), batch_size=1, epochs=3)
-    plans = [Plan(samples=7, recipe=recipe, rank=rank, world=2) for rank in (0, 1)]
+    samplers = [BatchSampler(samples=7, recipe=recipe, rank=rank, world_size=2) for rank in (0, 1)]
     for epoch in range(3):
-        first, second = ([draws[0].size for draws in plan.draws(epoch)] for plan in plans)
+        first, second = ([batch[0].size for batch in sampler.epoch(epoch)] for sampler in samplers)
         assert first == second
-        assert [draws[0].size for draws in plans[0].draws(epoch, first=2)] == first[2:]
+        assert [batch[0].size for batch in samplers[0].epoch(epoch, first=2)] == first[2:]
 
 
 def test_batches_are_normalised_as_for_inference():

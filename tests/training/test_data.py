@@ -4,15 +4,8 @@ import pytest
 from PIL import Image
 
 from birefnet_core import DatasetError
-from birefnet_core.training.data import (
-    Pair,
-    TrainingData,
-    class_labels,
-    class_name,
-    find_set,
-    find_training,
-    hold_out,
-)
+from birefnet_core.training.data import Pair, TrainingData, find_set, find_training
+from birefnet_core.training.data.folders import class_labels, class_name, hold_out
 
 from .conftest import write_shapes
 
@@ -52,8 +45,8 @@ def test_unmatched_files_are_told_of(tmp_path):
     (folder / "gt/shape00.png").rename(folder / "gt/other.png")
     found = find_set(folder)
     assert len(found.pairs) == 2
-    assert [p.name for p in found.lonely_images] == ["shape00.png"]
-    assert [p.name for p in found.lonely_masks] == ["other.png"]
+    assert [p.name for p in found.unpaired_images] == ["shape00.png"]
+    assert [p.name for p in found.unpaired_masks] == ["other.png"]
 
 
 def test_rgba_folder_is_a_set_of_its_own(tmp_path):

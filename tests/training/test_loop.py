@@ -14,11 +14,11 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import io as checkpoint_files
-from birefnet_core.training import Recipe, TrainingData, loop, state, train
-from birefnet_core.training.dataset import Batch
-from birefnet_core.training.distributed import World
-from birefnet_core.training.prepare import prepare
-from birefnet_core.training.state import Folder
+from birefnet_core.training import Recipe, TrainingData, load_datasets, loop, run_folder, train
+from birefnet_core.training.data.dataset import Batch
+from birefnet_core.training.distributed import Ranks
+from birefnet_core.training.interrupt import StopSignal
+from birefnet_core.training.run_folder import RunFolder
 
 from .conftest import TINY, assert_same, draw_shape, write_shapes
 
@@ -90,7 +90,7 @@ def test_growing_sizes_and_inner_channels_survive_a_kill(run_script, tiny_recipe
     assert run_script(recipe, tmp_path / "parts") == 0
     assert_same(*(torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("parts", "whole")))
     with pytest.raises(bc.ConfigError, match=r"another recipe \(growth: \[64, 96\] then, \[64\] now\)"):
-        Folder(tmp_path / "whole").load(recipe.replace(growth=[64]), "")
+        RunFolder(tmp_path / "whole").load(recipe.replace(growth=[64]), "")
 
 
 def test_channels_last_changes_the_layout_and_not_the_training(shapes, tiny_recipe, tmp_path, monkeypatch):
@@ -102,6 +102,18 @@ def test_channels_last_changes_the_layout_and_not_the_training(shapes, tiny_reci
         train(recipe, TrainingData(sets=(shapes,)), out, device="cpu")
         losses[inner] = next(row["loss"] for row in lines(out) if row["kind"] == "step")
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)  # of the first step; rounding grows from there
+
+
+@pytest.mark.parametrize("number", StopSignal.SIGNALS)
+def test_signal_interrupts_at_first_and_is_noted_once_the_loop_runs(number):
+    former = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), StopSignal():
+        os.kill(os.getpid(), number)
+    with StopSignal() as stop:
+        stop.graceful = True
+        os.kill(os.getpid(), number)
+        assert stop.requested
+        assert signal.getsignal(number) == former, "a second one ends the process"
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +176,10 @@ class SmallDisk(io.FileIO):
 
 
 def test_full_disk_leaves_the_former_state(monkeypatch, tmp_path):
-    folder = Folder(tmp_path)
+    folder = RunFolder(tmp_path)
     folder.save({"step": 1})
     before = folder.last.read_bytes()
-    monkeypatch.setattr(state, "open", SmallDisk, raising=False)
+    monkeypatch.setattr(run_folder, "open", SmallDisk, raising=False)
     with pytest.raises(bc.CheckpointError, match=r"disk is full.*--resume.*The former one is still there"):
         folder.save({"step": 2, "weights": [torch.ones(500) for _ in range(9)]})
     assert folder.last.read_bytes() == before
@@ -231,8 +243,8 @@ def test_loss_that_is_not_finite_stops_with_the_file_names(shapes, tiny_recipe, 
         for batch in original(*args):
             yield Batch(images=batch.images * float("nan"), masks=batch.masks, classes=batch.classes, names=batch.names)
 
-    original = loop.batches
-    monkeypatch.setattr(loop, "batches", poisoned)
+    original = loop.load_batches
+    monkeypatch.setattr(loop, "load_batches", poisoned)
     with pytest.raises(bc.TrainingError, match=r"not finite in epoch 1, step 1.*shapes0/shape0"):
         train(tiny_recipe(), TrainingData(sets=(shapes,)), tmp_path, device="cpu")
     assert (tmp_path / "last.pt").exists()
@@ -331,9 +343,9 @@ def test_float16_trains_with_scaled_gradients_and_keeps_the_scale(shapes, tiny_r
 
 def test_norms_over_processes_need_gpus(shapes, tiny_recipe, tmp_path):
     recipe = tiny_recipe(sync_bn=True)
-    prepared = prepare(recipe, TrainingData(sets=(shapes,)))
+    datasets = load_datasets(recipe, TrainingData(sets=(shapes,)))
     with pytest.raises(bc.ConfigError, match="sync_bn needs GPUs"):
-        loop.Trainer(recipe, prepared, Folder(tmp_path), World(0, 2, torch.device("cpu")))
+        loop.Trainer(recipe, datasets, RunFolder(tmp_path), Ranks(0, 2))
 
 
 def test_decoder_only_leaves_the_encoder_alone(tiny_checkpoint, tiny_recipe, shapes, tmp_path):

@@ -7,13 +7,19 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import merge_adapter, read_adapter, save_adapter
-from birefnet_core.losses import LossWeights
-from birefnet_core.training import from_values, load_recipe
+from birefnet_core.losses import HybridLoss, LossWeights
+from birefnet_core.training import TrainingData, from_values, load_datasets, load_recipe
 from birefnet_core.training.ema import Ema
 from birefnet_core.training.lora import add_adapters, extract_adapter, merged
-from birefnet_core.training.optim import make_optimizer, rate
+from birefnet_core.training.model_setup import (
+    build_network,
+    has_unused_parameters,
+    load_encoder,
+    phase_of,
+    set_phase,
+)
+from birefnet_core.training.optim import lr_multiplier, make_optimizer
 from birefnet_core.training.report import plot, ticks
-from birefnet_core.training.setup import build_network, leaves_unused, load_encoder, phase_of, set_phase
 
 from .conftest import TINY
 
@@ -58,15 +64,38 @@ def test_wrong_recipes_are_refused_with_a_hint(values, message):
     assert message.lower() in str(caught.value).lower()
 
 
+def test_recipe_with_any_characters_survives_its_file(tmp_path):
+    recipe = from_values({"name": 'a "b" \\ \x7f\t 😀', "init": "/data/𠮷野/model.safetensors"})
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    assert from_values(load_recipe(tmp_path / "recipe.toml")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, False),
+        ({"matting": True}, True),
+        ({"init": "BiRefNet-matting"}, True),
+        ({"init": "ZhengPeng7/BiRefNet_lite-matting"}, True),
+        ({"init": "BiRefNet_lite"}, False),
+        ({"init": "/data/matting_old/x.pth"}, False),
+        ({"name": "matting"}, False),
+    ],
+)
+def test_matting_is_said_by_the_recipe_or_the_catalogue(values, expected, shapes):
+    text = load_datasets(from_values(values), TrainingData(sets=(shapes,))).text
+    assert ("unlearn soft edges" in text) == expected
+
+
 def test_rate_warms_up_and_falls(tiny_recipe):
     recipe = tiny_recipe(schedule="cosine", warmup_steps=4, epochs=10, lr_floor=0.1)
-    rates = [rate(recipe, step, 10) for step in range(100)]
+    rates = [lr_multiplier(recipe, step, 10) for step in range(100)]
     assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert rates[4] == 1
     assert rates[52] == pytest.approx(0.55, abs=0.01)
     assert rates[99] == pytest.approx(0.1, abs=0.01)
     steps = tiny_recipe(schedule="step", lr_epochs=(1, 3), epochs=4)
-    assert [rate(steps, step, 2) for step in (0, 1, 2, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    assert [lr_multiplier(steps, step, 2) for step in (0, 1, 2, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
 def test_optimizer_has_every_parameter_once_in_its_group(tiny_recipe):
@@ -94,6 +123,39 @@ def test_moving_average_equals_the_formula():
     with ema.applied(model):
         assert torch.allclose(model.weight, expected)
     assert torch.equal(model.weight, torch.full((2,), 8.0))
+
+
+def test_moving_average_of_half_precision_is_kept_in_float32():
+    model = torch.nn.Linear(4, 4, dtype=torch.bfloat16)
+    torch.nn.init.ones_(model.weight)
+    ema = Ema(model, 0.9999)
+    ema.steps = 10**6  # past the first steps, which forget faster
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+    for _ in range(10):
+        ema.update(model)
+    assert ema.state["weight"].dtype == torch.float32
+    assert torch.allclose(ema.state["weight"], torch.full((4, 4), 2 - 0.9999**10), atol=1e-6)
+    with ema.applied(model):
+        assert model.weight.dtype == torch.bfloat16
+
+
+def test_moving_average_leaves_frozen_weights_out_and_loads_states_that_have_them(tiny_checkpoint):
+    model = bc.load_model(tiny_checkpoint)
+    everything = Ema(model, 0.9)  # as version 0.1 kept it
+    model.localization.encoder.requires_grad_(False)
+    ema = Ema(model, 0.9)
+    encoder = {name for name, _ in model.named_parameters() if name.startswith("localization.encoder.")}
+    assert encoder
+    assert everything.state.keys() - ema.state.keys() == encoder
+    everything.steps = 7
+    for value in everything.state.values():
+        value.add_(1)
+    ema.load_state_dict(everything.state_dict())
+    assert ema.steps == 7
+    assert all(torch.equal(value, everything.state[name]) for name, value in ema.state.items())
+    with pytest.raises(KeyError, match="squeeze"):
+        ema.load_state_dict({"steps": 0, "state": {}})
 
 
 def test_adapter_starts_as_nothing_and_survives_file_and_merging(tiny_checkpoint, tmp_path):
@@ -154,7 +216,7 @@ def test_phases_follow_the_epoch(tiny_recipe):
     assert [phase.encoder for phase in phases] == [False] + 5 * [True]
     assert [phase.weights == LossWeights(iou=0.5) for phase in phases] == 4 * [False] + 2 * [True]
     model = build_network(recipe)
-    assert [leaves_unused(model, phase) for phase in phases] == 4 * [False] + 2 * [True]
+    assert [has_unused_parameters(model, HybridLoss(phase.weights)) for phase in phases] == 4 * [False] + 2 * [True]
 
 
 def test_ticks_are_round_and_hold_the_values():

@@ -1,4 +1,4 @@
-"""Looking at the data: bad input of every kind."""
+"""Dataset validation: bad input of every kind."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 from birefnet_core import DatasetError
+from birefnet_core.mask_files import read_mask
 from birefnet_core.training.data import Pair, find_set
-from birefnet_core.training.preflight import look, preflight
-from birefnet_core.training.reading import read_mask, read_pair
+from birefnet_core.training.data.preflight import validate_dataset, validate_pair
+from birefnet_core.training.data.reading import read_label, read_pair
 
 from .conftest import write_shapes
 
@@ -19,7 +20,7 @@ def folder(tmp_path):
 
 
 def test_good_data_pass(folder):
-    report = preflight(find_set(folder))
+    report = validate_dataset(find_set(folder))
     assert len(report.check()) == 4
     assert report.problems == report.warnings == ()
     assert "smallest 96 x 96" in report.text()
@@ -28,7 +29,7 @@ def test_good_data_pass(folder):
 def test_truncated_image_stops_with_its_name_or_is_skipped(folder):
     path = folder / "im/shape01.png"
     path.write_bytes(path.read_bytes()[:200])
-    report = preflight(find_set(folder))
+    report = validate_dataset(find_set(folder))
     with pytest.raises(DatasetError, match=r"1 of 4 pairs cannot be used:\n.*shape01.png(.|\n)*--skip-bad"):
         report.check()
     assert len(report.check(skip_bad=True)) == 3
@@ -42,14 +43,14 @@ def test_truncated_jpeg_is_found(tmp_path):
     Image.new("L", (200, 200), 255).save(tmp_path / "gt/a.png")
     path = tmp_path / "im/a.jpg"
     path.write_bytes(path.read_bytes()[:5000])
-    (one,) = preflight(find_set(tmp_path)).looks
+    (one,) = validate_dataset(find_set(tmp_path)).pairs
     assert "cannot be read" in one.problem
 
 
 def test_mask_of_another_shape_is_a_problem_and_of_another_scale_a_warning(folder):
     Image.open(folder / "gt/shape00.png").resize((96, 50)).save(folder / "gt/shape00.png")
     Image.open(folder / "gt/shape01.png").resize((48, 48)).save(folder / "gt/shape01.png")
-    report = preflight(find_set(folder))
+    report = validate_dataset(find_set(folder))
     assert "96 x 50 pixels, its image 96 x 96" in report.problems[0]
     assert any("another scale" in warning for warning in report.warnings)
     colours, mask = read_pair(find_set(folder).pairs[1])
@@ -61,7 +62,7 @@ def test_empty_inverted_and_lonely_files_are_told_of(folder):
     mask = np.asarray(Image.open(folder / "gt/shape01.png"))
     Image.fromarray(255 - mask).save(folder / "gt/shape01.png")
     (folder / "gt/shape02.png").unlink()
-    text = "\n".join(preflight(find_set(folder)).warnings)
+    text = "\n".join(validate_dataset(find_set(folder)).warnings)
     assert "1 masks are empty (set/shape00)" in text
     assert "1 masks look inverted" in text
     assert "1 images have no mask" in text
@@ -71,15 +72,15 @@ def test_all_masks_empty_is_refused(folder):
     for path in (folder / "gt").iterdir():
         Image.new("L", (96, 96)).save(path)
     with pytest.raises(DatasetError, match="every mask is empty"):
-        preflight(find_set(folder)).check()
+        validate_dataset(find_set(folder)).check()
 
 
 def test_binary_masks_with_a_matting_network_are_warned_of(folder):
-    assert any("unlearn soft edges" in warning for warning in preflight(find_set(folder), matting=True).warnings)
+    assert any("unlearn soft edges" in warning for warning in validate_dataset(find_set(folder), matting=True).warnings)
 
 
 def test_one_pair_is_warned_of(tmp_path):
-    assert any("only one pair" in w for w in preflight(find_set(write_shapes(tmp_path, 1))).warnings)
+    assert any("only one pair" in w for w in validate_dataset(find_set(write_shapes(tmp_path, 1))).warnings)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "16", "P", "RGB", "RGBA", "LA", "CMYK", "labels"])
@@ -97,7 +98,26 @@ def test_masks_of_every_kind_are_read_alike(tmp_path, mode):
         image.save(path)
     else:
         Image.fromarray(mask).convert(mode).save(path)
-    assert torch.equal(read_mask(path).values, torch.from_numpy(mask) / 255.0)
+    assert torch.equal(torch.from_numpy(read_label(path).values), torch.from_numpy(mask) / 255.0)
+
+
+def test_coloured_masks_are_read_as_scoring_reads_them(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.random.RandomState(0).randint(0, 255, (8, 8, 3), np.uint8)).save(path)
+    scored = read_mask(path).pixels  # as OpenCV does: tests/test_mask_files.py
+    assert torch.equal(torch.from_numpy(read_label(path).values), torch.from_numpy(scored) / 255.0)
+
+
+def test_floats_beyond_0_and_1_are_clamped_and_nan_is_a_problem(folder):
+    values = np.linspace(-0.5, 1.5, 96 * 96, dtype=np.float32).reshape(96, 96)
+    (folder / "gt/shape00.png").unlink()
+    Image.fromarray(values).save(folder / "gt/shape00.tif")
+    assert validate_dataset(find_set(folder)).problems == ()
+    assert np.array_equal(read_label(folder / "gt/shape00.tif").values, values.clip(0, 1))
+    values[3, 3] = np.nan
+    Image.fromarray(values).save(folder / "gt/shape00.tif")
+    (problem,) = validate_dataset(find_set(folder)).problems
+    assert "shape00.tif" in problem and "nan" in problem
 
 
 def test_cmyk_jpeg_and_exif_orientation_are_read(tmp_path):
@@ -110,11 +130,11 @@ def test_cmyk_jpeg_and_exif_orientation_are_read(tmp_path):
     Image.new("RGB", (32, 16)).save(tmp_path / "im/b.jpg", exif=exif)
     Image.new("L", (16, 32)).save(tmp_path / "gt/b.png")
     pairs = find_set(tmp_path).pairs
-    assert preflight(find_set(tmp_path)).problems == ()
+    assert validate_dataset(find_set(tmp_path)).problems == ()
     assert [tuple(read_pair(pair)[0].shape) for pair in pairs] == [(16, 32, 3), (32, 16, 3)]
 
 
 def test_rgba_without_alpha_is_a_problem(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    one = look(Pair(name="a", image=tmp_path / "a.png", mask=None))
+    one = validate_pair(Pair(name="a", image=tmp_path / "a.png", mask=None))
     assert "no alpha channel" in one.problem

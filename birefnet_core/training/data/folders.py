@@ -1,7 +1,4 @@
-"""Data sets: folders -> pairs of an image and its mask -> samples.
-
-Shapes: 4 colours and mask, H W pixels.
-"""
+"""Folders -> pairs of an image and its mask."""
 
 from __future__ import annotations
 
@@ -12,16 +9,14 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import DatasetError
-from ..images import IMAGE_SUFFIXES
+from ...errors import DatasetError
+from ...images import IMAGE_SUFFIXES, list_images
 
-NO_CLASS = -1
-
-# Names of the two folders of a data set, the field's own first.
+# Names of the two folders of a data set; DIS5K's first.
 LAYOUTS = (("im", "gt"), ("images", "masks"), ("image", "mask"), ("imgs", "gts"), ("img", "gt"), ("imgs", "masks"))
 
-# What a mask's name may have more than its image's.
-_MASK_ENDINGS = ("", "_mask", "-mask", "_gt", "_alpha", "_matte")
+# Suffixes that a mask's name may have after its image's.
+_MASK_SUFFIXES = ("", "_mask", "-mask", "_gt", "_alpha", "_matte")
 
 # DIS5K names its files group#Group#class#Class#photo.
 _DIS5K_NAME = re.compile(r"^\d+#[^#]+#\d+#(?P<name>[^#]+)#")
@@ -32,7 +27,7 @@ class Pair:
     """An image and its mask.
 
     Attributes:
-        name: What it is called in messages: its set and its path without ending.
+        name: For messages: the name of its set, and its path without suffix.
         image: The image's file.
         mask: The mask's file; None where the image's alpha channel is the mask.
     """
@@ -44,13 +39,13 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """Where the data are.
+    """Folders to train on.
 
     Attributes:
         sets: Folders, each with a pair of folders as ``LAYOUTS``, or of RGBA images, or of such folders.
         images: Folders of images.
         masks: Folders of their masks, one for each of ``images``.
-        validation: Folders as ``sets``, for validation; () holds out a share of the training data.
+        validation: Folders as ``sets``, for validation; () holds out a part of the training data.
         backgrounds: Folder of images that subjects are put on; None for none.
         skip_bad: Leave out files that cannot be used, instead of stopping.
     """
@@ -69,39 +64,39 @@ class TrainingData:
             object.__setattr__(self, "backgrounds", Path(self.backgrounds).expanduser())
         if len(self.images) != len(self.masks):
             raise DatasetError(
-                f"{len(self.images)} folders of images but {len(self.masks)} of masks: give one for the other."
+                f"{len(self.images)} folders of images but {len(self.masks)} of masks: give one for each."
             )
         if not self.sets and not self.images:
             raise DatasetError("no data: give --data DIR, or --images DIR and --masks DIR.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Found:
-    """What looking through the folders gave.
+class FoundPairs:
+    """Pairs found in folders, and the files that are in none.
 
     Attributes:
         pairs: In the order of their names.
-        lonely_images: Images without a mask.
-        lonely_masks: Masks without an image.
+        unpaired_images: Images without a mask.
+        unpaired_masks: Masks without an image.
     """
 
     pairs: tuple[Pair, ...] = ()
-    lonely_images: tuple[Path, ...] = ()
-    lonely_masks: tuple[Path, ...] = ()
+    unpaired_images: tuple[Path, ...] = ()
+    unpaired_masks: tuple[Path, ...] = ()
 
-    def __add__(self, other: Found) -> Found:
-        return Found(
+    def __add__(self, other: FoundPairs) -> FoundPairs:
+        return FoundPairs(
             pairs=self.pairs + other.pairs,
-            lonely_images=self.lonely_images + other.lonely_images,
-            lonely_masks=self.lonely_masks + other.lonely_masks,
+            unpaired_images=self.unpaired_images + other.unpaired_images,
+            unpaired_masks=self.unpaired_masks + other.unpaired_masks,
         )
 
 
-def find_training(data: TrainingData) -> Found:
+def find_training(data: TrainingData) -> FoundPairs:
     """The pairs to train on.
 
     Raises:
-        DatasetError: A folder that is not there or of no known layout, or none of whose files pair.
+        DatasetError: A folder is missing, has no known layout, or has no pair.
     """
     found = find_sets(data.sets)
     for images, masks in zip(data.images, data.masks, strict=True):
@@ -109,16 +104,16 @@ def find_training(data: TrainingData) -> Found:
     return found
 
 
-def find_sets(folders: Iterable[Path]) -> Found:
+def find_sets(folders: Iterable[Path]) -> FoundPairs:
     """The pairs of several data sets."""
-    found = Found()
+    found = FoundPairs()
     for folder in folders:
         found += find_set(folder)
     return found
 
 
-def find_set(folder: Path) -> Found:
-    """The pairs of one folder: of a known layout, of RGBA images, or a folder of such folders."""
+def find_set(folder: Path) -> FoundPairs:
+    """The pairs of one folder: of a known layout, of RGBA images, or of a folder of such folders."""
     _check_folder(folder)
     layout = _layout(folder)
     if layout is not None:
@@ -126,10 +121,10 @@ def find_set(folder: Path) -> Found:
     inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and _layout(child) is not None]
     if inner:
         return find_sets(inner)
-    images = list_images(folder)
+    images = list_images(folder, recursive=True)
     if images and all(path.suffix.lower() in (".png", ".webp", ".tif", ".tiff") for path in images):
         pairs = (Pair(name=f"{folder.name}/{_stem(p, folder)}", image=p, mask=None) for p in images)
-        return Found(pairs=tuple(pairs))
+        return FoundPairs(pairs=tuple(pairs))
     layouts = ", ".join(f"{a}/ + {b}/" for a, b in LAYOUTS)
     there = ", ".join(sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())[:8]) or "nothing"
     raise DatasetError(
@@ -138,25 +133,30 @@ def find_set(folder: Path) -> Found:
     )
 
 
-def pair_folders(images: Path, masks: Path, name: str) -> Found:
-    """Pairs the files of two folders by their names without endings.
+def pair_folders(images: Path, masks: Path, name: str) -> FoundPairs:
+    """Pairs the files of two folders by their names without suffixes.
+
+    Args:
+        images: Folder of the images.
+        masks: Folder of their masks.
+        name: Of the set, which the names of the pairs begin with.
 
     Raises:
-        DatasetError: A folder that is not there or empty, two files of one name, or no pair at all.
+        DatasetError: A folder is missing or empty, two files have one name, or there is no pair.
     """
     by_stem = _index(images, "image")
     mask_of = _index(masks, "mask")
     pairs, used = [], set()
     for stem, image in by_stem.items():
-        mask = next((stem + ending for ending in _MASK_ENDINGS if stem + ending in mask_of), None)
+        mask = next((stem + ending for ending in _MASK_SUFFIXES if stem + ending in mask_of), None)
         if mask is not None and mask not in used:
             used.add(mask)
             pairs.append(Pair(name=f"{name}/{stem}", image=image, mask=mask_of[mask]))
     paired = {pair.image for pair in pairs}
-    found = Found(
+    found = FoundPairs(
         pairs=tuple(pairs),
-        lonely_images=tuple(path for path in by_stem.values() if path not in paired),
-        lonely_masks=tuple(path for stem, path in mask_of.items() if stem not in used),
+        unpaired_images=tuple(path for path in by_stem.values() if path not in paired),
+        unpaired_masks=tuple(path for stem, path in mask_of.items() if stem not in used),
     )
     if not pairs:
         first, example = next(iter(by_stem)), next(iter(mask_of))
@@ -169,22 +169,16 @@ def pair_folders(images: Path, masks: Path, name: str) -> Found:
     return found
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, in the order of their names."""
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted(p for p in files if p.is_file())
-
-
 def list_backgrounds(folder: Path | None) -> tuple[Path, ...]:
     """Images to put subjects on.
 
     Raises:
-        DatasetError: No such folder, or no image in it.
+        DatasetError: The folder is missing or has no image.
     """
     if folder is None:
         return ()
     _check_folder(folder)
-    images = tuple(list_images(folder))
+    images = tuple(list_images(folder, recursive=True))
     if not images:
         raise DatasetError(f"{folder}: no images in it to use as backgrounds.")
     return images
@@ -211,20 +205,20 @@ def class_labels(pairs: Sequence[Pair]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
-def hold_out(pairs: Sequence[Pair], share: float) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """Splits into training and validation; the same names are always held out, whatever joins them later.
+def hold_out(pairs: Sequence[Pair], fraction: float) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """Splits into training and validation by a hash of the names, so that added pairs do not move others.
 
     Returns:
         Pairs to train on and to validate on; at least one of each, or none held out where there is but one.
     """
-    count = min(len(pairs) - 1, max(1, round(len(pairs) * share))) if share > 0 else 0
+    count = min(len(pairs) - 1, max(1, round(len(pairs) * fraction))) if fraction > 0 else 0
     ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
     held = set(ranked[:count])
     return tuple(p for p in pairs if p not in held), tuple(p for p in pairs if p in held)
 
 
 def fingerprint(pairs: Iterable[Pair]) -> str:
-    """Tells data sets apart by their names, not by the place they lie in."""
+    """Identifies a data set by the names of its pairs, wherever its folder is."""
     return hashlib.sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()[:16]
 
 
@@ -245,7 +239,7 @@ def _stem(path: Path, folder: Path) -> str:
 def _index(folder: Path, kind: str) -> dict[str, Path]:
     _check_folder(folder)
     index: dict[str, Path] = {}
-    for path in list_images(folder):
+    for path in list_images(folder, recursive=True):
         stem = _stem(path, folder)
         if stem in index:
             raise DatasetError(

@@ -1,7 +1,7 @@
-"""Samples, and the plan of which sample comes when.
+"""Batches of augmented samples, in an order that depends on the seed alone.
 
-What a sample looks like depends on the seed, the epoch and its place in the epoch, never on the process that made
-it; so resuming, and other numbers of workers or processes, change nothing.
+A sample depends on the seed, the epoch and its place in the epoch, never on the process that makes it; so resuming,
+and other numbers of workers or processes, change nothing.
 
 Shapes: B batch, H W network input.
 """
@@ -15,16 +15,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from ..errors import DatasetError, ImageError
-from ..images import read_image
-from ..inference.transforms import IMAGENET_MEAN, IMAGENET_STD
-from ..network.birefnet import SIZE_MULTIPLE
-from .augment import Augmentation, Chance, augment, cover, replace_background
-from .data import NO_CLASS, Pair, class_name
+from ...errors import DatasetError, ImageError
+from ...images import read_image
+from ...inference.transforms import IMAGENET_MEAN, IMAGENET_STD
+from ...losses.semantic import NO_CLASS
+from ...network.birefnet import SIZE_MULTIPLE
+from ..recipe import Recipe
+from .augment import Augmentation, SampleRng, augment, cover, replace_background
+from .folders import Pair, class_name
 from .reading import read_pair
-from .recipe import Recipe
 
 
 def seed_of(*parts: int | str) -> int:
@@ -34,13 +35,13 @@ def seed_of(*parts: int | str) -> int:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Draw:
+class Sample:
     """One sample to be made.
 
     Attributes:
         index: Of the pair.
         seed: Of its augmentation.
-        size: Width and height.
+        size: Height and width.
     """
 
     index: int
@@ -50,7 +51,7 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Samples of one step.
+    """Samples of one forward pass.
 
     Attributes:
         images: B, 3, H, W normalised.
@@ -64,15 +65,16 @@ class Batch:
     classes: Tensor
     names: tuple[str, ...]
 
-    def to(self, device: torch.device) -> Batch:
-        """On that device."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("images", "masks", "classes")}
-        return dataclasses.replace(self, **moved)
+    def to(self, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> Batch:
+        """On that device, the images in that memory format."""
+        images, masks, classes = (x.to(device, non_blocking=True) for x in (self.images, self.masks, self.classes))
+        images = images.contiguous(memory_format=memory_format)
+        return Batch(images=images, masks=masks, classes=classes, names=self.names)
 
     def pin_memory(self) -> Batch:
-        """In memory that a GPU can fetch from; called by the DataLoader."""
-        moved = {name: getattr(self, name).pin_memory() for name in ("images", "masks", "classes")}
-        return dataclasses.replace(self, **moved)
+        """In pinned memory; called by the DataLoader."""
+        images, masks, classes = (x.pin_memory() for x in (self.images, self.masks, self.classes))
+        return Batch(images=images, masks=masks, classes=classes, names=self.names)
 
 
 class SegmentationDataset(Dataset):
@@ -98,32 +100,31 @@ class SegmentationDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int, str]:
-        """Four channels H, W (colours in [0, 1] and mask), class, name."""
-        pair, chance = self.pairs[draw.index], Chance(draw.seed)
-        pixels = augment(self.read(draw.index, chance), draw.size, self.options, chance)
+    def __getitem__(self, sample: Sample) -> tuple[Tensor, int, str]:
+        """Colours in [0, 1] and mask, 4, H, W; class; name."""
+        pair, rng = self.pairs[sample.index], SampleRng(sample.seed)
+        pixels = augment(self.read(sample.index, rng), sample.size, self.options, rng)
         return pixels, self.labels.get(class_name(pair) or "", NO_CLASS), pair.name
 
-    def read(self, index: int, chance: Chance) -> Tensor:
-        """Colours and mask of a pair in its own size, 4, H, W, on the background it gets."""
+    def read(self, index: int, rng: SampleRng) -> Tensor:
+        """Colours and mask of a pair in its own size, 4, H, W, after its background was chosen."""
         colours, mask = read_pair(self.pairs[index])
         pixels = torch.cat([colours.permute(2, 0, 1), mask[None]])
-        return self._on_background(pixels, self.pairs[index], chance)
+        return self._on_background(pixels, self.pairs[index], rng)
 
-    def _on_background(self, pixels: Tensor, pair: Pair, chance: Chance) -> Tensor:
+    def _on_background(self, pixels: Tensor, pair: Pair, rng: SampleRng) -> Tensor:
         """A cut-out always needs a background; other images get a new one now and then."""
-        composite = chance.happens(self.options.composite_background) or pair.mask is None
-        plain = chance.happens(self.options.plain_background)
-        size = (pixels.shape[2], pixels.shape[1])
+        composite = rng.bernoulli(self.options.composite_background) or pair.mask is None
+        plain = rng.bernoulli(self.options.plain_background)
         if composite and self.backgrounds and not plain:
-            path = self.backgrounds[chance.whole(len(self.backgrounds))]
+            path = self.backgrounds[rng.randint(len(self.backgrounds))]
             try:
                 background = read_image(path).permute(2, 0, 1)  # 3 h w
             except ImageError as error:
                 raise DatasetError(f"background {error}") from error
-            return replace_background(pixels, cover(background, size, chance))
+            return replace_background(pixels, cover(background, (pixels.shape[1], pixels.shape[2]), rng))
         if plain or pair.mask is None:
-            colour = torch.rand(3, 1, 1, generator=chance.generator)
+            colour = torch.rand(3, 1, 1, generator=rng.generator)
             return replace_background(pixels, colour.expand(3, *pixels.shape[1:]))
         return pixels
 
@@ -141,8 +142,8 @@ def collate(samples: Sequence[tuple[Tensor, int, str]]) -> Batch:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Which samples each process takes in each step of each epoch.
+class BatchSampler:
+    """Which samples each process takes in each batch of each epoch.
 
     Each batch is full: the last one of an epoch is filled up from the epoch's beginning, so that batch statistics,
     gradients of several processes and memory are those of any other batch.
@@ -150,19 +151,19 @@ class Plan:
     Attributes:
         samples: In the data set.
         recipe: For batch size, sizes and seed.
-        rank: Number of this process.
-        world: Number of processes.
+        rank: Of this process.
+        world_size: Number of processes.
     """
 
     samples: int
     recipe: Recipe
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @property
     def batches(self) -> int:
         """Batches of a process in an epoch."""
-        return -(-self.samples // (self.recipe.batch_size * self.world))
+        return -(-self.samples // (self.recipe.batch_size * self.world_size))
 
     @property
     def steps(self) -> int:
@@ -173,64 +174,60 @@ class Plan:
         """The samples of an epoch, filled up."""
         generator = torch.Generator().manual_seed(seed_of(self.recipe.seed, "order", epoch))
         order = torch.randperm(self.samples, generator=generator).tolist()
-        total = self.batches * self.recipe.batch_size * self.world
+        total = self.batches * self.recipe.batch_size * self.world_size
         return (order * (-(-total // len(order))))[:total]
 
     def size(self, epoch: int, batch: int) -> tuple[int, int]:
-        """Width and height in a batch, the same in every process."""
+        """Height and width of a batch, the same in every process."""
+        width, height = self.recipe.size
         if self.recipe.growth:
             sides = self.recipe.growth
             part = (epoch * self.batches + batch) * (len(sides) + 1) // (self.recipe.epochs * self.batches)
-            return (sides[part], sides[part]) if part < len(sides) else self.recipe.size
+            return (sides[part], sides[part]) if part < len(sides) else (height, width)
         if not self.recipe.dynamic:
-            return self.recipe.size
+            return height, width
         low, high = self.recipe.dynamic
-        chance = Chance(seed_of(self.recipe.seed, "size", epoch, batch))
-        side = low + SIZE_MULTIPLE * chance.whole((high - low) // SIZE_MULTIPLE + 1)
+        rng = SampleRng(seed_of(self.recipe.seed, "size", epoch, batch))
+        side = low + SIZE_MULTIPLE * rng.randint((high - low) // SIZE_MULTIPLE + 1)
         return side, side
 
-    def draws(self, epoch: int, first: int = 0) -> Iterator[list[Draw]]:
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[list[Sample]]:
         """The batches of this process in an epoch, from batch number ``first``."""
-        order, size = self.order(epoch), self.recipe.batch_size
+        order, count = self.order(epoch), self.recipe.batch_size
         for batch in range(first, self.batches):
-            start = (batch * self.world + self.rank) * size
+            start, size = (batch * self.world_size + self.rank) * count, self.size(epoch, batch)
             yield [
-                Draw(
-                    index=order[place],
-                    seed=seed_of(self.recipe.seed, "sample", epoch, place),
-                    size=self.size(epoch, batch),
-                )
-                for place in range(start, start + size)
+                Sample(index=order[place], seed=seed_of(self.recipe.seed, "sample", epoch, place), size=size)
+                for place in range(start, start + count)
             ]
 
 
-class _Batches(Sampler):
-    """The plan of one epoch as the DataLoader wants it."""
+def load_batches(
+    dataset: SegmentationDataset, sampler: BatchSampler, epoch: int, first: int, device: torch.device
+) -> Iterator[Batch]:
+    """Batches of this process, prefetched by the recipe's workers.
 
-    def __init__(self, plan: Plan, epoch: int, first: int) -> None:
-        self.plan, self.epoch, self.first = plan, epoch, first
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return self.plan.draws(self.epoch, self.first)
-
-    def __len__(self) -> int:
-        return self.plan.batches - self.first
-
-
-def batches(dataset: SegmentationDataset, plan: Plan, epoch: int, first: int, device: torch.device) -> Iterator[Batch]:
-    """The batches of this process in an epoch, from batch number ``first``, read ahead by the workers."""
+    Args:
+        dataset: The pairs.
+        sampler: Which samples are in which batch.
+        epoch: Counted from 0.
+        first: Number of the batch to begin with.
+        device: Where the batches are needed.
+    """
+    recipe = sampler.recipe
     loader = DataLoader(
         dataset,
-        batch_sampler=_Batches(plan, epoch, first),
+        batch_sampler=sampler.epoch(epoch, first),
         collate_fn=collate,
-        num_workers=plan.recipe.workers,
+        num_workers=recipe.workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=_start_worker,
         # Its own generator: making an iterator draws a number, which must not come from the training's.
         generator=torch.Generator().manual_seed(0),
     )
-    yield from loader
+    for batch in loader:
+        yield batch.to(device, torch.channels_last if recipe.channels_last else torch.contiguous_format)
 
 
 def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)  # workers are many
+    torch.set_num_threads(1)  # the workers share the cores

@@ -1,4 +1,4 @@
-"""The state of a training on disk: last.pt and the folder it lies in."""
+"""The folder of a run: last.pt, metrics.jsonl and the names of all other files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import torch
 
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
-from .recipe import PRACTICAL, Recipe
+from ..text import first_line
+from .recipe import Recipe, differences
 
 FORMAT = 1  # layout of last.pt
 
 
 @dataclasses.dataclass
 class Position:
-    """How far a training has come.
+    """Progress of a training.
 
     Attributes:
         epoch: Counted from 0.
@@ -38,9 +40,22 @@ class Position:
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     count: int = 0
 
+    def add_step(self, means: Mapping[str, float]) -> None:
+        """Counts an optimizer step with its loss and terms."""
+        self.step += 1
+        self.count += 1
+        for name, value in means.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
-class Folder:
-    """The folder of a training's results.
+    def end_epoch(self) -> dict[str, float]:
+        """Goes on to the next epoch; gives the means of the loss and its terms over this one."""
+        means = {name: value / self.count for name, value in self.sums.items()}
+        self.epoch, self.batch, self.sums, self.count = self.epoch + 1, 0, {}, 0
+        return means
+
+
+class RunFolder:
+    """The folder of a run.
 
     Attributes:
         path: The folder.
@@ -69,8 +84,8 @@ class Folder:
     def recipe(self) -> Path:
         return self.path / "recipe.toml"
 
-    def claim(self, *, resume: bool) -> None:
-        """Makes the folder, or makes sure that nothing in it is lost.
+    def prepare_output_dir(self, *, resume: bool) -> None:
+        """Creates the folder; refuses one with a run unless that is to be resumed.
 
         Raises:
             ConfigError: It holds another run, or cannot be made.
@@ -88,7 +103,7 @@ class Folder:
             raise ConfigError(f"{self.path}: the folder cannot be made ({error.strerror}).") from error
 
     def save(self, state: dict[str, Any]) -> None:
-        """Writes last.pt whole or not at all.
+        """Writes last.pt atomically.
 
         Raises:
             CheckpointError: It could not be written; the former one is still there.
@@ -99,7 +114,7 @@ class Folder:
                 torch.save({"format": FORMAT, **state}, file)
         except (OSError, RuntimeError) as error:
             full = is_full_disk(error)
-            reason = "the disk is full. Free some space and go on with --resume" if full else _first_line(error)
+            reason = "the disk is full. Free some space and go on with --resume" if full else first_line(error)
             kept = " The former one is still there." if self.last.exists() else ""
             raise CheckpointError(f"{self.last}: not written, {reason}.{kept}") from error
 
@@ -107,7 +122,7 @@ class Folder:
         """Reads last.pt; None where there is none yet.
 
         Args:
-            recipe: The recipe of the training that wants to go on.
+            recipe: The recipe of the training to resume.
             data: Fingerprint of its data.
 
         Raises:
@@ -119,21 +134,19 @@ class Folder:
         try:
             state = torch.load(self.last, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             raise CheckpointError(f"{self.last}: cannot be read ({reason}). Start anew from {self.best}.") from error
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise CheckpointError(f"{self.last}: not a state that this version writes. Start anew from {self.best}.")
+            raise CheckpointError(f"{self.last}: not a state that this version reads. Start anew from {self.best}.")
         self._check_same(state, recipe, data)
         return state
 
     def _check_same(self, state: dict[str, Any], recipe: Recipe, data: str) -> None:
-        was, now = state["recipe"], json.loads(json.dumps(recipe.to_flat()))
-        other = [key for key in now if key not in PRACTICAL and was.get(key) != now[key]]
-        if other:
-            changes = ", ".join(f"{key}: {was.get(key)!r} then, {now[key]!r} now" for key in other[:5])
+        changes = differences(state["recipe"], recipe)
+        if changes:
             raise ConfigError(
-                f"{self.path} was trained by another recipe ({changes}). Resume with the same one, or start a new "
-                f"folder with --init {self.best}."
+                f"{self.path} was trained by another recipe ({', '.join(changes[:5])}). Resume with the same one, or "
+                f"start a new folder with --init {self.best}."
             )
         if state["data"] != data:
             raise ConfigError(
@@ -142,7 +155,7 @@ class Folder:
             )
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a text file whole or not at all."""
+        """Writes a text file atomically."""
         with atomic_path(self.path / name) as part:
             Path(part).write_text(text, encoding="utf-8")
 
@@ -152,7 +165,7 @@ class Folder:
             file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a half-written last one is passed over."""
+        """The lines of metrics.jsonl; an incomplete one, as after a crash, is skipped."""
         if not self.metrics.exists():
             return []
         rows = []
@@ -164,7 +177,7 @@ class Folder:
         return rows
 
     def rewind(self, position: Position | None) -> None:
-        """Takes the lines out of metrics.jsonl that came after a position, as they will come again; None for all."""
+        """Removes the lines of metrics.jsonl that were written after a position; None for all."""
         rows = [] if position is None else [row for row in self.rows() if _was_before(row, position)]
         self.write_text(self.metrics.name, "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -177,13 +190,9 @@ def _was_before(row: dict[str, Any], position: Position) -> bool:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one it arose from, says that no space is left."""
+    """Whether an error, or one that it was raised from, means that no space is left."""
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

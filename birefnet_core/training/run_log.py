@@ -1,4 +1,4 @@
-"""What a training writes besides its weights: metrics.jsonl, pictures, TensorBoard, the report."""
+"""The log of a run: metrics.jsonl, TensorBoard, sample sheets, curves, the report."""
 
 from __future__ import annotations
 
@@ -6,53 +6,65 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .prepare import Prepared
 from .recipe import Recipe
 from .report import curves, report, sample_sheet, save_png
-from .state import Folder, Position
+from .run_folder import Position, RunFolder
 from .validation import Validation
 
 
-class Writer:
-    """Writes the results of a training into its folder.
+class RunLog:
+    """Writes the log of a run into its folder.
 
     Args:
         folder: The folder.
         recipe: Of the training.
-        prepared: Its data.
-        enabled: False in all processes but the first, which then write nothing.
+        enabled: False in all processes but the main one: nothing is written.
     """
 
-    def __init__(self, folder: Folder, recipe: Recipe, prepared: Prepared, *, enabled: bool) -> None:
-        self.folder, self.recipe, self.prepared, self.enabled = folder, recipe, prepared, enabled
+    def __init__(self, folder: RunFolder, recipe: Recipe, *, enabled: bool) -> None:
+        self.folder, self.recipe, self.enabled = folder, recipe, enabled
         self._board: Any = None
         self._has_board = enabled
 
     def step(self, position: Position, means: Mapping[str, float], lr: float, seconds: float) -> None:
-        """A step."""
+        """Logs an optimizer step, if its turn has come.
+
+        Args:
+            position: After the step.
+            means: The loss and its terms.
+            lr: Learning rate.
+            seconds: Duration of the step.
+        """
+        if position.step % self.recipe.log_steps:
+            return
         self._log("step", position.epoch + 1, position.step, {"lr": lr, **_split(means), "seconds": round(seconds, 3)})
 
     def epoch(self, position: Position, means: Mapping[str, float]) -> None:
-        """An epoch that is done."""
+        """Logs the means over an epoch, after it."""
         self._log("epoch", position.epoch, position.step, _split(means))
 
     def validation(self, position: Position, result: Validation) -> None:
-        """Scores, a sample sheet, and the curves so far."""
+        """Logs scores, and draws a sample sheet and the curves so far."""
         self._log("validation", position.epoch, position.step, dict(result.scores))
         if self.enabled and result.thumbnails:
             save_png(sample_sheet(result.thumbnails), self.folder.path / _sheet_name(position.epoch))
         if self.enabled:
             save_png(curves(self.folder.rows()), self.folder.path / "curves.png")
 
-    def finish(self, seconds: float) -> None:
-        """The report."""
+    def finish(self, preflight: str, seconds: float) -> None:
+        """Writes the report.
+
+        Args:
+            preflight: Report of the validation of the data.
+            seconds: Duration since the training was last started.
+        """
         if not self.enabled:
             return
         sheets = sorted((self.folder.path / "samples").glob("epoch_*.png"))
         rows = self.folder.rows()
         sheet = f"samples/{sheets[-1].name}" if sheets else None
         save_png(curves(rows), self.folder.path / "curves.png")
-        text = report(self.recipe, self.prepared.text, rows, sheet=sheet, seconds=seconds)
+        text = report(self.recipe, preflight, rows, sheet=sheet, seconds=seconds)
         self.folder.write_text("report.md", text)
         if self._board is not None:
             self._board.close()
@@ -69,7 +81,7 @@ class Writer:
                     board.add_scalar(f"{kind}/{name}", number, step)
 
     def _open_board(self) -> Any:
-        """TensorBoard's writer where it is installed."""
+        """TensorBoard's writer, where TensorBoard is installed."""
         if self._board is None and self._has_board:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -85,7 +97,7 @@ def _sheet_name(epoch: int) -> str:
 
 
 def _split(means: Mapping[str, float]) -> dict[str, Any]:
-    """The loss, and its terms in a table of their own."""
+    """The loss, and its terms in a dictionary of their own."""
     return {"loss": means["loss"], "terms": {name: value for name, value in means.items() if name != "loss"}}
 
 

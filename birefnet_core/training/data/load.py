@@ -1,0 +1,92 @@
+"""From folders to the data sets of a training: found, validated, split."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+from ...checkpoints.catalogue import find_entry
+from ...errors import DatasetError
+from ..distributed import SINGLE_PROCESS, Ranks
+from ..recipe import Recipe
+from .augment import NO_AUGMENTATION
+from .dataset import SegmentationDataset
+from .folders import TrainingData, class_labels, find_sets, find_training, fingerprint, hold_out, list_backgrounds
+from .preflight import Progress, validate_dataset
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Datasets:
+    """The data of a training.
+
+    Attributes:
+        training: Pairs to train on, augmented.
+        validation: Pairs to validate on; may be empty.
+        labels: Numbers of the classes; empty without them.
+        text: Report of the validation of the data.
+    """
+
+    training: SegmentationDataset
+    validation: SegmentationDataset
+    labels: Mapping[str, int]
+    text: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the data when a training is resumed."""
+        return fingerprint((*self.training.pairs, *self.validation.pairs))
+
+
+def load_datasets(
+    recipe: Recipe, data: TrainingData, ranks: Ranks = SINGLE_PROCESS, progress: Progress | None = None
+) -> Datasets:
+    """Finds the pairs, validates every one, and splits them.
+
+    Args:
+        recipe: For the split, the augmentation and the classes.
+        data: Where to look.
+        ranks: The processes; they share the validation.
+        progress: Called after each pair of this process.
+
+    Raises:
+        DatasetError: Nothing found, or something that cannot be trained on.
+    """
+    listed = None
+    if ranks.is_main:  # one process lists the folders, so that all have the same list
+        listed = find_training(data), find_sets(data.validation), list_backgrounds(data.backgrounds)
+    found, found_validation, backgrounds = ranks.broadcast_object(listed)
+    matting = recipe.matting or _is_for_matting(recipe.init)
+    report = validate_dataset(found, matting=matting, ranks=ranks, progress=progress)
+    pairs = report.check(skip_bad=data.skip_bad)
+    text = f"training data: {report.text()}"
+    if data.validation:
+        report = validate_dataset(found_validation, matting=matting, ranks=ranks, progress=progress)
+        training, validation = pairs, report.check(skip_bad=data.skip_bad)
+        text += f"\nvalidation data: {report.text()}"
+        both = {pair.image.resolve() for pair in training} & {pair.image.resolve() for pair in validation}
+        if both:
+            raise DatasetError(f"{len(both)} images are in both training and validation ({next(iter(both))}).")
+    else:
+        training, validation = hold_out(pairs, recipe.val_fraction)
+        text += f"\n{len(training)} pairs to train on, {len(validation)} held out for validation"
+    if backgrounds:
+        text += f"\n{len(backgrounds)} backgrounds"
+    elif recipe.augment.composite_background:
+        text += "\nwarning: augment.composite_background has no effect without --backgrounds DIR"
+    for line in text.splitlines():
+        logger.info("%s", line)
+    labels = class_labels(pairs) if recipe.classes != "none" else {}
+    return Datasets(
+        training=SegmentationDataset(training, recipe.augment, backgrounds, labels),
+        validation=SegmentationDataset(validation, NO_AUGMENTATION, backgrounds),
+        labels=labels, text=text,
+    )  # fmt: skip
+
+
+def _is_for_matting(init: str) -> bool:
+    """Whether a checkpoint is one of the catalogue for matting."""
+    entry = find_entry(init) if init else None
+    return entry is not None and entry.purpose == "matting"
