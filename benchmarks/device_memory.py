@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 import birefnet_core as bc  # noqa: E402
 from birefnet_core.devices import DTYPES  # noqa: E402
 from birefnet_core.inference.memory import memory_required  # noqa: E402
+from birefnet_core.network.cast import cast_for_inference  # noqa: E402
 from birefnet_core.ops.deform_conv import use_backend  # noqa: E402
 
 MIB = 2**20
@@ -79,7 +80,7 @@ class FusedAttention(TorchFunctionMode):
 def prepared(variant: str, dtype: torch.dtype) -> torch.nn.Module:
     with torch.device("meta"):
         model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-    return bc.fuse_for_inference(model.to(dtype))
+    return cast_for_inference(bc.fuse_for_inference(model.to("meta")), dtype)
 
 
 @torch.inference_mode()

@@ -33,7 +33,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for variant in args.variants:
         weights = filled_state_dict(variant)
-        networks = {n: bc.fuse_for_inference(bc.model_from_state_dict(weights, dtype=dtype)) for n, dtype in DTYPES.items()}
+        models = {name: bc.model_from_state_dict(weights, dtype=dtype) for name, dtype in DTYPES.items()}
+        networks = {name: bc.fuse_for_inference(model) for name, model in models.items()}
         seconds: dict[str, list[float]] = {name: [] for name in networks}
         masks = {}
         with torch.inference_mode():

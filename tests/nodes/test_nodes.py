@@ -177,7 +177,8 @@ def test_remove_background_stands_for_three_nodes(comfy):
     kinds = [n["class_type"] for n in output.expand.values()]
     assert kinds == ["BiRefNetLoadModel", "BiRefNetSegment", "BiRefNetApplyAlpha"]
     assert output.result == (["3", 0], ["2", 0])
-    assert output.expand["1"]["inputs"] == {"model": "BiRefNet_lite", "adapter": "none", "compile": False, **LOAD}
+    options = {**LOAD, "dtype": "auto", "adapter": "none", "compile": False}
+    assert output.expand["1"]["inputs"] == {"model": "BiRefNet_lite", **options}
 
 
 def test_comparing_a_mask_with_itself_is_perfect(comfy):
