@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..image_ops import validate_images
 from ..network import BiRefNet, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE
-from ..network.cast import dtype_of
+from ..network.cast import cast_for_inference, dtype_of, fine_dtype
 from . import memory
 from .batching import Passes, Progress
 from .compiled import CompiledNetwork
@@ -44,6 +44,7 @@ class Segmenter:
             until ``release``.
         lean: Whether to work in chunks, which needs less memory on a GPU and takes longer. "auto" does so where the
             estimate exceeds the free memory. Running out of memory makes chunks smaller in any case.
+        device: Where the network is going to run, if it is to be moved there; None for where it is.
 
     Attributes:
         model: The fused network, in eval mode.
@@ -59,6 +60,7 @@ class Segmenter:
         compile: bool = False,
         cuda_graphs: bool | Literal["auto"] = "auto",
         lean: bool | Literal["auto"] = "auto",
+        device: torch.device | None = None,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r}: expected at least 1.")
@@ -66,6 +68,8 @@ class Segmenter:
             if value not in (True, False, "auto"):
                 raise ConfigError(f"{name}={value!r}: expected True, False or 'auto'.")
         self.model = fuse_for_inference(model)
+        if dtype_of(self.model) == torch.bfloat16:
+            cast_for_inference(self.model, torch.bfloat16, fine_dtype(device or next(model.parameters()).device))
         self.batch_size = batch_size
         self.training_size = model.checkpoint.training_size if model.checkpoint else FALLBACK_SIZE
         self._lean = lean

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -162,7 +163,8 @@ class ReconstructionModule(nn.Module):
         """The head on the upsampled feature beside the inward reference at full resolution.
 
         The head is linear and so is upsampling: each part is brought to one channel first, so that no wide map of
-        full resolution is made.
+        full resolution is made. In inference the sum is in float32: in half precision a logit of 6 is a multiple of
+        1/256 or 1/32.
 
         Args:
             feature: B, C, h, w of the last stage.
@@ -172,7 +174,11 @@ class ReconstructionModule(nn.Module):
             Logits B, 1, H, W.
         """
         of_feature, of_reference = self.head.weight.tensor_split([feature.shape[1]], dim=1)  # 1 C 1 1 each
-        logits = resize(F.conv2d(match_dtype(feature, of_feature), of_feature, self.head.bias), image.shape[2:])
+        weight, bias = of_feature, self.head.bias
+        if chunking(feature, self.training):
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            weight, bias = weight.to(wide), None if bias is None else bias.to(wide)
+        logits = resize(F.conv2d(match_dtype(feature, weight), weight, bias), image.shape[2:])
         return logits if self.inward is None else logits + self.inward.projected(image, of_reference)
 
     def _gradient_maps(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config import BiRefNetConfig
 from ..ops.execution import chunking
-from ..ops.split_conv import SplitConv2d
+from ..ops.split_conv import SplitConv2d, match_dtype
 from .checkpointing import checkpoint
 from .deformable_conv import DeformableConv2d
 from .layers import batch_norm, fold_norm, to_conv_memory_format
@@ -116,11 +116,11 @@ class Aspp(nn.Module):
         """B, C, H, W -> B, C, H, W."""
         *weights, pooled = self.conv.weight.split(BRANCH_CHANNELS, dim=1)  # C 256 1 1 each
         y = F.conv2d(self.pool(x), pooled, self.conv.bias)  # B C 1 1
-        if chunking(x, self.training):
-            y = to_conv_memory_format(y.expand_as(x))
+        if chunking(x, self.training):  # branches are added in place, in float32
+            y = to_conv_memory_format(y.to(torch.promote_types(x.dtype, torch.float32)).expand_as(x))
         for branch, weight in zip(self.branches, weights, strict=True):
             y = branch(y, x, weight)
-        return self.dropout(self.relu(self.norm(y)))
+        return self.dropout(self.relu(self.norm(match_dtype(y, x))))
 
     def fuse(self) -> None:
         """Folds the norm."""
