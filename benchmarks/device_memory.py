@@ -2,7 +2,7 @@
 
     python benchmarks/device_memory.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32 fp16 bf16] [--sizes 512 1024]
 
-The prepared network runs on torch's "meta" device, where tensors have shapes and no numbers, as it would on a GPU: with
+The fused network runs on torch's "meta" device, where tensors have shapes and no numbers, as it would on a GPU: with
 the chunk sizes of ``ops.execution`` for devices, and fused attention. What is counted is the most bytes of
 tensors alive at once, weights apart. Each is run by the operator of torchvision, as on CUDA, and by ``gather``; the
 larger is printed. A device's libraries may want working memory of their own, and its allocator some room for holes.
@@ -29,6 +29,7 @@ import birefnet_core as bc  # noqa: E402
 from birefnet_core.checkpoints.load import without_initialisation  # noqa: E402
 from birefnet_core.devices import DTYPES  # noqa: E402
 from birefnet_core.inference.memory import memory_required  # noqa: E402
+from birefnet_core.network.cast import cast_for_inference  # noqa: E402
 from birefnet_core.ops.deform_conv import use_backend  # noqa: E402
 
 MIB = 2**20
@@ -77,10 +78,10 @@ class FusedAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def prepared(variant: str, dtype: torch.dtype) -> torch.nn.Module:
+def fused(variant: str, dtype: torch.dtype) -> torch.nn.Module:
     with without_initialisation():
         model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-    return bc.prepare(model.to("meta", dtype))
+    return bc.fuse_for_inference(cast_for_inference(model.to("meta"), dtype))
 
 
 @torch.inference_mode()
@@ -107,7 +108,7 @@ def main() -> None:
         print("| variant | precision | size | counted MB | estimate MB | of counted |\n|---|---|---|---|---|---|")
     for variant in args.variants:
         for dtype in args.dtypes:
-            network = prepared(variant, DTYPES[dtype])
+            network = fused(variant, DTYPES[dtype])
             for size in args.sizes:
                 counted = count(network, size, size)
                 estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda")

@@ -41,7 +41,7 @@ def prepared_frames(frames: int, batch_size: int) -> tuple:
     import birefnet_core as bc
 
     torch.manual_seed(0)
-    model = bc.prepare(bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0")).eval())
+    model = bc.fuse_for_inference(bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0")).eval())
     images = torch.empty(frames, HEIGHT, WIDTH, 3)
     for image in images:
         image.copy_(torch.rand(HEIGHT, 1, 3))

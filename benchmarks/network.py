@@ -38,7 +38,7 @@ FORMS = ("concatenated", "inputs", "plain", "norms", "fused")
 
 
 def concatenate(model, *, inputs: bool) -> None:
-    """Brings back what the plain network avoids: concatenated levels and whole lateral sums; ``inputs`` of blocks too."""
+    """Brings back concatenated levels and whole lateral sums, and concatenated ``inputs`` of blocks."""
     import torch
     from torch import nn
 

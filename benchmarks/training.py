@@ -42,7 +42,6 @@ def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict
     from birefnet_core.ops import execution
     from birefnet_core.ops.deform_conv import use_backend
     from birefnet_core.training.loop import autocast, precision
-    from birefnet_core.training.memory import checkpoint_activations
 
     backend, lean, part, amp = FORMS[form]
     torch.manual_seed(0)
@@ -54,8 +53,7 @@ def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict
             torch.nn.init.normal_(module.offset.weight, std=0.02)
     if part == "decoder":
         model.localization.encoder.requires_grad_(False).eval()
-    if lean:
-        checkpoint_activations(model)
+    model.set_grad_checkpointing(lean)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     loss = HybridLoss(loss_preset("dis5k"))
     x, y = torch.randn(batch, 3, size, size), (torch.rand(batch, 1, size, size) > 0.5).float()

@@ -22,9 +22,7 @@ from .birefnet import BiRefNet
 from .encoders.registry import backbone_spec
 
 
-def cast_for_inference(
-    network: BiRefNet, dtype: torch.dtype, *, fine_dtype: torch.dtype = torch.float32
-) -> BiRefNet:
+def cast_for_inference(network: BiRefNet, dtype: torch.dtype, *, fine_dtype: torch.dtype = torch.float32) -> BiRefNet:
     """Casts a network to a dtype, as ``network.to(dtype)`` does, but to bfloat16 only what does not change its masks.
 
     Where a network is in two dtypes, forward pre-hooks cast what its layers read to the dtype of their weights.

@@ -20,6 +20,7 @@ from .timm_encoders import build_dino_v3
 from .torchvision_encoders import build_resnet, build_vgg16
 
 PYRAMID = (4, 8, 16, 32)
+Four = tuple[int, int, int, int]  # one for each level, fine to coarse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,11 +37,11 @@ class BackboneSpec:
         min_side: Shortest input side the encoder can take, in pixels.
     """
 
-    channels: tuple[int, int, int, int]
+    channels: Four
     build: Callable[[], nn.Module]
     fine: tuple[str, ...]
     coarsest: tuple[str, ...]
-    strides: tuple[int, int, int, int] = PYRAMID
+    strides: Four = PYRAMID
     min_side: int = 32
 
     @property
@@ -49,7 +50,7 @@ class BackboneSpec:
         return self.strides != PYRAMID
 
 
-def _swin(embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int, ...], window_size: int) -> BackboneSpec:
+def _swin(embed_dim: int, depths: Four, num_heads: Four, window_size: int) -> BackboneSpec:
     config = SwinConfig(embed_dim=embed_dim, depths=depths, num_heads=num_heads, window_size=window_size)
     return BackboneSpec(
         channels=tuple(embed_dim * 2**i for i in range(4)),
@@ -59,7 +60,7 @@ def _swin(embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int, ...], w
     )
 
 
-def _pvt_v2(size: str, channels: tuple[int, int, int, int]) -> BackboneSpec:
+def _pvt_v2(size: str, channels: Four) -> BackboneSpec:
     return BackboneSpec(
         channels=channels,
         build=functools.partial(build_pvt_v2, size),
@@ -69,7 +70,7 @@ def _pvt_v2(size: str, channels: tuple[int, int, int, int]) -> BackboneSpec:
     )
 
 
-def _dino_v3(timm_name: str, channels: int, blocks: tuple[int, int, int, int]) -> BackboneSpec:
+def _dino_v3(timm_name: str, channels: int, blocks: Four) -> BackboneSpec:
     return BackboneSpec(
         channels=(channels,) * 4,
         build=functools.partial(build_dino_v3, timm_name, blocks),
@@ -88,7 +89,7 @@ def _vgg16(normed: bool) -> BackboneSpec:
     )
 
 
-def _resnet(block: str, depths: tuple[int, int, int, int], channels: tuple[int, int, int, int]) -> BackboneSpec:
+def _resnet(block: str, depths: Four, channels: Four) -> BackboneSpec:
     return BackboneSpec(
         channels=channels,
         build=functools.partial(build_resnet, block, depths),
