@@ -2,7 +2,7 @@
 
     python benchmarks/device_memory.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32 fp16 bf16] [--sizes 512 1024]
 
-The prepared network runs on torch's "meta" device, where tensors have shapes and no numbers, as it would on a GPU: with
+The fused network runs on torch's "meta" device, where tensors have shapes and no numbers, as it would on a GPU: with
 the chunk sizes of ``ops.execution`` for devices, and fused attention. What is counted is the most bytes of
 tensors alive at once, weights apart. Each is run by the operator of torchvision, as on CUDA, and by ``gather``; the
 larger is printed. A device's libraries may want working memory of their own, and its allocator some room for holes.
@@ -77,7 +77,7 @@ class FusedAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def prepared(variant: str, dtype: torch.dtype) -> torch.nn.Module:
+def fused(variant: str, dtype: torch.dtype) -> torch.nn.Module:
     with torch.device("meta"):
         model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
     return cast_for_inference(bc.fuse_for_inference(model.to("meta")), dtype)
@@ -107,7 +107,7 @@ def main() -> None:
         print("| variant | precision | size | counted MB | estimate MB | of counted |\n|---|---|---|---|---|---|")
     for variant in args.variants:
         for dtype in args.dtypes:
-            network = prepared(variant, DTYPES[dtype])
+            network = fused(variant, DTYPES[dtype])
             for size in args.sizes:
                 counted = count(network, size, size)
                 estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda")

@@ -8,8 +8,8 @@ Needs no network: weights follow from their names (benchmarks/filled.py), images
 "speed" times calls of Segmenter with images and masks in the device's memory, "host" in the CPU's, "network" the
 network alone; medians, for one image. Memory is beside the weights: "peak" of a pass without CUDA graph, "pool" what
 the graph keeps, "kept" what is left of it after release. Errors are those of masks in [0, 1] against float32 without
-TF32. "first" is a new process that has loaded the weights, "cold" without Triton's cache of compiled kernels. "train" is
-forward and backward in bfloat16 autocast. Every job is a process of its own.
+TF32. "first" is a new process that has loaded the weights, "cold" without Triton's cache of compiled kernels. "train"
+is forward and backward in bfloat16 autocast. Every job is a process of its own.
 """
 
 from __future__ import annotations

@@ -1,17 +1,26 @@
-"""The prepared network against its plain form: time and peak memory, alternating, medians.
+"""What each part of the network's inference form is worth: time and peak memory, alternating, medians.
 
-    python benchmarks/network.py [--variants swin_v1_t swin_v1_l] [--sizes 1024] [--runs 5]
+    python benchmarks/network.py [--variants swin_v1_t swin_v1_l] [--sizes 1024] [--runs 5] [--forms ...]
 
-"plain" is our own network as it is trained: torchvision's deformable convolution, nothing folded,
-everything concatenated as published. "prepared" is what Segmenter runs. Each measurement is a process of its
-own; the two forms take turns, so that a change of the machine's speed meets both. Peak memory is the
-process's largest resident size. The floor is the time the network's multiplications would take at the
-speed of a large matrix product, measured in the same run. Each comparison is printed by the clock on the wall and in
-processor seconds (of all threads, their waiting for each other included), which a busy machine disturbs less.
+Forms, each with what the one before it has:
+
+- concatenated: every convolution of several maps concatenates them, as in the paper, and makes the whole sum of a
+  lateral connection;
+- inputs: the inputs of decoder blocks are convolved without being concatenated;
+- plain: so are the two maps of an image pyramid level, and lateral sums are made in chunks of channels. This is the
+  network as it stands, in eval mode;
+- norms: BatchNorm folded into convolutions, whereby a deformable convolution's ReLU and projection are computed chunk
+  by chunk;
+- fused: all of ``fuse_for_inference``, which ``Segmenter`` runs.
+
+Each measurement is a process of its own; the forms take turns, so that a change of the machine's speed meets all of
+them. The first pass, at 256 x 256, is not measured. "MB" is the process's largest resident size, "pass MB" what came
+with the pass. The floor is the time the network's multiplications would take at the speed of a large matrix product,
+measured in the same run. Times are by the clock on the wall and in processor seconds (of all threads, their waiting for
+each other included), which a busy machine disturbs less.
 """
 
 import argparse
-import contextlib
 import json
 import resource
 import statistics
@@ -20,38 +29,79 @@ import sys
 import time
 from pathlib import Path
 
+from resident import watched
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+FORMS = ("concatenated", "inputs", "plain", "norms", "fused")
+
+
+def concatenate(model, *, inputs: bool) -> None:
+    """Brings back concatenated levels and whole lateral sums, and concatenated ``inputs`` of blocks."""
+    import torch
+    from torch import nn
+
+    from birefnet_core.network.layers import resize
+    from birefnet_core.network.localization import ImagePyramidEncoder, PyramidLevel
+    from birefnet_core.network.reconstruction import LateralConnection
+    from birefnet_core.ops.split_conv import SplitConv2d
+
+    class ConcatenatingEncoder(ImagePyramidEncoder):
+        def forward(self, image):
+            levels = super().forward(image)
+            return [PyramidLevel(levels.pop(0).concatenated()) for _ in range(len(levels))]
+
+    class WholeLateral(LateralConnection):
+        def forward(self, level, feature, size):
+            return (nn.Conv2d.forward(self, level.full) + resize(feature, size),)
+
+    class ConcatenatingConv2d(SplitConv2d):
+        def forward(self, maps):
+            return nn.Conv2d.forward(self, torch.cat(tuple(maps), dim=1))
+
+    classes = {ImagePyramidEncoder: ConcatenatingEncoder, LateralConnection: WholeLateral}
+    classes |= {SplitConv2d: ConcatenatingConv2d} if inputs else {}
+    for module in model.modules():
+        module.__class__ = classes.get(type(module), type(module))
+
+
+def make(variant: str, form: str):
+    """A network in one form, with weights of no meaning."""
+    import birefnet_core as bc
+    from birefnet_core.checkpoints.load import without_initialisation
+    from birefnet_core.network.deformable_conv import DeformableConv2d
+
+    with without_initialisation():
+        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
+    for parameter in model.requires_grad_(False).parameters():
+        parameter.fill_(0.01)
+    if form in ("concatenated", "inputs"):
+        concatenate(model, inputs=form == "concatenated")
+    elif form == "norms":
+        for module in list(model.modules()):
+            if hasattr(module, "fuse") and not isinstance(module, DeformableConv2d):
+                module.fuse()
+    elif form == "fused":
+        model = bc.fuse_for_inference(model)
+    return model
 
 
 def measure(variant: str, size: int, form: str) -> dict:
     """Runs one form once warm, and reports. Runs in a process of its own."""
     import torch
 
-    import birefnet_core as bc
-    from birefnet_core.ops import execution
-    from birefnet_core.ops.deform_conv import use_backend
-
     torch.manual_seed(0)
-    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-    for parameter in model.parameters():
-        parameter.data.fill_(0.01)
-    network = model
-    if form != "plain":
-        network = bc.fuse_for_inference(model)
-        del model
+    network = make(variant, form)
     x = torch.randn(1, 3, size, size)
-    plain = contextlib.ExitStack()
-    if form == "plain":
-        plain.enter_context(use_backend("torchvision"))
-        plain.enter_context(execution.use_chunk_sizes(deform_columns=None, map=None))
-    with plain, torch.inference_mode():
+    with torch.inference_mode():
         network(x[..., :256, :256])
-        start = clocks()
-        network(x)
-        wall, processor = (end - begin for begin, end in zip(start, clocks(), strict=True))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"wall": wall, "processor": processor, "peak_mb": peak / 1024}
+        with watched() as memory:
+            start = clocks()
+            network(x)
+            wall, processor = (end - begin for begin, end in zip(start, clocks(), strict=True))
+    peak = max(memory.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return {"wall": wall, "processor": processor, "MB": peak, "pass MB": memory.above}
 
 
 def clocks() -> tuple[float, float]:
@@ -75,7 +125,7 @@ def floor(macs: int) -> dict:
 
 
 def count_macs(variant: str, size: int) -> int:
-    """Multiply-adds of the published network: convolutions, linear layers, attention, deformable convolutions."""
+    """Multiply-adds of the network: convolutions, linear layers, attention, deformable convolutions."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -88,7 +138,7 @@ def count_macs(variant: str, size: int) -> int:
     return counter.get_total_flops() // 2
 
 
-def in_process(*arguments: str) -> dict:
+def in_process(*arguments: object) -> dict:
     command = [sys.executable, __file__, "--one", *map(str, arguments)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -98,42 +148,40 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["swin_v1_t", "swin_v1_l"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[1024])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
     parser.add_argument("--one", nargs=3, metavar=("VARIANT", "SIZE", "FORM"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         variant, size, form = args.one
         print(json.dumps(measure(variant, int(size), form)))
         return
-    print("| variant | size | clock | plain s | prepared s | ratio | floor s | of floor ", end="")
-    print("| plain MB | prepared MB | ratio |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| variant | size | form | s | of plain | of floor | processor s | of plain | of floor ", end="")
+    print("| MB | pass MB | of plain |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
     for variant in args.variants:
         for size in args.sizes:
-            plain, prepared, floors = [], [], []
             macs = count_macs(variant, size)
+            rows: dict[str, list[dict]] = {form: [] for form in (*args.forms, "floor")}
             for _ in range(args.runs):
-                plain.append(in_process(variant, size, "plain"))
-                prepared.append(in_process(variant, size, "prepared"))
-                floors.append(floor(macs))
-            for clock in ("wall", "processor"):
-                print(row(variant, size, clock, plain, prepared, floors), flush=True)
+                for form in args.forms:
+                    rows[form].append(in_process(variant, size, form))
+                rows["floor"].append(floor(macs))
+            for form in args.forms:
+                print(f"| {variant} | {size} | {form} | {' | '.join(columns(rows, form))} |", flush=True)
 
 
-def row(variant: str, size: int, clock: str, plain: list[dict], prepared: list[dict], floors: list[dict]) -> str:
-    """A line of the table: medians, and medians of the runs' ratios."""
+def columns(rows: dict[str, list[dict]], form: str) -> list[str]:
+    """A form's line of the table: medians, and medians of the runs' ratios."""
 
-    def median(rows: list[dict], key: str) -> float:
-        return statistics.median(one[key] for one in rows)
+    def median(key: str) -> str:
+        return f"{statistics.median(one[key] for one in rows[form]):.{0 if 'MB' in key else 2}f}"
 
-    def ratio(above: list[dict], below: list[dict], key: str) -> float:
-        return statistics.median(a[key] / b[key] for a, b in zip(above, below, strict=True))
+    def ratio(key: str, below: str) -> str:
+        if below not in rows:
+            return ""
+        return f"{statistics.median(a[key] / b[key] for a, b in zip(rows[form], rows[below], strict=True)):.2f}"
 
-    return (
-        f"| {variant} | {size} | {clock} | {median(plain, clock):.2f} | {median(prepared, clock):.2f} | "
-        f"{ratio(prepared, plain, clock):.2f} | {median(floors, clock):.2f} | {ratio(prepared, floors, clock):.2f} | "
-        f"{median(plain, 'peak_mb'):.0f} | {median(prepared, 'peak_mb'):.0f} | "
-        f"{ratio(prepared, plain, 'peak_mb'):.2f} |"
-    )
+    times = [(median(clock), ratio(clock, "plain"), ratio(clock, "floor")) for clock in ("wall", "processor")]
+    return [*times[0], *times[1], median("MB"), median("pass MB"), ratio("pass MB", "plain")]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py [--variants pvt_v2_b0 swin_v1_t] [--size 256] [--runs 3]
 
-The prepared network with the deterministic weights of the tests, one image; the precisions take turns in one process,
+The fused network with the deterministic weights of the tests, one image; the precisions take turns in one process,
 "of fp32" is the median of the turns' ratios. Differences are those of masks in [0, 1].
 """
 
@@ -33,8 +33,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for variant in args.variants:
         weights = filled_state_dict(variant)
-        models = {name: bc.model_from_state_dict(weights, dtype=dtype) for name, dtype in DTYPES.items()}
-        networks = {name: bc.fuse_for_inference(model) for name, model in models.items()}
+        networks = {n: bc.fuse_for_inference(bc.model_from_state_dict(weights, dtype=d)) for n, d in DTYPES.items()}
         seconds: dict[str, list[float]] = {name: [] for name in networks}
         masks = {}
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Seconds, peak memory and load time of the prepared network, by variant, precision, batch and size.
+"""Seconds, peak memory and load time of the fused network, by variant, precision, batch and size.
 
     python benchmarks/sizes.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32] [--batches 1] [--sizes 256 512 1024]
     python benchmarks/sizes.py --load [--variants swin_v1_t swin_v1_l]
@@ -7,7 +7,7 @@ Each row is two processes: one pass at 128 x 128 to set everything up, then the 
 users run it: its seconds, its peak with interpreter, libraries and weights ("process MB"), and how much of that came
 with the pass ("with heap MB"), which the allocator's habits move by a third from run to run. In the second freed memory
 goes back at once: "held MB" is what the pass itself needs, and "estimate MB" what ``Segmenter.memory_required`` says of
-it. --load writes a file of each variant and times reading it into a network, and preparing that for inference.
+it. --load writes a file of each variant and times reading it into a network, and fusing that for inference.
 """
 
 import argparse
@@ -44,8 +44,10 @@ def measure_pass(variant: str, dtype: str, batch: int, size: int) -> dict:
 
     import birefnet_core as bc
     from birefnet_core.devices import DTYPES
+    from birefnet_core.network.cast import cast_for_inference
 
-    segment = bc.Segmenter(bc.fuse_for_inference(network(variant).to(DTYPES[dtype])), batch_size=batch)
+    model = bc.fuse_for_inference(cast_for_inference(network(variant), DTYPES[dtype]))
+    segment = bc.Segmenter(model, batch_size=batch)
     x = torch.randn(batch, 3, size, size).to(next(segment.model.parameters()).dtype)
     with torch.inference_mode():
         segment.model(x[:, :, :128, :128])
@@ -67,8 +69,8 @@ def measure_load(variant: str, path: str) -> dict:
     model = bc.load_file(path)
     loaded = time.perf_counter()
     model = bc.fuse_for_inference(model)
-    prepared = time.perf_counter()
-    return {"load": loaded - start, "prepare": prepared - loaded, "resident": mebibytes("VmRSS") - before}
+    fused = time.perf_counter()
+    return {"load": loaded - start, "fuse": fused - loaded, "resident": mebibytes("VmRSS") - before}
 
 
 def in_process(*arguments: object, gives_back: bool = False) -> dict:
@@ -91,14 +93,14 @@ def table_of_passes(args: argparse.Namespace) -> None:
 def table_of_loads(variants: list[str]) -> None:
     import birefnet_core as bc
 
-    print("| variant | file MB | load s | prepare s | resident MB |")
+    print("| variant | file MB | load s | fuse s | resident MB |")
     print("|---|---|---|---|---|")
     for variant in variants:
         with tempfile.TemporaryDirectory() as folder:
             path = bc.save_checkpoint(network(variant), Path(folder) / "x.safetensors")
             found = in_process("load", variant, path)
             file_mb = path.stat().st_size / 2**20
-        columns = f"{found['load']:.2f} | {found['prepare']:.2f} | {found['resident']:.0f}"
+        columns = f"{found['load']:.2f} | {found['fuse']:.2f} | {found['resident']:.0f}"
         print(f"| {variant} | {file_mb:.0f} | {columns} |", flush=True)
 
 

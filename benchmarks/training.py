@@ -35,7 +35,6 @@ FORMS = {
 def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict[str, float]:
     """Wall and CPU seconds of the fastest of some steps, and MiB of this process at its peak above before."""
     import torch
-    from birefnet_core.training.memory import checkpoint_activations
 
     import birefnet_core as bc
     from birefnet_core.losses import HybridLoss, loss_preset
@@ -54,8 +53,7 @@ def measure(form: str, backbone: str, size: int, batch: int, steps: int) -> dict
             torch.nn.init.normal_(module.offset.weight, std=0.02)
     if part == "decoder":
         model.localization.encoder.requires_grad_(False).eval()
-    if lean:
-        checkpoint_activations(model)
+    model.set_grad_checkpointing(lean)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     loss = HybridLoss(loss_preset("dis5k"))
     x, y = torch.randn(batch, 3, size, size), (torch.rand(batch, 1, size, size) > 0.5).float()

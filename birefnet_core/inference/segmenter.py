@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..image_ops import validate_images
 from ..network import BiRefNet, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE
-from ..network.cast import cast_for_inference, dtype_of, fine_dtype
+from ..network.cast import cast_for_inference, dtype_of
 from . import memory
 from .batching import Passes, Progress
 from .compiled import CompiledNetwork
@@ -68,8 +68,9 @@ class Segmenter:
             if value not in (True, False, "auto"):
                 raise ConfigError(f"{name}={value!r}: expected True, False or 'auto'.")
         self.model = fuse_for_inference(model)
-        if dtype_of(self.model) == torch.bfloat16:
-            cast_for_inference(self.model, torch.bfloat16, fine_dtype(device or next(model.parameters()).device))
+        device = device or next(model.parameters()).device
+        if device.type == "cuda" and dtype_of(self.model) == torch.bfloat16:
+            cast_for_inference(self.model, torch.bfloat16, fine_dtype=torch.float16)
         self.batch_size = batch_size
         self.training_size = model.checkpoint.training_size if model.checkpoint else FALLBACK_SIZE
         self._lean = lean

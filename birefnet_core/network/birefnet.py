@@ -5,7 +5,7 @@ The whole network: Localization Module -> Reconstruction Module (Sec. 3.1, Fig. 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from timm.models import FeatureDictNet
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ class BiRefNet(nn.Module):
         for module in self.modules():
             # timm's wrapper of several stages would checkpoint stages, whose blocks do that already.
             if hasattr(module, "grad_checkpointing") and not isinstance(module, FeatureDictNet):
-                module.grad_checkpointing = enable
+                cast("Any", module).grad_checkpointing = enable
 
     @property
     def min_side(self) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .birefnet import BiRefNet
@@ -51,7 +51,7 @@ def _merge_parametrization(module: nn.Module) -> None:
     """
     weight = module.get_parameter("parametrizations.weight.original")
     with torch.no_grad():
-        merged = nn.Parameter(module.weight.to(weight.dtype))
+        merged = nn.Parameter(cast("Tensor", module.weight).to(weight.dtype))
     del module.parametrizations
     module.__class__ = type(module).__bases__[0]
     module.register_parameter("weight", merged)

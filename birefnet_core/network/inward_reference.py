@@ -65,16 +65,16 @@ class InwardReference(nn.Module):
         Returns:
             B, 1, H, W.
         """
-        dtype = weight.dtype
+        first, last, dtype = self.conv_in, self.conv_out, weight.dtype
+        assert first.bias is not None and last.bias is not None
         wide = torch.promote_types(dtype, torch.float32)  # half precision would round every product
-        head, last, first = (w.to(wide) for w in (weight.flatten(), self.conv_out.weight, self.conv_in.weight))
-        assert self.conv_in.bias is not None and self.conv_out.bias is not None
-        taps = torch.einsum("o,ochw->hwc", head, last).flatten(0, 1)  # 9 64
-        kernel = torch.einsum("tc,cixy->tixy", taps, first)  # 9 3 3 3
-        pick = torch.eye(9, dtype=wide, device=image.device).view(1, 9, 3, 3)  # the pixel of its tap from each sum
-        image = match_dtype(image, weight)
-        sums = _conv3x3(image, kernel.to(dtype), (taps @ self.conv_in.bias.to(wide)).to(dtype))  # B 9 H W
-        return _conv3x3(sums, pick.to(dtype), (head[None] @ self.conv_out.bias.to(wide)).to(dtype))
+        head = weight.flatten().to(wide)  # O
+        taps = torch.einsum("o,ochw->hwc", head, last.weight.to(wide)).flatten(0, 1)  # 9 64
+        kernel = torch.einsum("tc,cixy->tixy", taps, first.weight.to(wide)).to(dtype)  # 9 3 3 3
+        bias = (taps @ first.bias.to(wide)).to(dtype)  # 9
+        sums = _conv3x3(match_dtype(image, weight), kernel, bias)  # B 9 H W
+        pick = torch.eye(9, dtype=dtype, device=image.device).view(1, 9, 3, 3)  # the pixel of its tap from each sum
+        return _conv3x3(sums, pick, (head @ last.bias.to(wide)).to(dtype)[None])
 
 
 def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

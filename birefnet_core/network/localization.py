@@ -67,8 +67,13 @@ class PyramidConv2d(nn.Conv2d):
 
     def forward(self, level: PyramidLevel) -> Tensor:  # type: ignore[override]
         """PyramidLevel -> B, O, h, w."""
-        y = F.conv2d(match_dtype(level.full, self.weight), self.weight[:, : level.full.shape[1]], self.bias)
+        y = self.of_full(level.full)
         return y if level.half is None else y + resize(self.of_half(level.half), y.shape[2:])
+
+    def of_full(self, full: Tensor, channels: slice = slice(None)) -> Tensor:
+        """The part of the image's map, with the bias: B, C, h, w -> B, O, h, w, or some of the O channels."""
+        bias = None if self.bias is None else self.bias[channels]
+        return F.conv2d(match_dtype(full, self.weight), self.weight[channels, : full.shape[1]], bias)
 
     def of_half(self, half: Tensor) -> Tensor:
         """The part of the half-size image's map, in its own size: B, C, h', w' -> B, O, h', w'."""

@@ -5,7 +5,8 @@ Shapes: B batch, H W image; stage i works at stride 32, 16, 8, 4, coarse to fine
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,38 +55,39 @@ class LateralConnection(PyramidConv2d):
     Both are linear: what is coarser than the stage is added up before it is upsampled.
     """
 
-    def forward(self, level: PyramidLevel, feature: Tensor, size: tuple[int, int]) -> Iterable[Tensor]:  # type: ignore[override]
+    def forward(self, level: PyramidLevel, feature: Tensor, size: Sequence[int]) -> Iterable[Tensor]:  # type: ignore[override]
         """Sums both.
 
         Args:
             level: Of the stage, or coarser.
-            feature: B, C, h', w', the output of the stage before; changed in place in inference.
+            feature: B, C, h', w', the output of the stage before.
             size: Height and width of the stage's map.
 
         Returns:
             B, C, h, w, as one map or, in inference, cut along its channels into several, made one after the other.
         """
         coarse = [feature]
-        fine, weight = match_dtype(level.full, self.weight), self.weight[:, : level.full.shape[1]]
+        fine: Tensor | None = level.full
         if level.half is not None:
             _add(coarse, self.of_half(level.half))
-        if fine.shape[2:] != size:  # from the neck
-            _add(coarse, F.conv2d(fine, weight, self.bias))
-            sums = self._sums(coarse, size)
-        else:
-            sums = self._sums(coarse, size, fine, weight)
+        if level.full.shape[2:] != size:  # from the neck
+            _add(coarse, self.of_full(level.full))
+            fine = None
+        channels = row_chunks(
+            self.out_channels, len(feature) * size[0] * size[1], "upsampled", feature.device, minimum=LEAST_CHANNELS
+        )
+        sums = (self._sum(coarse, fine, size, some) for some in channels)
         return sums if chunking(feature, self.training) else tuple(sums)
 
-    def _sums(
-        self, coarse: list[Tensor], size: tuple[int, int], fine: Tensor | None = None, weight: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        """Sums of upsampled coarse maps and of the convolution of a fine map, in chunks of channels."""
-        elements = len(coarse[0]) * size[0] * size[1]
-        for some in row_chunks(self.out_channels, elements, "upsampled", coarse[0].device, minimum=LEAST_CHANNELS):
-            terms = [resize(one[:, some], size) for one in coarse]
-            if fine is not None and weight is not None:
-                terms.append(F.conv2d(fine, weight[some], None if self.bias is None else self.bias[some]))
-            yield sum(terms)
+    def _sum(self, coarse: list[Tensor], fine: Tensor | None, size: Sequence[int], channels: slice) -> Tensor:
+        """Some channels of the sum of upsampled maps and of the convolution of a map of the stage's size."""
+        upsampled = (resize(one[:, channels], size) for one in coarse)
+        if fine is None:
+            return functools.reduce(torch.add, upsampled)
+        total = self.of_full(fine, channels)
+        for one in upsampled:
+            total += one
+        return total
 
 
 def _add(maps: list[Tensor], x: Tensor) -> None:

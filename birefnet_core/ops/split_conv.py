@@ -16,7 +16,11 @@ from .execution import chunking, row_chunks
 
 def match_dtype(x: Tensor, weight: Tensor) -> Tensor:
     """``x`` in the dtype of the weight that is to be multiplied with it; as it is under autocast, which casts both."""
-    return x if torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype)
+    if x.dtype == weight.dtype:
+        return x
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return x if autocast else x.to(weight.dtype)
 
 
 def conv2d_rows(x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice) -> Tensor:

@@ -20,6 +20,7 @@ from .timm_encoders import build_dino_v3
 from .torchvision_encoders import build_resnet, build_vgg16
 
 PYRAMID = (4, 8, 16, 32)
+Four = tuple[int, int, int, int]  # one for each level, fine to coarse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,16 +30,18 @@ class BackboneSpec:
     Attributes:
         channels: Channels of the four maps, fine to coarse.
         build: Makes the encoder.
-        fine: Names of its modules that stay in float32 where a network is cast to bfloat16 (see ``cast``): those of
-            the finest two levels, and what makes the stream of a new level.
+        fine: Names of its modules that bfloat16 would change too much (see ``cast``): those of the finest two levels,
+            and what makes the stream of a new level.
+        coarsest: Names of its modules in which bfloat16 is as good as float16.
         strides: Input pixels per cell of the four maps.
         min_side: Shortest input side the encoder can take, in pixels.
     """
 
-    channels: tuple[int, int, int, int]
+    channels: Four
     build: Callable[[], nn.Module]
     fine: tuple[str, ...]
-    strides: tuple[int, int, int, int] = PYRAMID
+    coarsest: tuple[str, ...]
+    strides: Four = PYRAMID
     min_side: int = 32
 
     @property
@@ -47,44 +50,51 @@ class BackboneSpec:
         return self.strides != PYRAMID
 
 
-def _swin(embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int, ...], window_size: int) -> BackboneSpec:
+def _swin(embed_dim: int, depths: Four, num_heads: Four, window_size: int) -> BackboneSpec:
     config = SwinConfig(embed_dim=embed_dim, depths=depths, num_heads=num_heads, window_size=window_size)
     return BackboneSpec(
         channels=tuple(embed_dim * 2**i for i in range(4)),
         build=lambda: SwinTransformer(config),
         fine=("patch_embed", "stages.0", "stages.1", "stages.2.downsample", "stages.3.downsample"),
+        coarsest=("stages.3.blocks",),
     )
 
 
-def _pvt_v2(size: str, channels: tuple[int, int, int, int]) -> BackboneSpec:
+def _pvt_v2(size: str, channels: Four) -> BackboneSpec:
     return BackboneSpec(
         channels=channels,
         build=functools.partial(build_pvt_v2, size),
         fine=("patch_embed", "stages_0", "stages_1", "stages_2.downsample", "stages_3.downsample"),
+        coarsest=("stages_3.blocks",),
         min_side=64,  # the 8 x 8 spatial reduction of stage 1 must fit the stride-4 map of the half-size image
     )
 
 
-def _dino_v3(timm_name: str, channels: int, blocks: tuple[int, int, int, int]) -> BackboneSpec:
+def _dino_v3(timm_name: str, channels: int, blocks: Four) -> BackboneSpec:
     return BackboneSpec(
         channels=(channels,) * 4,
         build=functools.partial(build_dino_v3, timm_name, blocks),
         fine=("model.patch_embed",),
+        coarsest=tuple(f"model.blocks.{i}" for i in range(blocks[2] + 1, blocks[3] + 1)),
         strides=(16,) * 4,
     )
 
 
 def _vgg16(normed: bool) -> BackboneSpec:
     return BackboneSpec(
-        channels=(128, 256, 512, 512), build=functools.partial(build_vgg16, normed), fine=("parts.0", "parts.1")
+        channels=(128, 256, 512, 512),
+        build=functools.partial(build_vgg16, normed),
+        fine=("parts.0", "parts.1"),
+        coarsest=("parts.3",),
     )
 
 
-def _resnet(block: str, depths: tuple[int, int, int, int], channels: tuple[int, int, int, int]) -> BackboneSpec:
+def _resnet(block: str, depths: Four, channels: Four) -> BackboneSpec:
     return BackboneSpec(
         channels=channels,
         build=functools.partial(build_resnet, block, depths),
         fine=("parts.0", "parts.1", "parts.2.0.downsample", "parts.3.0.downsample"),
+        coarsest=("parts.3",),
     )
 
 
