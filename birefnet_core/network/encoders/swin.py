@@ -259,7 +259,7 @@ class SwinTransformer(nn.Module):
 
 
 def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) and not module.weight.is_meta:  # slow there, for nothing
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
