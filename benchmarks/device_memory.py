@@ -3,10 +3,10 @@
     python benchmarks/device_memory.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32 fp16 bf16] [--sizes 512 1024]
                                        [--without-triton]
 
-The fused network runs on torch's "meta" device, whose tensors have shapes and no numbers, in the chunks of a device with
-enough memory. Counted are the bytes of tensors alive at the peak, without the weights: with the Triton kernels, which
-allocate their results only, or with ``gather`` and fused attention. A device's libraries may need workspaces of their
-own, and its allocator some room for fragmentation.
+The fused network runs on torch's "meta" device, whose tensors have shapes and no numbers, in the chunks of a device
+with enough memory. Counted are the bytes of tensors alive at the peak, without the weights: with the Triton kernels,
+which allocate their results only, or with ``gather`` and fused attention. A device's libraries may need workspaces of
+their own, and its allocator some room for fragmentation.
 """
 
 import argparse
@@ -94,7 +94,9 @@ def fused_attention(qkv: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
 
 
-def fused_convolution(x: Tensor, offset: Tensor, weight: Tensor, mask: Any, geometry: Any, epilogue: Epilogue) -> Tensor:
+def fused_convolution(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Any, geometry: Any, epilogue: Epilogue
+) -> Tensor:
     """Allocates what the Triton kernel of ``deform_conv2d`` does."""
     if epilogue.into is not None:
         return epilogue.into

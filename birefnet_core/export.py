@@ -17,6 +17,7 @@ from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
 
 TOLERANCE = 1e-3  # of the exported masks against the network's
+EXPORTER = ("torch", "onnx", "onnxscript", "onnx_ir", "copyreg")  # packages whose warnings are about themselves
 
 
 class MaskNetwork(nn.Module):
@@ -72,7 +73,8 @@ def export_onnx(
     example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
     shapes = {"image": {0: torch.export.Dim("batch")}} if dynamic_batch else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        for package in EXPORTER:
+            warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
         program = torch.onnx.export(
             network, (example,), dynamo=True, verbose=False,
             input_names=["image"], output_names=["mask"], dynamic_shapes=shapes,

@@ -1,8 +1,8 @@
 """Estimate of the memory a pass needs beside the weights, for callers that make room for it beforehand.
 
 On a CPU: a + b * pixels, fitted per backbone to the peak of resident memory from 256 x 256 to 2048 x 2048, where freed
-memory is returned at once (benchmarks/sizes.py, benchmarks/fit_memory.py); a process shows up to 160 MiB more, which its
-allocator keeps.
+memory is returned at once (benchmarks/sizes.py, benchmarks/fit_memory.py); a process shows up to 160 MiB more, which
+its allocator keeps.
 
 On other devices: elements alive at the peak for each pixel, times their size. They were counted on tensors without
 numbers (benchmarks/device_memory.py), not measured on a device.
@@ -17,7 +17,7 @@ from ..ops.deform_backends import unavailable
 MIB = 2**20
 
 # Backbone -> a in MiB and b in bytes per pixel, on a CPU in float32 and bfloat16. Not measured, but taken from others:
-# Swin-S (Swin-T has maps of the same size), VGG with norms (without), DINOv3 S+, H+ and 7B (by the width of their maps).
+# Swin-S (Swin-T has maps of the same size), VGG with norms (without), DINOv3 S+, H+, 7B (by the width of their maps).
 _CPU: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "swin_v1_t": ((31, 78), (46, 87)),
     "swin_v1_s": ((31, 78), (46, 87)),
