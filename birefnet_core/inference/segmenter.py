@@ -117,7 +117,7 @@ class Segmenter:
         device: str | torch.device | None = None,
         batch_size: int = 1,
     ) -> int:
-        """Bytes a pass needs beside the weights; see ``memory``.
+        """Bytes a pass needs beside the weights, with what a CUDA graph keeps; see ``memory``.
 
         Args:
             height: Of the network's input.
@@ -126,8 +126,12 @@ class Segmenter:
             device: None for the network's device.
             batch_size: Images per pass.
         """
-        dtype, device = dtype or dtype_of(self.model), device or next(self.model.parameters()).device
-        return memory.memory_required(self.model.config.backbone, height, width, dtype, batch_size, device)
+        dtype = dtype or dtype_of(self.model)
+        device = torch.device(device or next(self.model.parameters()).device)
+        required = memory.memory_required(self.model.config.backbone, height, width, dtype, batch_size, device)
+        if device.type == "cuda" and isinstance(self._network, GraphedNetwork):
+            required += memory.graph_buffers(height, width, dtype, batch_size)
+        return required
 
     def release(self) -> None:
         """Frees the memory that CUDA graphs keep; the next pass of each input shape runs without one."""
