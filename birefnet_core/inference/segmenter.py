@@ -22,6 +22,7 @@ from .crops import Box, Region, crop_boxes
 from .cuda_graph import GraphedNetwork, graphs_wanted
 from .out_of_memory import free_memory
 from .tiles import refine, tile_boxes
+from .warm_up import WarmUp
 
 Size = int | Sequence[int] | str | None
 
@@ -76,6 +77,7 @@ class Segmenter:
         self._lean = lean
         network: nn.Module = CompiledNetwork(self.model) if compile else self.model
         self._network = GraphedNetwork(network) if graphs_wanted(cuda_graphs) else network
+        self._warm_up = WarmUp(self.model, device)
 
     def network_size(self, size: Size, height: int, width: int) -> tuple[int, int]:
         """Size an image is resized to for the network.
@@ -174,6 +176,7 @@ class Segmenter:
             MemoryLimitError: Too little memory for a single image.
         """
         validate_images(images, channels=(1, 3, 4))
+        self._warm_up.wait()
         plans = [self._plan(box, size, tiled) for box in crop_boxes(region, margin, *images.shape[:3])]
         masks = torch.zeros(images.shape[:3], dtype=torch.float32, device=images.device)
         info = self.model.checkpoint

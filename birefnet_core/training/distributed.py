@@ -154,7 +154,7 @@ class Ranks:
             dist.destroy_process_group()
 
     def _watch(self, store: dist.Store) -> None:
-        """Checks for errors of other processes, in a thread of its own: the main thread may be blocked by a collective."""
+        """Checks for errors of other processes, in a thread: the main thread may be blocked by a collective."""
         with contextlib.suppress(RuntimeError):  # the store has gone with another process
             while not self._closed.wait(_WATCH_SECONDS):
                 if store.add("failures", 0):
