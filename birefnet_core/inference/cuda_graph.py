@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 MOST_GRAPHS = 4  # whole images and tiles, full batches and the last one
 MOST_SEEN = 32  # input shapes remembered without a graph
+# Pixels of a pass. Beyond them even an H100 computes longer than its host launches (Swin-L in float16), so that a graph
+# gains nothing, and its memory is better left to others.
+MOST_PIXELS = 2 * 1024**2
 SWITCH = "BIREFNET_CUDA_GRAPHS"
 
 _capturing = threading.Lock()  # CUDA captures one graph at a time in a process
@@ -127,8 +130,9 @@ class CudaGraphs:
 class GraphedNetwork(nn.Module):
     """A network whose passes are replayed from CUDA graphs.
 
-    The first pass of an input shape runs eagerly, as most shapes are never seen again. The second one is captured. On
-    devices without graphs, and wherever capturing fails, all passes run eagerly; the reason is logged once.
+    The first pass of an input shape runs eagerly, as most shapes are never seen again. The second one is captured,
+    unless it is of more than ``MOST_PIXELS``. On devices without graphs, and wherever capturing fails, all passes run
+    eagerly; the reason is logged once.
 
     Args:
         network: Takes B, 3, H, W and returns ``.logits``.
@@ -149,7 +153,8 @@ class GraphedNetwork(nn.Module):
     @torch.inference_mode()
     def forward(self, x: Tensor) -> BiRefNetOutput:
         """B, 3, H, W -> BiRefNetOutput with logits in memory of their own."""
-        if self._impossible or self._backend.unavailable(x.device) is not None:
+        large = x[:, 0].numel() > MOST_PIXELS
+        if large or self._impossible or self._backend.unavailable(x.device) is not None:
             return self.network(x)
         with self._lock:
             if self._graphs and self._addresses != _addresses(self._tensors):

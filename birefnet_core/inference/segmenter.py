@@ -78,6 +78,8 @@ class Segmenter:
         network: nn.Module = CompiledNetwork(self.model) if compile else self.model
         self._network = GraphedNetwork(network) if graphs_wanted(cuda_graphs) else network
         self._warm_up = WarmUp(self.model, device)
+        if next(model.parameters()).is_cuda:
+            self.wait_until_ready()
 
     def network_size(self, size: Size, height: int, width: int) -> tuple[int, int]:
         """Size an image is resized to for the network.
@@ -135,6 +137,10 @@ class Segmenter:
             required += memory.graph_buffers(height, width, dtype, batch_size)
         return required
 
+    def wait_until_ready(self) -> None:
+        """Waits for kernels that are still being compiled, so that the first image need not."""
+        self._warm_up.wait()
+
     def release(self) -> None:
         """Frees the memory that CUDA graphs keep; the next pass of each input shape runs without one."""
         if isinstance(self._network, GraphedNetwork):
@@ -176,7 +182,7 @@ class Segmenter:
             MemoryLimitError: Too little memory for a single image.
         """
         validate_images(images, channels=(1, 3, 4))
-        self._warm_up.wait()
+        self.wait_until_ready()
         plans = [self._plan(box, size, tiled) for box in crop_boxes(region, margin, *images.shape[:3])]
         masks = torch.zeros(images.shape[:3], dtype=torch.float32, device=images.device)
         info = self.model.checkpoint

@@ -1,7 +1,8 @@
-"""Compiling the Triton kernels of a network while its weights are still on their way to the GPU.
+"""Compiling the Triton kernels of a network before its first image.
 
 The first launch of a kernel compiles it, or reads it from Triton's cache on disk, and the first use of a GPU sets up
-CUDA. Both take longer than an image, so they begin when a network is made ready, in a thread beside the loading.
+CUDA and its libraries. Both take longer than an image, so they begin when a network is made ready: in threads, because
+most of a compilation runs outside of Python.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SIDES = (128, 32)  # of maps: kernels are compiled for maps of many and of few p
 
 
 class WarmUp:
-    """Runs one layer of each kind on zeros, in a thread of its own.
+    """Runs one layer of each kind on zeros, each in a thread of its own.
 
     Args:
         network: The fused network, on any device.
@@ -32,37 +33,37 @@ class WarmUp:
     """
 
     def __init__(self, network: BiRefNet, device: torch.device) -> None:
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        if device.type != "cuda" or not torch.cuda.is_available():
+            return
         layers = {_kind(module): module for module in network.modules() if isinstance(module, _KINDS)}
-        if device.type == "cuda" and torch.cuda.is_available() and layers:
-            copies = [copy.deepcopy(layer) for layer in layers.values()]
-            self._thread = threading.Thread(target=_run, args=(copies, device), name="BiRefNet warm-up", daemon=True)
-            self._thread.start()
+        for layer in layers.values():
+            for side in SIDES:
+                arguments = copy.deepcopy(layer), side, device
+                self._threads.append(threading.Thread(target=_run, args=arguments, name="warm-up", daemon=True))
+        for thread in self._threads:
+            thread.start()
 
     def wait(self) -> None:
         """Returns when it is done; at once where there was nothing to do."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
 
 
 _KINDS = (DeformableConv2d, WindowAttention)
 
 
 def _kind(module: nn.Module) -> tuple:
+    """Layers of one kind share their kernels. Those of a deformable convolution serve all kernel sizes but 1 x 1."""
     dtype = next(module.parameters()).dtype
-    if isinstance(module, DeformableConv2d):
-        return DeformableConv2d, dtype, module.kernel.weight.shape
-    return type(module), dtype
+    return type(module), dtype, isinstance(module, DeformableConv2d) and module.kernel.kernel_size == (1, 1)
 
 
 @torch.inference_mode()
-def _run(layers: list[nn.Module], device: torch.device) -> None:
+def _run(layer: nn.Module, side: int, device: torch.device) -> None:
     try:
-        for layer in layers:
-            layer.to(device)
-            for side in SIDES:
-                _run_layer(layer, side, device)
+        _run_layer(layer.to(device), side, device)
         torch.cuda.synchronize(device)
     except Exception as error:  # the first pass meets it again, and says what it means
         logger.debug("warm-up ended early: %s", first_line(error), exc_info=True)
