@@ -86,7 +86,7 @@ class FusedAttention(TorchFunctionMode):
 def fused_network(variant: str, dtype: torch.dtype) -> torch.nn.Module:
     with torch.device("meta"):
         model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-    return cast_for_inference(bc.fuse_for_inference(model), dtype)
+    return cast_for_inference(bc.fuse_for_inference(model), dtype, fine_dtype=torch.float16)
 
 
 def fused_attention(qkv: Tensor, *args: Any, **kwargs: Any) -> Tensor:
