@@ -86,7 +86,7 @@ class FusedAttention(TorchFunctionMode):
 def fused_network(variant: str, dtype: torch.dtype) -> torch.nn.Module:
     with torch.device("meta"):
         model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-    return cast_for_inference(bc.fuse_for_inference(model), dtype)
+    return cast_for_inference(bc.fuse_for_inference(model), dtype, fine_dtype=torch.float16)
 
 
 def fused_attention(qkv: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -135,7 +135,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one line a row")
     args = parser.parse_args()
     if not args.json:
-        print("| variant | precision | size | counted MB | estimate MB | of counted |\n|---|---|---|---|---|---|")
+        print("| variant | precision | size | counted MB | elements a pixel | estimate MB | of counted |")
+        print("|---|---|---|---|---|---|---|")
     for variant in args.variants:
         for dtype in args.dtypes:
             network = fused_network(variant, DTYPES[dtype])
@@ -147,7 +148,8 @@ def main() -> None:
                 if args.json:
                     print(json.dumps([variant, dtype, size, counted]), flush=True)
                     continue
-                columns = f"{counted / MIB:.0f} | {estimate / MIB:.0f} | {estimate / counted:.2f}"
+                elements = counted / size**2 / (4 if dtype == "fp32" else 2)
+                columns = f"{counted / MIB:.0f} | {elements:.1f} | {estimate / MIB:.0f} | {estimate / counted:.2f}"
                 print(f"| {variant} | {dtype} | {size} | {columns} |", flush=True)
 
 

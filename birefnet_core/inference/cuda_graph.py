@@ -9,6 +9,7 @@ changed in place are simply read. All graphs share one private memory pool, as l
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -66,19 +67,23 @@ class CudaGraph:
     def __init__(self, run: Run, x: Tensor, pool: Any) -> None:
         self._x = x.clone()  # preserves the memory format
         current, side = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)
+        self._graph, self._done = torch.cuda.CUDAGraph(), torch.cuda.Event()
         # The outer context restores the stream where ending a failed capture raises before torch does so.
         with torch.cuda.device(x.device), torch.cuda.stream(current):
             side.wait_stream(current)
             with torch.cuda.stream(side):
-                self._y = torch.empty_like(run(self._x))  # sets up what libraries create at first use on a stream
+                self._y = torch.empty_like(run(self._x))  # sets up what libraries create at first use
             current.wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
             _clear_workspaces()
-            # Other threads of the process may use CUDA meanwhile: "thread_local".
-            with torch.cuda.graph(self._graph, pool=pool, stream=side, capture_error_mode="thread_local"):
-                self._y.copy_(run(self._x))
-            _clear_workspaces()
-        self._done = torch.cuda.Event()
+            try:
+                # Other threads of the process may use CUDA meanwhile: "thread_local".
+                with torch.cuda.graph(self._graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                    self._y.copy_(run(self._x))
+            except BaseException:
+                _end_recording(x.device, pool)
+                raise
+            finally:
+                _clear_workspaces()
 
     def replay(self, x: Tensor) -> Tensor:
         """The output for an input of the captured shape, in memory of its own."""
@@ -93,6 +98,21 @@ class CudaGraph:
     def reset(self) -> None:
         """Frees its memory."""
         self._graph.reset()
+
+
+def _end_recording(device: torch.device, pool: Any) -> None:
+    """Ends what torch before 2.12 leaves recording where a capture was invalidated, see pytorch/pytorch#180395.
+
+    Otherwise emptying the allocator's cache would fail from then on, and so would random numbers on the device.
+    """
+    names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # the second before torch 2.7
+    end = next((getattr(torch._C, name) for name in names if hasattr(torch._C, name)), None)
+    if end is not None:
+        with contextlib.suppress(RuntimeError):  # ended already
+            end(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
+    generator = torch.cuda.default_generators[device.index]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def _clear_workspaces() -> None:
@@ -118,8 +138,10 @@ class CudaGraphs:
 
     def capture(self, run: Run, x: Tensor) -> Graph:
         """Captures a pass."""
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        return CudaGraph(run, x, self._pool)
+        pool = self._pool or torch.cuda.graph_pool_handle()
+        graph = CudaGraph(run, x, pool)
+        self._pool = pool  # only now: a pool without graphs must not be used again
+        return graph
 
     def release(self, device: torch.device) -> None:
         """Frees the pool, once all graphs are reset."""

@@ -45,11 +45,13 @@ _CPU_HALF = (28, 112)
 _DEVICE_ELEMENTS = {
     "swin_v1_t": 75, "swin_v1_s": 75, "swin_v1_b": 99, "swin_v1_l": 147,
     "pvt_v2_b0": 47, "pvt_v2_b1": 91, "pvt_v2_b2": 91, "pvt_v2_b5": 59,
-    "dino_v3_s": 110, "dino_v3_s_plus": 110, "dino_v3_b": 110, "dino_v3_l": 110, "dino_v3_h_plus": 119,
-    "dino_v3_7b": 275, "vgg16": 131, "vgg16bn": 131, "resnet10": 42, "resnet50": 159,
+    "dino_v3_s": 86, "dino_v3_s_plus": 86, "dino_v3_b": 88, "dino_v3_l": 86, "dino_v3_h_plus": 119,
+    "dino_v3_7b": 275, "vgg16": 131, "vgg16bn": 131, "resnet10": 35, "resnet50": 95,
 }  # fmt: skip
+# In bfloat16 the wide streams of these are copied for the layers that are in it.
+_DEVICE_ELEMENTS_BFLOAT16 = {"dino_v3_l": 114, "dino_v3_h_plus": 142, "dino_v3_7b": 447}
 # MiB and bytes per pixel that deformable convolutions need at least without their Triton kernel, for columns.
-_COLUMNS = (145, 60)
+_COLUMNS = (135, 80)
 
 
 def memory_required(
@@ -79,11 +81,18 @@ def memory_required(
         if dtype == torch.float16:
             fixed, per_pixel = _CPU_HALF[0], max(_CPU_HALF[1], per_pixel)
         return fixed * MIB + pixels * per_pixel
-    # In bfloat16 the decoder and the encoder's finest levels stay in float32, and with them the peak.
-    required = pixels * _DEVICE_ELEMENTS[backbone] * (2 if dtype == torch.float16 else 4)
+    elements = _DEVICE_ELEMENTS[backbone]
+    if dtype == torch.bfloat16:
+        elements = _DEVICE_ELEMENTS_BFLOAT16.get(backbone, elements)
+    required = pixels * elements * _bytes_of_maps(dtype, device)
     if not (_has_triton(device, dtype) if triton is None else triton):
         required = max(required, _COLUMNS[0] * MIB + pixels * _COLUMNS[1])
     return required
+
+
+def _bytes_of_maps(dtype: torch.dtype, device: torch.device) -> int:
+    """In bfloat16 the decoder and the encoder's finest levels are in float16 on CUDA, and in float32 elsewhere."""
+    return 2 if dtype == torch.float16 or (dtype == torch.bfloat16 and device.type == "cuda") else 4
 
 
 def _has_triton(device: torch.device, dtype: torch.dtype) -> bool:
@@ -94,4 +103,4 @@ def _has_triton(device: torch.device, dtype: torch.dtype) -> bool:
 
 def graph_buffers(height: int, width: int, dtype: torch.dtype, batch_size: int = 1) -> int:
     """Bytes of a CUDA graph's input and output, which it keeps beside its pool; for the arguments see above."""
-    return batch_size * height * width * (3 + 1) * (2 if dtype == torch.float16 else 4)
+    return batch_size * height * width * (3 + 1) * _bytes_of_maps(dtype, torch.device("cuda"))

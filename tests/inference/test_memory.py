@@ -29,7 +29,7 @@ def benchmark(name, *arguments, **environment):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_has_an_estimate(backbone, device):
     one = memory_required(backbone, 1024, 1024, device=device)
-    assert 90 * MIB < one < 1200 * MIB
+    assert 60 * MIB < one < 2000 * MIB
     for dtype in DTYPES.values():
         assert one / 2 <= memory_required(backbone, 1024, 1024, dtype, device=device) < 2 * one
     assert one < memory_required(backbone, 1024, 1024, batch_size=2, device=device) <= 2 * one
@@ -43,7 +43,7 @@ def test_without_triton_a_device_needs_no_less_memory(backbone):
             fused, without = (
                 memory_required(backbone, size, size, dtype, device="cuda", triton=triton) for triton in (True, False)
             )
-            assert without >= fused and without > 140 * MIB
+            assert without >= fused and without > 130 * MIB
 
 
 def test_the_segmenter_gives_the_estimate_of_its_network(filled):
