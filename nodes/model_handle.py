@@ -45,9 +45,8 @@ class ModelHandle:
 
     def __init__(self, model: BiRefNet, device: torch.device, compile: bool = False) -> None:
         offload = mm.unet_offload_device() if device != torch.device("cpu") else device
-        inference = core(".inference")
-        self.model = core(".network").fuse_for_inference(model).to(offload)
-        self._segmenter = inference.Segmenter(self.model, compile=compile)
+        self._segmenter = core(".inference").Segmenter(model.to(offload), compile=compile, device=device)
+        self.model = self._segmenter.model
         self.device = device
         if not compile:
             _end_within_an_image_if_cancelled(self.model)
