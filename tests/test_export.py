@@ -51,3 +51,17 @@ def test_what_does_not_fit_is_refused(name, size, words, filled, tmp_path):
 
     with pytest.raises(bc.ConfigError, match=words):
         export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / name, size=size)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_callers_network_is_left_alone(fused, filled):
+    import torch
+
+    from birefnet_core.export import MaskNetwork
+
+    model = bc.model_from_state_dict(filled("pvt_v2_b0")).half()
+    model = bc.fuse_for_inference(model) if fused else model.train()
+    network = MaskNetwork(model)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
+    assert model.training != fused

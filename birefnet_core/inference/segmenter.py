@@ -19,7 +19,7 @@ from . import memory
 from .batching import Passes, Progress
 from .compiled import CompiledNetwork
 from .crops import Box, Region, crop_boxes
-from .cuda_graph import GraphedNetwork, graphs_wanted
+from .cuda_graph import MOST_PIXELS, GraphedNetwork, graphs_wanted
 from .out_of_memory import free_memory
 from .tiles import refine, tile_boxes
 from .warm_up import WarmUp
@@ -133,7 +133,8 @@ class Segmenter:
         dtype = dtype or dtype_of(self.model)
         device = torch.device(device or next(self.model.parameters()).device)
         required = memory.memory_required(self.model.config.backbone, height, width, dtype, batch_size, device)
-        if device.type == "cuda" and isinstance(self._network, GraphedNetwork):
+        graphed = isinstance(self._network, GraphedNetwork) and batch_size * height * width <= MOST_PIXELS
+        if device.type == "cuda" and graphed:
             required += memory.graph_buffers(height, width, dtype, batch_size)
         return required
 

@@ -137,7 +137,7 @@ def unavailable(device: torch.device, dtype: torch.dtype, window: int, head_dim:
     """
     if not isinstance(window_attention_kernel, triton.JITFunction):
         return None  # Triton's interpreter runs everywhere
-    if device.type != "cuda":
+    if device.type != "cuda" or not torch.cuda.is_available():
         return "it needs a CUDA device"
     if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         name, least = torch.cuda.get_device_name(device), ".".join(map(str, LEAST_CAPABILITY))

@@ -33,6 +33,8 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return "Triton's interpreter has no products of bfloat16" if dtype == torch.bfloat16 else None
     if device.type != "cuda":
         return f"the Triton kernels are for CUDA and ROCm devices, not for {device.type}"
+    if not torch.cuda.is_available():
+        return "this machine has no such device"
     if torch.version.hip is not None:
         architecture = torch.cuda.get_device_properties(device).gcnArchName
         if dtype == torch.float32 and not architecture.startswith("gfx9"):
