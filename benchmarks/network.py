@@ -69,12 +69,10 @@ def concatenate(model, *, inputs: bool) -> None:
 def make(variant: str, form: str):
     """A network in one form, with weights of no meaning."""
     import birefnet_core as bc
-    from birefnet_core.checkpoints.load import without_initialisation
     from birefnet_core.network.deformable_conv import DeformableConv2d
 
-    with without_initialisation():
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-    for parameter in model.requires_grad_(False).parameters():
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval().requires_grad_(False)
+    for parameter in model.parameters():
         parameter.fill_(0.01)
     if form in ("concatenated", "inputs"):
         concatenate(model, inputs=form == "concatenated")
