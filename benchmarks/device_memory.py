@@ -1,19 +1,22 @@
 """What a pass takes on a GPU, counted without one.
 
     python benchmarks/device_memory.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32 fp16 bf16] [--sizes 512 1024]
+                                       [--without-triton]
 
-The fused network runs on torch's "meta" device, where tensors have shapes and no numbers, as it would on a GPU: with
-the chunk sizes of ``ops.execution`` for devices, and fused attention. What is counted is the most bytes of
-tensors alive at once, weights apart. Each is run by the operator of torchvision, as on CUDA, and by ``gather``; the
-larger is printed. A device's libraries may want working memory of their own, and its allocator some room for holes.
+The fused network runs on torch's "meta" device, whose tensors have shapes and no numbers, in the chunks of a device
+with enough memory. Counted are the bytes of tensors alive at the peak, without the weights: with the Triton kernels,
+which allocate their results only, or with ``gather`` and fused attention. A device's libraries may need workspaces of
+their own, and its allocator some room for fragmentation.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import weakref
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +32,9 @@ import birefnet_core as bc  # noqa: E402
 from birefnet_core.devices import DTYPES  # noqa: E402
 from birefnet_core.inference.memory import memory_required  # noqa: E402
 from birefnet_core.network.cast import cast_for_inference  # noqa: E402
+from birefnet_core.network.encoders import swin  # noqa: E402
+from birefnet_core.ops.deform_backends import gather  # noqa: E402
+from birefnet_core.ops.deform_backends.epilogue import Epilogue  # noqa: E402
 from birefnet_core.ops.deform_conv import use_backend  # noqa: E402
 
 MIB = 2**20
@@ -77,23 +83,47 @@ class FusedAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def fused(variant: str, dtype: torch.dtype) -> torch.nn.Module:
+def fused_network(variant: str, dtype: torch.dtype) -> torch.nn.Module:
     with torch.device("meta"):
         model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-    return cast_for_inference(bc.fuse_for_inference(model.to("meta")), dtype)
+    return cast_for_inference(bc.fuse_for_inference(model), dtype, fine_dtype=torch.float16)
+
+
+def fused_attention(qkv: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Allocates what the Triton kernel of ``window_attention`` does."""
+    return qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
+
+
+def fused_convolution(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Any, geometry: Any, epilogue: Epilogue
+) -> Tensor:
+    """Allocates what the Triton kernel of ``deform_conv2d`` does."""
+    if epilogue.into is not None:
+        return epilogue.into
+    return x.new_empty(x.shape[0], epilogue.out_channels(weight), *offset.shape[2:])
 
 
 @torch.inference_mode()
-def count(network: torch.nn.Module, height: int, width: int, batch: int = 1) -> int:
-    """Most bytes alive at once in a pass, its input of 3 channels included."""
-    peaks = []
-    dtype = next(network.parameters()).dtype
-    for backend in ("torchvision", "gather"):
-        known = [*network.parameters(), *network.buffers()]
-        with use_backend(backend), LiveBytes(known) as live, FusedAttention():
-            network(torch.empty(batch, 3, height, width, dtype=dtype, device="meta"))
-        peaks.append(live.peak)
-    return max(peaks)
+def count(network: torch.nn.Module, height: int, width: int, batch: int = 1, triton: bool = True) -> int:
+    """Most bytes alive at once in a pass, its input of 3 channels included.
+
+    Args:
+        network: On the meta device.
+        height: Of its input.
+        width: Of its input.
+        batch: Of its input.
+        triton: Whether with the Triton kernels, or with the columns of ``gather`` and torch's attention.
+    """
+    x = torch.empty(batch, 3, height, width, dtype=next(network.parameters()).dtype, device="meta")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(use_backend("gather"))
+        if triton:
+            stack.enter_context(mock.patch.object(swin, "window_attention", fused_attention))
+            stack.enter_context(mock.patch.object(gather, "run", fused_convolution))
+        live = stack.enter_context(LiveBytes([*network.parameters(), *network.buffers()]))
+        stack.enter_context(FusedAttention())
+        network(x)
+    return live.peak
 
 
 def main() -> None:
@@ -101,20 +131,25 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["swin_v1_t", "swin_v1_l"])
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "fp16", "bf16"], choices=("fp32", "fp16", "bf16"))
     parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 2048])
+    parser.add_argument("--without-triton", action="store_true")
     parser.add_argument("--json", action="store_true", help="one line a row")
     args = parser.parse_args()
     if not args.json:
-        print("| variant | precision | size | counted MB | estimate MB | of counted |\n|---|---|---|---|---|---|")
+        print("| variant | precision | size | counted MB | elements a pixel | estimate MB | of counted |")
+        print("|---|---|---|---|---|---|---|")
     for variant in args.variants:
         for dtype in args.dtypes:
-            network = fused(variant, DTYPES[dtype])
+            network = fused_network(variant, DTYPES[dtype])
             for size in args.sizes:
-                counted = count(network, size, size)
-                estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda")
+                counted = count(network, size, size, triton=not args.without_triton)
+                estimate = memory_required(
+                    variant, size, size, DTYPES[dtype], device="cuda", triton=not args.without_triton
+                )
                 if args.json:
                     print(json.dumps([variant, dtype, size, counted]), flush=True)
                     continue
-                columns = f"{counted / MIB:.0f} | {estimate / MIB:.0f} | {estimate / counted:.2f}"
+                elements = counted / size**2 / (4 if dtype == "fp32" else 2)
+                columns = f"{counted / MIB:.0f} | {elements:.1f} | {estimate / MIB:.0f} | {estimate / counted:.2f}"
                 print(f"| {variant} | {dtype} | {size} | {columns} |", flush=True)
 
 

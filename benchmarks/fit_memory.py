@@ -1,9 +1,9 @@
-"""The rows of ``birefnet_core/inference/memory.py`` from what was measured.
+"""The CPU's rows of ``birefnet_core/inference/memory.py`` from what was measured.
 
-    python benchmarks/fit_memory.py [--held benchmarks/sizes.md] [--counted benchmarks/device_memory.md]
+    python benchmarks/fit_memory.py [--held benchmarks/sizes.md]
 
-For each encoder and precision a line, MiB whatever the size and bytes for each pixel, is laid through the sizes so that
-it is off by the same share above and below at most. Printed with that share in percent.
+For each encoder and precision a line, MiB whatever the size and bytes for each pixel, with the least relative error at
+the worst of the sizes. Printed with that error in percent.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def rows(path: Path, column: str) -> dict[tuple[str, str], list[tuple[int, float
 
 
 def fit(points: list[tuple[int, float]]) -> tuple[int, int, float]:
-    """Fixed MiB and bytes a pixel of the line, and the largest share it is off by."""
+    """MiB and bytes per pixel of the line, and its largest relative error."""
     best = 0, 0, float("inf")
     for fixed in range(int(min(mib for _, mib in points)) + 1):
         slopes = [(mib - fixed) * 2**20 / pixels for pixels, mib in points]
@@ -41,13 +41,10 @@ def fit(points: list[tuple[int, float]]) -> tuple[int, int, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--held", type=Path, default=ROOT / "benchmarks" / "sizes.md")
-    parser.add_argument("--counted", type=Path, default=ROOT / "benchmarks" / "device_memory.md")
     args = parser.parse_args()
-    for path, column in ((args.held, "held MB"), (args.counted, "counted MB")):
-        print(f"# {path.name}")
-        for (variant, precision), points in sorted(rows(path, column).items()):
-            fixed, slope, off = fit(points)
-            print(f'    ("{variant}", "{precision}"): ({fixed}, {slope}),  # {off:.0%} of {len(points)}')
+    for (variant, precision), points in sorted(rows(args.held, "held MB").items()):
+        fixed, slope, off = fit(points)
+        print(f'("{variant}", "{precision}"): ({fixed}, {slope}),  # {off:.0%} of {len(points)}')
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def markdown(rows: list[dict]) -> str:
 
 
 def print_fit(rows: list[dict]) -> None:
-    """The rows of ``inference/memory.py``: MiB whatever the size, and bytes for each pixel of a batch."""
+    """What ``inference/memory.py`` is made of: MiB whatever the size, bytes or elements for each pixel of a batch."""
     from fit_memory import fit
 
     points = defaultdict(list)
@@ -183,13 +183,14 @@ def print_fit(rows: list[dict]) -> None:
     for (model, triton, lean, dtype), found in points.items():
         fixed, slope, off = fit(found)
         how = ("lean" if lean else "default") + ("" if triton else ", without Triton")
-        print(f'    "{model}", {how}, "{dtype}": ({fixed}, {slope}),  # within {off:.0%} of {len(found)}')
+        elements = slope / (4 if dtype == "fp32" else 2)
+        print(f"{model} {dtype} {how}: {fixed} MiB + {slope} bytes ({elements:.0f} elements), within {off:.0%} of all")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", default=SECTIONS, choices=SECTIONS)
-    parser.add_argument("--models", nargs="+", default=None, help="the first one is measured in full")
+    parser.add_argument("--models", nargs="+", help="any backbones; the first one is measured in full")
     parser.add_argument("--budget-seconds", type=float, default=330)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="small images, one run each: only to try the script")
@@ -202,14 +203,15 @@ def main() -> None:
         return
     end = time.monotonic() + args.budget_seconds
     import torch
-    from filled import filled_state_dict
+    from filled import MANIFESTS, filled_state_dict
 
     args.models = [args.profile] if args.profile else args.models or (["pvt_v2_b0"] if args.quick else MODELS)
     with tempfile.TemporaryDirectory() as name:
         folder, weights = Path(name), {}
         for variant in args.models:
             weights[variant] = folder / f"{variant}.pt"
-            torch.save(filled_state_dict(variant), weights[variant])
+            if (MANIFESTS / f"{variant}.json").exists():  # otherwise weights are random
+                torch.save(filled_state_dict(variant), weights[variant])
         if args.profile:
             gpu_jobs.run_job(
                 ["profile"], wait=False, variant=args.profile, weights=str(weights[args.profile]), device=args.device,

@@ -47,8 +47,8 @@ class Job:
     """Loads what all measurements need: a model's weights and images.
 
     Args:
-        variant: A model whose weights lie in ``weights``.
-        weights: The file.
+        variant: A backbone.
+        weights: A file with weights for it; random ones where there is none.
         device: "cuda" or "cpu".
         quick: Small images and one run each, to try the script.
         seconds: When to stop beginning new measurements.
@@ -63,7 +63,7 @@ class Job:
         self.torch, self.bc = torch, birefnet_core
         self.variant, self.device, self.quick, self.triton = variant, torch.device(device), quick, triton
         self.cuda = self.device.type == "cuda"
-        self.state = torch.load(weights, mmap=True)
+        self.state = torch.load(weights, mmap=True) if Path(weights).exists() else None
         self.end = time.monotonic() + seconds
         self.common = {"model": variant, "triton": triton}
 
@@ -75,8 +75,13 @@ class Job:
 
     def model(self, dtype: str) -> Any:
         from birefnet_core.devices import DTYPES
+        from birefnet_core.network.cast import cast_for_inference
 
-        return self.bc.model_from_state_dict(self.state, dtype=DTYPES[dtype]).to(self.device)
+        if self.state is not None:
+            return self.bc.model_from_state_dict(self.state, dtype=DTYPES[dtype]).to(self.device)
+        with self.device:
+            model = self.bc.BiRefNet(self.bc.BiRefNetConfig(backbone=self.variant)).eval()
+        return cast_for_inference(model, DTYPES[dtype])
 
     def photos(self, side: int, batch: int) -> Any:
         """Photographs B, side, side, 3 in the device's memory."""
@@ -155,6 +160,8 @@ def attempt(job: Job, section: str, measure: Callable[[], dict], **row: Any) -> 
 
 def exactness(job: Job) -> None:
     """Every backend of the deformable convolution in float32 against the CPU."""
+    if job.state is None:
+        return
     torch, side = job.torch, job.side(512)
     from birefnet_core.inference.transforms import to_network_input
     from birefnet_core.ops import deform_backends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import warnings
 from pathlib import Path
@@ -16,17 +17,23 @@ from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
 
 TOLERANCE = 1e-3  # of the exported masks against the network's
+EXPORTER = ("torch", "onnx", "onnxscript", "onnx_ir", "copyreg")  # packages whose warnings are about themselves
 
 
 class MaskNetwork(nn.Module):
-    """Image in [0, 1] -> mask: normalisation, network and sigmoid in one graph."""
+    """Image in [0, 1] -> mask: normalisation, network and sigmoid in one graph, in float32.
+
+    Args:
+        model: The network; unchanged.
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: BiRefNet) -> None:
         super().__init__()
-        self.network = fuse_for_inference(model)
+        in_float32 = all(parameter.dtype == torch.float32 for parameter in model.parameters())
+        self.network = fuse_for_inference(model if in_float32 else copy.deepcopy(model).float())
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
 
@@ -41,7 +48,7 @@ def export_onnx(
     """Writes an ONNX file: input ``image`` B, 3, H, W in [0, 1], output ``mask`` B, 1, H, W.
 
     Args:
-        model: The network, on the CPU.
+        model: The network, on the CPU; unchanged.
         path: A file ending in .onnx.
         size: Width, height of the input, multiples of 32; None for the checkpoint's training size.
         dynamic_batch: Leave the number of images open; otherwise it is 1.
@@ -62,11 +69,12 @@ def export_onnx(
     width, height = size or (model.checkpoint.training_size if model.checkpoint else (1024, 1024))
     if min(width, height) < model.min_side or width % 32 or height % 32:
         raise ConfigError(f"size {width} x {height}: sides must be multiples of 32, at least {model.min_side}.")
-    network = MaskNetwork(model.float().eval()).eval()
+    network = MaskNetwork(model).eval()
     example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
     shapes = {"image": {0: torch.export.Dim("batch")}} if dynamic_batch else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        for package in EXPORTER:
+            warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
         program = torch.onnx.export(
             network, (example,), dynamo=True, verbose=False,
             input_names=["image"], output_names=["mask"], dynamic_shapes=shapes,
@@ -96,5 +104,5 @@ def check_onnx(model: BiRefNet, path: str | Path) -> float:
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     (found,) = session.run(None, {"image": image.numpy()})
     with torch.no_grad():
-        expected = MaskNetwork(model).eval()(image).numpy()
+        expected = MaskNetwork(model)(image).numpy()
     return float(np.abs(found - expected).max())

@@ -28,7 +28,7 @@ from birefnet_core.training import TrainingData, from_values, load_recipe, train
 PACKAGED = ("brick", "gravel", "grass")  # surfaces in scikit-image
 TRAINING_SHARE = 0.6  # of each photograph's width; the test's surfaces are cut from the rest
 SCORES = ("Sm", "maxF", "wF", "meanE", "MAE", "HCE")
-ROWS, TITLE = 5, 16  # of the picture: test images; pixels for the columns' names
+ROWS, TITLE = 5, 16  # of the comparison: test images; pixels for the columns' names
 
 
 def draw_crack(random: np.random.RandomState, side: int) -> Image.Image:
@@ -78,15 +78,15 @@ def read_surfaces(folder: Path | None, side: int) -> list[Image.Image]:
     return surfaces
 
 
-def cut_piece(random: np.random.RandomState, picture: Image.Image, side: int, *, test: bool) -> Image.Image:
+def cut_piece(random: np.random.RandomState, surface: Image.Image, side: int, *, test: bool) -> Image.Image:
     """A piece of a surface, turned, tinted, and made darker or lighter."""
-    width, height = picture.size
+    width, height = surface.size
     edge = round(TRAINING_SHARE * width)
     first, last = (edge, width) if test else (0, edge)
     most = min(last - first, height, 2 * side)
     cut = int(random.randint(min(side, most), most + 1))
     left, top = random.randint(first, last - cut + 1), random.randint(height - cut + 1)
-    piece = picture.crop((left, top, left + cut, top + cut)).resize((side, side), Image.LANCZOS)
+    piece = surface.crop((left, top, left + cut, top + cut)).resize((side, side), Image.LANCZOS)
     light = random.uniform(0.8, 1.4) * random.uniform(0.85, 1.15, 3)  # of red, green, blue
     turned = np.asarray(piece.rotate(90 * int(random.randint(4))))
     return Image.fromarray((turned * light).clip(0, 255).astype(np.uint8))
@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     print("        " + "".join(f"{name:>8}" for name in SCORES))
     for name, scores in (("before", before), ("after", after)):
         print(f"{name:8}" + "".join(f"{scores[key]:8.1f}" if key == "HCE" else f"{scores[key]:8.3f}" for key in SCORES))
-    print(f"pictures: {out / 'cracks.png'}; the training: {out / 'run' / 'report.md'}")
+    print(f"comparison: {out / 'cracks.png'}; the training: {out / 'run' / 'report.md'}")
     return 0
 
 

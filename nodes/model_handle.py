@@ -51,6 +51,7 @@ class ModelHandle:
         self.device = device
         if not compile:
             _end_within_an_image_if_cancelled(self.model)
+        self._segmenter.wait_until_ready()
         # Not CoreModelPatcher: from 0.25 on that may stream weights into layers of ComfyUI's own classes only.
         self.patcher = _Patcher(self, load_device=device, offload_device=offload)
 
@@ -147,6 +148,7 @@ def load(
         model = core(".checkpoints.load").load_model(
             find_file(name) or name,
             dtype=precision,
+            fine_dtype=torch.float16 if target.type == "cuda" else torch.float32,
             patch_order=patch_order,
             adapter=None if adapter == NO_ADAPTER else find_file(adapter) or adapter,
             folders=model_folders(),

@@ -9,12 +9,14 @@ import pytest
 
 import birefnet_core as bc
 
+PACKAGES = ["birefnet_core", *(m.name for m in pkgutil.walk_packages(bc.__path__, "birefnet_core.") if m.ispkg)]
 
-@pytest.mark.parametrize("package", ["birefnet_core", "birefnet_core.checkpoints"])
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_name_hides_a_module(package):
     """``import birefnet_core.checkpoints.catalogue as c`` reads attributes, which a function of that name would be."""
     parent = importlib.import_module(package)
-    for name in parent.__all__:
+    for name in getattr(parent, "__all__", ()):
         getattr(parent, name)
     for module in pkgutil.iter_modules(parent.__path__, f"{package}."):
         if not module.name.endswith("__main__"):

@@ -43,6 +43,11 @@ class Adapter:
 def save_adapter(adapter: Adapter, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> Path:
     """Writes an adapter as a .safetensors file.
 
+    Args:
+        adapter: What to write.
+        path: A file ending in .safetensors; its folder is made if need be.
+        metadata: Further texts to store.
+
     Raises:
         CheckpointError: It could not be written.
     """

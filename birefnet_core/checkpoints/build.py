@@ -37,6 +37,7 @@ def model_from_state_dict(
     expected_order: PatchOrder | None = None,
     config: BiRefNetConfig | None = None,
     dtype: torch.dtype | None = None,
+    fine_dtype: torch.dtype = torch.float32,
     info: CheckpointInfo | None = None,
 ) -> BiRefNet:
     """Builds the network a state dict belongs to.
@@ -48,6 +49,7 @@ def model_from_state_dict(
         expected_order: The order for "auto" where the weights do not tell; None for today's.
         config: The architecture; None detects it.
         dtype: Floating-point type of the network; None keeps that of the weights.
+        fine_dtype: Of what bfloat16 would change too much, see ``cast_for_inference``; float16 for a GPU.
         info: What is known of the weights.
 
     Returns:
@@ -73,7 +75,7 @@ def model_from_state_dict(
         weights[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
     with torch.device("meta"):
         model = BiRefNet(config.replace(patch_order=info.patch_order))
-    _fill(model, weights, dtype)
+    _fill(model, weights, dtype, fine_dtype)
     model.checkpoint = info
     return model.requires_grad_(True).eval()
 
@@ -112,7 +114,9 @@ def _decide_order(
     return dataclasses.replace(info, patch_order=order, patch_order_source=source, patch_order_evidence=evidence)
 
 
-def _fill(model: BiRefNet, weights: dict[str, Tensor], dtype: torch.dtype | None) -> None:
+def _fill(
+    model: BiRefNet, weights: dict[str, Tensor], dtype: torch.dtype | None, fine_dtype: torch.dtype
+) -> None:
     """Puts copies of weights into a network on the meta device, all or none."""
     expected = model.state_dict()
     for name, value in expected.items():  # some converters leave out what follows from the architecture
@@ -123,9 +127,9 @@ def _fill(model: BiRefNet, weights: dict[str, Tensor], dtype: torch.dtype | None
     _check_fit({name: tuple(value.shape) for name, value in expected.items()}, weights)
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
-    if dtype == torch.float16:
+    if torch.float16 in (dtype, fine_dtype):
         weights = fit_float16(model, weights)
-    types = state_dtypes(model, dtype)
+    types = state_dtypes(model, dtype, fine_dtype=fine_dtype)
     # Copied in any case: tensors of a file are views of the file, which may go away, and lie at odd addresses.
     weights = {name: value.detach().to("cpu", types[name], copy=True) for name, value in weights.items()}
     model.load_state_dict(weights, assign=True)
@@ -133,7 +137,7 @@ def _fill(model: BiRefNet, weights: dict[str, Tensor], dtype: torch.dtype | None
         if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
             module.to_empty(device="cpu", recurse=False)
             module.reset_parameters()  # type: ignore[operator]
-    cast_for_inference(model, dtype)
+    cast_for_inference(model, dtype, fine_dtype=fine_dtype)
 
 
 def _check_fit(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoint files: reading that never executes anything, and writing that leaves no half a file."""
+"""Checkpoint files: reading that never executes anything, and writing that leaves no partial file."""
 
 from __future__ import annotations
 
@@ -144,6 +144,11 @@ def _describe(content: Any) -> str:
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Writes a .safetensors file whole or not at all; an older file stays until the new one is complete.
+
+    Args:
+        path: The file; its folder is made if need be.
+        tensors: By name, on the CPU.
+        metadata: Texts for the file's header.
 
     Raises:
         CheckpointError: Wrong ending, no such folder, no permission, no space.

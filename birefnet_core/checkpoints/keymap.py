@@ -170,6 +170,14 @@ def from_published(names: Iterable[str], config: BiRefNetConfig | None = None) -
     return best or ({}, names)
 
 
+def from_encoder_file(names: Iterable[str], config: BiRefNetConfig) -> dict[str, str]:
+    """Names in the file of an encoder, or of a whole published network -> names in our encoder, without any others."""
+    encoder, published = "localization.encoder.backbone.", "bb."
+    whole = {name if name.startswith(published) else published + name: name for name in names}
+    pairs, _ = from_published(whole, config)
+    return {whole[name]: ours.removeprefix(encoder) for name, ours in pairs.items() if ours.startswith(encoder)}
+
+
 def _translate(names: Iterable[str], table: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     """Names by their longest prefix in a table, and the names that have none."""
     pairs, unknown = {}, []

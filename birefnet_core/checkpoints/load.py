@@ -26,6 +26,7 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = torch.float32,
+    fine_dtype: torch.dtype | None = None,
     patch_order: PatchOrder | str = "auto",
     adapter: str | os.PathLike[str] | None = None,
     adapter_strength: float = 1.0,
@@ -41,6 +42,7 @@ def load_model(
         source: Catalogue name, Hub repository ``owner/name`` (with ``@revision`` if wanted), folder, or file.
         device: Where to put the network; "auto" chooses.
         dtype: Precision of the network, whatever that of the file; "auto" chooses by device.
+        fine_dtype: See ``model_from_state_dict``; None for float16 on CUDA devices and float32 elsewhere.
         patch_order: See ``model_from_state_dict``; "auto" trusts the file's own metadata, then its weights,
             then the catalogue.
         adapter: File of a low-rank adapter to merge into the weights; None for none.
@@ -67,7 +69,11 @@ def load_model(
     if entry is not None:
         info = CheckpointInfo(name=entry.name, training_size=entry.training_size, licence=entry.licence)
         expected = entry.patch_order
-    model = load_file(found.path, patch_order=patch_order, expected_order=expected, dtype=dtype, info=info)
+    if dtype != torch.bfloat16 or fine_dtype is None:
+        fine_dtype = torch.float16 if dtype == torch.bfloat16 and device.type == "cuda" else torch.float32
+    model = load_file(
+        found.path, patch_order=patch_order, expected_order=expected, dtype=dtype, fine_dtype=fine_dtype, info=info
+    )
     if adapter is not None:
         merge_adapter(model, adapter, adapter_strength)
     return model.to(device)
@@ -79,6 +85,7 @@ def load_file(
     patch_order: PatchOrder | str = "auto",
     expected_order: PatchOrder | None = None,
     dtype: torch.dtype | None = torch.float32,
+    fine_dtype: torch.dtype = torch.float32,
     info: CheckpointInfo | None = None,
 ) -> BiRefNet:
     """Builds the network of a checkpoint file.
@@ -89,6 +96,7 @@ def load_file(
             then ``expected_order``.
         expected_order: What the catalogue says.
         dtype: Floating-point type of the network; None keeps that of the file.
+        fine_dtype: See ``model_from_state_dict``.
         info: What the catalogue says of the file.
 
     Raises:
@@ -114,6 +122,7 @@ def load_file(
             expected_order=expected_order,
             config=metadata.config if metadata else None,
             dtype=dtype,
+            fine_dtype=fine_dtype,
             info=info,
         )
     except (CheckpointError, ConfigError) as error:

@@ -131,7 +131,13 @@ def resolve(
 def present_locally(
     entry: CatalogueEntry, folders: Iterable[PathLike] = (), cache_dir: PathLike | None = None
 ) -> Path | None:
-    """The file of a catalogue entry on this disk, or None. Never uses the network, never raises for odd folders."""
+    """The file of a catalogue entry on this disk, or None. Never uses the network, never raises for odd folders.
+
+    Args:
+        entry: A row of the catalogue.
+        folders: Folders of models, see ``resolve``.
+        cache_dir: The Hub's cache; None for HF_HUB_CACHE, HF_HOME or the default.
+    """
     try:
         found = _on_disk(_Published(entry, entry.repos), [Path(folder).expanduser() for folder in folders], cache_dir)
     except CheckpointError:  # several files in its folder, or an installation that is not whole

@@ -9,6 +9,7 @@ changed in place are simply read. All graphs share one private memory pool, as l
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 MOST_GRAPHS = 4  # whole images and tiles, full batches and the last one
 MOST_SEEN = 32  # input shapes remembered without a graph
+# Pixels of a pass. Beyond them even an H100 computes longer than its host launches (Swin-L in float16), so that a graph
+# gains nothing, and its memory is better left to others.
+MOST_PIXELS = 2 * 1024**2
 SWITCH = "BIREFNET_CUDA_GRAPHS"
 
 _capturing = threading.Lock()  # CUDA captures one graph at a time in a process
@@ -63,19 +67,23 @@ class CudaGraph:
     def __init__(self, run: Run, x: Tensor, pool: Any) -> None:
         self._x = x.clone()  # preserves the memory format
         current, side = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)
+        self._graph, self._done = torch.cuda.CUDAGraph(), torch.cuda.Event()
         # The outer context restores the stream where ending a failed capture raises before torch does so.
         with torch.cuda.device(x.device), torch.cuda.stream(current):
             side.wait_stream(current)
             with torch.cuda.stream(side):
-                self._y = torch.empty_like(run(self._x))  # sets up what libraries create at first use on a stream
+                self._y = torch.empty_like(run(self._x))  # sets up what libraries create at first use
             current.wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
             _clear_workspaces()
-            # Other threads of the process may use CUDA meanwhile: "thread_local".
-            with torch.cuda.graph(self._graph, pool=pool, stream=side, capture_error_mode="thread_local"):
-                self._y.copy_(run(self._x))
-            _clear_workspaces()
-        self._done = torch.cuda.Event()
+            try:
+                # Other threads of the process may use CUDA meanwhile: "thread_local".
+                with torch.cuda.graph(self._graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                    self._y.copy_(run(self._x))
+            except BaseException:
+                _end_recording(x.device, pool)
+                raise
+            finally:
+                _clear_workspaces()
 
     def replay(self, x: Tensor) -> Tensor:
         """The output for an input of the captured shape, in memory of its own."""
@@ -90,6 +98,21 @@ class CudaGraph:
     def reset(self) -> None:
         """Frees its memory."""
         self._graph.reset()
+
+
+def _end_recording(device: torch.device, pool: Any) -> None:
+    """Ends what torch before 2.12 leaves recording where a capture was invalidated, see pytorch/pytorch#180395.
+
+    Otherwise emptying the allocator's cache would fail from then on, and so would random numbers on the device.
+    """
+    names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # the second before torch 2.7
+    end = next((getattr(torch._C, name) for name in names if hasattr(torch._C, name)), None)
+    if end is not None:
+        with contextlib.suppress(RuntimeError):  # ended already
+            end(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
+    generator = torch.cuda.default_generators[device.index]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def _clear_workspaces() -> None:
@@ -115,8 +138,10 @@ class CudaGraphs:
 
     def capture(self, run: Run, x: Tensor) -> Graph:
         """Captures a pass."""
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        return CudaGraph(run, x, self._pool)
+        pool = self._pool or torch.cuda.graph_pool_handle()
+        graph = CudaGraph(run, x, pool)
+        self._pool = pool  # only now: a pool without graphs must not be used again
+        return graph
 
     def release(self, device: torch.device) -> None:
         """Frees the pool, once all graphs are reset."""
@@ -127,8 +152,9 @@ class CudaGraphs:
 class GraphedNetwork(nn.Module):
     """A network whose passes are replayed from CUDA graphs.
 
-    The first pass of an input shape runs eagerly, as most shapes are never seen again. The second one is captured. On
-    devices without graphs, and wherever capturing fails, all passes run eagerly; the reason is logged once.
+    The first pass of an input shape runs eagerly, as most shapes are never seen again. The second one is captured,
+    unless it is of more than ``MOST_PIXELS``. On devices without graphs, and wherever capturing fails, all passes run
+    eagerly; the reason is logged once.
 
     Args:
         network: Takes B, 3, H, W and returns ``.logits``.
@@ -149,7 +175,8 @@ class GraphedNetwork(nn.Module):
     @torch.inference_mode()
     def forward(self, x: Tensor) -> BiRefNetOutput:
         """B, 3, H, W -> BiRefNetOutput with logits in memory of their own."""
-        if self._impossible or self._backend.unavailable(x.device) is not None:
+        large = x[:, 0].numel() > MOST_PIXELS
+        if large or self._impossible or self._backend.unavailable(x.device) is not None:
             return self.network(x)
         with self._lock:
             if self._graphs and self._addresses != _addresses(self._tensors):

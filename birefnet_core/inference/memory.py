@@ -1,43 +1,57 @@
-"""How much memory a pass takes beside the weights, for those who must make room for it beforehand.
+"""Estimate of the memory a pass needs beside the weights, for callers that make room for it beforehand.
 
-Memory is a line over the size: MiB whatever the size, and bytes for each pixel of the network's input. The lines are
-laid through what was found from 256 x 256 to 2048 x 2048 (benchmarks/fit_memory.py). On the CPU that was measured: the
-peak of resident memory where freed memory is given back at once (benchmarks/sizes.md); a process shows up to 160 MiB
-more by what its allocator keeps for later. For other devices the bytes of tensors alive at once were counted without
-one (benchmarks/device_memory.md); their libraries may want working memory of their own.
+On a CPU: a + b * pixels, fitted per backbone to the peak of resident memory from 256 x 256 to 2048 x 2048, where freed
+memory is returned at once (benchmarks/sizes.py, benchmarks/fit_memory.py); a process shows up to 160 MiB more, which
+its allocator keeps.
+
+On other devices: elements alive at the peak for each pixel, times their size. They were counted on tensors without
+numbers (benchmarks/device_memory.py), not measured on a device.
 """
 
 from __future__ import annotations
 
 import torch
 
+from ..ops.deform_backends import unavailable
+
 MIB = 2**20
 
-# Backbone -> on the CPU in float32 and bfloat16; on other devices in float32, bfloat16 and float16. In bfloat16 the
-# decoder and the encoder's finest levels stay in float32, and with them the peak. Rows not measured on the CPU: Swin-S
-# (as Swin-T, the maps are the same), VGG with norms (as without), DINOv3 S+, H+ and 7B (by the width of their maps).
-_LINES: dict[str, tuple[tuple[int, int], ...]] = {
-    "swin_v1_t": ((31, 78), (46, 87), (124, 155), (124, 155), (126, 132)),
-    "swin_v1_s": ((31, 78), (46, 87), (124, 155), (124, 155), (126, 132)),
-    "swin_v1_b": ((33, 104), (32, 105), (124, 165), (124, 165), (126, 132)),
-    "swin_v1_l": ((26, 162), (33, 161), (123, 216), (123, 216), (126, 132)),
-    "pvt_v2_b0": ((35, 69), (40, 73), (124, 155), (124, 155), (126, 132)),
-    "pvt_v2_b1": ((32, 89), (35, 90), (124, 155), (124, 155), (126, 132)),
-    "pvt_v2_b2": ((32, 89), (37, 89), (124, 155), (124, 155), (126, 132)),
-    "pvt_v2_b5": ((32, 89), (35, 90), (124, 155), (124, 155), (126, 132)),
-    "dino_v3_s": ((29, 99), (31, 101), (124, 155), (124, 155), (126, 132)),
-    "dino_v3_s_plus": ((29, 99), (31, 101), (124, 155), (124, 155), (126, 132)),
-    "dino_v3_b": ((31, 206), (29, 209), (121, 163), (121, 163), (126, 132)),
-    "dino_v3_l": ((42, 269), (38, 273), (102, 217), (102, 217), (126, 132)),
-    "dino_v3_h_plus": ((42, 336), (38, 341), (88, 427), (94, 286), (104, 179)),
-    "dino_v3_7b": ((42, 1076), (38, 1092), (54, 934), (54, 934), (84, 450)),
-    "vgg16": ((6, 515), (6, 515), (83, 463), (83, 463), (101, 205)),
-    "vgg16bn": ((6, 515), (6, 515), (83, 463), (83, 463), (101, 205)),
-    "resnet10": ((30, 121), (29, 122), (124, 155), (124, 155), (126, 132)),
-    "resnet50": ((32, 210), (32, 210), (95, 265), (95, 265), (126, 132)),
+# Backbone -> a in MiB and b in bytes per pixel, on a CPU in float32 and bfloat16. Not measured, but taken from others:
+# Swin-S (Swin-T has maps of the same size), VGG with norms (without), DINOv3 S+, H+, 7B (by the width of their maps).
+_CPU: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
+    "swin_v1_t": ((31, 78), (46, 87)),
+    "swin_v1_s": ((31, 78), (46, 87)),
+    "swin_v1_b": ((33, 104), (32, 105)),
+    "swin_v1_l": ((26, 162), (33, 161)),
+    "pvt_v2_b0": ((35, 69), (40, 73)),
+    "pvt_v2_b1": ((32, 89), (35, 90)),
+    "pvt_v2_b2": ((32, 89), (37, 89)),
+    "pvt_v2_b5": ((32, 89), (35, 90)),
+    "dino_v3_s": ((29, 99), (31, 101)),
+    "dino_v3_s_plus": ((29, 99), (31, 101)),
+    "dino_v3_b": ((31, 206), (29, 209)),
+    "dino_v3_l": ((42, 269), (38, 273)),
+    "dino_v3_h_plus": ((42, 336), (38, 341)),
+    "dino_v3_7b": ((42, 1076), (38, 1092)),
+    "vgg16": ((6, 515), (6, 515)),
+    "vgg16bn": ((6, 515), (6, 515)),
+    "resnet10": ((30, 121), (29, 122)),
+    "resnet50": ((32, 210), (32, 210)),
 }
 # In float16 a CPU samples in float32, and the decoder's finest stage decides, whatever the encoder.
 _CPU_HALF = (28, 112)
+
+# Backbone -> elements alive at the peak for each pixel, on other devices.
+_DEVICE_ELEMENTS = {
+    "swin_v1_t": 75, "swin_v1_s": 75, "swin_v1_b": 99, "swin_v1_l": 147,
+    "pvt_v2_b0": 47, "pvt_v2_b1": 91, "pvt_v2_b2": 91, "pvt_v2_b5": 59,
+    "dino_v3_s": 86, "dino_v3_s_plus": 86, "dino_v3_b": 88, "dino_v3_l": 86, "dino_v3_h_plus": 119,
+    "dino_v3_7b": 275, "vgg16": 131, "vgg16bn": 131, "resnet10": 35, "resnet50": 95,
+}  # fmt: skip
+# In bfloat16 the wide streams of these are copied for the layers that are in it.
+_DEVICE_ELEMENTS_BFLOAT16 = {"dino_v3_l": 114, "dino_v3_h_plus": 142, "dino_v3_7b": 447}
+# MiB and bytes per pixel that deformable convolutions need at least without their Triton kernel, for columns.
+_COLUMNS = (135, 80)
 
 
 def memory_required(
@@ -45,8 +59,10 @@ def memory_required(
     height: int,
     width: int,
     dtype: torch.dtype = torch.float32,
-    batch: int = 1,
+    batch_size: int = 1,
     device: str | torch.device = "cpu",
+    *,
+    triton: bool | None = None,
 ) -> int:
     """Bytes a pass needs beside the weights.
 
@@ -55,15 +71,36 @@ def memory_required(
         height: Of the network's input, in pixels.
         width: Of the network's input, in pixels.
         dtype: The network's precision.
-        batch: Images at a time.
+        batch_size: Images per pass.
         device: Where it runs.
+        triton: Whether with Triton kernels; None for whether the device can run them, as far as is known here.
     """
-    lines = _LINES[backbone]
-    kind = {torch.bfloat16: 1, torch.float16: 2}.get(dtype, 0)
-    if torch.device(device).type != "cpu":
-        fixed, per_pixel = lines[2 + kind]
-    elif kind == 2:
-        fixed, per_pixel = _CPU_HALF[0], max(_CPU_HALF[1], lines[0][1])
-    else:
-        fixed, per_pixel = lines[kind]
-    return fixed * MIB + batch * height * width * per_pixel
+    device, pixels = torch.device(device), batch_size * height * width
+    if device.type == "cpu":
+        fixed, per_pixel = _CPU[backbone][dtype == torch.bfloat16]
+        if dtype == torch.float16:
+            fixed, per_pixel = _CPU_HALF[0], max(_CPU_HALF[1], per_pixel)
+        return fixed * MIB + pixels * per_pixel
+    elements = _DEVICE_ELEMENTS[backbone]
+    if dtype == torch.bfloat16:
+        elements = _DEVICE_ELEMENTS_BFLOAT16.get(backbone, elements)
+    required = pixels * elements * _bytes_of_maps(dtype, device)
+    if not (_has_triton(device, dtype) if triton is None else triton):
+        required = max(required, _COLUMNS[0] * MIB + pixels * _COLUMNS[1])
+    return required
+
+
+def _bytes_of_maps(dtype: torch.dtype, device: torch.device) -> int:
+    """In bfloat16 the decoder and the encoder's finest levels are in float16 on CUDA, and in float32 elsewhere."""
+    return 2 if dtype == torch.float16 or (dtype == torch.bfloat16 and device.type == "cuda") else 4
+
+
+def _has_triton(device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return device.type == "cuda"
+    return unavailable("triton", device, dtype) is None
+
+
+def graph_buffers(height: int, width: int, dtype: torch.dtype, batch_size: int = 1) -> int:
+    """Bytes of a CUDA graph's input and output, which it keeps beside its pool; for the arguments see above."""
+    return batch_size * height * width * (3 + 1) * _bytes_of_maps(dtype, torch.device("cuda"))

@@ -22,6 +22,7 @@ from .crops import Box, Region, crop_boxes
 from .cuda_graph import GraphedNetwork, graphs_wanted
 from .out_of_memory import free_memory
 from .tiles import refine, tile_boxes
+from .warm_up import WarmUp
 
 Size = int | Sequence[int] | str | None
 
@@ -76,6 +77,9 @@ class Segmenter:
         self._lean = lean
         network: nn.Module = CompiledNetwork(self.model) if compile else self.model
         self._network = GraphedNetwork(network) if graphs_wanted(cuda_graphs) else network
+        self._warm_up = WarmUp(self.model, device)
+        if next(model.parameters()).is_cuda:
+            self.wait_until_ready()
 
     def network_size(self, size: Size, height: int, width: int) -> tuple[int, int]:
         """Size an image is resized to for the network.
@@ -117,7 +121,7 @@ class Segmenter:
         device: str | torch.device | None = None,
         batch_size: int = 1,
     ) -> int:
-        """Bytes a pass needs beside the weights; see ``memory``.
+        """Bytes a pass needs beside the weights, with what a CUDA graph keeps; see ``memory``.
 
         Args:
             height: Of the network's input.
@@ -126,8 +130,16 @@ class Segmenter:
             device: None for the network's device.
             batch_size: Images per pass.
         """
-        dtype, device = dtype or dtype_of(self.model), device or next(self.model.parameters()).device
-        return memory.memory_required(self.model.config.backbone, height, width, dtype, batch_size, device)
+        dtype = dtype or dtype_of(self.model)
+        device = torch.device(device or next(self.model.parameters()).device)
+        required = memory.memory_required(self.model.config.backbone, height, width, dtype, batch_size, device)
+        if device.type == "cuda" and isinstance(self._network, GraphedNetwork):
+            required += memory.graph_buffers(height, width, dtype, batch_size)
+        return required
+
+    def wait_until_ready(self) -> None:
+        """Waits for kernels that are still being compiled, so that the first image need not."""
+        self._warm_up.wait()
 
     def release(self) -> None:
         """Frees the memory that CUDA graphs keep; the next pass of each input shape runs without one."""
@@ -170,6 +182,7 @@ class Segmenter:
             MemoryLimitError: Too little memory for a single image.
         """
         validate_images(images, channels=(1, 3, 4))
+        self.wait_until_ready()
         plans = [self._plan(box, size, tiled) for box in crop_boxes(region, margin, *images.shape[:3])]
         masks = torch.zeros(images.shape[:3], dtype=torch.float32, device=images.device)
         info = self.model.checkpoint

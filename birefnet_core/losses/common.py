@@ -1,4 +1,4 @@
-"""What the terms share: validation and precision."""
+"""Validation and precision, common to all terms."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class GradientOutput(Protocol):
 
 
 class SupervisedOutput(Protocol):
-    """What the loss reads of a network's output; ``BiRefNetOutput`` is one."""
+    """The fields of a network's output that the loss reads; ``BiRefNetOutput`` has them."""
 
     @property
     def logits(self) -> Tensor: ...
@@ -59,11 +59,11 @@ class SupervisedOutput(Protocol):
 
 
 class LossValue(NamedTuple):
-    """A loss and what it is made of.
+    """A loss and its terms.
 
     Attributes:
         total: Scalar to differentiate.
-        terms: Weighted share of each term, summed over the maps; detached, and together the total.
+        terms: Each term with its weight, summed over the maps; detached. Their sum is the total.
     """
 
     total: Tensor
@@ -85,12 +85,12 @@ class HybridLoss:
 
     @property
     def required_outputs(self) -> frozenset[str]:
-        """Fields of the network's output that the loss reads; what only makes others gets no gradient."""
+        """Fields of the network's output that the loss reads; parameters of other fields get no gradient."""
         return frozenset(output for name, weight in self.weights.to_dict().items() if weight
                          for output in OUTPUTS_READ[name])  # fmt: skip
 
     def __call__(self, output: SupervisedOutput, label: Tensor, classes: Tensor | None = None) -> LossValue:
-        """Compares an output with its label. Terms whose part the output does not have are left out.
+        """Compares an output with its label. Terms that need a part the output does not have are left out.
 
         Args:
             output: Of the network in train mode; in eval mode the final map alone is compared.

@@ -14,8 +14,8 @@ def iou(logits: Tensor, label: Tensor) -> Tensor:
     """Soft intersection over union (Eq. 3): per image 1 - sum(m g) / sum(m + g - m g), then the mean over the batch.
 
     Published training takes the sum over the batch; ``LossWeights.from_published`` accounts for it. Where label and
-    mask are both empty, 0 / 0, the loss is 0 (published: NaN). Next to that point an empty label gives the constant 1
-    without a gradient, here as in the definition: other terms teach empty images.
+    mask are both empty, 0 / 0, the loss is 0 (published: NaN). Near that point an empty label gives the constant 1
+    without a gradient, as the definition does: empty images are learned by other terms.
 
     Args:
         logits: B, 1, H, W; the mask is their sigmoid.

@@ -1,4 +1,4 @@
-"""Weights of the terms (Sec. 3.5), and the published choices of them."""
+"""Weights of the terms (Sec. 3.5), and the published presets."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class LossWeights:
 
         The published code sums IoU over the batch of a device, so that its weight of 0.5 at batch size 4 is one of 2
         on the mean; and it halves 1 - SSIM, so that its 10 is our 5. With these factors the total equals the published
-        one; without them the weights stand as in Sec. 3.5, on the equations of the paper.
+        one; without them the weights are those of Sec. 3.5, for the equations of the paper.
 
         Args:
             batch_size: Images of a device's batch in the training to follow; 4 in the paper.
@@ -101,7 +101,7 @@ LOSS_PRESETS: dict[str, LossWeights] = {
 
 
 def loss_preset(name: str) -> LossWeights:
-    """The weights of a task, on the equations of the paper (see ``LossWeights.from_published``).
+    """The weights of a task, for the equations of the paper (see ``LossWeights.from_published``).
 
     Raises:
         ConfigError: No such preset.

@@ -183,7 +183,11 @@ class ReconstructionModule(nn.Module):
             wide = torch.promote_types(weight.dtype, torch.float32)
             weight, bias = weight.to(wide), None if bias is None else bias.to(wide)
         logits = resize(F.conv2d(match_dtype(feature, weight), weight, bias), image.shape[2:])
-        return logits if self.inward is None else logits + self.inward.projected(image, of_reference)
+        if self.inward is None:
+            return logits
+        if self.grad_checkpointing:
+            return logits + checkpoint(self.inward, self.inward.projected, image, of_reference)
+        return logits + self.inward.projected(image, of_reference)
 
     def _gradient_maps(
         self, predictions: list[Tensor], intermediate: list[Tensor], image: Tensor

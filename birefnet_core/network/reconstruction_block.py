@@ -27,7 +27,7 @@ class AsppBranch(nn.Module):
 
     Attributes:
         grad_checkpointing: Whether to keep for the backward pass only what the convolution gives: the branches are
-            wider than all else in the block.
+            wider than all else in the block. On GPUs, where it costs next to nothing, always.
     """
 
     def __init__(self, conv: nn.Module, norm: nn.Module) -> None:
@@ -52,7 +52,7 @@ class AsppBranch(nn.Module):
         if in_place and isinstance(self.conv, DeformableConv2d) and isinstance(self.norm, nn.Identity):
             return self.conv.add_to(total, x, weight.flatten(1))
         field = self.conv(x)  # B 256 H W
-        if self.grad_checkpointing:
+        if self.grad_checkpointing or (x.is_cuda and self.training):
             y = checkpoint(self.norm, self._project, field, weight)
         else:
             y = self._project(field, weight)

@@ -28,11 +28,11 @@ from ..torchrun import current_process
 
 # Time limit of a collective on tensors: of gradients and losses, for which all processes have the same work.
 PROCESS_GROUP_TIMEOUT = datetime.timedelta(minutes=10)
-# Waiting for validation or files of another process has no limit of its own: its end is noticed in another way.
+# Waiting for another process's validation or files is not limited: its end is noticed without a time limit.
 CONTROL_TIMEOUT = datetime.timedelta(days=7)
-_WATCH_SECONDS = 0.2  # from one look for errors of others to the next
-_POLL_SECONDS = 0.02  # from one look whether all have reached a barrier to the next
-_GRACE_SECONDS = 5.0  # that a process with an error stays for the others to read it: the store may end with it
+_WATCH_SECONDS = 0.2  # between checks for errors of other processes
+_POLL_SECONDS = 0.02  # between checks whether all processes have reached a barrier
+_GRACE_SECONDS = 5.0  # a process with an error stays so long for the others to read it: the store may end with it
 
 
 class Ranks:
@@ -127,7 +127,7 @@ class Ranks:
             self.barrier()
 
     def raise_failure(self) -> None:
-        """Raises the error of another process, if one had any. Cheap: for loops in which others may have ended."""
+        """Raises the error of another process, if one had any. Cheap enough for every iteration of a loop."""
         if self._failure is not None:
             raise self._failure
 
@@ -154,7 +154,7 @@ class Ranks:
             dist.destroy_process_group()
 
     def _watch(self, store: dist.Store) -> None:
-        """Looks for errors of others in a thread of its own: the main one may be waiting in a collective."""
+        """Checks for errors of other processes, in a thread: the main thread may be blocked by a collective."""
         with contextlib.suppress(RuntimeError):  # the store has gone with another process
             while not self._closed.wait(_WATCH_SECONDS):
                 if store.add("failures", 0):

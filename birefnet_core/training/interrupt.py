@@ -15,7 +15,7 @@ class StopSignal:
     then.
 
     Attributes:
-        graceful: Whether the program looks at ``requested`` by itself.
+        graceful: Whether the program checks ``requested`` by itself.
         requested: Whether there was a signal.
     """
 

@@ -299,7 +299,7 @@ class Trainer:
         terms = ", ".join(f"{name} {value:g}" for name, value in meter.sums.items())
         return TrainingError(
             f"the loss is not finite in epoch {position.epoch + 1}, step {position.step + 1} ({terms}). The batch's "
-            f"images: {', '.join(names)}. Look at them; else lower the rate, set clip=1, or amp='off'. "
+            f"images: {', '.join(names)}. Check them; else lower the learning rate, set clip=1, or amp='off'. "
             f"{self.folder.last.name} holds the state before."
         )
 

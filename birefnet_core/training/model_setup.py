@@ -104,10 +104,7 @@ def load_encoder(model: BiRefNet, path: str) -> None:
     """
     tensors = read_file(path).tensors
     backbone = model.localization.encoder.backbone
-    prefix = "localization.encoder.backbone."
-    tensors = {name if name.startswith("bb.") else f"bb.{name}": tensor for name, tensor in tensors.items()}
-    names, _ = keymap.from_published(tensors, model.config)
-    found = {ours.removeprefix(prefix): tensors[name] for name, ours in names.items() if ours.startswith(prefix)}
+    found = {ours: tensors[name] for name, ours in keymap.from_encoder_file(tensors, model.config).items()}
     state = backbone.state_dict()
     optional = [name for name in state if name.startswith("norm") or name.endswith("relative_position_index")]
     missing = [name for name in state if name not in found and name not in optional]

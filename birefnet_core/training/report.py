@@ -191,7 +191,8 @@ def _score_table(scores: Sequence[Mapping[str, Any]], best_key: str) -> list[str
         cells = " | ".join("-" if row[key] is None else f"{row[key]:.4f}" for key in SCORES)
         lines.append(f"| {name} | {row['epoch']} | {cells} |")
     if best is scores[0] and len(scores) > 1:
-        lines += ["", "No later epoch was better than the first row: lower the rate, or look at the sample sheets."]
+        advice = "lower the learning rate, or check the sample sheets."
+        lines += ["", f"No later epoch was better than the first row: {advice}"]
     return lines
 
 

@@ -161,8 +161,7 @@ def test_loading_draws_no_random_numbers_and_leaves_nothing_without_values(backb
 
 
 def test_a_fused_network_is_not_saved(state, tmp_path):
-    model = bc.model_from_state_dict(state)
-    model.fused = True
+    model = bc.fuse_for_inference(bc.model_from_state_dict(state))
     with pytest.raises(bc.CheckpointError, match="fused for inference"):
         bc.save_checkpoint(model, tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())

@@ -150,11 +150,16 @@ def test_a_network_that_waits_for_the_device_runs_eagerly(small, frames, monkeyp
 
     monkeypatch.setattr(segment.model, "forward", waits)
     stream = torch.cuda.current_stream()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
     with caplog.at_level(logging.WARNING, cuda_graph.__name__):
         torch.testing.assert_close(segment(frames, SIZE), expected, atol=1e-5, rtol=0)
     assert len(caplog.records) == 1 and "could not be captured" in caplog.text
-    assert torch.cuda.current_stream() == stream
     # The device works as before, also for other graphs.
+    assert torch.cuda.current_stream() == stream
+    assert torch.rand(9, device="cuda").std() > 0
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before + 8e6
     monkeypatch.undo()
     torch.testing.assert_close(bc.Segmenter(segment.model)(frames, SIZE), expected, atol=1e-5, rtol=0)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from birefnet_core.network import swin
+from birefnet_core.network.encoders import swin
 from birefnet_core.ops import execution
 from birefnet_core.ops.window_attention import triton_unavailable, window_attention
 

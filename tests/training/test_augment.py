@@ -48,7 +48,7 @@ def test_background_is_replaced_outside_the_mask_only():
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Augmentation)])
-def test_shares_out_of_range_are_refused(field):
+def test_options_out_of_range_are_refused(field):
     with pytest.raises(ConfigError, match=field):
         Augmentation(**{field: -0.1})
 

@@ -40,7 +40,7 @@ def test_mask_endings_and_other_file_types_pair(tmp_path):
     assert pair.name.endswith("deep/a")
 
 
-def test_unmatched_files_are_told_of(tmp_path):
+def test_files_without_a_partner_are_listed(tmp_path):
     folder = write_shapes(tmp_path, 3)
     (folder / "gt/shape00.png").rename(folder / "gt/other.png")
     found = find_set(folder)

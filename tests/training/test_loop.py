@@ -36,8 +36,8 @@ import torch
 from birefnet_core.training import TrainingData, from_values, train
 torch.set_num_threads(1)
 recipe, data, out, step, number = sys.argv[1:6]
-def kill(news):
-    if news["step"] == int(step):
+def kill(values):
+    if values["step"] == int(step):
         os.kill(os.getpid(), int(number))
 recipe = from_values(json.loads(recipe))
 result = train(recipe, TrainingData(sets=(data,)), out, device="cpu", resume=True, progress=kill)
@@ -190,8 +190,8 @@ def test_full_disk_leaves_the_former_best_and_the_training_goes_on_later(shapes,
     data, recipe = TrainingData(sets=(shapes,)), tiny_recipe(val_fraction=0, save_steps=1)
     saved = []
 
-    def fill(news):
-        if news["step"] == 5:  # in the second epoch
+    def fill(values):
+        if values["step"] == 5:  # in the second epoch
             saved.append((tmp_path / "best.safetensors").read_bytes())
             monkeypatch.setattr(checkpoint_files, "save_file", full)
 
@@ -210,8 +210,8 @@ def test_full_disk_leaves_the_former_best_and_the_training_goes_on_later(shapes,
 def test_disk_that_fills_up_under_the_log_keeps_what_was_saved(shapes, tiny_recipe, tmp_path):
     data, recipe = TrainingData(sets=(shapes,)), tiny_recipe()
 
-    def fill(news):
-        if news["step"] == 4:  # in the second epoch
+    def fill(values):
+        if values["step"] == 4:  # in the second epoch
             (tmp_path / "metrics.jsonl").unlink()
             (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
 
@@ -227,8 +227,8 @@ def test_file_that_breaks_during_training_is_named(tiny_recipe, tmp_path, worker
     """Each epoch reads the files anew; what was saved stays."""
     folder = write_shapes(tmp_path / "set", 6)
 
-    def spoil(news):
-        if news["step"] == 3:
+    def spoil(values):
+        if values["step"] == 3:
             for path in (folder / "im").iterdir():
                 path.write_bytes(path.read_bytes()[:100])
 

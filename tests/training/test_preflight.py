@@ -57,7 +57,7 @@ def test_mask_of_another_shape_is_a_problem_and_of_another_scale_a_warning(folde
     assert mask.shape == colours.shape[:2]
 
 
-def test_empty_inverted_and_lonely_files_are_told_of(folder):
+def test_empty_inverted_and_unpaired_masks_are_warned_of(folder):
     Image.new("L", (96, 96)).save(folder / "gt/shape00.png")
     mask = np.asarray(Image.open(folder / "gt/shape01.png"))
     Image.fromarray(255 - mask).save(folder / "gt/shape01.png")

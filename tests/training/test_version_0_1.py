@@ -2,7 +2,7 @@
 
 The fixture holds what version 0.1 wrote without the numbers: names, shapes and the order of the parameters. When it was
 recorded, four such runs (decoder alone at first, growing sizes in channels_last, LoRA, activation checkpointing) were
-resumed by 0.1 and by its successor, with the same bits.
+resumed by 0.1 and by its successor, on the same network: the bits were the same.
 """
 
 import json

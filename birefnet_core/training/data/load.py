@@ -47,8 +47,8 @@ def load_datasets(
 
     Args:
         recipe: For the split, the augmentation and the classes.
-        data: Where to look.
-        ranks: The processes; they share the validation.
+        data: The folders.
+        ranks: The processes; each validates a part.
         progress: Called after each pair of this process.
 
     Raises:
