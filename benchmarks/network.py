@@ -71,8 +71,8 @@ def make(variant: str, form: str):
     import birefnet_core as bc
     from birefnet_core.network.deformable_conv import DeformableConv2d
 
-    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
-    for parameter in model.requires_grad_(False).parameters():
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval().requires_grad_(False)
+    for parameter in model.parameters():
         parameter.fill_(0.01)
     if form in ("concatenated", "inputs"):
         concatenate(model, inputs=form == "concatenated")

@@ -70,8 +70,8 @@ class BiRefNet(nn.Module):
         self._check(image)
         if not self.training:
             image = to_conv_memory_format(image)
-        levels, deepest, classes = self.localization(image)
-        logits, intermediate, gradient = self.reconstruction(levels, deepest, image)
+        levels, classes = self.localization(image)
+        logits, intermediate, gradient = self.reconstruction(levels, image)
         return BiRefNetOutput(logits, intermediate, gradient, classes)
 
     def train(self, mode: bool = True) -> BiRefNet:

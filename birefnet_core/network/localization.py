@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import BiRefNetConfig
+from ..ops.execution import row_chunks
 from ..ops.split_conv import match_dtype
 from .checkpointing import checkpoint
 from .encoders.registry import PYRAMID, BackboneSpec, backbone_spec
@@ -21,6 +22,7 @@ from .reconstruction_block import ReconstructionBlock
 
 # The pyramid neck brings single-stride encoders to the widths of Swin-L (published).
 NECK_CHANNELS = (192, 384, 768, 1536)
+LEAST_CHANNELS = 16  # of a chunk of channels; fewer are slow to work on
 
 
 def _with_image_pyramid(channels: tuple[int, ...], config: BiRefNetConfig) -> tuple[int, ...]:
@@ -68,7 +70,9 @@ class PyramidConv2d(nn.Conv2d):
     def forward(self, level: PyramidLevel) -> Tensor:  # type: ignore[override]
         """PyramidLevel -> B, O, h, w."""
         y = self.of_full(level.full)
-        return y if level.half is None else y + resize(self.of_half(level.half), y.shape[2:])
+        if level.half is not None:
+            y += resize(self.of_half(level.half), y.shape[2:])
+        return y
 
     def of_full(self, full: Tensor, channels: slice = slice(None)) -> Tensor:
         """The part of the image's map, with the bias: B, C, h, w -> B, O, h, w, or some of the O channels."""
@@ -113,7 +117,9 @@ class ContextFeatureFusion(nn.Module):
         for full, half in levels:
             maps.append(resize(full, size))
             if half is not None:
-                maps.append(resize(resize(half, full.shape[2:]), size))
+                elements = full[:, 0].numel()
+                for some in row_chunks(half.shape[1], elements, "upsampled", half.device, minimum=LEAST_CHANNELS):
+                    maps.append(resize(resize(half[:, some], full.shape[2:]), size))
         return torch.cat(maps, dim=1)
 
 
@@ -140,36 +146,28 @@ class PyramidNeck(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(PyramidConv2d(a, b) for a, b in zip(in_channels, out_channels, strict=True))
 
-    def forward(
-        self, levels: list[PyramidLevel], deepest: Tensor, size: Sequence[int]
-    ) -> tuple[list[PyramidLevel], Tensor]:
-        """Brings three levels and F^d, all at stride 16, to the widths of the decoder.
+    def forward(self, levels: list[PyramidLevel], size: Sequence[int]) -> list[PyramidLevel]:
+        """Brings four levels at stride 16, F^d last, to the widths of the decoder, and F^d to stride 32.
 
         Args:
-            levels: The three shallower levels.
-            deepest: F^d.
+            levels: Fine to coarse.
             size: Height and width of the image.
-
-        Returns:
-            Three levels at strides of at least 4, 8, 16, and F^d at stride 32.
         """
-        *convs, last = self.convs
-        levels = [PyramidLevel(conv(level)) for conv, level in zip(convs, levels, strict=True)]
-        small = resize(deepest, (size[0] // PYRAMID[-1], size[1] // PYRAMID[-1]))
-        return levels, last(PyramidLevel(small))
+        *shallow, deepest = levels
+        small = resize(deepest.full, (size[0] // PYRAMID[-1], size[1] // PYRAMID[-1]))
+        levels = [*shallow, PyramidLevel(small)]
+        return [PyramidLevel(conv(level)) for conv, level in zip(self.convs, levels, strict=True)]
 
 
 class LocalizationOutput(NamedTuple):
     """What the localization module gives.
 
     Attributes:
-        levels: Three levels for the lateral connections, at strides 4, 8, 16.
-        deepest: The squeezed F^d, B, C, H / 32, W / 32.
+        levels: Three levels for the lateral connections, at strides 4, 8, 16, and the squeezed F^d at stride 32.
         classes: Logits B, num_classes; None outside training and without the head.
     """
 
     levels: list[PyramidLevel]
-    deepest: Tensor
     classes: Tensor | None
 
 
@@ -206,13 +204,13 @@ class LocalizationModule(nn.Module):
         classes = None
         if self.training and self.classifier is not None:
             classes = self.classifier(levels[-1].concatenated())
-        joined = levels[-1].concatenated() if self.fusion is None else self.fusion(levels)  # F^e
-        del levels[-1]  # F^d takes the place of the deepest level
-        squeeze = self.squeeze
-        deepest = checkpoint(squeeze, squeeze, (joined,)) if self.grad_checkpointing else squeeze((joined,))
-        if self.neck is not None:
-            levels, deepest = self.neck(levels, deepest, image.shape[2:])
-        return LocalizationOutput(levels, deepest, classes)
+        fused = levels[-1].concatenated() if self.fusion is None else self.fusion(levels)  # F^e
+        del levels[-1]
+        maps, squeeze = iter([fused]), self.squeeze
+        del fused  # so that the squeeze frees it when it has been read
+        deepest = checkpoint(squeeze, squeeze, tuple(maps)) if self.grad_checkpointing else squeeze(maps)  # F^d
+        levels.append(PyramidLevel(deepest))
+        return LocalizationOutput(levels if self.neck is None else self.neck(levels, image.shape[2:]), classes)
 
     def fuse(self) -> None:
         """Drops the classification head, which is for training."""

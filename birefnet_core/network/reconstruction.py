@@ -21,12 +21,11 @@ from .checkpointing import checkpoint
 from .encoders.registry import PYRAMID
 from .inward_reference import InwardReference
 from .layers import resize
-from .localization import PyramidConv2d, PyramidLevel, decoder_channels, encoder_channels
+from .localization import LEAST_CHANNELS, PyramidConv2d, PyramidLevel, decoder_channels, encoder_channels
 from .outward_reference import gradient_label, image_gradient
 
 # Channels of a stage's inward reference: an eighth of the encoder's (published).
 INWARD_DIVISOR = 8
-LEAST_CHANNELS = 16  # of a chunk of channels; convolutions of fewer are slow
 
 
 class GradientMaps(NamedTuple):
@@ -134,18 +133,21 @@ class ReconstructionModule(nn.Module):
         self.head = nn.Conv2d(outputs[-1] + (inward[-1] if config.inward_reference else 0), 1, 1)
         self.grad_checkpointing = False
 
-    def forward(self, levels: list[PyramidLevel], deepest: Tensor, image: Tensor) -> ReconstructionOutput:
+    def forward(self, levels: list[PyramidLevel], image: Tensor) -> ReconstructionOutput:
         """Reconstructs the mask.
 
         Args:
-            levels: Three levels, fine to coarse. The list is emptied, so that each is freed when it has been read.
-            deepest: The squeezed F^d, B, C, H / 32, W / 32.
+            levels: Four levels, fine to coarse; the coarsest is the squeezed F^d. The list is emptied, so that each is
+                freed when it has been read.
             image: The network's input, B, 3, H, W.
         """
-        maps: Iterable[Tensor] = (deepest,)
+        maps: Iterable[Tensor] = iter([levels.pop().full])
         intermediate, gradients = [], []
         for i, block in enumerate(self.blocks):
-            output = checkpoint(block, block, maps, image) if self.grad_checkpointing else block(maps, image)
+            if self.grad_checkpointing:
+                output = checkpoint(block, block, tuple(maps), image)
+            else:
+                output = block(maps, image)
             if self.training and i < NUM_STAGES - 1:
                 if self.supervision is not None:
                     intermediate.append(self.supervision[i](output.reconstructed))  # M_i: B 1 h w
@@ -181,7 +183,11 @@ class ReconstructionModule(nn.Module):
             wide = torch.promote_types(weight.dtype, torch.float32)
             weight, bias = weight.to(wide), None if bias is None else bias.to(wide)
         logits = resize(F.conv2d(match_dtype(feature, weight), weight, bias), image.shape[2:])
-        return logits if self.inward is None else logits + self.inward.projected(image, of_reference)
+        if self.inward is None:
+            return logits
+        if self.grad_checkpointing:
+            return logits + checkpoint(self.inward, self.inward.projected, image, of_reference)
+        return logits + self.inward.projected(image, of_reference)
 
     def _gradient_maps(
         self, predictions: list[Tensor], intermediate: list[Tensor], image: Tensor

@@ -117,6 +117,7 @@ def _convolve(
             sampler.neighbours(samples), table, mode="sum", per_sample_weights=_stack_weights(samples)
         )
         y = epilogue.linear(columns.view(-1, kernel.shape[1]).to(kernel.dtype), kernel)
+        del samples, columns  # before the next ones are made
         block = out[images, rows]
         y = y.view(block.shape)
         if epilogue.into is None:
