@@ -55,7 +55,7 @@ class DeformableConv2d(nn.Module):
             ``total``.
         """
         points = self.kernel.weight[0, 0].numel()
-        for rows in row_chunks(x.shape[2], 3 * points * x.shape[3] * len(x), "deform_offsets", x.device):
+        for rows in row_chunks(x.shape[2], 3 * points * x.shape[3] * x.shape[0], "deform_offsets", x.device):
             offset, mask = self._predict(x, rows)
             add_deform_conv2d(
                 total, x, offset, self.kernel.weight, mask=mask, bias=self.kernel.bias, padding=self.padding,

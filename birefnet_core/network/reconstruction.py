@@ -73,7 +73,7 @@ class LateralConnection(PyramidConv2d):
             _add(coarse, self.of_full(level.full))
             fine = None
         channels = row_chunks(
-            self.out_channels, len(feature) * size[0] * size[1], "upsampled", feature.device, minimum=LEAST_CHANNELS
+            self.out_channels, feature.shape[0] * size[0] * size[1], "upsampled", feature.device, minimum=LEAST_CHANNELS
         )
         sums = (self._sum(coarse, fine, size, some) for some in channels)
         return sums if chunking(feature, self.training) else tuple(sums)

@@ -36,7 +36,7 @@ class ChunkedMlp(nn.Module):
         if not chunking(x, self.training):
             return self._rows(x, slice(0, height)).flatten(1, 2)
         out = torch.empty_like(x)
-        elements = len(x) * width * self.fc1.out_features
+        elements = x.shape[0] * width * self.fc1.out_features
         for rows in row_chunks(height, elements, "map", x.device, minimum=LEAST_ROWS):
             out[:, rows] = self._rows(x, rows)
         return out.flatten(1, 2)
