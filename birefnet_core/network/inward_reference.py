@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..ops.execution import row_chunks
 from ..ops.split_conv import match_dtype
 
 INNER_CHANNELS = 64  # published
+LEAST_ROWS = 16  # of a chunk, which computes two more rows above and below
 
 
 def image_patches(image: Tensor, height: int, width: int) -> Tensor:
@@ -72,9 +74,14 @@ class InwardReference(nn.Module):
         taps = torch.einsum("o,ochw->hwc", head, last.weight.to(wide)).flatten(0, 1)  # 9 64
         kernel = torch.einsum("tc,cixy->tixy", taps, first.weight.to(wide)).to(dtype)  # 9 3 3 3
         bias = (taps @ first.bias.to(wide)).to(dtype)  # 9
-        sums = _conv3x3(match_dtype(image, weight), kernel, bias)  # B 9 H W
         pick = torch.eye(9, dtype=dtype, device=image.device).view(1, 9, 3, 3)  # the pixel of its tap from each sum
-        return _conv3x3(sums, pick, (head @ last.bias.to(wide)).to(dtype)[None])
+        last_bias = (head @ last.bias.to(wide)).to(dtype)[None]
+        image, parts = match_dtype(image, weight), []
+        for rows in row_chunks(image.shape[2], 9 * image[:, 0, 0].numel(), "map", image.device, minimum=LEAST_ROWS):
+            above, below = max(0, rows.start - 2), min(rows.stop + 2, image.shape[2])  # for two 3 x 3 convolutions
+            sums = _conv3x3(image[:, :, above:below], kernel, bias)  # B 9 h W
+            parts.append(_conv3x3(sums, pick, last_bias)[:, :, rows.start - above : rows.stop - above])
+        return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
 
 
 def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

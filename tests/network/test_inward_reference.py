@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from birefnet_core.network import inward_reference
 from birefnet_core.network.inward_reference import InwardReference
+from birefnet_core.ops import execution
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 12)])
@@ -17,6 +19,16 @@ def test_the_projected_reference_is_that_of_the_three_convolutions_up_to_the_bor
     assert found.dtype == dtype
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3}[dtype]
     torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@torch.no_grad()
+def test_chunks_of_rows_give_the_same(monkeypatch):
+    monkeypatch.setattr(inward_reference, "LEAST_ROWS", 3)
+    inward, head = InwardReference(1, 6), nn.Conv2d(6, 1, 1, bias=False)
+    image = torch.randn(2, 3, 10, 7)
+    with execution.use_chunk_sizes(map=1):
+        found = inward.projected(image, head.weight)
+    torch.testing.assert_close(found, head(inward(image)), atol=1e-5, rtol=1e-5)
 
 
 def test_every_parameter_gets_its_gradient():
