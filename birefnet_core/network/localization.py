@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import BiRefNetConfig
-from ..ops.execution import row_chunks
 from ..ops.split_conv import match_dtype
 from .checkpointing import checkpoint
 from .encoders.registry import PYRAMID, BackboneSpec, backbone_spec
@@ -22,7 +21,6 @@ from .reconstruction_block import ReconstructionBlock
 
 # The pyramid neck brings single-stride encoders to the widths of Swin-L (published).
 NECK_CHANNELS = (192, 384, 768, 1536)
-LEAST_CHANNELS = 16  # of a chunk of channels; fewer are slow to work on
 
 
 def _with_image_pyramid(channels: tuple[int, ...], config: BiRefNetConfig) -> tuple[int, ...]:
@@ -117,10 +115,16 @@ class ContextFeatureFusion(nn.Module):
         for full, half in levels:
             maps.append(resize(full, size))
             if half is not None:
-                elements = full[:, 0].numel()
-                for some in row_chunks(half.shape[1], elements, "upsampled", half.device, minimum=LEAST_CHANNELS):
-                    maps.append(resize(resize(half[:, some], full.shape[2:]), size))
+                maps.append(_resize_twice(half, full.shape[2:], size))
         return torch.cat(maps, dim=1)
+
+
+def _resize_twice(x: Tensor, middle: Sequence[int], size: Sequence[int]) -> Tensor:
+    """``resize(resize(x, middle), size)``, each axis as one linear map, so that the map in between is never made."""
+    height, width = (torch.eye(n, dtype=x.dtype, device=x.device)[None, None] for n in x.shape[2:])
+    by_rows = resize(resize(height, (middle[0], x.shape[2])), (size[0], x.shape[2]))[0, 0]  # height of size, of x
+    by_columns = resize(resize(width, (middle[1], x.shape[3])), (size[1], x.shape[3]))[0, 0]
+    return to_conv_memory_format(torch.einsum("ih,bchw,jw->bcij", by_rows, x, by_columns))
 
 
 class ClassificationHead(nn.Module):

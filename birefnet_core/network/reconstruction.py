@@ -21,11 +21,12 @@ from .checkpointing import checkpoint
 from .encoders.registry import PYRAMID
 from .inward_reference import InwardReference
 from .layers import resize
-from .localization import LEAST_CHANNELS, PyramidConv2d, PyramidLevel, decoder_channels, encoder_channels
+from .localization import PyramidConv2d, PyramidLevel, decoder_channels, encoder_channels
 from .outward_reference import gradient_label, image_gradient
 
 # Channels of a stage's inward reference: an eighth of the encoder's (published).
 INWARD_DIVISOR = 8
+LEAST_CHANNELS = 16  # of a chunk of channels; convolutions of fewer are slow
 
 
 class GradientMaps(NamedTuple):

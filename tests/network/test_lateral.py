@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from birefnet_core.network.layers import resize
-from birefnet_core.network.localization import PyramidConv2d, PyramidLevel
+from birefnet_core.network.localization import ContextFeatureFusion, PyramidConv2d, PyramidLevel
 from birefnet_core.network.reconstruction import LateralConnection
 from birefnet_core.ops import execution
 
@@ -75,3 +75,12 @@ def test_a_convolution_of_a_level_is_that_of_its_maps_concatenated():
     torch.testing.assert_close(conv(level), nn.Conv2d.forward(conv, level.concatenated()))
     single = PyramidLevel(level.concatenated())
     torch.testing.assert_close(conv(single), nn.Conv2d.forward(conv, single.full))
+
+
+def test_context_fusion_concatenates_the_published_maps():
+    levels = [PyramidLevel(torch.randn(2, 3, n, n + 8), torch.randn(2, 3, n // 2, n // 2 + 4)) for n in (32, 16, 8, 5)]
+    size = levels[-1].full.shape[2:]
+    expected = torch.cat([resize(level.concatenated(), size) for level in levels], dim=1)
+    torch.testing.assert_close(ContextFeatureFusion()(levels), expected)
+    single = [PyramidLevel(level.concatenated()) for level in levels]
+    assert torch.equal(ContextFeatureFusion()(single), expected)
