@@ -63,7 +63,7 @@ class Child:
     def run(self, seconds: float) -> list[dict]:
         """Its results; after so many seconds those there are."""
         assert self._process is not None
-        timer = threading.Timer(min(seconds, self.limit) + 5, self._process.kill)
+        timer = threading.Timer(min(seconds, self.limit) + 15, self._process.kill)  # the last measurement may end
         timer.start()
         output, errors = self._process.communicate("go\n")
         timer.cancel()

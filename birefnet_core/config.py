@@ -14,6 +14,7 @@ BACKBONES = (
     "pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2", "pvt_v2_b5",
     "dino_v3_s", "dino_v3_s_plus", "dino_v3_b", "dino_v3_l", "dino_v3_h_plus", "dino_v3_7b",
     "vgg16", "vgg16bn", "resnet50", "resnet10",
+    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
 )  # fmt: skip
 
 RECONSTRUCTION_BLOCKS = ("deformable_aspp", "aspp", "residual")

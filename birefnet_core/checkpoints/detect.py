@@ -29,6 +29,9 @@ _PVT_V2 = {(32, 2): "pvt_v2_b0", (64, 2): "pvt_v2_b1", (64, 6): "pvt_v2_b2", (64
 _CONVOLUTIONAL = {
     (7, 1, True): "resnet50", (7, 1, False): "resnet10", (3, 0, False): "vgg16", (3, 1, False): "vgg16bn",
 }  # fmt: skip
+_EFFICIENTNET_LITE = {
+    (320, 2): "efficientnet_lite0", (320, 3): "efficientnet_lite1", (352, 3): "efficientnet_lite2",
+}  # fmt: skip
 _DINO_V3: dict[tuple[int, int], str] = {
     (384, False): "dino_v3_s",
     (384, True): "dino_v3_s_plus",
@@ -130,6 +133,9 @@ def _detect_backbone(shapes: Shapes) -> str:
     elif "model.cls_token" in encoder:
         key = encoder["model.cls_token"][-1], "model.blocks.0.mlp.fc1_g.weight" in encoder
         family, table, words = "DINOv3", _DINO_V3, "width {}, gated MLP: {}"
+    elif "conv_stem.weight" in encoder:
+        key = _shape(shapes, f"{_ENCODER}blocks.6.0.bn3.weight")[0], _count_blocks(shapes, "blocks.1.")
+        family, table, words = "EfficientNet-Lite", _EFFICIENTNET_LITE, "{} channels and {} blocks in its second stage"
     elif "parts.0.0.weight" in encoder:
         deep = "parts.0.4.0.conv3.weight" in encoder  # ResNet's bottlenecks
         key = encoder["parts.0.0.weight"][-1], len(encoder.get("parts.0.1.weight", ())), deep

@@ -59,6 +59,7 @@ FAMILIES: dict[str, Callable[[], Table]] = {
     "dino_v3": lambda: [("model", "model")],
     "vgg16": _convolutional,
     "resnet": _convolutional,
+    "efficientnet_lite": lambda: [(name, name) for name in ("conv_stem", "bn1", "blocks")],
 }
 
 

@@ -62,6 +62,11 @@ def _add_field(group: argparse._ArgumentGroup, name: str, kind: Any) -> None:
         group.add_argument(flag, nargs="+", metavar="KEY=VALUE", default=argparse.SUPPRESS, type=_assignment)
     elif name == "size":
         group.add_argument(flag, type=_size, metavar="N or WxH", default=argparse.SUPPRESS, dest=name)
+    elif name == "encoder":
+        group.add_argument(
+            flag, "--encoder-weights", metavar="FILE|PACKAGE", default=argparse.SUPPRESS, dest=name,
+            help="pretrained weights of the encoder of a new network",
+        )  # fmt: skip
     elif kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, dest=name)
     elif typing.get_origin(kind) is tuple:
@@ -90,7 +95,8 @@ def _assignment(text: str) -> tuple[str, Any]:
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe with all flags applied. A resumed training starts from the recipe in its folder.
 
-    A backbone without a checkpoint means a new network, whatever the recipe would start from.
+    A backbone without a checkpoint means a new network, whatever the recipe would start from. The encoder weights of a
+    recipe are for its own backbone in a new network.
     """
     flags = {name: getattr(args, name) for name in field_names() if hasattr(args, name)}
     flags.update({f"network.{key}": value for key, value in flags.pop("network", ())})
@@ -102,6 +108,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         values = load_recipe(_find_recipe(args.recipe or DEFAULT_RECIPE))
         if flags.get("backbone") and "init" not in flags:
             values.update(init="", decoder_epochs=0)
+        if flags.get("init") or flags.get("backbone", values.get("backbone")) != values.get("backbone"):
+            values.pop("encoder", None)
     return from_values(values).replace(**flags)
 
 

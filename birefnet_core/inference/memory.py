@@ -17,7 +17,8 @@ from ..ops.deform_backends import unavailable
 MIB = 2**20
 
 # Backbone -> a in MiB and b in bytes per pixel, on a CPU in float32 and bfloat16. Not measured, but taken from others:
-# Swin-S (Swin-T has maps of the same size), VGG with norms (without), DINOv3 S+, H+, 7B (by the width of their maps).
+# Swin-S (Swin-T has maps of the same size), VGG with norms (without), DINOv3 S+, H+, 7B (by the width of their maps),
+# and EfficientNet-Lite 1 and 2 above 1024 x 1024 (0, which needs the same below that).
 _CPU: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "swin_v1_t": ((31, 78), (46, 87)),
     "swin_v1_s": ((31, 78), (46, 87)),
@@ -37,6 +38,9 @@ _CPU: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "vgg16bn": ((6, 515), (6, 515)),
     "resnet10": ((30, 121), (29, 122)),
     "resnet50": ((32, 210), (32, 210)),
+    "efficientnet_lite0": ((8, 227), (8, 227)),
+    "efficientnet_lite1": ((8, 227), (8, 227)),
+    "efficientnet_lite2": ((8, 227), (8, 227)),
 }
 # In float16 a CPU samples in float32, and the decoder's finest stage decides, whatever the encoder.
 _CPU_HALF = (28, 112)
@@ -47,6 +51,7 @@ _DEVICE_ELEMENTS = {
     "pvt_v2_b0": 47, "pvt_v2_b1": 91, "pvt_v2_b2": 91, "pvt_v2_b5": 59,
     "dino_v3_s": 86, "dino_v3_s_plus": 86, "dino_v3_b": 88, "dino_v3_l": 86, "dino_v3_h_plus": 119,
     "dino_v3_7b": 275, "vgg16": 131, "vgg16bn": 131, "resnet10": 35, "resnet50": 95,
+    "efficientnet_lite0": 64, "efficientnet_lite1": 64, "efficientnet_lite2": 64,
 }  # fmt: skip
 # In bfloat16 the wide streams of these are copied for the layers that are in it.
 _DEVICE_ELEMENTS_BFLOAT16 = {"dino_v3_l": 114, "dino_v3_h_plus": 142, "dino_v3_7b": 447}

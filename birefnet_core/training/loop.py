@@ -278,6 +278,8 @@ class Trainer:
             "training": json.dumps({"epoch": position.epoch, "step": position.step, "scores": self.scores}),
         }
         origin = f"trained from {recipe.init}" if recipe.init else "trained from new"
+        if recipe.encoder:
+            origin += f" with the encoder weights {Path(recipe.encoder).name}"
         note = f"{origin} on {len(self.datasets.training)} images with the recipe {recipe.name}"
         if recipe.train == "lora":
             save_adapter(extract_adapter(model), self.folder.adapter, metadata)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from ..checkpoints import keymap, load_model
+from ..checkpoints.catalogue import WEIGHT_SUFFIXES
 from ..checkpoints.io import read_file
 from ..config import BiRefNetConfig
 from ..errors import CheckpointError, ConfigError
@@ -93,19 +96,27 @@ def _with_classes(model: BiRefNet, classes: int) -> BiRefNet:
     return grown
 
 
-def load_encoder(model: BiRefNet, path: str) -> None:
-    """Loads pretrained weights, under their authors' names or from a whole BiRefNet, into a network's encoder.
+def load_encoder(model: BiRefNet, source: str) -> None:
+    """Loads pretrained weights into a network's encoder.
 
-    Norms of the outputs, which classification networks do not have, may be missing; buffers that follow from the
-    architecture too.
+    They may be under their authors' names, or those of a whole BiRefNet. For EfficientNet-Lite any names will do, if
+    the weights are in timm's order. Norms of the outputs, which classification networks do not have, may be missing;
+    buffers that follow from the architecture too.
+
+    Args:
+        model: The network.
+        source: A file, or an installed package that holds one.
 
     Raises:
-        CheckpointError: Weights are missing, or of another encoder.
+        CheckpointError: No such file, one that cannot be read, or weights that are missing or of another encoder.
     """
+    path = _encoder_file(source)
     tensors = read_file(path).tensors
     backbone = model.localization.encoder.backbone
-    found = {ours: tensors[name] for name, ours in keymap.from_encoder_file(tensors, model.config).items()}
     state = backbone.state_dict()
+    found = _in_order(tensors, state) if model.config.backbone.startswith("efficientnet_lite") else None
+    if found is None:
+        found = {ours: tensors[name] for name, ours in keymap.from_encoder_file(tensors, model.config).items()}
     optional = [name for name in state if name.startswith("norm") or name.endswith("relative_position_index")]
     missing = [name for name in state if name not in found and name not in optional]
     wrong = [name for name in state if name in found and found[name].shape != state[name].shape]
@@ -116,6 +127,38 @@ def load_encoder(model: BiRefNet, path: str) -> None:
             f"({', '.join((missing + wrong)[:3])})."
         )
     backbone.load_state_dict({name: found.get(name, value) for name, value in state.items()})
+
+
+def _encoder_file(source: str) -> Path:
+    """The file of weights that a path or the name of an installed package means.
+
+    Raises:
+        CheckpointError: Neither, or a package without a file of weights, or with several.
+    """
+    package = source.replace("-", "_")
+    if not package.isidentifier() or Path(source).is_file():
+        return Path(source)
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise CheckpointError(f"{source}: no such file, and no such package is installed. Give one of them.")
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = sorted(file for folder in folders for suffix in WEIGHT_SUFFIXES for file in folder.rglob(f"*{suffix}"))
+    if len(files) != 1:
+        raise CheckpointError(f"the package {source} holds {len(files)} files of weights; expected one. Give the file.")
+    return files[0]
+
+
+def _in_order(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Weights under the names in ``state``, whatever their own: None unless their kinds and shapes are in its order.
+
+    Weights beyond those are of the head of a classification network.
+    """
+    pairs = list(zip(tensors.items(), state.items(), strict=False))
+    same = all(
+        theirs.rpartition(".")[2] == ours.rpartition(".")[2] and tensor.shape == value.shape
+        for (theirs, tensor), (ours, value) in pairs
+    )
+    return {ours: tensor for (_, tensor), (ours, _) in pairs} if same and len(pairs) == len(state) else None
 
 
 def freezes_batchnorm(recipe: Recipe, world_size: int) -> bool:

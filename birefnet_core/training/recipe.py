@@ -47,7 +47,8 @@ class Recipe:
         name: What the recipe is called.
         init: Checkpoint to start from (catalogue name, Hub repository, file); "" for a new network.
         backbone: Encoder of a new network; "" for that of ``init``, or Swin-T.
-        encoder: File of pretrained encoder weights for a new network; "" for random ones.
+        encoder: Pretrained encoder weights for a new network: a file, or an installed package that holds one; "" for
+            random ones.
         network: Other options of a new network, as of ``BiRefNetConfig``.
         matting: The masks are alpha mattes: binary ones are warned of. Always so for matting checkpoints of the
             catalogue.

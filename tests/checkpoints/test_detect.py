@@ -40,7 +40,7 @@ def as_read(published):
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
-@pytest.mark.parametrize("backbone", ["pvt_v2_b0", "dino_v3_s", "resnet50", "resnet10"])
+@pytest.mark.parametrize("backbone", ["pvt_v2_b0", "dino_v3_s", "resnet50", "resnet10", "efficientnet_lite0"])
 def test_options_are_read_from_names_and_shapes(backbone, options):
     config = bc.BiRefNetConfig(backbone=backbone, **options)
     state = state_dict(config)

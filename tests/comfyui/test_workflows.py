@@ -13,7 +13,7 @@ from tests.comfyui.workflows import PHOTO
 
 pytestmark = pytest.mark.comfyui
 
-LOAD = {"model": "small.safetensors", "dtype": "auto", "device": "auto", "patch_order": "auto"}
+LOAD = {"model": "small.safetensors", "dtype": "fp32", "device": "auto", "patch_order": "auto"}
 SEGMENT = {"size": "auto (training size)", "width": 1024, "height": 1024}
 
 

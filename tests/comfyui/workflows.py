@@ -9,7 +9,7 @@ from PIL import Image
 from birefnet_core.images import read_image, to_bytes, write_image
 
 PHOTO = Path(__file__).resolve().parents[2] / "examples" / "dancer.jpg"
-LOAD = {"dtype": "auto", "device": "auto", "patch_order": "auto"}
+LOAD = {"dtype": "fp32", "device": "auto", "patch_order": "auto"}
 SEGMENT = {"size": "auto (training size)", "width": 1024, "height": 1024}
 APPLY = {
     "output": "RGBA", "colors": "multilevel", "color": "#ffffff", "background_fit": "fill", "crop": False, "padding": 16

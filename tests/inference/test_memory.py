@@ -65,7 +65,9 @@ def test_on_cuda_a_graphs_buffers_are_counted(dtype, filled):
     assert with_graphs - without == 2 * 512 * 256 * 4 * dtype.itemsize
 
 
-@pytest.mark.parametrize("backbone", ["swin_v1_t", "swin_v1_l", "pvt_v2_b0", "dino_v3_s", "resnet50"])
+@pytest.mark.parametrize(
+    "backbone", ["swin_v1_t", "swin_v1_l", "pvt_v2_b0", "dino_v3_s", "resnet50", "efficientnet_lite0"]
+)
 def test_the_estimate_for_devices_is_within_15_percent_of_what_is_counted(backbone):
     rows = benchmark("device_memory", "--json", "--variants", backbone, "--sizes", 512, 1024).splitlines()
     assert len(rows) == 6

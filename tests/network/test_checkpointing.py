@@ -26,6 +26,7 @@ def step(model):
         ("resnet10", {"num_classes": 3, "reconstruction_block": "residual"}),
         ("pvt_v2_b0", {"batch_norm": False, "image_pyramid": "add", "reconstruction_block": "aspp"}),
         ("dino_v3_s", {}),
+        ("efficientnet_lite0", {"reconstruction_block": "residual"}),
         ("swin_v1_t", {}),
     ],
 )

@@ -34,6 +34,7 @@ def test_reasons_why_it_cannot_be_used(device, dtype, reason):
 
 
 def test_an_old_card_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     unavailable = deform_backends.load("triton").unavailable.__wrapped__
     assert unavailable(torch.device("cuda", 0), torch.float16).endswith("this device has 7.5")

@@ -54,9 +54,11 @@ def scene(rng: Generator, sources: Sources, split: str, size: int, hard: float =
         Colours N, N, 3 and alpha N, N.
     """
     difficult = rng.random() < hard
-    if sources.subjects and rng.random() < 0.14 * difficult:
+    if sources.subjects and rng.random() < 0.16:
         own = photograph(rng, _one_of(rng, sources.subjects), size, least=0.8)
         return finish(rng, own[..., :3]), own[..., 3]
+    if rng.random() < 0.07:
+        return drawing(rng, sources, split, size)
     back = background(rng, sources, size, difficult)
     back = distract(rng, back, sources, split) if rng.random() < 0.12 * difficult else back
     subject = make_subject(rng, sources, split, size, back, difficult)
@@ -69,38 +71,58 @@ def scene(rng: Generator, sources: Sources, split: str, size: int, hard: float =
     return finish(rng, colours), alpha
 
 
+def drawing(rng: Generator, sources: Sources, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Flat colours, maybe with a dark outline, before a plain backdrop: colours N, N, 3 and alpha N, N."""
+    back = textures.plain(rng, size) if rng.random() < 0.6 else textures.gradient(rng, size)
+    layer = _part(rng, sources, split, size, back, difficult=False)
+    levels = int(rng.integers(2, 7))
+    layer.colours = np.round(cv2.medianBlur(np.round(layer.colours * 255).astype(np.uint8), 5) / 255 * levels) / levels
+    if rng.random() < 0.5:
+        depth = cv2.distanceTransform((layer.alpha > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+        inner = np.clip(depth - size / 256 * rng.uniform(0.5, 2.5), 0, 1)[..., None]
+        layer.colours = inner * layer.colours + (1 - inner) * rng.uniform(0, 0.25, 3)
+    if layer.alpha.mean() < 0.01:
+        return drawing(rng, sources, split, size)
+    return np.clip(over(layer, back), 0, 1).astype(np.float32), layer.alpha
+
+
 def background(rng: Generator, sources: Sources, size: int, difficult: bool) -> np.ndarray:
-    """A photograph, sharp or out of focus, a surface, or a plain backdrop."""
+    """A photograph, sharp or out of focus, a surface, a studio's backdrop or a plain one."""
     kind = rng.random()
-    if sources.photographs and kind < 0.68:
+    if sources.photographs and kind < 0.6:
         back = photograph(rng, _one_of(rng, sources.photographs), size)[..., :3]
-    elif kind < 0.88:
+    elif kind < 0.76:
         back = textures.surface(rng, size)
+    elif kind < 0.9:
+        return textures.studio(rng, size)
     else:
         back = textures.gradient(rng, size) if rng.random() < 0.7 else textures.plain(rng, size)
-    if rng.random() < (0.35 if difficult else 1):
+    if rng.random() < (0.45 if difficult else 0.9):
         back = cv2.GaussianBlur(back, (0, 0), size / 256 * rng.uniform(0.7 if difficult else 3, 6))
     return back
 
 
 def make_subject(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray, difficult: bool) -> Layer:
-    """One subject, sometimes two that touch."""
+    """One subject, sometimes several, which may touch."""
     parts = [_part(rng, sources, split, size, back, difficult)]
-    while rng.random() < 0.15 * difficult and len(parts) < 3:
+    while rng.random() < 0.18 and len(parts) < 3:
         parts.append(_part(rng, sources, split, size, back, difficult))
     total = parts[0]
     for part in parts[1:]:
         alpha = part.alpha + total.alpha * (1 - part.alpha)
         total = Layer(over(part, total.colours), alpha)
-    return total if total.alpha.mean() > 0.004 else make_subject(rng, sources, split, size, back, difficult)
+    return total if 0.004 < total.alpha.mean() < 0.8 else make_subject(rng, sources, split, size, back, difficult)
 
 
 def _part(rng: Generator, sources: Sources, split: str, size: int, back: np.ndarray, difficult: bool = True) -> Layer:
-    cutouts = sources.subjects if sources.subjects and rng.random() < 0.2 else sources.cutouts
-    if cutouts and rng.random() < 0.55:
-        layer = place_cutout(rng, read(_one_of(rng, cutouts), 320), size)
-        if rng.random() < 0.25:  # the outline of a known thing, the surface of another
+    own = bool(sources.subjects) and rng.random() < 0.45
+    cutouts = sources.subjects if own else sources.cutouts
+    if cutouts and rng.random() < 0.65:
+        layer = place_cutout(rng, read(_one_of(rng, cutouts), 448), size, framed=rng.random() < (0.5 if own else 0.2))
+        if rng.random() < 0.15:  # the outline of a known thing, the surface of another
             layer.colours = _painted(rng, sources, layer.alpha)
+        if rng.random() < 0.25:
+            layer = fringe(rng, layer)
     else:
         alpha = _shape(rng, split, size)
         if rng.random() < 0.1:
@@ -147,11 +169,45 @@ def _matrix(rng: Generator, scale: float, aspect: float) -> np.ndarray:
     return np.concatenate([matrix, move[:, None]], axis=1)
 
 
-def place_cutout(rng: Generator, pixels: np.ndarray, size: int) -> Layer:
-    """A image with alpha, turned, scaled and moved."""
+def _framed(rng: Generator, aspect: float) -> np.ndarray:
+    """As ``_matrix``, for something large and upright that the frame's lower edge cuts, as a portrait."""
+    scale = rng.uniform(0.75, 1.35)
+    cos, sin = np.cos(angle := rng.normal(0, 0.06)), np.sin(angle)
+    matrix = scale * np.array([[cos, -sin], [sin, cos]]) @ np.diag([rng.choice([-1, 1]) * aspect, 1 / aspect])
+    move = rng.normal(0, 0.3), 1 - scale / aspect + rng.uniform(0, 0.4)
+    return np.concatenate([matrix, np.array(move)[:, None]], axis=1)
+
+
+def fringe(rng: Generator, layer: Layer) -> Layer:
+    """Adds hair: thin strands, partly transparent, that grow out of a part of the outline in its colours."""
+    size, alpha = layer.alpha.shape[0], layer.alpha
+    contours, _ = cv2.findContours((alpha > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(contours, key=len, default=np.zeros((0, 1, 2)))[:, 0]  # P 2
+    if len(outline) < size // 4:
+        return layer
+    centre, first, share = outline.mean(0), rng.integers(len(outline)), rng.uniform(0.2, 1)
+    count, length, bend = int(rng.integers(40, 220)), size * rng.uniform(0.02, 0.12), rng.normal(0, 0.6)
+    roots = outline[(first + (rng.random(count) * share * len(outline)).astype(int)) % len(outline)]
+    t = np.linspace(0, 1, 8)[:, None]
+    large = np.zeros((2 * size, 2 * size), np.uint8)
+    for root in roots:
+        away = (root - centre) / max(np.hypot(*(root - centre)), 1.0) + rng.normal(0, 0.4, 2)
+        side = np.array([-away[1], away[0]]) * (bend + rng.normal(0, 0.2))
+        path = root - 2 * away + length * rng.uniform(0.3, 1) * (t * away + t**2 * side)
+        cv2.polylines(large, [np.round(2 * path).astype(np.int32)], False, int(rng.integers(90, 256)), 1, cv2.LINE_AA)
+    strands = cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    rim = alpha * (1 - cv2.erode(alpha, np.ones((9, 9)))) + 1e-6
+    hair = (layer.colours * rim[..., None]).sum((0, 1)) / rim.sum() * rng.uniform(0.6, 1.2)
+    total = alpha + strands * (1 - alpha)
+    share_own = (alpha / np.maximum(total, 1e-3))[..., None]
+    return Layer(np.clip(share_own * layer.colours + (1 - share_own) * hair, 0, 1).astype(np.float32), total)
+
+
+def place_cutout(rng: Generator, pixels: np.ndarray, size: int, *, framed: bool = False) -> Layer:
+    """An image with alpha, turned, scaled and moved; where framed, upright, large and cut by the lower edge."""
     height, width = pixels.shape[:2]
     aspect = math.sqrt(width / height)
-    matrix = _matrix(rng, rng.uniform(0.3, 1.0), aspect)
+    matrix = _framed(rng, aspect) if framed else _matrix(rng, rng.uniform(0.3, 1.0), aspect)
     to_plane = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
     to_pixels = np.array([[size / 2, 0, size / 2], [0, size / 2, size / 2]])
     full = to_pixels @ np.vstack([matrix, [0, 0, 1]]) @ to_plane

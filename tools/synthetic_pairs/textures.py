@@ -96,6 +96,19 @@ def plain(rng: Generator, size: int) -> np.ndarray:
     return np.broadcast_to(colour(rng), (size, size, 3)).astype(np.float32)
 
 
+def studio(rng: Generator, size: int) -> np.ndarray:
+    """A photographer's backdrop: white, grey or of one light colour, brighter in the middle, maybe with a floor."""
+    x, y = _plane(size)
+    base = np.clip(rng.uniform(0.55, 1.0) + rng.normal(0, rng.choice([0.0, 0.03, 0.1]), 3), 0.1, 1)
+    if rng.random() < 0.15:
+        base = base * rng.uniform(0.05, 0.5)
+    light = 1 - rng.uniform(0, 0.25) * np.hypot(x - rng.normal(0, 0.3), y - rng.normal(0, 0.3))
+    if rng.random() < 0.3:
+        floor = (1 + np.tanh((y - rng.uniform(0.2, 0.8)) * rng.uniform(5, 30))) / 2
+        light = light * (1 - rng.uniform(0.03, 0.2) * floor)
+    return np.clip(light[..., None] * base, 0, 1).astype(np.float32)
+
+
 SURFACES = (clouds, gradient, stripes, grain, bricks, spots)
 
 

@@ -1,8 +1,8 @@
 """Encoders by name: what each one is, and four feature maps from each of them.
 
 An encoder is a module that turns B, 3, H, W into a list of four maps B, C_i, H_i, W_i. Swin is
-our own (see swin.py for why); PVTv2 and DINOv3 are timm's, bit-equal to the published ones; VGG and
-ResNet are torchvision's.
+our own (see swin.py for why); PVTv2, DINOv3 and EfficientNet-Lite are timm's, bit-equal to the published ones; VGG
+and ResNet are torchvision's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 from ...errors import ConfigError
 from .pvt import build_pvt_v2
 from .swin import SwinConfig, SwinTransformer
-from .timm_encoders import build_dino_v3
+from .timm_encoders import EfficientNetLite, build_dino_v3
 from .torchvision_encoders import build_resnet, build_vgg16
 
 PYRAMID = (4, 8, 16, 32)
@@ -98,6 +98,15 @@ def _resnet(block: str, depths: Four, channels: Four) -> BackboneSpec:
     )
 
 
+def _efficientnet_lite(size: int, channels: Four, depth: int) -> BackboneSpec:
+    return BackboneSpec(
+        channels=channels,
+        build=functools.partial(EfficientNetLite, size),
+        fine=("conv_stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3.0", "blocks.5.0"),
+        coarsest=(*(f"blocks.5.{i}" for i in range(1, depth)), "blocks.6"),  # blocks.5.0 halves the map
+    )
+
+
 BACKBONE_SPECS: dict[str, BackboneSpec] = {
     "swin_v1_t": _swin(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7),
     "swin_v1_s": _swin(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), window_size=7),
@@ -116,8 +125,11 @@ BACKBONE_SPECS: dict[str, BackboneSpec] = {
     "vgg16": _vgg16(normed=False),
     "vgg16bn": _vgg16(normed=True),
     "resnet50": _resnet("bottleneck", (3, 4, 6, 3), (256, 512, 1024, 2048)),
-    # Not a published one: the smallest, for learning from nothing on a CPU (the checkpoint "demo").
+    # Not among the published networks: the small encoders of the checkpoints that the pack has carried.
     "resnet10": _resnet("basic", (1, 1, 1, 1), (64, 128, 256, 512)),
+    "efficientnet_lite0": _efficientnet_lite(0, (24, 40, 112, 320), 4),
+    "efficientnet_lite1": _efficientnet_lite(1, (24, 40, 112, 320), 5),
+    "efficientnet_lite2": _efficientnet_lite(2, (24, 48, 120, 352), 5),
 }  # fmt: skip
 
 
