@@ -153,7 +153,7 @@ class _Source:
 
 def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
     """Pixels H, W of deep grey, or H, W, 3 or 4 uint8, turned upright. Only Pillow's and NumPy's work."""
-    sixteen_bits = ";16" in repr(image.tile[:1])
+    sixteen_bits = ";16" in repr(getattr(image, "tile", [])[:1])
     tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
     image.load()
     source = _Source(mode=image.mode, orientation=_orientation(image), sixteen_bits=sixteen_bits)
@@ -242,7 +242,8 @@ def _scale_integers(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarr
     low, high = int(pixels.min()), int(pixels.max())
     if low < 0 or high > _GREY_TOPS[-1]:
         raise ImageError(
-            f"{printable(path)}: has whole numbers from {low} to {high}, expected 0 to 65535. Convert it to 8 or 16 bits."
+            f"{printable(path)}: has whole numbers from {low} to {high}, expected 0 to 65535. Convert it to 8 or 16 "
+            "bits."
         )
     top = _GREY_TOPS[-1]
     if source.bits:
@@ -250,7 +251,7 @@ def _scale_integers(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarr
     elif high and not source.white_is_zero:
         top = next(top for top in _GREY_TOPS if high <= top)
         if top != _GREY_TOPS[-1]:
-            source.notes.append(f"its values reach {high} of 65535, so they are read as numbers of {top.bit_length()} bits")
+            source.notes.append(f"its values reach {high} of 65535, so they are read as {top.bit_length()} bits")
     grey = _to_floats(pixels, top)
     return np.subtract(1, grey.numpy()) if source.white_is_zero else grey.numpy()
 
@@ -258,14 +259,16 @@ def _scale_integers(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarr
 def _scale_floats(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarray:
     low, high = float(pixels.min()), float(pixels.max())
     if not (np.isfinite(low) and np.isfinite(high)):  # NaN anywhere makes both NaN
-        raise ImageError(f"{printable(path)}: has NaN or infinite values, expected floats in [0, 1]. Check what wrote it.")
+        raise ImageError(
+            f"{printable(path)}: has NaN or infinite values, expected floats in [0, 1]. Check what wrote it."
+        )
     if low >= _LOWEST and high <= HIGHEST:
         if high > 1:
             source.notes.append(f"its values reach {high:.4g}; those above 1 are cut")
         return pixels.clip(0, 1).astype(np.float32, order="C")
     if low >= 0 and high <= _GREY_TOPS[-1] and not np.mod(pixels, 1).any():
         top = _GREY_TOPS[0] if high <= _GREY_TOPS[0] else _GREY_TOPS[-1]
-        source.notes.append(f"its floats are whole numbers up to {high:.0f}, so they are read as {top.bit_length()} bits")
+        source.notes.append(f"its floats are whole numbers up to {high:.0f}, read as {top.bit_length()} bits")
         return _to_floats(pixels, top).numpy()
     raise ImageError(
         f"{printable(path)}: has floats from {low:.4g} to {high:.4g}, expected [0, 1]. Scale them, or tone-map an HDR "

@@ -63,8 +63,8 @@ def find_images(folder: Path, *, recursive: bool = False, leave_out: Path | None
     """
     found, suffixes = FoundImages(), image_suffixes()
     for root, folders, files in os.walk(folder, onerror=found.errors.append):
-        inner = [name for name in folders if recursive and not name.startswith(".")]
-        folders[:] = [n for n in inner if leave_out is None or os.path.realpath(os.path.join(root, n)) != str(leave_out)]
+        inner = [Path(root, name) for name in folders if recursive and not name.startswith(".")]
+        folders[:] = [path.name for path in inner if leave_out is None or path.resolve() != leave_out]
         for name in files:
             path = Path(root, name)
             if name.startswith(".") or name.lower() in _NOT_COUNTED:

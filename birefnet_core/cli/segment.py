@@ -11,21 +11,19 @@ import os
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
-from ..errors import CheckpointError, ImageError
 from ..files import remove_abandoned_parts
-from ..image_reading import ImageFile, read_image_file
+from ..image_reading import read_image_file
 from ..images import write_image, write_mask
 from ..inference import Segmenter
-from ..inference.out_of_memory import is_out_of_memory
 from ..masks import estimate_foreground
 from ..text import printable
 from ..torchrun import ProcessStore
 from .console import Progress, say
 from .outputs import exists, prepare_folder
+from .segment_image import NOT_SEGMENTED, failure_of, segment_image
 from .segment_plan import Job, Plan, make_plan
 
 DEFAULT_MODEL = "BiRefNet"
@@ -138,23 +136,10 @@ def _segment_all(jobs: list[Job], args: argparse.Namespace, processes: ProcessSt
             try:
                 segment_file(segmenter, job, args)
                 summary.written += 1
-            except (ImageError, CheckpointError, MemoryError) as error:
-                summary.failures.append(failure_of(job.source, error))
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
+            except NOT_SEGMENTED as error:
                 summary.failures.append(failure_of(job.source, error))
             summary.notes += [f"{job.source}: {note}" for note in job.notes]
             progress.step()
-
-
-def failure_of(source: Path, error: Exception) -> str:
-    """Why an image was not segmented: a sentence that begins with the name of a file."""
-    text = str(error)
-    if not isinstance(error, ImageError | CheckpointError) and (not text or is_out_of_memory(error)):
-        text = "too little memory for this image; make it smaller, or give a smaller --size"
-    about_a_file = isinstance(error, ImageError) or text.startswith(printable(source))
-    return text if about_a_file else f"{source}: {text}"
 
 
 def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> None:
@@ -177,21 +162,6 @@ def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> No
     if job.cutout:
         colours = estimate_foreground(image.colours.unsqueeze(0), mask)
         write_image(job.cutout, torch.cat([colours, mask.unsqueeze(-1)], dim=-1)[0], image.icc_profile)
-
-
-def segment_image(segmenter: Segmenter, image: ImageFile, size: int | tuple[int, int] | str | None) -> Tensor:
-    """The mask 1, H, W of an image; what is transparent in the image stays so.
-
-    Args:
-        segmenter: Computes the mask.
-        image: The image. The network gets it over grey: colours under transparent pixels are not seen.
-        size: As for ``Segmenter``.
-    """
-    colours = image.colours.unsqueeze(0)  # 1 H W 3
-    if image.alpha is None:
-        return segmenter(colours, size=size)
-    over_grey = torch.lerp(torch.full_like(colours, 0.5), colours, image.alpha[None, ..., None])
-    return segmenter(over_grey, size=size) * image.alpha
 
 
 def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
