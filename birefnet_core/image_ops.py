@@ -81,22 +81,41 @@ def check_masks(masks: Tensor, name: str = "masks") -> Tensor:
     """Checks a batch of masks.
 
     Args:
-        masks: B, H, W, floating point, in [0, 1].
+        masks: B, H, W, as ``mask_batch`` takes them; bool, or floating point in [0, 1].
         name: What the messages call it.
 
     Returns:
-        The masks in float32; a slight overshoot of [0, 1] is clamped.
+        The masks B, H, W in float32; a slight overshoot of [0, 1] is clamped.
 
     Raises:
         ImageError: As for ``check_images``.
     """
+    masks = mask_batch(masks, name)
     _check_tensor(masks, name, "B, H, W")
-    if masks.ndim != 3:
-        hints = {2: "add a batch dimension with masks[None]", 4: "drop the channel dimension with masks[:, 0]"}
-        hint = hints.get(masks.ndim, "pass a batch of masks")
-        raise ImageError(f"{name} has shape {_shape(masks)}, expected B, H, W: {hint}.")
     _check_values(masks, name)
     return _clamped(masks)
+
+
+def mask_batch(masks: Tensor, name: str = "masks") -> Tensor:
+    """Masks of the shapes and types that other programs give, as B, H, W; their values are not checked.
+
+    Args:
+        masks: B, H, W; or H, W; or with one channel, B, 1, H, W or B, H, W, 1. Bool becomes float32.
+        name: What the messages call it.
+
+    Raises:
+        ImageError: A tensor of another shape.
+    """
+    if not isinstance(masks, Tensor):
+        return masks
+    shape = _shape(masks)
+    if masks.ndim == 2:
+        masks = masks[None]
+    elif masks.ndim == 4 and 1 in (masks.shape[1], masks.shape[3]):
+        masks = masks[:, 0] if masks.shape[1] == 1 else masks[..., 0]
+    if masks.ndim != 3:
+        raise ImageError(f"{name} has shape {shape}, expected masks B, H, W: of several channels, pass one.")
+    return masks.float() if masks.dtype == torch.bool else masks
 
 
 def pair_batches(first: Tensor, second: Tensor, names: tuple[str, str] = ("images", "masks")) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..birefnet_core import ImageError
+from ..birefnet_core.image_ops import mask_batch
 
 WORK_MEMORY_FACTOR = 8  # peak bytes of refining and colour estimation / bytes of their inputs (benchmarks/masks.md)
 
@@ -53,7 +54,7 @@ def region_of(mask: Tensor | None, boxes: Any) -> Any:
     """Where to look, as the Segmenter takes it: a mask, else boxes, else None.
 
     Args:
-        mask: B, h, w, or None.
+        mask: B, h, w, or of the other shapes masks have; or None.
         boxes: What other nodes give: a box {"x", "y", "width", "height"} in pixels, one for each image, or for each
             image a list of boxes, which is looked at as a whole. Or None.
 
@@ -61,7 +62,7 @@ def region_of(mask: Tensor | None, boxes: Any) -> Any:
         ImageError: Boxes of another form.
     """
     if mask is not None or boxes is None or isinstance(boxes, dict):
-        return boxes if mask is None else mask.float()
+        return boxes if mask is None else mask_batch(mask, "region").float()
     try:
         return [box if isinstance(box, dict) else _around(box) for box in boxes]
     except (TypeError, KeyError, ValueError) as error:

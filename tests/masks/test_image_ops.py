@@ -44,9 +44,10 @@ def test_bad_images_are_explained(images, message):
     ("masks", "message"),
     [
         (None, "NoneType"),
-        (torch.zeros(1, 4, 4, dtype=torch.bool), "bool.*float"),
-        (torch.zeros(4, 4), r"masks\[None\]"),
-        (torch.zeros(1, 1, 4, 4), "channel dimension"),
+        (torch.zeros(1, 4, 4, dtype=torch.uint8), "uint8.*divide bytes by 255"),
+        (torch.zeros(1, 4, 4, 3), "shape 1 x 4 x 4 x 3, expected masks B, H, W"),
+        (torch.zeros(1, 3, 4, 4), "of several channels, pass one"),
+        (torch.zeros(1, 1, 4, 4, 1), "1 x 1 x 4 x 4 x 1"),
         (torch.zeros(()), r"shape \(\)"),
         (torch.zeros(0, 4, 4), "0 frames"),
         (torch.zeros(2, 4, 0), "no pixels"),
@@ -57,6 +58,19 @@ def test_bad_images_are_explained(images, message):
 def test_bad_masks_are_explained(masks, message):
     with pytest.raises(ImageError, match=message):
         check_masks(masks)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (1, 1, 5, 6), (1, 5, 6, 1), (1, 5, 6)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bool])
+def test_masks_of_other_programs_become_a_batch(shape, dtype):
+    values = (torch.arange(30) % 3 == 0).to(dtype)
+    assert check_masks(values.reshape(shape)).equal(values.float().reshape(1, 5, 6))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 5, 6), (2, 5, 6, 1)])
+def test_a_channel_is_dropped_from_a_batch(shape):
+    values = torch.rand(2, 5, 6)
+    assert check_masks(values.reshape(shape)).equal(values)
 
 
 def test_one_nan_among_many_is_found():

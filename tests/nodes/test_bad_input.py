@@ -85,6 +85,19 @@ def test_sizes_that_differ_are_fitted(run, name, inputs, shape):
     assert result[1].shape == (1, 20, 30, 3) if shape is None else result[0].shape == shape
 
 
+@pytest.mark.parametrize("shape", [(20, 30), (1, 1, 20, 30), (1, 20, 30, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_masks_of_other_nodes_are_taken_in_any_shape(run, shape, dtype):
+    given = (mask() > 0.5).to(dtype)
+    for name, key, more in (
+        ("Segment", "region", {"image": image()}),
+        ("RefineMask", "mask", {"feather": 1.0}),
+        ("ApplyAlpha", "mask", {"image": image()}),
+    ):
+        expected = run(name, **{key: given.float()}, **more)
+        assert torch.equal(run(name, **{key: given.reshape(shape)}, **more)[0], expected[0]), name
+
+
 @pytest.mark.parametrize(
     ("name", "inputs"),
     [
