@@ -1,0 +1,139 @@
+"""Files are written whole or not at all, and what killed writers left is found by the next one."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from birefnet_core.files import atomic_path, remove_abandoned_parts
+
+ROOT = Path(__file__).resolve().parents[1]
+WRITER = """
+import sys, time
+from pathlib import Path
+from birefnet_core.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as part:
+    open(part, "wb").write(b"half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer():
+    """Starts processes that are in the middle of writing a file."""
+    processes = []
+
+    def start(path):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, env=environment)
+        assert process.stdout.readline() == b"writing\n"
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def write(path, text="new"):
+    with atomic_path(path) as part:
+        Path(part).write_text(text)
+
+
+def parts(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.endswith(".part"))
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "m" * 251 + ".png", "長" * 83 + ".png", "line\nbreak", os.fsdecode(b"\xff.png")]
+)
+def test_names_of_any_kind_are_written(tmp_path, name):
+    write(tmp_path / name)
+    assert (tmp_path / name).read_text() == "new"
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, MemoryError])
+def test_an_error_leaves_the_former_file_and_nothing_else(tmp_path, error):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(error), atomic_path(tmp_path / "a") as part:
+        Path(part).write_text("half")
+        raise error
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_permissions_are_those_of_ordinary_files(tmp_path):
+    write(tmp_path / "a")
+    (tmp_path / "b").write_text("")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_what_killed_writers_left_goes_with_the_next_write(tmp_path, writer):
+    for process in [writer(tmp_path / "a") for _ in range(3)]:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(parts(tmp_path)) == 3
+    write(tmp_path / "a")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_it_can_be_removed_without_a_write(tmp_path, writer):
+    process = writer(tmp_path / "a")
+    process.kill()
+    process.wait()
+    remove_abandoned_parts(tmp_path / "a")
+    assert os.listdir(tmp_path) == []
+
+
+def test_another_file_s_and_a_living_writer_s_stay(tmp_path, writer):
+    dead = writer(tmp_path / "b")
+    dead.kill()
+    dead.wait()
+    writer(tmp_path / "a")
+    before = parts(tmp_path)
+    write(tmp_path / "a")
+    remove_abandoned_parts(tmp_path / "a")
+    assert parts(tmp_path) == before
+    assert len(before) == 2
+
+
+def test_files_that_only_look_like_it_stay(tmp_path, writer):
+    (tmp_path / "mine").write_text("mine")
+    process = writer(tmp_path / "a")
+    process.kill()
+    process.wait()
+    (part,) = parts(tmp_path)
+    (tmp_path / part).unlink()
+    (tmp_path / part).symlink_to(tmp_path / "mine")
+    (tmp_path / part.replace(".0.", ".1.")).mkdir()
+    write(tmp_path / "a")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_writers_at_the_same_time_all_succeed(tmp_path):
+    errors = []
+
+    def work(text):
+        try:
+            for _ in range(50):
+                write(tmp_path / "a", text * 1000)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(text,)) for text in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert os.listdir(tmp_path) == ["a"]
+    assert len(set((tmp_path / "a").read_text())) == 1

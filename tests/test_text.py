@@ -1,0 +1,34 @@
+"""Names that others chose reach terminals and logs without power over them."""
+
+from pathlib import Path
+
+import pytest
+
+from birefnet_core.errors import BiRefNetError, DatasetError, ImageError, MemoryLimitError
+from birefnet_core.text import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("photo 1.jpg", "photo 1.jpg"),
+        ("ünï 猫 😀.png", "ünï 猫 😀.png"),
+        ("a\x1b[31mred", r"a\x1b[31mred"),
+        ("two\nlines", r"two\nlines"),
+        ("\r\b\x07\x7f\x9b", r"\r\x08\x07\x7f\x9b"),
+        ("\u2028\u202egnp.exe", r"\u2028\u202egnp.exe"),
+        ("raw\udcff", r"raw\udcff"),
+        (Path("a\tb"), r"a\tb"),
+    ],
+)
+def test_control_characters_are_escaped(text, shown):
+    assert printable(text) == shown
+
+
+def test_line_breaks_of_a_message_may_stay():
+    assert printable("one\n\x1btwo", keep="\n") == "one\n\\x1btwo"
+
+
+@pytest.mark.parametrize("kind", [BiRefNetError, ImageError, DatasetError, MemoryLimitError])
+def test_errors_show_their_names_escaped(kind):
+    assert str(kind("a\x1b[0m.png: not there")) == r"a\x1b[0m.png: not there"
