@@ -63,7 +63,7 @@ class Job:
         self.torch, self.bc = torch, birefnet_core
         self.variant, self.device, self.quick, self.triton = variant, torch.device(device), quick, triton
         self.cuda = self.device.type == "cuda"
-        self.state = torch.load(weights, mmap=True) if Path(weights).exists() else None
+        self.state = torch.load(weights, mmap=True, weights_only=True) if Path(weights).exists() else None
         self.end = time.monotonic() + seconds
         self.common = {"model": variant, "triton": triton}
 

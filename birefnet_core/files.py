@@ -27,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[str]:
     file is locked as long as its process lives.
     """
     descriptor, part = _create_part(path)
-    try:
+    try:  # no call between, at which a signal would be raised
         yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
@@ -65,23 +65,33 @@ def _create_part(path: Path) -> tuple[int, str]:
     remove_abandoned_parts(path)
     for slot in itertools.count():
         part = _part_name(path, slot)
+        descriptor = -1
         try:
             # Not tempfile.mkstemp: its files are readable by their owner alone, and os.umask, which says what ordinary
             # files are like, can only be read by changing it for all threads. os.open applies it.
             descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+            if _try_lock(descriptor):
+                return descriptor, part
+            os.close(descriptor)
         except FileExistsError:
             continue
-        try:
-            _lock(descriptor)
-        except BlockingIOError:  # another process takes it for abandoned before it is locked, and deletes it
-            os.close(descriptor)
-            continue
-        except OSError:  # this file system has no locks: nobody will delete the file
-            pass
-        if os.fstat(descriptor).st_nlink or fcntl is None:
-            return descriptor, part
-        os.close(descriptor)
+        except BaseException:  # a signal, even where it came before the number was known here
+            if descriptor >= 0:
+                os.close(descriptor)
+            _remove_abandoned(part)
+            raise
     raise AssertionError("there is always a free number")
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Locks a new file; False where another process takes it for abandoned before that, and deletes it."""
+    try:
+        _lock(descriptor)
+    except BlockingIOError:
+        return False
+    except OSError:  # this file system has no locks: nobody will delete the file
+        pass
+    return fcntl is None or os.fstat(descriptor).st_nlink > 0
 
 
 def _remove_abandoned(part: str) -> None:

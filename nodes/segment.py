@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, io, pick, schema
 from .model_handle import ModelHandle
-from .tensors import region_of
+from .tensors import region_of, to_rgb
 
 SIZES = {"auto (training size)": None, "native": "native", "512": 512, "1024": 1024, "1536": 1536, "2048": 2048}
 CUSTOM = "custom"
@@ -90,4 +90,4 @@ class BiRefNetSegment(io.ComfyNode):
     ) -> io.NodeOutput:
         wanted = pick({**SIZES, CUSTOM: (width, height)}, size, "size")
         region = region_of(region, box)
-        return io.NodeOutput(model.segment(image, wanted, region=region, **options), image)
+        return io.NodeOutput(model.segment(to_rgb(image), wanted, region=region, **options), image)

@@ -24,6 +24,13 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP, which end a command as Ctrl+C does: what was begun is removed."""
 
 
+class OutputLostError(Exception):
+    """Standard output cannot be written, as on a full disk."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output cannot be written ({error.strerror}).")
+
+
 class Formatter(logging.Formatter):
     """Messages whose names of files and tensors cannot move the cursor or change colours."""
 
@@ -40,33 +47,37 @@ def prepare_streams() -> None:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Prints a line or several; does nothing where nobody reads them any more."""
+    """Prints a line or several; does nothing where nobody reads them any more.
+
+    Raises:
+        OutputLostError: They cannot be written to standard output.
+    """
     stream = sys.stderr if error else sys.stdout
     if stream is None:
         return
     try:
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
+    except OSError as lost:
         _discard(stream)
+        if not error and not isinstance(lost, BrokenPipeError):
+            raise OutputLostError(lost) from lost
 
 
 def flush_streams() -> None:
     """Writes what is buffered, so that Python need not try at its end, where an error would become a traceback.
 
     Raises:
-        OSError: Standard output cannot be written, as on a full disk.
+        OutputLostError: Standard output cannot be written.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is None or stream.closed:
             continue
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError as lost:
             _discard(stream)
-        except OSError:
-            _discard(stream)
-            if stream is sys.stdout:
-                raise
+            if stream is sys.stdout and not isinstance(lost, BrokenPipeError):
+                raise OutputLostError(lost) from lost
 
 
 def reader_has_gone() -> bool:

@@ -15,7 +15,16 @@ from importlib import import_module
 
 from ..errors import BiRefNetError
 from ..torchrun import current_process
-from .console import Formatter, Terminated, flush_streams, prepare_streams, reader_has_gone, say, signals_interrupt
+from .console import (
+    Formatter,
+    OutputLostError,
+    Terminated,
+    flush_streams,
+    prepare_streams,
+    reader_has_gone,
+    say,
+    signals_interrupt,
+)
 
 # One module for each command. Only the module of the command that runs is imported: training brings more packages than
 # listing checkpoints needs.
@@ -81,6 +90,9 @@ def exit_code(run: Callable[[], int]) -> int:
     except MemoryError:
         say("error: out of memory; use a smaller checkpoint or size, or more memory.", error=True)
         return 2
+    except OutputLostError as error:
+        say(f"error: {error}", error=True)
+        return 1
     except KeyboardInterrupt as error:
         say("interrupted", error=True)
         return 143 if isinstance(error, Terminated) else 130
@@ -94,8 +106,8 @@ def _flush() -> int:
     """Writes what is buffered; returns 1 where that fails, else 0."""
     try:
         flush_streams()
-    except OSError as error:
-        say(f"error: standard output cannot be written ({error.strerror}).", error=True)
+    except OutputLostError as error:
+        say(f"error: {error}", error=True)
         return 1
     return 0
 

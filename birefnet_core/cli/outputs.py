@@ -98,7 +98,7 @@ def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs) -> Non
     Raises:
         ConfigError: It cannot be written, is an input, or another result's file.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ConfigError(f"{flag} {printable(path)}: is a folder, expected the name of a file.")
     if path in inputs:
         raise ConfigError(f"{flag} {printable(path)}: would replace a file that is read. Give another name.")

@@ -14,6 +14,7 @@ import torch
 
 from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
+from ..errors import ConfigError
 from ..files import remove_abandoned_parts
 from ..image_reading import read_image_file
 from ..images import write_image, write_mask
@@ -28,6 +29,7 @@ from .segment_plan import Job, Plan, make_plan
 
 DEFAULT_MODEL = "BiRefNet"
 DTYPE_HELP = "precision; auto: fp16 on CUDA GPUs with tensor cores, bf16 on CPUs with AMX, else fp32 (%(default)s)"
+_MOST_NOTES = 20  # that are printed; failures are all printed
 DESCRIPTION = "Writes a mask NAME.png for each image, and with --cutout a NAME_cutout.png beside it."
 
 
@@ -77,8 +79,10 @@ class Summary:
         """
         for failure in self.failures:
             say(f"not done: {printable(failure)}", error=True)
-        for note in self.notes:
+        for note in self.notes[:_MOST_NOTES]:
             say(f"note: {printable(note)}", error=True)
+        if len(self.notes) > _MOST_NOTES:
+            say(f"note: {len(self.notes) - _MOST_NOTES} more such notes", error=True)
         done = self.written + self.there
         there = f" ({self.there} of them before)" if self.there else ""
         say(f"{done} of {done + len(self.failures)} images segmented{there}{f': {where}' if done and where else ''}")
@@ -87,6 +91,8 @@ class Summary:
 
 def run(args: argparse.Namespace) -> int:
     """Segments the images; those that cannot be are reported at the end, and the others are done."""
+    if not args.output:
+        raise ConfigError("-o is empty: give a folder, or for one image a .png file.")
     with ProcessStore() as processes:
         plan = make_plan(args.inputs, Path(args.output), recursive=args.recursive, cutout=args.cutout)
         processes.all_gather("planned")  # what one process writes is no input of another that lists files later

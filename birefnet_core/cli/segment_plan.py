@@ -108,8 +108,6 @@ def make_plan(inputs: list[str], output: Path, *, recursive: bool = False, cutou
 def _single_file(output: Path) -> Path | None:
     """The mask's file, or None where the output is a folder."""
     name = printable(output)
-    if not output.name and not output.is_dir():
-        raise ConfigError("-o is empty: give a folder, or for one image a .png file.")
     if os.path.isdir(output):
         return None
     suffix = output.suffix.lower()

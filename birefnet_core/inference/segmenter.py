@@ -26,6 +26,7 @@ from .warm_up import WarmUp
 
 Size = int | Sequence[int] | str | None
 
+MOST_SIDE = 1_000_000  # pixels of the network's input; more is a mistake, and overflows torch's sizes
 FALLBACK_SIZE = (1024, 1024)  # of the paper, for networks without a checkpoint
 
 
@@ -109,6 +110,8 @@ class Segmenter:
             raise ConfigError(f"size={size!r}: expected None, a number, (width, height) or 'native'.")
         if not all(isinstance(side, Integral) and side > 0 for side in wanted):
             raise ConfigError(f"size={size!r}: width and height must be whole numbers above 0.")
+        if max(wanted) > MOST_SIDE:
+            raise ConfigError(f"size={size!r}: width and height may be up to {MOST_SIDE}.")
         smallest = self.model.min_side
         width, height = (max(smallest, round(int(side) / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in wanted)
         return height, width

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DatasetError
 from ..mask_files import readable_suffixes
-from ..text import enumerate_names
+from ..text import enumerate_names, printable
 
 _GROUND_TRUTH_FOLDERS = ("gt", "gts", "mask", "masks", "ground_truth")
 _IMAGE_FOLDERS = ("im", "img", "imgs", "image", "images")
@@ -35,17 +36,21 @@ def list_images(folder: Path) -> dict[str, Path]:
     Raises:
         DatasetError: no such folder, no image in it, or two images of one stem.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder; give the folder that holds the images.")
+    if not os.path.isdir(folder):
+        raise DatasetError(f"{printable(folder)} is not a folder; give the folder that holds the images.")
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DatasetError(f"{printable(folder)}: the folder cannot be listed ({error.strerror}).") from error
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in readable_suffixes() or not path.is_file():
+    for path in paths:
+        if path.name.startswith(".") or path.suffix.lower() not in readable_suffixes() or not os.path.isfile(path):
             continue
         if path.stem in found:
             raise DatasetError(f"{folder} holds both {found[path.stem].name} and {path.name}; keep one per name.")
         found[path.stem] = path
     if not found:
-        inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        inner = sorted(path.name for path in paths if os.path.isdir(path))
         hint = f" It has the folders {enumerate_names(inner, LISTED)}; is it one of these?" if inner else ""
         raise DatasetError(f"{folder} holds no image.{hint}")
     return found
@@ -100,13 +105,13 @@ def set_name_of(ground_truths: Path) -> str:
 
 def _set_folder(root: Path, set_name: str, kinds: tuple[str, ...]) -> Path:
     for parent, names in ((root / set_name, kinds), (root, kinds)):
-        inner = {path.name.lower(): path for path in parent.iterdir() if path.is_dir()} if parent.is_dir() else {}
+        inner = {path.name.lower(): path for path in parent.iterdir() if path.is_dir()} if os.path.isdir(parent) else {}
         for name in names:
             if name in inner:
                 folder = inner[name] if parent != root else inner[name] / set_name
                 if folder.is_dir():
                     return folder
-    if (root / set_name).is_dir():
+    if os.path.isdir(root / set_name):
         return root / set_name
     raise DatasetError(f"{root} has no set {set_name}; expected {root / set_name / kinds[0]} or {root / set_name}.")
 

@@ -85,6 +85,17 @@ def test_sizes_that_differ_are_fitted(run, name, inputs, shape):
     assert result[1].shape == (1, 20, 30, 3) if shape is None else result[0].shape == shape
 
 
+@pytest.mark.parametrize("given", [None, [1], "image", image()[0], image(channels=5)])
+@pytest.mark.parametrize(
+    ("name", "more"), [("Segment", {}), ("ApplyAlpha", {"mask": mask()}), ("RefineMask", {"mask": mask(), **GUIDED})]
+)
+def test_other_things_than_images_are_told(run, name, more, given):
+    if name == "RefineMask" and given is None:
+        return  # its image is optional
+    with pytest.raises(ValueError, match="expected images B, H, W"):
+        run(name, image=given, **more)
+
+
 @pytest.mark.parametrize("shape", [(20, 30), (1, 1, 20, 30), (1, 20, 30, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
 def test_masks_of_other_nodes_are_taken_in_any_shape(run, shape, dtype):
