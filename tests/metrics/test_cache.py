@@ -1,3 +1,6 @@
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -35,3 +38,43 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path):
     (tmp_path / "cache.sqlite").write_text("this is not a database, and long enough to be looked at " * 20)
     with pytest.raises(DatasetError, match=r"cache\.sqlite cannot be used"):
         Cache(tmp_path / "cache.sqlite")
+
+
+@pytest.mark.parametrize("content", [b"x" * 50, b"", "text", None, 5, b"PK\x03\x04" + bytes(40)])
+def test_damaged_measurements_are_measured_again(tmp_path, content):
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        cache.store(b"key", {"a": {"x": 1.0}}, ())
+        cache.store(b"other", {"a": {"x": 1.0}}, ())
+        cache._database.execute("UPDATE measurements SET content = ? WHERE pair = ?", (content, b"key"))
+        assert cache.load(b"key") == ({}, ())
+        assert cache.load(b"other")[0]["a"]["x"] == 1
+        cache.store(b"key", {"a": {"x": 2.0}}, ())
+        assert cache.load(b"key")[0]["a"]["x"] == 2
+
+
+def test_pickles_in_a_cache_are_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "marker",))
+
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.array([Evil()], dtype=object))
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        cache.store(b"key", {"a": {"x": 1.0}}, ())
+        cache._database.execute("UPDATE measurements SET content = ?", (buffer.getvalue(),))
+        assert cache.load(b"key") == ({}, ())
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_cache_damaged_in_the_middle_is_refused_by_name(tmp_path):
+    path = tmp_path / "cache.sqlite"
+    with Cache(path) as cache:
+        for number in range(200):
+            cache.store(b"key %d" % number, {"a": {"x": np.zeros(500)}}, ())
+    content = bytearray(path.read_bytes())
+    for place in range(4096, len(content), 64):
+        content[place] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"cache\.sqlite cannot be used"), Cache(path) as cache:
+        for number in range(200):
+            cache.load(b"key %d" % number)

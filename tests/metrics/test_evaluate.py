@@ -1,8 +1,13 @@
 import math
+import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +15,15 @@ import pytest
 import birefnet_core as bc
 import birefnet_core.metrics.evaluate as evaluation
 from birefnet_core.errors import ConfigError, DatasetError
-from birefnet_core.metrics import KEYS, FMeasure, IncompleteEvaluation, SetResult, evaluate_set, mean_of_sets
+from birefnet_core.metrics import (
+    KEYS,
+    FMeasure,
+    IncompleteEvaluation,
+    Protocol,
+    SetResult,
+    evaluate_set,
+    mean_of_sets,
+)
 from birefnet_core.metrics.protocol import measure_files
 
 ELSEWHERE = """
@@ -191,3 +204,60 @@ def test_the_mean_of_sets_counts_every_set_the_same():
     mean = mean_of_sets(results, "both")
     assert mean.scores["maxF"] == pytest.approx(0.4)
     assert mean.curves["F"][0] == pytest.approx(0.4)
+
+
+def test_a_worker_that_dies_costs_no_more_than_its_pair(folders, monkeypatch):
+    """All processes are killed once, as by a system without memory; every pair is measured all the same."""
+    pools = []
+
+    def pool(workers):
+        pools.append(make(workers))
+        return pools[-1]
+
+    make = evaluation._pool
+    monkeypatch.setattr(evaluation, "_pool", pool)
+    expected = evaluate_set(*folders, protocol=Protocol(keys=("MAE",))).images
+
+    def kill(done, total):
+        if done == 1:
+            for process in list(pools[0]._processes.values()):
+                os.kill(process.pid, signal.SIGKILL)
+
+    result = evaluate_set(*folders, protocol=Protocol(keys=("MAE",)), workers=2, progress=kill)
+    assert result.images == expected
+
+
+def test_a_pair_that_kills_its_worker_is_named(folders, monkeypatch):
+    stems = sorted(path.stem for path in Path(folders[1]).iterdir())
+
+    class Executor:
+        """Stands for a pool whose processes die of one pair."""
+
+        def __init__(self, workers):
+            self.broken = False
+
+        def submit(self, function, *arguments):
+            if self.broken:
+                raise BrokenProcessPool
+            future = Future()
+            self.broken = bool(arguments) and arguments[0][0] == stems[0]
+            if self.broken:
+                future.set_exception(BrokenProcessPool())
+            else:
+                future.set_result(function(*arguments))
+            return future
+
+        def shutdown(self, **options):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(evaluation, "_pool", Executor)
+    with pytest.raises(IncompleteEvaluation, match="died, perhaps for lack of memory") as caught:
+        evaluate_set(*folders, protocol=Protocol(keys=("MAE",)), workers=2)
+    assert sorted(caught.value.result.images) == stems[1:]
+    assert list(caught.value.result.failures) == stems[:1]

@@ -1,0 +1,221 @@
+"""`birefnet evaluate` finds before measuring what it cannot write, and replaces nothing it reads."""
+
+import csv
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import birefnet_core.metrics.evaluate as evaluation
+from birefnet_core import inference
+from birefnet_core.cli.main import main
+
+FILES = ("--json", "--csv", "--image-csv", "--markdown", "--plot", "--sheet", "--cache")
+TRUTH = np.zeros((20, 30), np.uint8)
+TRUTH[5:15, 5:20] = 255
+
+
+def save(path, array=TRUTH):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for stem in "ab":
+        save(tmp_path / "truths" / f"{stem}.png")
+        save(tmp_path / "pred" / f"{stem}.png", np.roll(TRUTH, 2, axis=1))
+        save(tmp_path / "im" / f"{stem}.png", np.dstack([TRUTH] * 3))
+    return tmp_path
+
+
+def evaluate(*arguments, pred="pred"):
+    command = ["evaluate", "--gt", "truths", "--metrics", "MAE", "maxF", "--worst-by", "MAE", "--quiet", "--workers", "1"]
+    return main([*command, *(["--pred", str(pred)] if pred else []), *map(str, arguments)])
+
+
+@pytest.fixture
+def no_measuring(monkeypatch):
+    def fail(*args):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(evaluation, "measure_files", fail)
+
+
+@pytest.fixture
+def stub_model(monkeypatch):
+    """A model whose masks are the mean of the colours."""
+
+    class Brightness:
+        def __init__(self, model):
+            pass
+
+        def __call__(self, images, size=None):
+            self.fail(images)
+            return images.mean(dim=-1)
+
+        @staticmethod
+        def fail(images):
+            pass
+
+    monkeypatch.setattr(import_module("birefnet_core.checkpoints"), "load_model", lambda name, device: None)
+    monkeypatch.setattr(inference, "Segmenter", Brightness)
+    return Brightness
+
+
+@pytest.mark.parametrize("flag", FILES)
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("pred", "is a folder"),
+        ("file/x", "file is a file"),
+        ("truths/a.png", "would replace a file that is read"),
+        ("pred/b.png", "would replace a file that is read"),
+        ("link.png", "would replace a file that is read"),
+        ("hard.png", "would replace a file that is read"),
+        ("/proc/x/y", "cannot be"),
+    ],
+)
+def test_files_that_cannot_be_written_are_found_before_measuring(data, no_measuring, flag, path, words, capsys):
+    (data / "file").write_text("x")
+    (data / "link.png").symlink_to("truths/a.png")
+    os.link(data / "pred" / "a.png", data / "hard.png")
+    before = {p: p.read_bytes() for p in data.rglob("*.png")}
+    assert evaluate(flag, path) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert flag in error
+    assert {p: p.read_bytes() for p in data.rglob("*.png")} == before
+
+
+@pytest.mark.parametrize("second", ["--csv", "--markdown", "--plot", "--sheet", "--cache"])
+def test_two_results_in_one_file_are_found_before_measuring(data, no_measuring, second, capsys):
+    assert evaluate("--json", "new/../r", second, "r") == 2
+    assert "writes the same file" in capsys.readouterr().err
+
+
+def test_a_sheet_of_several_methods_never_replaces_a_mask(data, no_measuring, capsys):
+    save(data / "pred" / "s_other_truths.png")
+    assert evaluate("--pred", "other", "--sheet", "pred/s.png") == 2
+    assert "pred/s_other_truths.png: would replace a file that is read" in capsys.readouterr().err
+
+
+def test_a_file_that_fails_at_the_end_does_not_cost_the_others(data, monkeypatch, capsys):
+    from birefnet_core.cli import evaluate_outputs
+
+    def full(results, path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluate_outputs, "write_csv", full)
+    assert evaluate("--csv", "r.csv", "--json", "r.json", "--image-csv", "i.csv") == 1
+    captured = capsys.readouterr()
+    assert "| truths " in captured.out
+    assert "error: r.csv: not written (No space left on device)." in captured.err
+    assert json.loads(Path("r.json").read_text())
+    assert not Path("r.csv").exists()
+    assert not list(data.glob(".*"))
+
+
+@pytest.mark.parametrize("save_to", ["truths", "im", "other", "linked"])
+def test_masks_of_a_model_never_replace_what_is_read(data, stub_model, save_to, no_measuring, capsys):
+    save(data / "other" / "a.png")
+    save(data / "other" / "b.png")
+    (data / "linked").symlink_to("im")
+    before = {p: p.read_bytes() for p in data.rglob("*.png")}
+    assert evaluate("--model", "m", "--images", "im", "--save", save_to, pred="other") == 2
+    assert "--save" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in data.rglob("*.png")} == before
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_masks_of_a_model_never_replace_what_is_read_through_links(data, stub_model, link, capsys):
+    (data / "masks").mkdir()
+    link(data / "im" / "a.png", data / "masks" / "a.png")
+    before = (data / "im" / "a.png").read_bytes()
+    assert evaluate("--model", "m", "--images", "im", "--save", "masks", pred=None) == 2
+    assert "would replace another file" in capsys.readouterr().err
+    assert (data / "im" / "a.png").read_bytes() == before
+
+
+def test_masks_are_kept_beside_and_replaced_by_the_next_run(data, stub_model):
+    for _ in range(2):
+        assert evaluate("--model", "m", "--images", "im", "--save", "new/masks", pred=None) == 0
+    assert sorted(os.listdir("new/masks")) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory"), None])
+def test_an_image_without_a_mask_is_named_and_the_others_scored(data, stub_model, error, monkeypatch, capsys):
+    save(data / "im" / "b.png", np.zeros((9, 9, 3), np.uint8))
+
+    def fail(images):
+        if images.shape[1] == 9:
+            if error is None:
+                images.fill_(float("nan"))  # the mask will be no number
+            else:
+                raise error
+
+    monkeypatch.setattr(stub_model, "fail", staticmethod(fail))
+    assert evaluate("--model", "m", "--images", "im", pred=None) == 1
+    captured = capsys.readouterr()
+    assert "| truths | m " in captured.out
+    assert "b.png" in captured.err
+    assert "left out" in captured.err
+
+
+def test_the_alpha_of_an_image_counts(data, stub_model):
+    for stem in "ab":
+        save(data / "im" / f"{stem}.png", np.dstack([np.full((20, 30, 3), 255, np.uint8), TRUTH]))
+    assert evaluate("--model", "m", "--images", "im", "--json", "r.json", pred=None) == 0
+    assert json.loads(Path("r.json").read_text())["MAE"] == 0
+
+
+def test_a_sheet_shows_what_can_be_read(data, stub_model):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(np.zeros((30, 20, 3), np.uint8)).save(data / "im" / "a.png", exif=exif)
+    (data / "im" / "b.png").write_bytes(b"no image")
+    assert evaluate("--images", "im", "--sheet", "s.png") == 0
+    assert Image.open("s.png").size[0] > 1000
+
+
+def test_names_of_any_kind_are_written(data):
+    odd = os.fsdecode(b"raw\xff")
+    for folder in ("truths", "pred"):
+        save(data / folder / f"{odd}.png")
+        save(data / folder / "猫 \x1b[31m.png")
+    files = ("--json", "r.json", "--csv", "r.csv", "--image-csv", "i.csv", "--markdown", "r.md", "--sheet", "s.png")
+    assert evaluate("--pred", "$x^{=pred", *files, "--plot", "p.png", pred="a|b=pred") == 0
+    assert odd in json.loads(Path("r.json").read_text("utf-8"))["results"][0]["images"]
+    with open("i.csv", encoding="utf-8") as file:
+        assert {row["image"] for row in csv.DictReader(file)} >= {"a", r"raw\udcff"}
+    assert r"a\|b" in Path("r.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "=", "nothing"])
+def test_folders_that_cannot_be_are_told(data, name, capsys):
+    assert evaluate(pred=name) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_mask_too_large_for_memory_is_left_out(data, monkeypatch, capsys):
+    from birefnet_core.metrics import protocol
+
+    read = protocol.read_mask
+
+    def exhausted(path, **options):
+        if path.name == "b.png":
+            raise MemoryError
+        return read(path, **options)
+
+    monkeypatch.setattr(protocol, "read_mask", exhausted)
+    assert evaluate() == 1
+    captured = capsys.readouterr()
+    assert "| truths " in captured.out
+    assert "too little memory" in captured.err
