@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import io
 import os
 import re
 import stat
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +20,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import ImageError, MemoryLimitError
+from .image_formats import image_formats
 from .image_ops import HIGHEST
 from .text import first_line, printable
-
-# Packages that teach Pillow further formats, by the endings of their files.
-OPTIONAL_READERS = {
-    ".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif", ".jxl": "pillow-jxl-plugin",
-}  # fmt: skip
-
-# Formats whose readers start other programs, or have no pixels to give.
-_EXCLUDED = frozenset({"EPS", "WMF", "GRIB", "HDF5", "BUFR", "MPEG"})
 
 _ORIENTATION = 0x0112  # EXIF tag
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and the photometric interpretation
@@ -122,19 +113,6 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
         if not isinstance(error, OSError | SyntaxError | ValueError | EOFError):
             reason = f"{type(error).__name__}: {reason}"
         raise ImageError(f"{name}: the image cannot be read, perhaps truncated ({reason}).") from error
-
-
-@lru_cache(maxsize=1)
-def image_formats() -> tuple[str, ...]:
-    """Names of the formats that can be read, with those of optional packages."""
-    for package in ("pillow_heif", "pillow_avif", "pillow_jxl"):
-        with contextlib.suppress(Exception):  # not installed, or a broken installation
-            module = importlib.import_module(package)
-            if package == "pillow_heif":
-                module.register_heif_opener()
-    Image.preinit()
-    Image.init()
-    return tuple(name for name in Image.OPEN if name not in _EXCLUDED)
 
 
 @dataclasses.dataclass(kw_only=True)

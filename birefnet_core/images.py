@@ -13,19 +13,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from .errors import DatasetError, ImageError
 from .files import atomic_path
-from .image_reading import OPTIONAL_READERS, image_formats, read_image_file
+from .image_formats import IMAGE_SUFFIXES, image_suffixes
+from .image_reading import opened_image, read_image_file
 from .text import first_line, printable
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif", ".ppm",
-        ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".tga", ".mpo",
-    }
-)  # fmt: skip
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "FoundImages",
+    "find_images",
+    "is_own_output",
+    "list_images",
+    "read_image",
+    "to_bytes",
+    "write_image",
+    "write_mask",
+]
+_SOFTWARE = "birefnet_core"  # the PNG text "Software" of masks and cut-outs
 _NOT_COUNTED = frozenset({"thumbs.db", "desktop.ini"})  # what Windows puts beside images
 
 
@@ -44,13 +52,6 @@ class FoundImages:
     passed: Counter[str] = dataclasses.field(default_factory=Counter)
     broken: list[Path] = dataclasses.field(default_factory=list)
     errors: list[OSError] = dataclasses.field(default_factory=list)
-
-
-def image_suffixes() -> frozenset[str]:
-    """Lower-case endings of image files, with the dot; HEIC and JPEG XL where a package reads them."""
-    readable = image_formats()
-    known = Image.registered_extensions()
-    return IMAGE_SUFFIXES | {suffix for suffix in OPTIONAL_READERS if known.get(suffix) in readable}
 
 
 def find_images(folder: Path, *, recursive: bool = False, leave_out: Path | None = None) -> FoundImages:
@@ -89,6 +90,17 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     for error in found.errors:
         raise DatasetError(f"{printable(error.filename)}: the folder cannot be listed ({error.strerror}).")
     return found.images
+
+
+def is_own_output(path: Path) -> bool:
+    """Whether a file is a mask or cut-out that ``write_mask`` or ``write_image`` wrote."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with opened_image(path) as image:
+            return image.info.get("Software") == _SOFTWARE
+    except (ImageError, MemoryError):  # said when it is read
+        return False
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -149,9 +161,11 @@ def _check_finite(values: Tensor, path: str | Path) -> None:
 
 
 def _write(path: Path, image: Image.Image, icc_profile: bytes | None = None) -> None:
+    text = PngInfo()
+    text.add_text("Software", _SOFTWARE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
-            image.save(part, format="PNG", icc_profile=icc_profile)
+            image.save(part, format="PNG", icc_profile=icc_profile, pnginfo=text)
     except OSError as error:
         raise ImageError(f"{printable(path)}: not written ({error.strerror or first_line(error)}).") from error

@@ -21,6 +21,7 @@ from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import birefnet_core as bc  # noqa: E402
+from birefnet_core.cli.outputs import Inputs, Outputs, prepare_file  # noqa: E402
 from birefnet_core.images import read_image, to_bytes, write_image, write_mask  # noqa: E402
 from birefnet_core.masks import over_checkerboard, over_image  # noqa: E402
 
@@ -29,6 +30,7 @@ NOTE: this is the small network that comes with the pack, trained on synthetic c
 everything works; for real work: make demo MODEL=BiRefNet_lite (downloads 178 MB from the Hugging Face Hub once)."""
 
 PHOTOS = sorted((ROOT / "examples").glob("*.jpg"))
+KINDS = ("mask", "cutout", "new_background")  # of results
 STRIP_HEIGHT, STRIP_GAP = 240, 6  # pixels
 
 
@@ -57,6 +59,14 @@ def _to_height(picture: Tensor, height: int) -> Tensor:
     return F.interpolate(x, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
 
 
+def check_outputs(args: argparse.Namespace) -> None:
+    """Makes sure that no photograph is replaced, and no result by another."""
+    inputs, outputs = Inputs(args.images), Outputs()
+    wanted = [args.output / f"{path.stem}_{kind}.png" for path in args.images for kind in KINDS]
+    for path in (*wanted, *([args.strip] if args.strip else [])):
+        prepare_file(path, "--output" if path in wanted else "--strip", inputs, outputs)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, nargs="+", default=PHOTOS)
@@ -68,6 +78,7 @@ def main() -> int:
         print(DEMO_NOTE)
     panels = []
     try:
+        check_outputs(args)
         segment = bc.Segmenter(bc.load_model(args.model))
         for path in args.images:
             image = read_image(path)[None, ..., :3]  # 1 H W 3

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, features
 
-from birefnet_core import image_reading
+from birefnet_core import image_formats, image_reading
 from birefnet_core.errors import ImageError, MemoryLimitError
 from birefnet_core.image_reading import read_image_file
 
@@ -349,7 +349,7 @@ def test_an_installed_reader_of_heic_is_used(monkeypatch):
     called = []
     module = types.SimpleNamespace(register_heif_opener=lambda: called.append(True))
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
-    image_reading.image_formats.cache_clear()
-    assert {"PNG", "JPEG", "TIFF"} <= set(image_reading.image_formats())
+    image_formats.image_formats.cache_clear()
+    assert {"PNG", "JPEG", "TIFF"} <= set(image_formats.image_formats())
     assert called == [True]
-    image_reading.image_formats.cache_clear()
+    image_formats.image_formats.cache_clear()

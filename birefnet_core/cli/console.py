@@ -121,10 +121,10 @@ class Progress:
     """
 
     def __init__(self, total: int | None = None, *, unit: str, label: str = "", quiet: bool = False) -> None:
-        self.total, self.unit, self.label, self.done = total, unit, label, 0
+        self.total, self.unit, self.label, self.done = total, unit, printable(label), 0
         terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit=unit, desc=label or None, disable=quiet or not terminal)
-        self._lines = not quiet and not terminal
+        self._bar = tqdm(total=total, unit=unit, desc=self.label or None, disable=quiet or not terminal)
+        self._lines = not quiet and not terminal and total != 1
         self._began = self._said = time.monotonic()
 
     def __enter__(self) -> Progress:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..errors import ConfigError, DatasetError
 from ..files import atomic_path
+from ..image_formats import all_suffixes
 from ..metrics import SetResult
 from ..metrics.contact_sheet import save_contact_sheet
 from ..metrics.folders import image_folder, list_images
@@ -58,11 +59,24 @@ def check_outputs(data: Sequence[Data], args: argparse.Namespace) -> None:
         paths = _sheet_paths(args.sheet, [(one.method, one.set_name) for one in data])
         for path in dict.fromkeys((args.sheet, *paths)):  # the first where the others' sets cannot be scored
             prepare_file(path, "--sheet", inputs, outputs)
+    _check_images(read, args)
     for one in data:
         if one.written and args.save:
             _check_saved(one, read, inputs, outputs)
         elif one.written:
             one.predictions.mkdir(parents=True, exist_ok=True)
+
+
+def _check_images(read: Sequence[Path], args: argparse.Namespace) -> None:
+    """Makes sure that the next evaluation does not take the images of this one for masks."""
+    for flag in ("plot", "sheet"):
+        path = getattr(args, flag)
+        for folder in read if path else ():
+            if path.suffix.lower() in all_suffixes() and folder.exists() and os.path.samefile(path.parent, folder):
+                name = printable(path)
+                raise ConfigError(
+                    f"--{flag} {name}: would be taken for a mask or image by the next evaluation. Give another folder."
+                )
 
 
 def _check_saved(one: Data, read: Sequence[Path], inputs: Inputs, outputs: Outputs) -> None:

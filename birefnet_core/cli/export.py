@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
 from pathlib import Path
 
 from ..checkpoints import load_model
 from ..errors import ConfigError
+from ..text import printable
+from .console import say
 from .segment import DEFAULT_MODEL, parse_size
 
 DESCRIPTION = "Writes an ONNX file (image B,3,H,W in [0,1] -> mask B,1,H,W) and compares it with the network."
@@ -28,19 +29,19 @@ def run(args: argparse.Namespace) -> int:
     from ..export import TOLERANCE, check_onnx, export_onnx
 
     if args.onnx.exists() and not args.overwrite:
-        raise ConfigError(f"{args.onnx} is already there (--overwrite replaces it).")
+        raise ConfigError(f"{printable(args.onnx)} is already there (--overwrite replaces it).")
     if args.size == "native":
         raise ConfigError("--size native: an ONNX file has one size; give N or WxH.")
     size = (args.size, args.size) if isinstance(args.size, int) else args.size
     model = load_model(args.model)
     export_onnx(model, args.onnx, size=size, dynamic_batch=args.dynamic_batch)
-    print(f"wrote {args.onnx} ({args.onnx.stat().st_size / 1e6:.0f} MB)")
+    say(f"wrote {printable(args.onnx)} ({args.onnx.stat().st_size / 1e6:.0f} MB)")
     if importlib.util.find_spec("onnxruntime") is None:
-        print("not compared with the network: onnxruntime is not installed")
+        say("not compared with the network: onnxruntime is not installed")
         return 0
     difference = check_onnx(model, args.onnx)
-    print(f"masks differ from the network's by at most {difference:.1e}")
+    say(f"masks differ from the network's by at most {difference:.1e}")
     if difference > TOLERANCE:
-        print(f"error: more than the {TOLERANCE:.0e} allowed", file=sys.stderr)
+        say(f"error: more than the {TOLERANCE:.0e} allowed", error=True)
         return 1
     return 0

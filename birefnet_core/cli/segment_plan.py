@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..image_reading import OPTIONAL_READERS
-from ..images import find_images, image_suffixes
+from ..image_formats import OPTIONAL_READERS, image_suffixes
+from ..images import find_images, is_own_output
 from ..text import printable
 from .outputs import Inputs, Outputs, exists
 
@@ -144,21 +144,35 @@ def _find(inputs: list[str], recursive: bool, output: Path | None, plan: Plan) -
             plan.passed.update(found.passed)
             plan.failures += [f"{path}: leads to no file" for path in found.broken]
             plan.failures += [f"{e.filename}: the folder cannot be listed ({e.strerror})" for e in found.errors]
-            yield from ((image, image.relative_to(path)) for image in found.images)
+            yield from ((image, image.relative_to(path)) for image in _photos(found.images, leave_out))
         elif exists(path):
             yield path, Path(path.name)
-        elif matches := _matches(text, leave_out):
-            yield from ((match, Path(match.name)) for match in matches)
+        elif (matches := _matches(text, leave_out)) is not None:
+            yield from ((match, Path(match.name)) for match in _photos(matches, leave_out))
         else:
             plan.failures.append(f"{text}: no such file or folder")
 
 
-def _matches(pattern: str, leave_out: Path | None) -> list[Path]:
-    """The files of a glob. Those in the output folder are left out where the glob names a folder above it."""
+def _photos(images: list[Path], output: Path | None) -> Iterator[Path]:
+    """Images without the masks and cut-outs that earlier runs wrote beside them."""
+    if output is None:
+        yield from images
+        return
+    inside: dict[Path, bool] = {}  # by folder
+    for image in images:
+        if image.parent not in inside:
+            folder = Path(os.path.realpath(image.parent))
+            inside[image.parent] = folder == output or output in folder.parents
+        if not (inside[image.parent] and is_own_output(image)):
+            yield image
+
+
+def _matches(pattern: str, leave_out: Path | None) -> list[Path] | None:
+    """The files of a glob; None where it has none. Those in an output folder below the glob's are left out."""
     if not glob.has_magic(pattern):
-        return []
+        return None
     parts = Path(pattern).parts
     fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
     above = leave_out is not None and Path(os.path.realpath(fixed)) in leave_out.parents
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(match)]
-    return [m for m in matches if not (above and leave_out in Path(os.path.realpath(m)).parents)]
+    return [m for m in matches if not (above and leave_out in Path(os.path.realpath(m)).parents)] if matches else None

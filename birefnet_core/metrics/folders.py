@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DatasetError
-from ..mask_files import readable_suffixes
+from ..image_formats import all_suffixes
 from ..text import enumerate_names, printable
 
 _GROUND_TRUTH_FOLDERS = ("gt", "gts", "mask", "masks", "ground_truth")
@@ -43,8 +43,9 @@ def list_images(folder: Path) -> dict[str, Path]:
     except OSError as error:
         raise DatasetError(f"{printable(folder)}: the folder cannot be listed ({error.strerror}).") from error
     found: dict[str, Path] = {}
+    suffixes = all_suffixes()
     for path in paths:
-        if path.name.startswith(".") or path.suffix.lower() not in readable_suffixes() or not os.path.isfile(path):
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes or not os.path.isfile(path):
             continue
         if path.stem in found:
             raise DatasetError(f"{folder} holds both {found[path.stem].name} and {path.name}; keep one per name.")

@@ -36,7 +36,19 @@ def data(tmp_path, monkeypatch):
 
 
 def evaluate(*arguments, pred="pred"):
-    command = ["evaluate", "--gt", "truths", "--metrics", "MAE", "maxF", "--worst-by", "MAE", "--quiet", "--workers", "1"]
+    command = [
+        "evaluate",
+        "--gt",
+        "truths",
+        "--metrics",
+        "MAE",
+        "maxF",
+        "--worst-by",
+        "MAE",
+        "--quiet",
+        "--workers",
+        "1",
+    ]
     return main([*command, *(["--pred", str(pred)] if pred else []), *map(str, arguments)])
 
 
@@ -104,6 +116,13 @@ def test_a_sheet_of_several_methods_never_replaces_a_mask(data, no_measuring, ca
     save(data / "pred" / "s_other_truths.png")
     assert evaluate("--pred", "other", "--sheet", "pred/s.png") == 2
     assert "pred/s_other_truths.png: would replace a file that is read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--plot", "--sheet"])
+@pytest.mark.parametrize("place", ["truths", "pred"])
+def test_images_of_results_do_not_become_masks(data, no_measuring, flag, place, capsys):
+    assert evaluate(flag, f"{place}/new.png") == 2
+    assert "by the next evaluation" in capsys.readouterr().err
 
 
 def test_a_file_that_fails_at_the_end_does_not_cost_the_others(data, monkeypatch, capsys):

@@ -1,73 +1,13 @@
-"""`birefnet segment` replaces no image it reads, finds clashes before it begins, and does all that can be done."""
+"""`birefnet segment` replaces no image it reads, and finds clashes before it begins."""
 
 import os
-import shutil
-import stat
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image, ImageCms
 
 from birefnet_core.cli import outputs, segment
-from birefnet_core.cli.main import main
-from birefnet_core.errors import CheckpointError, MemoryLimitError
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-
-
-class Brightness:
-    """Stands for a Segmenter: the mask is the mean of the colours. ``fail`` may raise instead."""
-
-    seen: list
-
-    def __init__(self, model, compile=False):
-        Brightness.seen = []
-
-    def network_size(self, size, height, width):
-        return 32, 32
-
-    def __call__(self, images, size=None):
-        Brightness.seen.append(images)
-        self.fail(images)
-        return images.mean(dim=-1)
-
-    @staticmethod
-    def fail(images):
-        pass
-
-
-@pytest.fixture(autouse=True)
-def stub_model(monkeypatch):
-    monkeypatch.setattr(segment, "load_model", lambda *args, **options: None)
-    monkeypatch.setattr(segment, "Segmenter", Brightness)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "in").mkdir()
-    return tmp_path / "in"
-
-
-def save(path, pixels=PIXELS, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-    return path
-
-
-def run(*arguments):
-    return main(["segment", *map(str, arguments), "--device", "cpu", "--dtype", "fp32"])
-
-
-def content(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def names(folder):
-    return sorted(content(folder)) if folder.exists() else []
-
+from .stub_segmenter import content, names, run, save
 
 # Nothing that is read is replaced
 
@@ -175,6 +115,29 @@ def test_masks_below_the_images_are_no_images(folder, where, source):
     for _ in range(3):
         assert run(source, "-o", where, "--recursive", "--resume", "--cutout") == 0
     assert sorted(Path(name).name for name in names(folder)) == ["a.jpg", "a.png", "a_cutout.png"]
+
+
+@pytest.mark.parametrize("source", ["in", "in/*", "in/**/*"])
+@pytest.mark.parametrize("flags", [("--resume",), ("--overwrite",)])
+def test_masks_beside_the_images_are_no_images(folder, source, flags):
+    save(folder / "a.jpg")
+    save(folder / "sub" / "b.jpg")
+    before = content(folder)
+    for _ in range(3):
+        assert run(source, "-o", folder, "--recursive", "--cutout", *flags) == 0
+    after = content(folder)
+    assert {name: after[name] for name in before} == before
+    stems = "a" if source == "in/*" else "ab"
+    assert len(after) == len(before) + 2 * len(stems)
+    assert {f"{stem}_cutout.png" for stem in stems} <= {Path(name).name for name in after}
+
+
+def test_a_mask_that_is_named_is_an_image(folder):
+    save(folder / "a.jpg")
+    assert run(folder, "-o", "out") == 0
+    assert run("out/a.png", "-o", "out2") == 0
+    assert run("out", "-o", "out3") == 0
+    assert names(Path("out2")) == names(Path("out3")) == ["a.png"]
 
 
 def test_an_image_in_the_output_folder_may_be_named(folder):
@@ -301,161 +264,3 @@ def test_links_to_folders_are_no_loops(folder):
     (folder / "loop").symlink_to(folder)
     assert run(folder, "-o", "out", "--recursive") == 0
     assert names(Path("out")) == ["sub/a.png"]
-
-
-# One bad image does not end the others
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (MemoryError(), "too little memory"),
-        (MemoryLimitError("out of memory for one image"), "out of memory for one image"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
-        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "too little memory"),
-        (CheckpointError("the network computes NaN"), "computes NaN"),
-    ],
-)
-def test_an_image_that_fails_does_not_end_the_others(folder, error, words, monkeypatch, capsys):
-    def fail(images):
-        if images.shape[1] == 50:
-            raise error
-
-    monkeypatch.setattr(Brightness, "fail", staticmethod(fail))
-    for name in ("a.png", "z.png"):
-        save(folder / name)
-    save(folder / "m.png", np.zeros((50, 9, 3), np.uint8))
-    assert run(folder, "-o", "out") == 1
-    assert names(Path("out")) == ["a.png", "z.png"]
-    captured = capsys.readouterr()
-    assert f"not done: {folder / 'm.png'}: " in captured.err
-    assert words in captured.err
-    assert "2 of 3 images" in captured.out
-    monkeypatch.setattr(Brightness, "fail", staticmethod(lambda images: None))
-    assert run(folder, "-o", "out", "--resume") == 0
-    assert "m.png" in names(Path("out"))
-
-
-def test_a_mask_that_is_no_number_is_not_written(folder, monkeypatch, capsys):
-    monkeypatch.setattr(Brightness, "__call__", lambda self, images, size=None: images.mean(dim=-1) / 0 * 0)
-    save(folder / "a.png")
-    assert run(folder, "-o", "out") == 1
-    assert names(Path("out")) == []
-    assert "a.png: not written, because it would hold NaN" in capsys.readouterr().err
-
-
-def test_a_fault_of_our_own_keeps_its_traceback(folder, monkeypatch):
-    def fail(images):
-        raise RuntimeError("a matrix of the wrong shape")
-
-    monkeypatch.setattr(Brightness, "fail", staticmethod(fail))
-    save(folder / "a.png")
-    with pytest.raises(RuntimeError, match="wrong shape"):
-        run(folder, "-o", "out")
-
-
-def test_an_interrupted_run_says_what_it_did(folder, monkeypatch, capsys):
-    def fail(images):
-        if len(Brightness.seen) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Brightness, "fail", staticmethod(fail))
-    for name in "abc":
-        save(folder / f"{name}.png")
-    assert run(folder, "-o", "out") == 130
-    captured = capsys.readouterr()
-    assert "1 of 1 images segmented" in captured.out
-    assert "--resume" in captured.err
-
-
-def test_names_reach_the_terminal_escaped(folder, capsys):
-    (folder / "n\x1b[31m\n9 of 9 images segmented.png").write_bytes(b"no")
-    (folder / os.fsdecode(b"raw\xff.png")).write_bytes(b"no")
-    save(folder / os.fsdecode(b"good\xff.png"))
-    assert run(folder, "-o", "out") == 1
-    captured = capsys.readouterr()
-    assert "\x1b" not in captured.err
-    assert r"n\x1b[31m\n9 of 9" in captured.err
-    assert "1 of 3 images segmented" in captured.out
-    assert os.listdir("out") == [os.fsdecode(b"good\xff.png")]
-
-
-# Transparency and colour profiles
-
-
-@pytest.mark.parametrize("bits", [8, 16])
-def test_what_is_transparent_stays_so(folder, bits):
-    alpha = np.zeros((20, 30), np.uint8)
-    alpha[:, 10:] = 255
-    alpha[:, 20:] = 128
-    save(folder / "a.png", np.dstack([PIXELS, alpha]))
-    assert run(folder, "-o", "out", "--cutout", "--bits", bits) == 0
-    mask = np.array(Image.open("out/a.png")) / (2**bits - 1)
-    cutout = np.array(Image.open("out/a_cutout.png")) / 255
-    assert np.abs(cutout[..., 3] - mask).max() < 0.005
-    assert (mask[:, :10] == 0).all()
-    seen = Brightness.seen[0][0].numpy()
-    assert np.allclose(seen[:, :10], 0.5)  # colours under transparent pixels are not seen
-    assert np.allclose(seen[:, 10:20], PIXELS[:, 10:20] / 255)
-    assert np.abs(mask[:, 10:20] - PIXELS[:, 10:20].mean(-1) / 255).max() < 0.005
-
-
-def test_a_transparent_image_has_no_subject_and_says_so(folder, capsys):
-    save(folder / "a.png", np.dstack([PIXELS, np.zeros((20, 30), np.uint8)]))
-    assert run(folder, "-o", "out", "--cutout") == 0
-    assert not np.array(Image.open("out/a.png")).any()
-    assert "a.png: it is transparent everywhere" in capsys.readouterr().err
-
-
-def test_a_colour_profile_goes_with_the_cutout(folder):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    save(folder / "a.jpg", icc_profile=profile)
-    save(folder / "b.png")
-    assert run(folder, "-o", "out", "--cutout") == 0
-    assert Image.open("out/a_cutout.png").info["icc_profile"] == profile
-    assert "icc_profile" not in Image.open("out/b_cutout.png").info
-    assert "icc_profile" not in Image.open("out/a.png").info
-
-
-# Full disks and left-overs
-
-
-def test_a_full_disk_is_named_and_leaves_nothing(folder, monkeypatch, capsys):
-    real = Image.Image.save
-
-    def full(image, part, **options):
-        if isinstance(part, str) and ".part" in part:
-            Path(part).write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        real(image, part, **options)
-
-    save(folder / "a.png")
-    monkeypatch.setattr(Image.Image, "save", full)
-    assert run(folder, "-o", "out") == 1
-    assert "a.png: not written (No space left on device)" in capsys.readouterr().err
-    assert os.listdir("out") == []
-
-
-def test_resume_removes_what_a_killed_run_left_of_finished_masks(folder):
-    from birefnet_core.files import _part_name
-
-    save(folder / "a.png")
-    assert run(folder, "-o", "out") == 0
-    part = Path(_part_name(Path("out/a.png"), 0))
-    part.write_bytes(b"half")
-    assert run(folder, "-o", "out", "--resume") == 0
-    assert os.listdir("out") == ["a.png"]
-
-
-def test_a_read_only_folder_with_all_masks_is_done(folder, monkeypatch):
-    save(folder / "a.png")
-    assert run(folder, "-o", "out") == 0
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert run(folder, "-o", "out", "--resume") == 0
-
-
-def test_masks_have_the_permissions_of_ordinary_files(folder):
-    save(folder / "a.png")
-    run(folder, "-o", "out")
-    shutil.copyfile("out/a.png", "out/b.png")
-    assert stat.S_IMODE(Path("out/a.png").stat().st_mode) == stat.S_IMODE(Path("out/b.png").stat().st_mode)
