@@ -13,10 +13,28 @@ from ..errors import ConfigError
 from ..text import printable
 
 
+class Resolver:
+    """Paths without links and ``..``; those of a folder are found once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        if os.path.islink(path):
+            return os.path.normcase(os.path.realpath(path))
+        if path.parent not in self._folders:
+            try:
+                self._folders[path.parent] = os.path.realpath(path.parent)
+            except (OSError, ValueError):
+                self._folders[path.parent] = os.path.abspath(path.parent)
+        return os.path.normcase(os.path.join(self._folders[path.parent], path.name))
+
+
 class Inputs:
     """The files a command reads, known by what they are on disk: links, hard links and other spellings included."""
 
     def __init__(self, paths: Iterable[Path] = ()) -> None:
+        self.resolve = Resolver()
         self._identities: set[tuple[int, int]] = set()
         self._paths: set[str] = set()
         for path in paths:
@@ -24,31 +42,41 @@ class Inputs:
 
     def add(self, path: Path) -> None:
         """Adds a file."""
-        self._paths.add(_resolved(path))
+        self._paths.add(self.resolve(path))
         if (identity := _identity(path)) is not None:
             self._identities.add(identity)
 
     def __contains__(self, path: Path) -> bool:
-        return _identity(path) in self._identities or _resolved(path) in self._paths
+        return _identity(path) in self._identities or self.resolve(path) in self._paths
 
 
 class Outputs:
     """The files a command is going to write, each for one purpose."""
 
     def __init__(self) -> None:
-        self._purposes: dict[str, dict[Path, str]] = {}
+        self._resolve = Resolver()
+        self._purposes: dict[str, dict[str, str]] = {}  # folded name -> path -> purpose
+        self._folders: dict[str, str] = {}  # that files will be in -> the purpose of one of these
         self._folds_names: dict[Path, bool] = {}
 
     def purpose_of(self, path: Path) -> str | None:
-        """What a file of this name is already written for, if for anything."""
-        for taken, purpose in self._purposes.get(_folded(path), {}).items():
-            if taken == path or _resolved(taken) == _resolved(path) or self._folds(path.parent):
+        """What a file of this name, or that this file would need as a folder, is already written for, if anything."""
+        resolved = self._resolve(path)
+        for taken, purpose in self._purposes.get(_folded(resolved), {}).items():
+            if taken == resolved or self._folds(path.parent):
                 return purpose
-        return None
+        for folder in Path(resolved).parents:
+            if purposes := self._purposes.get(_folded(str(folder))):
+                return next(iter(purposes.values()))
+        return self._folders.get(_folded(resolved))
 
     def add(self, path: Path, purpose: str) -> None:
         """Keeps a file's purpose."""
-        self._purposes.setdefault(_folded(path), {})[path] = purpose
+        resolved = self._resolve(path)
+        self._purposes.setdefault(_folded(resolved), {})[resolved] = purpose
+        for folder in Path(resolved).parents:
+            if self._folders.setdefault(_folded(str(folder)), purpose) != purpose:
+                break  # this one and those above it are known
 
     def _folds(self, folder: Path) -> bool:
         """Whether names that differ in case or in the form of their accents are one file on a folder's disk."""
@@ -117,16 +145,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if status.st_ino else None
 
 
-def _resolved(path: Path) -> str:
-    try:
-        return os.path.normcase(os.path.realpath(path))
-    except (OSError, ValueError):
-        return str(path)
-
-
-def _folded(path: Path) -> str:
+def _folded(path: str) -> str:
     """Equal for all names that any file system takes for one."""
-    return unicodedata.normalize("NFC", _resolved(path.parent) + os.sep + path.name).casefold()
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 def _existing(path: Path) -> Path:

@@ -87,18 +87,18 @@ def make_plan(inputs: list[str], output: Path, *, recursive: bool = False, cutou
         passed = "".join(f" ({note})" for note in plan.notes())
         known = ", ".join(sorted(image_suffixes()))
         raise ConfigError(f"no images in {', '.join(map(printable, inputs))}{passed}; known endings are {known}.")
-    if plan.single and len({os.path.realpath(source) for source, _ in found}) > 1:
-        raise ConfigError(f"{printable(output)} is one file, but there are {len(found)} images: give a folder.")
     sources, outputs, planned = Inputs(source for source, _ in found), Outputs(), set()
+    if plan.single and len({sources.resolve(source) for source, _ in found}) > 1:
+        raise ConfigError(f"{printable(output)} is one file, but there are {len(found)} images: give a folder.")
     for source, relative in found:
         mask = plan.single or output / relative.with_suffix(".png")
-        if (os.path.realpath(source), mask) in planned:  # named twice
+        if (sources.resolve(source), mask) in planned:  # named twice
             continue
         job = Job(source, mask, mask.with_name(f"{mask.stem}_cutout.png") if cutout else None)
         if reason := _conflict(job, sources, outputs):
             plan.failures.append(f"{source}: {reason}")
             continue
-        planned.add((os.path.realpath(source), mask))
+        planned.add((sources.resolve(source), mask))
         for path in job.outputs.values():
             outputs.add(path, str(source))
         plan.jobs.append(job)

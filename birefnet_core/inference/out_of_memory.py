@@ -6,8 +6,8 @@ import torch
 
 # torch 2.4 has it under torch.cuda only.
 OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
-# The plain RuntimeErrors of other allocators: MPS and XPU, CPUs on Linux and macOS, CPUs on Windows.
-_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
+# The plain RuntimeErrors of other allocators: MPS and XPU, CPUs on Linux and macOS, CPUs on Windows, and C++'s own.
+_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,6 +1,5 @@
 """A segmenter that takes no time, and what the tests of `birefnet segment` do around it."""
 
-
 import numpy as np
 from PIL import Image
 

@@ -24,6 +24,7 @@ from .stub_segmenter import PIXELS, Brightness, names, run, save
         (MemoryError(), "too little memory"),
         (MemoryLimitError("out of memory for one image"), "out of memory for one image"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
+        (RuntimeError("std::bad_alloc"), "too little memory"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "too little memory"),
         (CheckpointError("the network computes NaN"), "computes NaN"),
     ],

@@ -99,6 +99,16 @@ def test_masks_and_cutouts_clash_with_each_other(folder, first, capsys):
     assert len(names(Path("out"))) == 2
 
 
+def test_a_mask_and_a_folder_of_one_name_clash(folder, capsys):
+    save(folder / "x.jpg")
+    save(folder / "x.png" / "y.jpg")
+    save(folder / "z" / "x.jpg")
+    assert run(folder, "-o", "out", "--recursive") == 1
+    assert names(Path("out")) == ["x.png", "z/x.png"]
+    assert "y.jpg: " in capsys.readouterr().err
+    assert run(folder / "x.png", folder / "x.jpg", "-o", "out2") == 0
+
+
 def test_an_image_named_twice_is_segmented_once(folder, capsys):
     save(folder / "a.png")
     assert run(folder, folder / "a.png", "in/*.png", "-o", "out") == 0
