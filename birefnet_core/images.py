@@ -67,15 +67,16 @@ def find_images(folder: Path, *, recursive: bool = False, leave_out: Path | None
         inner = [Path(root, name) for name in folders if recursive and not name.startswith(".")]
         folders[:] = [path.name for path in inner if leave_out is None or path.resolve() != leave_out]
         for name in files:
-            path = Path(root, name)
             if name.startswith(".") or name.lower() in _NOT_COUNTED:
                 continue
-            if path.suffix.lower() not in suffixes:
-                found.passed[path.suffix.lower() or "no ending"] += 1
-            elif path.is_file():
-                found.images.append(path)
+            suffix = os.path.splitext(name)[1].lower()
+            path = os.path.join(root, name)
+            if suffix not in suffixes:
+                found.passed[suffix or "no ending"] += 1
+            elif os.path.isfile(path):
+                found.images.append(Path(path))
             else:
-                found.broken.append(path)
+                found.broken.append(Path(path))
     found.images.sort()
     return found
 

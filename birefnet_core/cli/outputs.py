@@ -14,20 +14,25 @@ from ..text import printable
 
 
 class Resolver:
-    """Paths without links and ``..``; those of a folder are found once."""
+    """Paths without links and ``..``; what concerns a folder is found once."""
 
     def __init__(self) -> None:
-        self._folders: dict[Path, str] = {}
+        self._folders: dict[str, tuple[str, bool]] = {}  # as given -> resolved, and whether it is there
 
-    def __call__(self, path: Path) -> str:
-        if os.path.islink(path):
-            return os.path.normcase(os.path.realpath(path))
-        if path.parent not in self._folders:
+    def __call__(self, path: Path) -> tuple[str, str]:
+        """Folder and name."""
+        given, name = os.path.split(path)
+        if given not in self._folders:
             try:
-                self._folders[path.parent] = os.path.realpath(path.parent)
+                resolved = os.path.normcase(os.path.realpath(given))
             except (OSError, ValueError):
-                self._folders[path.parent] = os.path.abspath(path.parent)
-        return os.path.normcase(os.path.join(self._folders[path.parent], path.name))
+                resolved = os.path.abspath(given)
+            self._folders[given] = resolved, os.path.isdir(given or ".")
+        folder, there = self._folders[given]
+        if there and os.path.islink(path):
+            folder, name = os.path.split(os.path.realpath(path))
+            folder = os.path.normcase(folder)
+        return folder, os.path.normcase(name)
 
 
 class Inputs:
@@ -36,7 +41,7 @@ class Inputs:
     def __init__(self, paths: Iterable[Path] = ()) -> None:
         self.resolve = Resolver()
         self._identities: set[tuple[int, int]] = set()
-        self._paths: set[str] = set()
+        self._paths: set[tuple[str, str]] = set()
         for path in paths:
             self.add(path)
 
@@ -55,28 +60,32 @@ class Outputs:
 
     def __init__(self) -> None:
         self._resolve = Resolver()
-        self._purposes: dict[str, dict[str, str]] = {}  # folded name -> path -> purpose
-        self._folders: dict[str, str] = {}  # that files will be in -> the purpose of one of these
+        self._purposes: dict[str, dict[tuple[str, str], str]] = {}  # folded path -> folder and name -> purpose
+        self._folders: dict[str, str] = {}  # folded folders that files will be in -> the purpose of one of these
+        self._known: set[str] = set()  # folders of which all parents are in ``_folders``
         self._folds_names: dict[Path, bool] = {}
 
     def purpose_of(self, path: Path) -> str | None:
         """What a file of this name, or that this file would need as a folder, is already written for, if anything."""
-        resolved = self._resolve(path)
-        for taken, purpose in self._purposes.get(_folded(resolved), {}).items():
-            if taken == resolved or self._folds(path.parent):
+        folder, name = place = self._resolve(path)
+        folded = _folded(os.path.join(folder, name))
+        for taken, purpose in self._purposes.get(folded, {}).items():
+            if taken == place or self._folds(path.parent):
                 return purpose
-        for folder in Path(resolved).parents:
-            if purposes := self._purposes.get(_folded(str(folder))):
-                return next(iter(purposes.values()))
-        return self._folders.get(_folded(resolved))
+        if folder not in self._known:
+            for parent in (folder, *map(str, Path(folder).parents)):
+                if purposes := self._purposes.get(_folded(parent)):
+                    return next(iter(purposes.values()))
+        return self._folders.get(folded)
 
     def add(self, path: Path, purpose: str) -> None:
         """Keeps a file's purpose."""
-        resolved = self._resolve(path)
-        self._purposes.setdefault(_folded(resolved), {})[resolved] = purpose
-        for folder in Path(resolved).parents:
-            if self._folders.setdefault(_folded(str(folder)), purpose) != purpose:
-                break  # this one and those above it are known
+        folder, name = place = self._resolve(path)
+        self._purposes.setdefault(_folded(os.path.join(folder, name)), {})[place] = purpose
+        if folder not in self._known:
+            self._known.add(folder)
+            for parent in (folder, *map(str, Path(folder).parents)):
+                self._folders.setdefault(_folded(parent), purpose)
 
     def _folds(self, folder: Path) -> bool:
         """Whether names that differ in case or in the form of their accents are one file on a folder's disk."""
