@@ -64,7 +64,7 @@ def read_surfaces(folder: Path | None, side: int) -> list[Image.Image]:
                 "--surfaces DIR."
             ) from error
         return [Image.fromarray(getattr(data, name)()).convert("RGB") for name in PACKAGED]
-    paths = list_images(folder, recursive=True)
+    paths = list_images(folder, recursive=True) if folder.is_dir() else []
     if not paths:
         raise bc.ConfigError(f"{folder}: no photographs of surfaces in it.")
     surfaces = [Image.fromarray(to_bytes(read_image(path))) for path in paths]

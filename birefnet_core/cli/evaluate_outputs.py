@@ -18,7 +18,7 @@ from ..metrics.plot import plot_curves
 from ..metrics.tables import markdown_table, write_csv, write_image_csv, write_json
 from ..text import first_line, printable
 from .console import say
-from .outputs import Inputs, Outputs, prepare_file, prepare_folder
+from .outputs import Inputs, Outputs, is_stream, prepare_file, prepare_folder
 
 FILES = ("json", "csv", "image_csv", "markdown", "plot")  # flags that name one file each
 
@@ -119,7 +119,10 @@ def write_results(results: Sequence[SetResult], args: argparse.Namespace) -> boo
 def _write(path: Path, write: Callable[[Path], None]) -> str:
     """Writes a file whole or not at all; returns why it could not be written, or an empty text."""
     try:
-        with atomic_path(path) as part:
+        if is_stream(path):
+            write(path)
+            return ""
+        with atomic_path(Path(os.path.realpath(path))) as part:  # a link stays one
             write(Path(part))
     except OSError as error:
         return f"{printable(path)}: not written ({error.strerror or first_line(error)})."

@@ -100,6 +100,13 @@ def exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path is a pipe or a device, such as /dev/stdout: written through, and never replaced by a file."""
+    if os.path.abspath(path).startswith(("/dev/", "/proc/")):
+        return os.path.exists(path)
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 def prepare_folder(folder: Path, wanted_for: str) -> None:
     """Creates a folder of results before the work that fills it.
 
@@ -142,8 +149,18 @@ def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs) -> Non
     other = outputs.purpose_of(path)
     if other is not None:
         raise ConfigError(f"{flag} {printable(path)}: {other} writes the same file. Give another name.")
-    prepare_folder(path.parent, flag)
     outputs.add(path, flag)
+    if is_stream(path):
+        return
+    prepare_folder(path.parent, flag)
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"{flag} {printable(path)}: cannot be written ({error.strerror}).") from error
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"{flag} {printable(path)}: is write-protected. Give another name.")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -142,6 +142,26 @@ def test_a_file_that_fails_at_the_end_does_not_cost_the_others(data, monkeypatch
     assert not list(data.glob(".*"))
 
 
+def test_devices_and_links_are_written_through(data):
+    (data / "kept.json").write_text("old")
+    (data / "link.json").symlink_to("kept.json")
+    assert evaluate("--json", "link.json", "--csv", "/dev/null") == 0
+    assert not os.path.isfile("/dev/null")
+    assert (data / "link.json").is_symlink()
+    assert json.loads((data / "kept.json").read_text())
+
+
+def test_a_write_protected_file_and_a_name_too_long_are_told(data, no_measuring, monkeypatch, capsys):
+    Path("r.json").write_text("mine")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "r.json" and access(path, mode))
+    assert evaluate("--json", "r.json") == 2
+    assert evaluate("--json", "y" * 300) == 2
+    said = capsys.readouterr().err
+    assert "write-protected" in said
+    assert "too long" in said
+
+
 @pytest.mark.parametrize("save_to", ["truths", "im", "other", "linked"])
 def test_masks_of_a_model_never_replace_what_is_read(data, stub_model, save_to, no_measuring, capsys):
     save(data / "other" / "a.png")
