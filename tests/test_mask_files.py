@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from birefnet_core.errors import DatasetError
-from birefnet_core.mask_files import ALPHA, COLOUR, LABELS, PALETTE, read_mask
+from birefnet_core.mask_files import read_mask
+from birefnet_core.mask_values import ALPHA, COLOUR, LABELS, PALETTE
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
