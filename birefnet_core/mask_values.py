@@ -155,6 +155,7 @@ def _one_colour(pixels: np.ndarray, greatest: np.ndarray, top: int) -> np.ndarra
     if greatest.min() > tolerance:
         return None
     colour = pixels[greatest >= max(1, top // 2)].mean(axis=0, dtype=np.float64).astype(np.float32)
+    colour *= top / colour.max()
 
     def measure(rows: np.ndarray) -> tuple[np.ndarray, float]:
         amount = (rows @ colour) / (colour @ colour)
@@ -214,9 +215,9 @@ def _is_trimap(pixels: np.ndarray, full: int) -> bool:
     if middle.mean() < 0.005:
         return False
     counts = np.bincount((pixels[middle] >> (0 if full == 255 else 8)).astype(np.uint8), minlength=256)
-    windows = np.convolve(counts, np.ones(9, np.int64), "same")  # nine of 255 levels: what JPEG makes of one
+    windows = np.convolve(counts, np.ones(17, np.int64), "same")  # of 256 levels: what JPEG makes of one
     soft = (pixels > 0.05 * full) & (pixels < 0.95 * full)
-    if windows.max() < 0.8 * soft.sum():
+    if windows.max() < 0.5 * soft.sum():
         return False
     low, high = pixels <= 0.2 * full, pixels >= 0.8 * full
     thick = middle[:-2] & middle[1:-1] & middle[2:]  # three in a row, down and across

@@ -108,12 +108,14 @@ def test_coloured_masks_are_read_as_scoring_reads_them(tmp_path):
     assert torch.equal(torch.from_numpy(read_mask(path).values), torch.from_numpy(scored) / 255.0)
 
 
-def test_floats_beyond_0_and_1_are_clamped_and_nan_is_a_problem(folder):
-    values = np.linspace(-0.5, 1.5, 96 * 96, dtype=np.float32).reshape(96, 96)
+def test_floats_that_overshoot_are_clamped_and_other_ranges_and_nan_are_problems(folder):
+    values = np.linspace(-0.04, 1.04, 96 * 96, dtype=np.float32).reshape(96, 96)
     (folder / "gt/shape00.png").unlink()
     Image.fromarray(values).save(folder / "gt/shape00.tif")
     assert validate_dataset(find_set(folder)).problems == ()
     assert np.array_equal(read_mask(folder / "gt/shape00.tif").values, values.clip(0, 1))
+    Image.fromarray(3 * values).save(folder / "gt/shape00.tif")
+    assert "floats must lie in [0, 1]" in validate_dataset(find_set(folder)).problems[0]
     values[3, 3] = np.nan
     Image.fromarray(values).save(folder / "gt/shape00.tif")
     (problem,) = validate_dataset(find_set(folder)).problems

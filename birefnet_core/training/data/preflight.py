@@ -19,6 +19,7 @@ from ...image_ops import resize
 from ...mask_files import MaskFile, orientation, read_mask, upright
 from ...text import enumerate_names, first_line
 from ..distributed import SINGLE_PROCESS, Ranks
+from .augment import GREY
 from .folders import FoundPairs, Pair
 from .reading import check_shapes, read_colours, read_cutout
 
@@ -232,7 +233,7 @@ def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor]:
     """
     if path.suffix.lower() not in _JPEG:
         colours = read_colours(path)  # as training reads it
-        return (colours.shape[1], colours.shape[0]), _thumbnail(colours.mean(-1))
+        return (colours.shape[1], colours.shape[0]), _thumbnail(colours @ torch.tensor(GREY))
     try:
         with Image.open(path) as image:
             width, height = image.size
