@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -222,6 +223,17 @@ def test_disk_that_fills_up_under_the_log_keeps_what_was_saved(shapes, tiny_reci
     assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 6
 
 
+def test_a_worker_that_is_killed_ends_the_training_in_a_sentence(shapes, tiny_recipe, tmp_path):
+    def kill(values):
+        if values["step"] == 4:  # the first of the second epoch, whose worker waits to be asked for more
+            multiprocessing.active_children()[0].kill()
+
+    recipe = tiny_recipe(workers=1, epochs=9)
+    with pytest.raises(bc.TrainingError, match=r"a process that reads data was killed .*--resume, with --workers 0"):
+        train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu", progress=kill)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 3
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_file_that_breaks_during_training_is_named(tiny_recipe, tmp_path, workers):
     """Each epoch reads the files anew; what was saved stays."""
@@ -233,8 +245,9 @@ def test_file_that_breaks_during_training_is_named(tiny_recipe, tmp_path, worker
                 path.write_bytes(path.read_bytes()[:100])
 
     recipe = tiny_recipe(workers=workers, val_fraction=0, epochs=3)
-    with pytest.raises(bc.BiRefNetError, match=r"im/shape0\d.png"):
+    with pytest.raises(bc.DatasetError, match=r"im/shape0\d.png") as caught:
         train(recipe, TrainingData(sets=(folder,)), tmp_path / "out", device="cpu", progress=spoil)
+    assert "Traceback" not in str(caught.value) and len(str(caught.value).splitlines()) == 1
     assert bc.load_model(tmp_path / "out/best.safetensors")
 
 
