@@ -100,8 +100,8 @@ def _assignment(text: str) -> tuple[str, Any]:
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe with all flags applied. A resumed training starts from the recipe in its folder.
 
-    A backbone without a checkpoint means a new network, whatever the recipe would start from, and the rates for a
-    trained network are too low for it. The encoder weights of a recipe are for its own backbone in a new network.
+    A backbone without a checkpoint means a new network, whatever the recipe would start from. The rates for a trained
+    network are too low for it, and its many steps matter more than the size of its batches. The encoder weights of a recipe are for its own backbone in a new network.
     """
     flags = {name: getattr(args, name) for name in field_names() if hasattr(args, name)}
     flags.update({f"network.{key}": value for key, value in flags.pop("network", ())})
@@ -113,7 +113,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         values = load_recipe(_find_recipe(args.recipe or DEFAULT_RECIPE))
         if flags.get("backbone") and "init" not in flags:
             if values.get("init"):
-                values.update(lr=NEW_LR, backbone_lr=NEW_LR / 10 if flags.get("encoder") else 0)
+                values.update(lr=NEW_LR, backbone_lr=NEW_LR / 10 if flags.get("encoder") else 0, accumulate=1)
             values.update(init="", decoder_epochs=0)
         if flags.get("init") or flags.get("backbone", values.get("backbone")) != values.get("backbone"):
             values.pop("encoder", None)

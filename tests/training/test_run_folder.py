@@ -9,6 +9,8 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.training import Recipe, TrainingData, load_datasets, train
+from birefnet_core.training.distributed import Ranks
+from birefnet_core.training.loop import Trainer
 from birefnet_core.training.run_folder import RunFolder, first_damaged
 
 from .conftest import TINY
@@ -80,13 +82,19 @@ CHANGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def trainer(shapes):
+    return Trainer(RECIPE, load_datasets(RECIPE, TrainingData(sets=(shapes,))), RunFolder("nowhere"), Ranks())
+
+
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_state_of_something_else_is_refused_without_a_traceback(finished, shapes, tmp_path, name):
+def test_a_state_of_something_else_is_refused_without_a_traceback(finished, trainer, tmp_path, name):
     state = torch.load(io.BytesIO(finished), weights_only=True)
     torch.save(CHANGES[name](state), tmp_path / "last.pt")
     before = (tmp_path / "last.pt").read_bytes()
     with pytest.raises(bc.CheckpointError, match=r"last\.pt: not (a|the) state"):
-        train(RECIPE, TrainingData(sets=(shapes,)), tmp_path, device="cpu", resume=True)
+        trainer.folder = RunFolder(tmp_path)
+        trainer.start(resume=True)
     assert (tmp_path / "last.pt").read_bytes() == before
 
 
