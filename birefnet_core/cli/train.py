@@ -101,7 +101,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe with all flags applied. A resumed training starts from the recipe in its folder.
 
     A backbone without a checkpoint means a new network, whatever the recipe would start from. The rates for a trained
-    network are too low for it, and its many steps matter more than the size of its batches. The encoder weights of a recipe are for its own backbone in a new network.
+    network are too low for it, and many steps matter more to it than large batches. The encoder weights of a recipe
+    are for its own backbone in a new network.
     """
     flags = {name: getattr(args, name) for name in field_names() if hasattr(args, name)}
     flags.update({f"network.{key}": value for key, value in flags.pop("network", ())})

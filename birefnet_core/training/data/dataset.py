@@ -222,6 +222,7 @@ def load_batches(
 
     Raises:
         DatasetError: A file that cannot be read any more.
+        TrainingError: A worker has died.
     """
     recipe = sampler.recipe
     loader = DataLoader(
@@ -234,7 +235,7 @@ def load_batches(
         # Its own generator: making an iterator draws a number, which must not come from the training's.
         generator=torch.Generator().manual_seed(0),
     )
-    for batch in loader:
+    for batch in _read_from_workers(loader, recipe):
         if isinstance(batch, BiRefNetError):
             raise batch
         yield batch.to(device, torch.channels_last if recipe.channels_last else torch.contiguous_format)
@@ -246,13 +247,32 @@ def dead_workers_as_training_error(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not str(error).startswith("DataLoader worker"):
             raise
-        fewer = "--workers 0" if recipe.workers == 1 else f"--workers {recipe.workers // 2}"
-        raise TrainingError(
-            f"a process that reads data was killed ({first_line(error).rstrip('. ')}); often the memory, or the shared "
-            f"memory in /dev/shm, was used up. Go on with --resume, with {fewer} if it happens again."
-        ) from error
+        raise _dead_worker(error, recipe) from error
+
+
+def _read_from_workers(loader: DataLoader, recipe: Recipe) -> Iterator[Batch | BiRefNetError]:
+    """The batches. A worker that dies may be noticed by the end of its connection first."""
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            if not recipe.workers or str(error).startswith("Caught"):  # raised in a worker, with its traceback
+                raise
+            raise _dead_worker(error, recipe) from error
+        yield batch
+
+
+def _dead_worker(error: Exception, recipe: Recipe) -> TrainingError:
+    fewer = "--workers 0" if recipe.workers == 1 else f"--workers {recipe.workers // 2}"
+    return TrainingError(
+        f"a process that reads data was killed ({first_line(error).rstrip('. ')}); often the memory, or the shared "
+        f"memory in /dev/shm, was used up. Go on with --resume, with {fewer} if it happens again."
+    )
 
 
 def _start_worker(_: int) -> None:
