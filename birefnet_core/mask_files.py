@@ -6,24 +6,29 @@ Shapes: H W pixels.
 from __future__ import annotations
 
 import dataclasses
-import struct
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from . import mask_values
 from .errors import DatasetError
+from .mask_values import ALPHA, COLOUR, DOUBTS, LABEL_NOTES, NO_BACKGROUND, PALETTE, PHOTO, Read
 from .text import first_line
 
-# libpng's integer weights (of 2**15) of red, green and blue, with which OpenCV, and so every published evaluation,
-# reads a colour file as grey.
-_RED, _GREEN, _BLUE = 9797, 19234, 3737
-
-COLOUR = "in colour, converted to grey"
-ALPHA = "with an alpha channel, which was ignored (is the mask in there?)"
-PALETTE = "with a palette of colours, all but the first of which are taken as the object"
-LABELS = "of the labels 0 and 1, read as 0 and 255"
+ORIENTATION = 0x0112  # the EXIF tag
+# How pixels are turned to be seen as the tag says.
+_TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,12 +36,14 @@ class MaskFile:
     """A mask as read from a file.
 
     Attributes:
-        pixels: H, W; uint8, uint16, or float32 in [0, 1], as stored.
-        notes: What was converted on the way: ``COLOUR``, ``ALPHA``, ``PALETTE``, ``LABELS``.
+        pixels: H, W; uint8, uint16, or float32 in [0, 1].
+        notes: What was converted on the way, and what is not understood: constants of ``mask_values``.
+        found: The values in the file, in words; "" for predictions.
     """
 
     pixels: np.ndarray
     notes: tuple[str, ...] = ()
+    found: str = ""
 
     @property
     def values(self) -> np.ndarray:
@@ -48,7 +55,12 @@ class MaskFile:
     @property
     def has_labels(self) -> bool:
         """Whether the file holds labels instead of grey levels."""
-        return LABELS in self.notes or PALETTE in self.notes
+        return not LABEL_NOTES.isdisjoint(self.notes)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """The notes of what is not understood."""
+        return tuple(note for note in self.notes if note in DOUBTS)
 
 
 @lru_cache(maxsize=1)
@@ -58,63 +70,141 @@ def readable_suffixes() -> frozenset[str]:
     return frozenset(ending for ending, kind in known.items() if kind in Image.OPEN)
 
 
-def read_mask(path: Path, *, labels: bool = True, clamp: bool = False) -> MaskFile:
-    """Reads a mask: 1, 8 or 16 bits of grey, floats, colours, or a palette.
+def read_mask(path: Path, *, labels: bool = True) -> MaskFile:
+    """Reads a mask of any format, depth and mode, turned as its EXIF orientation says.
 
-    Colours become grey as OpenCV's reader does, alpha channels are ignored, and of a palette of colours every index
-    but 0 is the object.
+    A ground truth is read by the meaning of its values (``mask_values``). In a prediction they are grey levels: colours
+    become grey as OpenCV's reader does, alpha channels are ignored, and of a palette of colours every index but 0 is
+    the object.
 
     Args:
         path: A file of any format Pillow opens.
-        labels: Whether 8-bit values of at most 1 are the labels 0 and 1 of a ground truth and are brought to 0 and
-            255. In a prediction they are grey levels.
-        clamp: Whether floats out of [0, 1] are clamped instead of refused.
+        labels: Whether it is a ground truth.
 
     Raises:
-        DatasetError: The file is missing, corrupt or no image, or its floats are NaN or, unless clamped, out of
-            [0, 1].
+        DatasetError: The file is missing, corrupt or no image, or its floats are NaN or out of [0, 1] (in a ground
+            truth also of [0, 255]).
     """
-    mode, pixels = _decode(path)
-    notes: tuple[str, ...] = ()
+    mode, pixels = _decode(path, labels)
+    if not pixels.size:
+        raise DatasetError(f"{path} has no pixels; replace or remove the file.")
+    if mode == "F" and not np.isfinite(pixels).all():
+        raise DatasetError(
+            f"{path} has values from {pixels.min():.4g} to {pixels.max():.4g}; "
+            f"{np.count_nonzero(~np.isfinite(pixels))} pixels are no finite numbers. Floats must lie in [0, 1]."
+        )
+    if not labels:
+        return _read_prediction(path, mode, pixels)
+    read = _read_truth(mode, pixels)
+    if read is None:
+        raise _out_of_range(path, pixels)
+    pixels, found, notes = read
+    if PHOTO in notes:  # scored as published evaluations do, which decode the luma of a JPEG alone
+        pixels = _read_prediction(path, *_decode(path, False)).pixels
+    return MaskFile(pixels=pixels, found=found, notes=notes)
+
+
+def _read_truth(mode: str, pixels: np.ndarray) -> Read | None:
+    if mode == "1":
+        return pixels.astype(np.uint8) * np.uint8(255), "black and white", ()
+    if mode == "P":
+        notes = (PALETTE,) if (pixels == 0).any() else (PALETTE, NO_BACKGROUND)
+        return (pixels > 0).astype(np.uint8) * np.uint8(255), "a palette", notes
+    if mode == "F":
+        return mask_values.read_floats(pixels)
+    if mode in ("L", "I"):
+        return mask_values.read_integers(pixels)
+    colours = pixels[..., :-1] if mode in ("LA", "RGBA") else pixels
+    read = mask_values.read_integers(colours[..., 0]) if mode == "LA" else mask_values.read_colours(colours)
+    if mode == "RGB":
+        return read
+    return mask_values.read_alpha(read, pixels[..., -1], flat=bool((colours == colours[:1, :1]).all()))
+
+
+def _read_prediction(path: Path, mode: str, pixels: np.ndarray) -> MaskFile:
     if mode == "P":
         return MaskFile(pixels=(pixels > 0).astype(np.uint8) * np.uint8(255), notes=(PALETTE,))
     if mode in ("RGB", "RGBA"):
-        pixels, notes = _grey(pixels), (COLOUR, ALPHA) if mode == "RGBA" else (COLOUR,)
-    elif mode == "LA":
-        pixels, notes = np.ascontiguousarray(pixels[:, :, 0]), (ALPHA,)
-    elif mode.startswith("I"):  # 16-bit files; old Pillow versions open them with 32 bits
-        pixels = np.clip(pixels, 0, 0xFFFF).astype(np.uint16)
-    elif mode == "F" and clamp and not np.isnan(pixels).any():
-        pixels = pixels.clip(0, 1)
-    elif mode == "F" and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN fails both
-        raise DatasetError(
-            f"{path} has values from {pixels.min():.4g} to {pixels.max():.4g}; floats must lie in [0, 1]."
-        )
-    elif mode == "1":
-        pixels = pixels.astype(np.uint8) * np.uint8(255)
-    if labels and pixels.dtype == np.uint8 and pixels.size and pixels.max() == 1:
-        pixels, notes = pixels * np.uint8(255), (*notes, LABELS)
-    return MaskFile(pixels=pixels, notes=notes)
+        return MaskFile(pixels=mask_values.grey(pixels), notes=(COLOUR, ALPHA) if mode == "RGBA" else (COLOUR,))
+    if mode == "LA":
+        return MaskFile(pixels=np.ascontiguousarray(pixels[:, :, 0]), notes=(ALPHA,))
+    if mode == "I":  # 16-bit files; old Pillow versions open them with 32 bits
+        return MaskFile(pixels=np.clip(pixels, 0, 0xFFFF).astype(np.uint16))
+    if mode == "F" and not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise _out_of_range(path, pixels)
+    return MaskFile(pixels=pixels.astype(np.uint8) * np.uint8(255) if mode == "1" else pixels)
 
 
-def _decode(path: Path) -> tuple[str, np.ndarray]:
-    """The file's pixels in one of the modes 1, L, LA, I..., F, P (a palette of colours), RGB, RGBA."""
+def _out_of_range(path: Path, pixels: np.ndarray) -> DatasetError:
+    return DatasetError(f"{path} has values from {pixels.min():.4g} to {pixels.max():.4g}; floats must lie in [0, 1].")
+
+
+def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray]:
+    """The file's pixels in one of the modes 1, L, LA, I, F, P (a palette of colours), RGB, RGBA; upright.
+
+    In the palette of a ground truth 0 stands for black, or for the first colour where black is not used.
+    """
     try:
         with Image.open(path) as image:
             if image.format == "JPEG":
-                image.draft("L", image.size)  # decodes only the luma, as OpenCV does
+                # Decodes only the luma, as OpenCV does; of a ground truth also the chroma, which tells a colour.
+                image.draft("YCbCr" if truth else "L", image.size)
             image.load()
-            if image.mode == "P" and not _has_grey_palette(image):
-                return image.mode, np.array(image)
-            if image.mode not in ("1", "L", "LA", "F", "RGB", "RGBA") and not image.mode.startswith("I"):
-                transparent = "A" in image.getbands() or "transparency" in image.info
-                converted = image.convert("RGBA" if transparent else "RGB")
-                return converted.mode, np.array(converted)
-            return image.mode, np.array(image)
-    except (OSError, SyntaxError, EOFError, ValueError, struct.error, Image.DecompressionBombError) as error:
+            mode, pixels = _plain_modes(image, truth)
+            pixels = upright(pixels, orientation(image))
+    except MemoryError as error:
+        raise DatasetError(f"{path} is too large for the memory that is left; make it smaller.") from error
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise DatasetError(
             f"{path} cannot be read as an image ({first_line(error)}); replace or remove the file."
         ) from error
+    return mode, pixels
+
+
+def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
+    """Pixels H, W as they are seen by an EXIF orientation."""
+    return np.ascontiguousarray(_TURNED[turned](pixels)) if turned in _TURNED else pixels
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a loaded image; 1, upright, where it has none or a damaged one."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises nearly anything, and is no reason to refuse the pixels
+        return 1
+    return value if isinstance(value, int) and value in _TURNED else 1
+
+
+def _plain_modes(image: Image.Image, truth: bool) -> tuple[str, np.ndarray]:
+    """The mode that the file's is converted to, and the pixels."""
+    if image.mode == "P" and not _has_grey_palette(image) and not (truth and _is_transparent(image)):
+        return image.mode, _black_is_zero(image) if truth else np.array(image)
+    if image.mode == "YCbCr":
+        luma, *chroma = [np.array(band) for band in image.split()]
+        if truth and any((np.abs(band.astype(np.int16) - 128) > 12).any() for band in chroma):
+            return "RGB", np.array(image.convert("RGB"))
+        return "L", luma
+    if image.mode.startswith("I"):
+        pixels = np.array(image)
+        return "I", pixels.astype(pixels.dtype.newbyteorder("="))
+    if image.mode not in ("1", "L", "LA", "F", "RGB", "RGBA"):
+        transparent = "A" in image.getbands() or "transparency" in image.info
+        image = image.convert("RGBA" if transparent else "RGB")
+    return image.mode, np.array(image)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return "transparency" in image.info and bool(np.array(image.convert("RGBA"))[..., 3].min() < 255)
+
+
+def _black_is_zero(image: Image.Image) -> np.ndarray:
+    """The indices of a palette, 0 for every index that is black, if any pixel is."""
+    indices = np.array(image)
+    palette = np.zeros((256, 3), np.uint8)
+    colours = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    palette[: len(colours)] = colours
+    black = (palette.max(axis=1) == 0)[indices]
+    return np.where(black, 0, np.maximum(indices, 1)).astype(np.uint8) if black.any() else indices
 
 
 def _has_grey_palette(image: Image.Image) -> bool:
@@ -123,8 +213,3 @@ def _has_grey_palette(image: Image.Image) -> bool:
     palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     colours = palette[[index for index in sorted(used) if index < len(palette)]]
     return bool(len(colours)) and bool((colours == colours[:, :1]).all())
-
-
-def _grey(pixels: np.ndarray) -> np.ndarray:
-    red, green, blue = (pixels[:, :, band].astype(np.int32) for band in range(3))
-    return ((red * _RED + green * _GREEN + blue * _BLUE) >> 15).astype(np.uint8)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,6 +98,38 @@ def filled():
         return dict(made[variant])
 
     return get
+
+
+def pytest_configure(config):
+    """Refuses connections to other machines: the tests take nothing from a network."""
+
+    def refuse(event: str, arguments: tuple) -> None:
+        if event == "socket.connect" and isinstance(arguments[1], tuple):
+            host = str(arguments[1][0])
+            if not (host.startswith("127.") or host in ("localhost", "::1", "0.0.0.0")):
+                raise RuntimeError(f"a test connects to {host}: tests may use this machine only")
+
+    sys.addaudithook(refuse)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says what was not run, and why."""
+    stats = terminalreporter.stats
+    reasons = Counter(_reason(report) for report in stats.get("skipped", ()))
+    left_out = len(stats.get("deselected", ()))
+    if left_out:
+        chosen = terminalreporter.config.option.markexpr
+        reasons[f"not chosen by -m {chosen!r}; make test-slow runs the slow ones"] = left_out
+    if reasons:
+        terminalreporter.section("not run")
+        for reason, count in reasons.most_common():
+            terminalreporter.write_line(f"{count:5d}  {reason}")
+
+
+def _reason(report) -> str:
+    """Of a skipped test, without the place in the code."""
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
 
 
 def pytest_generate_tests(metafunc):

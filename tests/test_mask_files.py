@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from birefnet_core.errors import DatasetError
-from birefnet_core.mask_files import ALPHA, COLOUR, LABELS, PALETTE, read_mask
+from birefnet_core.mask_files import read_mask
+from birefnet_core.mask_values import ALPHA, COLOUR, LABELS, PALETTE
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -35,7 +36,7 @@ def test_jpeg_reads_as_opencv_does(tmp_path):
 def test_colour_is_noted_and_turns_grey_as_in_opencv(tmp_path, channels):
     colours = np.random.default_rng(0).integers(0, 256, (80, 90, channels), dtype=np.uint8)
     path = write(tmp_path / "a.png", colours)
-    mask = read_mask(path)
+    mask = read_mask(path, labels=False)
     assert np.array_equal(mask.pixels, cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
     assert mask.notes == ((COLOUR,) if channels == 3 else (COLOUR, ALPHA))
 
@@ -44,8 +45,8 @@ def test_grey_saved_in_colour_keeps_its_values(tmp_path):
     assert np.array_equal(read_mask(write(tmp_path / "a.png", GREY, "RGB")).pixels, GREY)
 
 
-def test_alpha_is_ignored_and_noted(tmp_path):
-    mask = read_mask(write(tmp_path / "a.png", np.stack([GREY, GREY[::-1]], axis=-1)))
+def test_alpha_of_a_prediction_is_ignored_and_noted(tmp_path):
+    mask = read_mask(write(tmp_path / "a.png", np.stack([GREY, GREY[::-1]], axis=-1)), labels=False)
     assert np.array_equal(mask.pixels, GREY)
     assert mask.notes == (ALPHA,)
 

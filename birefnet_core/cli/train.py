@@ -9,17 +9,21 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.utils import tqdm
-
 from .. import training
 from ..errors import ConfigError
 from ..torchrun import current_process
 from ..training import Recipe, TrainingData, from_values, load_datasets, load_recipe, train
+from ..training.compare import CURVES, REPORT, compare_runs
+from ..training.data.examples import draw_examples
+from ..training.data.folders import EXAMPLES
 from ..training.recipe import field_names
+from ..training.report import save_png
 from ..training.run_folder import RunFolder
+from .train_progress import ProgressBar
 
 DESCRIPTION = "Trains a BiRefNet on your images and masks."
 DEFAULT_RECIPE = "finetune"
+NEW_LR = 1e-3  # of a new network by a recipe for a trained one; ten times that of `finetune`, as in `shapes`
 
 
 def recipes_folder() -> Path:
@@ -48,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--recipe", metavar="R", help=f"{', '.join(recipe_names())}, or a .toml file ({DEFAULT_RECIPE})")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
     run.add_argument("--resume", action="store_true", help="continue the training in --out, by its own recipe")
-    run.add_argument("--dry-run", action="store_true", help="check the data and stop")
+    run.add_argument("--dry-run", action="store_true", help="check the data and stop; with --out, draw examples there")
+    run.add_argument("--compare", nargs="+", metavar="DIR", help="compare the trainings in these folders and stop")
     run.add_argument("--print-recipe", action="store_true", help="print the recipe with all flags and stop")
     run.add_argument("--quiet", action="store_true", help="no progress bar, no messages but warnings")
     fields = parser.add_argument_group("recipe", "each field of the recipe; see birefnet_core/training/recipe.py")
@@ -95,8 +100,9 @@ def _assignment(text: str) -> tuple[str, Any]:
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe with all flags applied. A resumed training starts from the recipe in its folder.
 
-    A backbone without a checkpoint means a new network, whatever the recipe would start from. The encoder weights of a
-    recipe are for its own backbone in a new network.
+    A backbone without a checkpoint means a new network, whatever the recipe would start from. The rates for a trained
+    network are too low for it, and many steps matter more to it than large batches. The encoder weights of a recipe
+    are for its own backbone in a new network.
     """
     flags = {name: getattr(args, name) for name in field_names() if hasattr(args, name)}
     flags.update({f"network.{key}": value for key, value in flags.pop("network", ())})
@@ -107,6 +113,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     else:
         values = load_recipe(_find_recipe(args.recipe or DEFAULT_RECIPE))
         if flags.get("backbone") and "init" not in flags:
+            if values.get("init"):
+                values.update(lr=NEW_LR, backbone_lr=NEW_LR / 10 if flags.get("encoder") else 0, accumulate=1)
             values.update(init="", decoder_epochs=0)
         if flags.get("init") or flags.get("backbone", values.get("backbone")) != values.get("backbone"):
             values.pop("encoder", None)
@@ -123,28 +131,14 @@ def _find_recipe(name: str) -> Path:
     return recipes_folder() / f"{name}.toml"
 
 
-class ProgressBar:
-    """A progress bar with the terms of the loss and the remaining time."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.bar: Any = None
-        self.quiet = quiet or not sys.stderr.isatty()
-
-    def __call__(self, step: dict[str, Any]) -> None:
-        if self.bar is None:
-            self.bar = tqdm(total=step["steps"], initial=step["step"] - 1, unit="step", disable=self.quiet)
-        hidden = ("epoch", "step", "steps", "best", "lr")
-        shown = {name: f"{value:.3g}" for name, value in step.items() if name not in hidden}
-        if step["best"] is not None:
-            shown["best"] = f"{step['best']:.4f}"
-        self.bar.set_description(f"epoch {step['epoch']}", refresh=False)
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update()
-
-
 def run(args: argparse.Namespace) -> int:
     """Trains, or only checks the data or prints the recipe. Under torchrun the first process prints for all."""
     quiet = args.quiet or current_process().rank > 0
+    if args.compare:
+        _print(compare_runs(args.compare, args.out))
+        if args.out and not quiet:
+            _print(f"See {Path(args.out) / REPORT} and {CURVES}")
+        return 0
     recipe = recipe_of(args)
     if args.print_recipe:
         print(recipe.to_toml(), end="")
@@ -154,7 +148,12 @@ def run(args: argparse.Namespace) -> int:
         backgrounds=args.backgrounds, skip_bad=args.skip_bad,
     )  # fmt: skip
     if args.dry_run:
-        print(load_datasets(recipe, data).text)
+        datasets = load_datasets(recipe, data)
+        _print(datasets.text)
+        if args.out:
+            RunFolder(args.out).make()
+            save_png(draw_examples(datasets.training.pairs), RunFolder(args.out).path / EXAMPLES)
+            _print(f"See {RunFolder(args.out).path / EXAMPLES}")
         return 0
     if not args.out:
         raise ConfigError("give --out DIR, the folder of the results.")
@@ -167,3 +166,9 @@ def run(args: argparse.Namespace) -> int:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
         print(f"{result.steps} steps done. Last validation: {scores or 'none'}. See {result.folder / 'report.md'}")
     return 0
+
+
+def _print(text: str) -> None:
+    """Prints, with escapes for characters the terminal cannot show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,21 +25,26 @@ from torch.optim import Optimizer
 from ..checkpoints import save_adapter, save_checkpoint
 from ..devices import choose_device
 from ..errors import ConfigError, TrainingError
-from ..losses import LossValue
 from ..network import BiRefNet
 from .data import TrainingData
-from .data.dataset import BatchSampler, load_batches, seed_of
+from .data.dataset import BatchSampler, dead_workers_as_training_error, load_batches, seed_of
+from .data.examples import draw_examples
+from .data.folders import EXAMPLES
 from .data.load import Datasets, load_datasets
 from .distributed import Ranks, init_distributed
 from .ema import Ema
 from .interrupt import StopSignal
 from .lora import extract_adapter, merged
+from .loss_meter import LossMeter
 from .model_setup import PhasedModel, amp_dtype, autocast, build_network, sync_gradients
-from .optim import lr_multiplier, make_optimizer, set_lr
+from .optim import fit_to_steps, lr_multiplier, make_optimizer, set_lr
 from .recipe import Recipe
+from .report import save_png
 from .run_folder import Position, RunFolder, is_full_disk
 from .run_log import RunLog
 from .validation import is_better, validate
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[dict[str, Any]], None]  # place, loss and terms of a step
 
@@ -99,7 +104,9 @@ def train(
             if is_main:
                 folder.prepare_output_dir(resume=resume)
         datasets = load_datasets(recipe, data, ranks)
-        with _full_disk_as_training_error(folder):
+        for line in datasets.text.splitlines():
+            logger.info("%s", line)
+        with _full_disk_as_training_error(folder), dead_workers_as_training_error(recipe):
             trainer = Trainer(recipe, datasets, folder, ranks, progress)
             trainer.start(resume=resume)
             return trainer.run(stop)
@@ -114,6 +121,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     ema: Ema | None
     position: Position
+    fitted: bool = True  # whether phases are fitted to the number of steps, as version 0.1 did not
 
     @classmethod
     def create(cls, recipe: Recipe, classes: int, ranks: Ranks) -> TrainState:
@@ -141,11 +149,16 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
+            "fitted": self.fitted,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of ``state_dict``."""
-        self.position = Position(**state["position"])
+        """The inverse of ``state_dict``.
+
+        Raises:
+            Exception: The state is not that of such a training.
+        """
+        self.position, self.fitted = Position.from_dict(state["position"]), bool(state.get("fitted", False))
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -171,28 +184,44 @@ class Trainer:
         self.state = TrainState.create(recipe, len(datasets.labels), ranks)
         self.log = RunLog(folder, recipe, enabled=ranks.is_main)
         self.scores: dict[str, float] = {}
+        self.sampler = BatchSampler(
+            samples=len(datasets.training), recipe=recipe, rank=ranks.rank, world_size=ranks.world_size
+        )
 
     def start(self, *, resume: bool) -> None:
         """Loads the state in the folder, or validates the initial checkpoint and saves a first state."""
         stored = self.folder.load(self.recipe, self.datasets.fingerprint) if resume else None
         if stored is not None:
-            self.state.load_state_dict(stored)
+            with self.folder.damage_as_checkpoint_error():
+                self.state.load_state_dict(stored)
+        self._fit_schedule()
         with self.ranks.main_process_first() as is_main:
             if is_main:
                 self.folder.rewind(self.state.position if stored else None)
                 self.folder.write_text(self.folder.recipe.name, self.recipe.to_toml())
+                if stored is None:
+                    save_png(draw_examples(self.datasets.training.pairs), self.folder.path / EXAMPLES)
         if stored is None:
             if self.recipe.init:
                 self.validate()
             self.save()
 
+    def _fit_schedule(self) -> None:
+        """Makes what ``run`` computes by: the recipe, its phases shortened where the whole training is short."""
+        self.schedule = fit_to_steps(self.recipe, self.sampler.steps) if self.state.fitted else self.recipe
+        changed = [
+            f"{name} {getattr(self.schedule, name)} instead of {getattr(self.recipe, name)}"
+            for name in ("decoder_epochs", "warmup_steps")
+            if getattr(self.schedule, name) != getattr(self.recipe, name)
+        ]
+        if changed:
+            steps = self.sampler.steps * self.recipe.epochs
+            logger.info("For a training of %d steps: %s.", steps, ", ".join(changed))
+
     def run(self, stop: StopSignal) -> TrainingResult:
         """Trains to the last epoch, or until a signal asks to stop."""
-        recipe, ranks, state = self.recipe, self.ranks, self.state
+        recipe, ranks, state, sampler = self.schedule, self.ranks, self.state, self.sampler
         model, optimizer, scaler, position = state.model, state.optimizer, state.scaler, state.position
-        sampler = BatchSampler(
-            samples=len(self.datasets.training), recipe=recipe, rank=ranks.rank, world_size=ranks.world_size
-        )
         phases, amp = PhasedModel(model, recipe, ranks), amp_dtype(recipe.amp, ranks.device)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         stop.graceful, stopped, began = True, False, time.monotonic()
@@ -227,18 +256,30 @@ class Trainer:
                 if state.ema:
                     state.ema.update(model)
                 position.add_step(means)
-                self._report_step(means, sampler.steps * recipe.epochs, time.monotonic() - step_began)
-                due = recipe.save_steps and position.step % recipe.save_steps == 0
-                if stopped or (due and position.batch < sampler.batches):
+                self._report_step(means, time.monotonic() - step_began)
+                if stopped or self._must_save():
                     self.save()
             if not stopped:
-                self.log.epoch(position, position.end_epoch())
-                if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
-                    self.validate()
-                self.save()
+                self._end_epoch()
+        return self._finish(stopped=stopped, seconds=time.monotonic() - began)
+
+    def _must_save(self) -> bool:
+        """Whether ``last.pt`` is to be written within an epoch."""
+        position, every = self.state.position, self.recipe.save_steps
+        return every > 0 and position.step % every == 0 and position.batch < self.sampler.batches
+
+    def _end_epoch(self) -> None:
+        recipe, position = self.recipe, self.state.position
+        self.log.epoch(position, position.end_epoch())
+        if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
+            self.validate()
+        self.save()
+
+    def _finish(self, *, stopped: bool, seconds: float) -> TrainingResult:
+        position = self.state.position
         if not stopped:
-            with ranks.main_process_first():
-                self.log.finish(self.datasets.text, time.monotonic() - began)
+            with self.ranks.main_process_first():
+                self.log.finish(self.datasets.text, seconds)
         return TrainingResult(
             folder=self.folder.path, finished=not stopped, steps=position.step, best=position.best, scores=self.scores
         )
@@ -287,11 +328,12 @@ class Trainer:
             merged(model), self.folder.best, training_size=recipe.size, provenance=note, metadata=metadata
         )
 
-    def _report_step(self, means: dict[str, float], steps: int, seconds: float) -> None:
+    def _report_step(self, means: dict[str, float], seconds: float) -> None:
         """Logs a step, and calls ``progress``."""
         position, lr = self.state.position, self.state.optimizer.param_groups[-1]["lr"]
         self.log.step(position, means, lr, seconds)
         if self.progress and self.ranks.is_main:
+            steps = self.sampler.steps * self.recipe.epochs
             place = {"epoch": position.epoch + 1, "step": position.step, "steps": steps}
             self.progress({**place, "lr": lr, "best": position.best, **means})
 
@@ -304,41 +346,6 @@ class Trainer:
             f"images: {', '.join(names)}. Check them; else lower the learning rate, set clip=1, or amp='off'. "
             f"{self.folder.last.name} holds the state before."
         )
-
-
-class LossMeter:
-    """Loss and terms of one optimizer step, over its batches and all processes.
-
-    Attributes:
-        sums: Means over the batches of this process.
-        bad: Names of the images in batches whose loss is not finite.
-        failed: Whether any process has such a batch; known after ``reduce``.
-    """
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.bad: tuple[str, ...] = ()
-        self.failed = False
-
-    def add(self, value: LossValue, batches: int, names: tuple[str, ...]) -> None:
-        """Adds one batch.
-
-        Args:
-            value: Its loss.
-            batches: Number of batches in the step.
-            names: Of its images.
-        """
-        numbers = torch.stack([value.total.detach(), *value.terms.values()]).tolist()
-        if not all(map(math.isfinite, numbers)):
-            self.bad += names
-        for name, number in zip(("loss", *value.terms), numbers, strict=True):
-            self.sums[name] = self.sums.get(name, 0.0) + number / batches
-
-    def reduce(self, ranks: Ranks, stop: bool) -> tuple[dict[str, float], bool]:
-        """Means over all processes, and whether any of them asks to stop."""
-        stopped, failed, *totals = ranks.all_reduce_sum([float(stop), float(bool(self.bad)), *self.sums.values()])
-        self.failed = failed > 0
-        return {name: total / ranks.world_size for name, total in zip(self.sums, totals, strict=True)}, stopped > 0
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -58,6 +59,24 @@ def lr_multiplier(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         done = min(1.0, max(0, step - recipe.warmup_steps) / total)
         return warm * (recipe.lr_floor + (1 - recipe.lr_floor) * (1 + math.cos(math.pi * done)) / 2)
     return warm
+
+
+def fit_to_steps(recipe: Recipe, steps_per_epoch: int) -> Recipe:
+    """The recipe with phases that a short training can afford; a long one keeps its own.
+
+    At most a tenth of the steps warm up, and at most a quarter of the epochs train the decoder alone. The moving
+    average needs no such limit: its decay grows with the steps done.
+
+    Args:
+        recipe: The recipe.
+        steps_per_epoch: Optimizer steps of an epoch.
+    """
+    steps = recipe.epochs * steps_per_epoch
+    return dataclasses.replace(
+        recipe,
+        warmup_steps=min(recipe.warmup_steps, steps // 10),
+        decoder_epochs=min(recipe.decoder_epochs, (recipe.epochs + 1) // 4),
+    )
 
 
 def set_lr(optimizer: Optimizer, multiplier: float) -> None:

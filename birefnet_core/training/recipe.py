@@ -14,7 +14,7 @@ from ..config import BACKBONES, BiRefNetConfig
 from ..errors import ConfigError
 from ..losses import LossWeights
 from ..network.birefnet import SIZE_MULTIPLE
-from ..text import did_you_mean
+from ..text import did_you_mean, first_line
 from .data.augment import Augmentation
 
 DEFAULT_BACKBONE = "swin_v1_t"
@@ -53,7 +53,7 @@ class Recipe:
         matting: The masks are alpha mattes: binary ones are warned of. Always so for matting checkpoints of the
             catalogue.
         train: "all" parameters, the "decoder" only, or low-rank adapters ("lora").
-        decoder_epochs: First epochs in which the encoder is frozen although ``train`` is "all".
+        decoder_epochs: First epochs in which the encoder is frozen although ``train`` is "all"; at most a quarter.
         freeze_bn: BatchNorm keeps its statistics. Always so at batch size 1 and for "lora".
         lora_rank: Rank of the adapters.
         lora_alpha: Their scale, divided by the rank.
@@ -76,7 +76,7 @@ class Recipe:
         lr_epochs: See ``schedule``.
         lr_factor: See ``schedule``.
         lr_floor: See ``schedule``.
-        warmup_steps: Steps in which the rate rises to its value.
+        warmup_steps: Steps in which the rate rises to its value; at most a tenth.
         clip: Greatest norm of the gradient; 0 for no limit.
         ema: Decay of the moving average of the weights, which is validated and saved; 0 for none.
         amp: Data type of autocast: "auto" is bf16, or else fp16, on CUDA and float32 elsewhere; "off" is float32.
@@ -193,7 +193,13 @@ class Recipe:
             BiRefNetConfig.from_dict({"backbone": self.backbone or DEFAULT_BACKBONE, **self.network})
 
     def replace(self, **changes: Any) -> Recipe:
-        """A copy with some fields changed; keys as "loss.iou" and "augment.flip" change one of a table."""
+        """A copy with some fields changed; keys as "loss.iou" and "augment.flip" change one of a table.
+
+        Another ``train`` than "all" sets ``decoder_epochs`` to 0 unless they are given too: there is nothing left for
+        them to mean.
+        """
+        if changes.get("train", "all") != "all":
+            changes = {"decoder_epochs": 0, **changes}
         return from_values({**self.to_flat(), **changes})
 
     def to_dict(self) -> dict[str, Any]:
@@ -214,6 +220,8 @@ class Recipe:
             lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"
 
+
+_MOST_BYTES = 1 << 18  # of a recipe's file
 
 _TABLES: dict[str, type] = {"loss": LossWeights, "augment": Augmentation}
 
@@ -241,8 +249,9 @@ def from_values(values: Mapping[str, Any]) -> Recipe:
     for key, value in flat.items():
         table, _, inner = key.partition(".")
         if table == "network":
-            if inner:
-                top["network"][inner] = value
+            if not inner:
+                raise ConfigError(f"network={value!r}: expected a table of options, such as image_pyramid.")
+            top["network"][inner] = value
         elif key not in known:
             raise ConfigError(_unknown("field", key, tuple(known)))
         elif inner:
@@ -281,14 +290,20 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
         except ImportError as error:
             raise ConfigError("recipes need Python 3.11, or: pip install tomli") from error
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ConfigError(f"{path}: more than {_MOST_BYTES >> 10} KiB, so it is no recipe.")
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors of Windows begin files with a mark
     except OSError as error:
         raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a recipe in TOML ({error}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a recipe in TOML ({first_line(error)}).") from error
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    if prefix.count(".") > 1:  # no recipe has tables in tables; a file may have any number
+        raise ConfigError(_unknown("field", prefix.rstrip("."), tuple(field_names())))
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -323,14 +338,21 @@ def _convert(cls: type, name: str, value: Any) -> Any:
         return _convert_number(name, value, kind)
     if isinstance(kind, type) and not isinstance(value, kind):
         raise ConfigError(f"{name}={value!r}: expected {_KINDS.get(kind, kind.__name__)}.")
+    if kind is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # a file name of other bytes
+            raise ConfigError(f"{name}={value!r}: no UTF-8, which a recipe is written in. Rename the file.") from None
     return value
 
+
+_GREATEST = 2**63 - 1  # of a number in a recipe
 
 _KINDS = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
 
 
 def _convert_number(name: str, value: Any, kind: type) -> int | float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _GREATEST
     if kind is float and number:
         return float(value)
     if kind is int and number and float(value).is_integer():

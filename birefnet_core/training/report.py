@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..files import atomic_path
 from ..images import to_bytes
 from ..masks import compare_masks
+from .data.folders import EXAMPLES
 from .recipe import DEFAULT_BACKBONE, SCORES, Recipe
 from .validation import THUMBNAIL, Thumbnail
 
@@ -165,7 +166,8 @@ def report(
         "# Training report", "",
         f"Recipe `{recipe.name}` from {start}: {recipe.epochs} epochs, {steps} steps, {recipe.size[0]} x "
         f"{recipe.size[1]} pixels, batch {recipe.batch_size} x {recipe.accumulate}, {seconds:.0f} s.",
-        "", "## Data", "", "```", preflight, "```", "", "## Scores on the validation images", "",
+        "", "## Data", "", "```", preflight, "```", "", f"![what is the object, and what is not]({EXAMPLES})", "",
+        "## Scores on the validation images", "",
     ]  # fmt: skip
     lines += _score_table(scores, recipe.best) if scores else ["There are none: give `--val-data`, or more pairs."]
     lines += ["", "![curves](curves.png)", ""]
@@ -181,10 +183,15 @@ def report(
     return "\n".join(lines)
 
 
+def best_row(scores: Sequence[Mapping[str, Any]], key: str) -> Mapping[str, Any] | None:
+    """The best of the lines of validations by a score; None where there are none."""
+    finite = [row for row in scores if row[key] is not None] or list(scores)
+    pick = min if key == "MAE" else max
+    return pick(finite, key=lambda row: row[key] or 0.0) if finite else None
+
+
 def _score_table(scores: Sequence[Mapping[str, Any]], best_key: str) -> list[str]:
-    finite = [row for row in scores if row[best_key] is not None] or list(scores)
-    pick = min if best_key == "MAE" else max
-    best = pick(finite, key=lambda row: row[best_key] or 0.0)
+    best = best_row(scores, best_key) or scores[0]
     named = {"first": scores[0], f"best (by {best_key})": best, "last": scores[-1]}
     lines = ["| | epoch | " + " | ".join(SCORES) + " |", "|---|---" + "|---" * len(SCORES) + "|"]
     for name, row in named.items():

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
-import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import BiRefNetError, CheckpointError, ConfigError
 from ..files import atomic_path
 from ..text import first_line
 from .recipe import Recipe, differences
@@ -39,6 +40,21 @@ class Position:
     best: float | None = None
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     count: int = 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Position:
+        """The inverse of ``dataclasses.asdict``.
+
+        Raises:
+            ValueError, TypeError: Not a position.
+        """
+        position = cls(**values)
+        counts = (position.epoch, position.batch, position.step, position.count)
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError(f"position {counts}")
+        if not isinstance(position.best, (int, float, type(None))) or not isinstance(position.sums, dict):
+            raise TypeError("no position")
+        return position
 
     def add_step(self, means: Mapping[str, float]) -> None:
         """Counts an optimizer step with its loss and terms."""
@@ -97,6 +113,17 @@ class RunFolder:
                     f"{self.path} holds another run ({', '.join(there)}). Go on with it by --resume, or choose another "
                     "folder."
                 )
+        self.make()
+        for part in self.path.rglob(".*.part"):  # of a process that was killed
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+    def make(self) -> None:
+        """Creates the folder.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -132,14 +159,38 @@ class RunFolder:
         if not self.last.exists():
             return None
         try:
-            state = torch.load(self.last, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            reason = first_line(error)
-            raise CheckpointError(f"{self.last}: cannot be read ({reason}). Start anew from {self.best}.") from error
+            damaged = first_damaged(self.last)
+            state = None if damaged else torch.load(self.last, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # nothing is known of the file, and unpickling raises nearly anything
+            raise CheckpointError(
+                f"{self.last}: cannot be read ({first_line(error)}). {self._start_anew()}"
+            ) from error
+        if damaged:
+            raise CheckpointError(f"{self.last}: damaged, its checksum of {damaged} differs. {self._start_anew()}")
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise CheckpointError(f"{self.last}: not a state that this version reads. Start anew from {self.best}.")
-        self._check_same(state, recipe, data)
+            raise CheckpointError(f"{self.last}: not a state that this version reads. {self._start_anew()}")
+        with self.damage_as_checkpoint_error():
+            self._check_same(state, recipe, data)
         return state
+
+    @contextlib.contextmanager
+    def damage_as_checkpoint_error(self) -> Iterator[None]:
+        """Makes a state that does not fit its own recipe a CheckpointError."""
+        try:
+            yield
+        except BiRefNetError:
+            raise
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.last}: not the state of this training ({first_line(error)}). {self._start_anew()}"
+            ) from error
+
+    def _start_anew(self) -> str:
+        if self.best.exists():
+            return f"Start a new folder with --init {self.best}."
+        return "Start a new folder."
 
     def _check_same(self, state: dict[str, Any], recipe: Recipe, data: str) -> None:
         changes = differences(state["recipe"], recipe)
@@ -157,7 +208,7 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file atomically."""
         with atomic_path(self.path / name) as part:
-            Path(part).write_text(text, encoding="utf-8")
+            Path(part).write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def log(self, row: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""
@@ -187,6 +238,16 @@ def _was_before(row: dict[str, Any], position: Position) -> bool:
     if row["step"] != position.step:
         return row["step"] < position.step
     return row["kind"] == "step" or row["epoch"] <= position.epoch
+
+
+def first_damaged(path: Path) -> str | None:
+    """The first entry of a zip file whose checksum differs, which torch.load does not check; None if all are right.
+
+    Raises:
+        OSError, zipfile.BadZipFile: Not readable, or no zip file.
+    """
+    with zipfile.ZipFile(path) as file:
+        return file.testzip()
 
 
 def is_full_disk(error: BaseException | None) -> bool:

@@ -28,11 +28,33 @@ def everything(output):
     return sum(part.square().mean() for part in parts)
 
 
-@pytest.mark.parametrize("block", ["deformable_aspp", "aspp", "residual"])
-def test_every_combination_trains(block):
+def covering_triples(combinations):
+    """Some of the combinations, in which any three switches stand together in every way that they can."""
+
+    def triples(values):
+        return set(itertools.combinations(enumerate(values), 3))
+
+    left, chosen = set().union(*map(triples, combinations)), []
+    while left:
+        chosen.append(max(combinations, key=lambda values: len(left & triples(values))))
+        left -= triples(chosen[-1])
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("block", "combinations"),
+    [
+        pytest.param("residual", COMBINATIONS, id="residual"),
+        *(pytest.param(block, covering_triples(COMBINATIONS), id=block) for block in ("deformable_aspp", "aspp")),
+        *(pytest.param(block, COMBINATIONS, id=f"{block}-all", marks=pytest.mark.slow) for block in
+          ("deformable_aspp", "aspp")),
+    ],
+)  # fmt: skip
+def test_combinations_train(block, combinations):
+    """All of them with the smallest block; with the others any three switches in every way (all: slow tests)."""
     torch.manual_seed(0)
     x = torch.randn(2, 3, 64, 64)
-    for values in COMBINATIONS:
+    for values in combinations:
         options = dict(zip(SWITCHES, values, strict=True))
         config = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block=block, gradient_mask="logit", **options)
         model = bc.BiRefNet(config).train()

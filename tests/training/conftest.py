@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,14 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     model = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0", **TINY))
     return bc.save_checkpoint(model, path, training_size=(64, 64))
+
+
+@pytest.fixture(scope="session")
+def processes_of():
+    """Makes processes from one that has imported the package already, which takes longer than all else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["birefnet_core.training.loop", "timm"])
+    return context.Process
 
 
 def assert_same(found: object, expected: object, where: str = "") -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from birefnet_core import BiRefNetConfig, ConfigError, DatasetError
+from birefnet_core.cli.main import main
 from birefnet_core.training import Recipe, TrainingData
 from birefnet_core.training.ablation import PARTS, ROWS, Run, ablate, choose_rows
 from birefnet_core.training.ablation_report import difference, paper_difference, report
@@ -24,16 +25,16 @@ def folders(tmp_path_factory):
     return write_shapes(root / "train", 4), write_shapes(root / "val", 2, first=20)
 
 
-def run_script(folders, out, *flags):
+def arguments(folders, out):
     small = ["--size", "64", "--batch-size", "2", "--epochs", "1", "--device", "cpu", "--seeds", "1"]
-    rows = ["--rows", "inref", "baseline"]
-    command = [sys.executable, str(SCRIPT), "--data", str(folders[0]), "--val-data", str(folders[1]), "--out", str(out)]
-    return subprocess.run([*command, *rows, *small, *flags], capture_output=True, text=True, check=False)
+    data = ["--data", str(folders[0]), "--val-data", str(folders[1]), "--out", str(out)]
+    return [*data, "--rows", "inref", "baseline", *small]
 
 
 def test_script_compares_two_rows_and_does_not_run_them_twice(folders, tmp_path):
     out = tmp_path / "out"
-    first = run_script(folders, out)
+    command = [sys.executable, str(SCRIPT), *arguments(folders, out)]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
     table = (out / "ablation.md").read_text()
     assert table in first.stdout
@@ -42,8 +43,7 @@ def test_script_compares_two_rows_and_does_not_run_them_twice(folders, tmp_path)
     assert Image.open(out / "ablation.png").size[0] > 500
     assert len(list((out / "inref" / "seed0" / "masks").glob("*.png"))) == 2
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if not path.name.startswith("ablation")}
-    again = run_script(folders, out)
-    assert again.returncode == 0, again.stderr
+    assert main(["ablation", *arguments(folders, out)]) == 0
     assert (out / "ablation.md").read_text() == table
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import birefnet_core as bc
-from birefnet_core.cli.main import main
+from birefnet_core.cli.main import build_parser, main
+from birefnet_core.cli.train import recipe_of
 from birefnet_core.losses import LOSS_PRESETS
-from birefnet_core.training import from_values, load_recipe
+from birefnet_core.training import Recipe, from_values, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -52,6 +53,95 @@ def test_resume_takes_the_recipe_from_the_folder(shapes, tmp_path):
     assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 0
     assert main(["train", *flags, "--resume", "--quiet", "--device", "cpu"]) == 0
     assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 2  # not without --resume
+
+
+@pytest.mark.parametrize("part", ["decoder", "lora"])
+def test_parts_are_trained_by_the_default_recipe_as_documented(shapes, tiny_checkpoint, tmp_path, part):
+    out = tmp_path / "out"
+    flags = ["--data", str(shapes), "--out", str(out), "--init", str(tiny_checkpoint), "--train", part]
+    assert main(["train", *flags, "--epochs", "1", *SMALL]) == 0
+    recipe = from_values(load_recipe(out / "recipe.toml"))
+    assert (recipe.name, recipe.train, recipe.decoder_epochs) == ("finetune", part, 0)
+
+
+def test_decoder_epochs_that_are_asked_for_need_an_encoder_that_is_trained(shapes, capsys):
+    flags = ["--data", str(shapes), "--train", "decoder", "--decoder-epochs", "3", "--dry-run"]
+    assert main(["train", *flags]) == 2
+    assert "decoder_epochs=3 needs train='all'" in capsys.readouterr().err
+
+
+def recipe_by(*flags: str) -> Recipe:
+    return recipe_of(build_parser("train").parse_args(["train", *flags]))
+
+
+def test_rates_are_those_of_a_new_network_where_there_is_no_checkpoint():
+    assert (recipe_by().lr, recipe_by().backbone_lr) == (1e-4, 1e-5)
+    new = recipe_by("--backbone", "pvt_v2_b0")
+    assert (new.init, new.lr, new.backbone_lr, new.decoder_epochs) == ("", 1e-3, 0, 0)
+    assert recipe_by("--backbone", "pvt_v2_b0", "--lr", "3e-4").lr == 3e-4
+    assert recipe_by("--backbone", "pvt_v2_b0", "--encoder", "x.pth").backbone_lr == 1e-4
+    assert recipe_by("--recipe", "cod", "--backbone", "pvt_v2_b0").lr == 1e-5  # which is for a new network anyway
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a = " + b"[" * 5000, "not a recipe in TOML"),
+        (b"x" * 300_000, "more than 256 KiB"),
+        (b"name = \"\xff\"", "not a recipe in TOML"),
+        (b"[[loss]]\nbce = 1", "loss"),
+        (b"[loss.bce]\nx = 1", "loss.bce"),
+        (b"network = 3", "network=3"),
+        (b"lr = 1979-05-27", "lr="),
+        (b"lr = nan", "lr=nan"),
+        (b"epochs = 1" + b"0" * 400, "a whole number"),
+        (b"size = [[64]]", "a whole number"),
+        (b"lr = 1\nlr = 2", "not a recipe in TOML"),
+        (".".join("abcdefgh" * 100).encode() + b" = 1", "is not known"),
+    ],
+)
+def test_odd_recipe_files_are_refused_in_a_sentence(tmp_path, content, words, capsys):
+    (tmp_path / "odd.toml").write_bytes(content)
+    assert main(["train", "--recipe", str(tmp_path / "odd.toml"), "--print-recipe"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_recipe_that_begins_with_a_mark_is_read(tmp_path, capsys):
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfepochs = 7")
+    assert main(["train", "--recipe", str(tmp_path / "a.toml"), "--print-recipe"]) == 0
+    assert "epochs = 7" in capsys.readouterr().out
+
+
+def test_a_run_with_odd_names_is_resumed(shapes, tmp_path):
+    out = tmp_path / "lauf 😀 𠮷"
+    flags = ["--data", str(shapes), "--out", str(out), "--name", "😀 𠮷野"]
+    assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 0
+    assert main(["train", "--data", str(shapes), "--out", str(out), "--resume", "--quiet", "--device", "cpu"]) == 0
+
+
+def test_runs_are_compared_in_one_report(tmp_path, capsys):
+    for name, lr, score in (("slow", 1e-4, 0.5), ("fast", 1e-3, 0.75)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "recipe.toml").write_text(Recipe(lr=lr, name=name).to_toml())
+        scores = {"Sm": score, "maxF": score, "meanF": None, "maxE": score, "meanE": score, "MAE": 1 - score}
+        half = {key: value and value / 2 for key, value in scores.items()}
+        rows = [
+            {"kind": "epoch", "epoch": 1, "step": 9, "loss": 3.5, "terms": {}},
+            {"kind": "validation", "epoch": 1, "step": 9, **half},
+            {"kind": "validation", "epoch": 2, "step": 18, **scores},
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{cut")
+    runs = [str(tmp_path / name) for name in ("slow", "fast")]
+    assert main(["train", "--compare", *runs, "--out", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "| run | lr | name | steps | loss | best epoch | Sm |" in text
+    assert "| fast | 0.001 | fast | 18 | 3.5 | 2 | 0.7500 | 0.7500 | - |" in text
+    assert (tmp_path / "out/comparison.md").read_text().startswith("# Trainings compared")
+    assert (tmp_path / "out/comparison.png").stat().st_size > 1000
+    assert main(["train", "--compare", runs[0]]) == 2
+    assert main(["train", "--compare", runs[0], str(tmp_path)]) == 2
+    assert "no training in it" in capsys.readouterr().err
 
 
 def test_dry_run_and_print_recipe_write_nothing(shapes, tmp_path, capsys):

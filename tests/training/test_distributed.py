@@ -1,7 +1,6 @@
 """Two processes on the CPU, joined by gloo."""
 
 import json
-import multiprocessing
 import os
 import runpy
 import signal
@@ -112,14 +111,6 @@ os.dup2(log, 1), os.dup2(log, 2)
 os.environ.update({environment!r})
 sys.argv = {arguments!r}
 """
-
-
-@pytest.fixture(scope="session")
-def processes_of():
-    """Makes processes from one that has imported the package already, which takes longer than all else."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["birefnet_core.training.loop", "timm"])
-    return context.Process
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import errno
 import io
 import json
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,23 +22,22 @@ from birefnet_core.training.run_folder import RunFolder
 
 from .conftest import TINY, assert_same, draw_shape, write_shapes
 
-ROOT = Path(__file__).parents[2]
 # Everything that has a state or draws random numbers.
 BUSY = {
     "ema": 0.9, "accumulate": 2, "schedule": "cosine", "warmup_steps": 2, "clip": 1.0, "rlft": 1, "decoder_epochs": 1,
     "epochs": 3, "dynamic": (64, 96), "augment.colour": 0.5, "augment.crop": 0.5, "save_steps": 1,
 }  # fmt: skip
 
-# Trains with the recipe in argv[1] on argv[2] into argv[3]; kills itself by signal argv[5] after step argv[4].
+# Trains, and kills itself by a signal after a step. A module of its own, because tests are none to another process.
 SCRIPT = """
 import json, os, signal, sys
 import torch
 from birefnet_core.training import TrainingData, from_values, train
 torch.set_num_threads(1)
-recipe, data, out, step, number = sys.argv[1:6]
+recipe, data, out, step, number = {arguments!r}
 def kill(values):
-    if values["step"] == int(step):
-        os.kill(os.getpid(), int(number))
+    if values["step"] == step:
+        os.kill(os.getpid(), number)
 recipe = from_values(json.loads(recipe))
 result = train(recipe, TrainingData(sets=(data,)), out, device="cpu", resume=True, progress=kill)
 sys.exit(0 if result.finished else 130)
@@ -46,14 +45,17 @@ sys.exit(0 if result.finished else 130)
 
 
 @pytest.fixture
-def run_script(shapes):
+def run_script(shapes, tmp_path, processes_of):
     """Runs a training in another process; kills it after a step."""
 
     def run(recipe, out: Path, step: int = -1, number: int = signal.SIGKILL) -> int:
-        text = json.dumps(recipe.to_flat())
-        command = [sys.executable, "-c", SCRIPT, text, str(shapes), str(out), str(step), str(int(number))]
-        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=1200, check=False)
-        return done.returncode
+        script = tmp_path / "script.py"
+        arguments = json.dumps(recipe.to_flat()), str(shapes), str(out), step, int(number)
+        script.write_text(SCRIPT.format(arguments=arguments))
+        process = processes_of(target=runpy.run_path, args=(str(script),))
+        process.start()
+        process.join(1200)
+        return process.exitcode
 
     return run
 
@@ -222,6 +224,17 @@ def test_disk_that_fills_up_under_the_log_keeps_what_was_saved(shapes, tiny_reci
     assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 6
 
 
+def test_a_worker_that_is_killed_ends_the_training_in_a_sentence(shapes, tiny_recipe, tmp_path):
+    def kill(values):
+        if values["step"] == 4:  # the first of the second epoch, whose worker waits to be asked for more
+            multiprocessing.active_children()[0].kill()
+
+    recipe = tiny_recipe(workers=1, epochs=9)
+    with pytest.raises(bc.TrainingError, match=r"a process that reads data was killed .*--resume, with --workers 0"):
+        train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu", progress=kill)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 3
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_file_that_breaks_during_training_is_named(tiny_recipe, tmp_path, workers):
     """Each epoch reads the files anew; what was saved stays."""
@@ -233,8 +246,9 @@ def test_file_that_breaks_during_training_is_named(tiny_recipe, tmp_path, worker
                 path.write_bytes(path.read_bytes()[:100])
 
     recipe = tiny_recipe(workers=workers, val_fraction=0, epochs=3)
-    with pytest.raises(bc.BiRefNetError, match=r"im/shape0\d.png"):
+    with pytest.raises(bc.DatasetError, match=r"im/shape0\d.png") as caught:
         train(recipe, TrainingData(sets=(folder,)), tmp_path / "out", device="cpu", progress=spoil)
+    assert "Traceback" not in str(caught.value) and len(str(caught.value).splitlines()) == 1
     assert bc.load_model(tmp_path / "out/best.safetensors")
 
 

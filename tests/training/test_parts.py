@@ -18,7 +18,7 @@ from birefnet_core.training.model_setup import (
     phase_of,
     set_phase,
 )
-from birefnet_core.training.optim import lr_multiplier, make_optimizer
+from birefnet_core.training.optim import fit_to_steps, lr_multiplier, make_optimizer
 from birefnet_core.training.report import plot, ticks
 
 from .conftest import TINY
@@ -96,6 +96,14 @@ def test_rate_warms_up_and_falls(tiny_recipe):
     assert rates[99] == pytest.approx(0.1, abs=0.01)
     steps = tiny_recipe(schedule="step", lr_epochs=(1, 3), epochs=4)
     assert [lr_multiplier(steps, step, 2) for step in (0, 1, 2, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_short_trainings_warm_up_for_a_tenth_and_train_the_decoder_alone_for_a_quarter():
+    recipe = from_values({"epochs": 40, "warmup_steps": 20, "decoder_epochs": 5, "ema": 0.99})
+    assert fit_to_steps(recipe, 5) == recipe
+    fitted = [fit_to_steps(recipe.replace(epochs=epochs), 5) for epochs in (1, 2, 4, 8, 20)]
+    assert [(one.warmup_steps, one.decoder_epochs) for one in fitted] == [(0, 0), (1, 0), (2, 1), (4, 2), (10, 5)]
+    assert all(one.ema == 0.99 for one in fitted)  # its decay grows with the steps done
 
 
 def test_optimizer_has_every_parameter_once_in_its_group(tiny_recipe):

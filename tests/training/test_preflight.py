@@ -9,7 +9,7 @@ from birefnet_core import DatasetError
 from birefnet_core.mask_files import read_mask
 from birefnet_core.training.data import Pair, find_set
 from birefnet_core.training.data.preflight import validate_dataset, validate_pair
-from birefnet_core.training.data.reading import read_label, read_pair
+from birefnet_core.training.data.reading import read_pair
 
 from .conftest import write_shapes
 
@@ -98,22 +98,24 @@ def test_masks_of_every_kind_are_read_alike(tmp_path, mode):
         image.save(path)
     else:
         Image.fromarray(mask).convert(mode).save(path)
-    assert torch.equal(torch.from_numpy(read_label(path).values), torch.from_numpy(mask) / 255.0)
+    assert torch.equal(torch.from_numpy(read_mask(path).values), torch.from_numpy(mask) / 255.0)
 
 
 def test_coloured_masks_are_read_as_scoring_reads_them(tmp_path):
     path = tmp_path / "mask.png"
     Image.fromarray(np.random.RandomState(0).randint(0, 255, (8, 8, 3), np.uint8)).save(path)
     scored = read_mask(path).pixels  # as OpenCV does: tests/test_mask_files.py
-    assert torch.equal(torch.from_numpy(read_label(path).values), torch.from_numpy(scored) / 255.0)
+    assert torch.equal(torch.from_numpy(read_mask(path).values), torch.from_numpy(scored) / 255.0)
 
 
-def test_floats_beyond_0_and_1_are_clamped_and_nan_is_a_problem(folder):
-    values = np.linspace(-0.5, 1.5, 96 * 96, dtype=np.float32).reshape(96, 96)
+def test_floats_that_overshoot_are_clamped_and_other_ranges_and_nan_are_problems(folder):
+    values = np.linspace(-0.04, 1.04, 96 * 96, dtype=np.float32).reshape(96, 96)
     (folder / "gt/shape00.png").unlink()
     Image.fromarray(values).save(folder / "gt/shape00.tif")
     assert validate_dataset(find_set(folder)).problems == ()
-    assert np.array_equal(read_label(folder / "gt/shape00.tif").values, values.clip(0, 1))
+    assert np.array_equal(read_mask(folder / "gt/shape00.tif").values, values.clip(0, 1))
+    Image.fromarray(3 * values).save(folder / "gt/shape00.tif")
+    assert "floats must lie in [0, 1]" in validate_dataset(find_set(folder)).problems[0]
     values[3, 3] = np.nan
     Image.fromarray(values).save(folder / "gt/shape00.tif")
     (problem,) = validate_dataset(find_set(folder)).problems

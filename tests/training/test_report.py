@@ -5,7 +5,7 @@ from types import ModuleType
 
 import torch
 
-from birefnet_core.cli.train import ProgressBar
+from birefnet_core.cli.train_progress import ProgressBar, clock_time
 from birefnet_core.masks import LEGEND
 from birefnet_core.training import TrainingData, train
 from birefnet_core.training.report import sample_sheet
@@ -46,6 +46,42 @@ def test_progress_bar_shows_terms_best_score_and_remaining_time(monkeypatch, cap
     assert "6/8" in text
     assert all(part in text for part in ("loss=3.5", "bce=3.25", "best=0.7500"))
     assert "<" in text  # elapsed<remaining
+
+
+def test_progress_in_a_file_is_lines_with_time_step_loss_and_time_left(capsys):
+    now = [100.0]
+    bar = ProgressBar(quiet=False, clock=lambda: now[0])
+    assert not bar.is_terminal
+    for step in range(1, 41):
+        now[0] += 10.0
+        best = None if step < 20 else 0.75
+        bar({"epoch": 1 + step // 20, "step": step, "steps": 40, "lr": 1e-3, "best": best, "loss": 4.5})
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "10 s a step: about 6:10 for the 37 steps left, besides validations"
+    assert len(lines) == 14  # one each thirty seconds, and the last
+    assert lines[0].endswith("epoch 1, step 3 of 40, loss 4.5, 6:10 left")
+    assert lines[-1].endswith("epoch 3, step 40 of 40, loss 4.5, best 0.7500, 0:00 left")
+
+
+def test_quiet_progress_says_nothing(capsys):
+    bar = ProgressBar(quiet=True)
+    for step in range(1, 9):
+        bar({"epoch": 1, "step": step, "steps": 8, "lr": 1e-3, "best": None, "loss": 4.5})
+    assert capsys.readouterr().err == ""
+
+
+def test_a_resumed_training_tells_the_speed_of_its_own_steps(capsys):
+    now = [0.0]
+    bar = ProgressBar(quiet=False, clock=lambda: now[0])
+    for step in range(500, 504):
+        now[0] += 2.0
+        bar({"epoch": 5, "step": step, "steps": 1000, "lr": 1e-3, "best": 0.5, "loss": 4.5})
+    assert capsys.readouterr().err.splitlines()[0].startswith("2 s a step: about 16:36 for the 498 steps left")
+
+
+def test_times_are_hours_minutes_and_seconds():
+    expected = {0: "0:00", 59.6: "1:00", 75: "1:15", 3600: "1:00:00", 90061: "25:01:01"}
+    assert {seconds: clock_time(seconds) for seconds in expected} == expected
 
 
 def test_tensorboard_gets_what_the_log_gets_where_it_is_installed(shapes, tiny_recipe, tmp_path, monkeypatch):

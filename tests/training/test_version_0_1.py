@@ -63,6 +63,7 @@ def test_state_of_version_0_1_is_taken_up_to_the_bit(run):
     for part in ("position", "model", "scaler", "ema"):
         assert_same(loaded[part], state[part], part)
     assert_same(loaded["optimizer"]["state"], state["optimizer"]["state"])
+    assert trainer.schedule == recipe  # whose phases 0.1 did not fit to the number of steps
     # Weights and their moments belong together by their order alone.
     named = dict(trainer.state.model.named_parameters())
     numbers = [i for group in state["optimizer"]["param_groups"] for i in group["params"]]

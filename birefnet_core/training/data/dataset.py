@@ -8,6 +8,7 @@ Shapes: B batch, H W network input.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,15 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...errors import DatasetError, ImageError
-from ...images import read_image
+from ...errors import BiRefNetError, TrainingError
 from ...inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from ...losses.semantic import NO_CLASS
 from ...network.birefnet import SIZE_MULTIPLE
+from ...text import first_line
 from ..recipe import Recipe
 from .augment import Augmentation, SampleRng, augment, cover, replace_background
 from .folders import Pair, class_name
-from .reading import read_pair
+from .reading import read_colours, read_pair
 
 
 def seed_of(*parts: int | str) -> int:
@@ -106,6 +107,13 @@ class SegmentationDataset(Dataset):
         pixels = augment(self.read(sample.index, rng), sample.size, self.options, rng)
         return pixels, self.labels.get(class_name(pair) or "", NO_CLASS), pair.name
 
+    def __getitems__(self, samples: Sequence[Sample]) -> list[tuple[Tensor, int, str]] | BiRefNetError:
+        """The samples of a batch; what is wrong with a file as a value, because the DataLoader adds a traceback."""
+        try:
+            return [self[sample] for sample in samples]
+        except BiRefNetError as error:
+            return error
+
     def read(self, index: int, rng: SampleRng) -> Tensor:
         """Colours and mask of a pair in its own size, 4, H, W, after its background was chosen."""
         colours, mask = read_pair(self.pairs[index])
@@ -117,11 +125,7 @@ class SegmentationDataset(Dataset):
         composite = rng.bernoulli(self.options.composite_background) or pair.mask is None
         plain = rng.bernoulli(self.options.plain_background)
         if composite and self.backgrounds and not plain:
-            path = self.backgrounds[rng.randint(len(self.backgrounds))]
-            try:
-                background = read_image(path).permute(2, 0, 1)  # 3 h w
-            except ImageError as error:
-                raise DatasetError(f"background {error}") from error
+            background = read_colours(self.backgrounds[rng.randint(len(self.backgrounds))]).permute(2, 0, 1)  # 3 h w
             return replace_background(pixels, cover(background, (pixels.shape[1], pixels.shape[2]), rng))
         if plain or pair.mask is None:
             colour = torch.rand(3, 1, 1, generator=rng.generator)
@@ -129,8 +133,10 @@ class SegmentationDataset(Dataset):
         return pixels
 
 
-def collate(samples: Sequence[tuple[Tensor, int, str]]) -> Batch:
+def collate(samples: Sequence[tuple[Tensor, int, str]] | BiRefNetError) -> Batch | BiRefNetError:
     """Samples -> batch, normalised as for inference."""
+    if isinstance(samples, BiRefNetError):
+        return samples
     pixels = torch.stack([pixels for pixels, _, _ in samples])  # B 4 H W
     mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return Batch(
@@ -213,6 +219,10 @@ def load_batches(
         epoch: Counted from 0.
         first: Number of the batch to begin with.
         device: Where the batches are needed.
+
+    Raises:
+        DatasetError: A file that cannot be read any more.
+        TrainingError: A worker has died.
     """
     recipe = sampler.recipe
     loader = DataLoader(
@@ -225,8 +235,44 @@ def load_batches(
         # Its own generator: making an iterator draws a number, which must not come from the training's.
         generator=torch.Generator().manual_seed(0),
     )
-    for batch in loader:
+    for batch in _read_from_workers(loader, recipe):
+        if isinstance(batch, BiRefNetError):
+            raise batch
         yield batch.to(device, torch.channels_last if recipe.channels_last else torch.contiguous_format)
+
+
+@contextlib.contextmanager
+def dead_workers_as_training_error(recipe: Recipe) -> Iterator[None]:
+    """Makes the end of a worker process, which the DataLoader raises wherever the loop is, a TrainingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise _dead_worker(error, recipe) from error
+
+
+def _read_from_workers(loader: DataLoader, recipe: Recipe) -> Iterator[Batch | BiRefNetError]:
+    """The batches. A worker that dies may be noticed by the end of its connection first."""
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            if not recipe.workers or str(error).startswith("Caught"):  # raised in a worker, with its traceback
+                raise
+            raise _dead_worker(error, recipe) from error
+        yield batch
+
+
+def _dead_worker(error: Exception, recipe: Recipe) -> TrainingError:
+    fewer = "--workers 0" if recipe.workers == 1 else f"--workers {recipe.workers // 2}"
+    return TrainingError(
+        f"a process that reads data was killed ({first_line(error).rstrip('. ')}); often the memory, or the shared "
+        f"memory in /dev/shm, was used up. Go on with --resume, with {fewer} if it happens again."
+    )
 
 
 def _start_worker(_: int) -> None:

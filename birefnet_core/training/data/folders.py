@@ -16,7 +16,12 @@ from ...images import IMAGE_SUFFIXES, list_images
 LAYOUTS = (("im", "gt"), ("images", "masks"), ("image", "mask"), ("imgs", "gts"), ("img", "gt"), ("imgs", "masks"))
 
 # Suffixes that a mask's name may have after its image's.
-_MASK_SUFFIXES = ("", "_mask", "-mask", "_gt", "_alpha", "_matte")
+_MASK_SUFFIXES = ("", "_mask", "-mask", "_masks", "_gt", "_alpha", "_matte", "_label", "_seg")
+
+EXAMPLES = "data_examples.png"  # what a training writes of its data into its folder
+# Beside recipe.toml, each of these tells the folder of a training.
+_RUN_FILES = ("last.pt", "metrics.jsonl", "best.safetensors")
+_RUN_IMAGES = ("samples", "masks", "curves.png", EXAMPLES)
 
 # DIS5K names its files group#Group#class#Class#photo.
 _DIS5K_NAME = re.compile(r"^\d+#[^#]+#\d+#(?P<name>[^#]+)#")
@@ -121,7 +126,10 @@ def find_set(folder: Path) -> FoundPairs:
     inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and _layout(child) is not None]
     if inner:
         return find_sets(inner)
-    images = list_images(folder, recursive=True)
+    images = _list(folder)
+    beside = _pair_beside(images, folder, folder.name)
+    if 2 * len(beside.pairs) > len(beside.unpaired_images):
+        return beside
     if images and all(path.suffix.lower() in (".png", ".webp", ".tif", ".tiff") for path in images):
         pairs = (Pair(name=f"{folder.name}/{_stem(p, folder)}", image=p, mask=None) for p in images)
         return FoundPairs(pairs=tuple(pairs))
@@ -134,7 +142,9 @@ def find_set(folder: Path) -> FoundPairs:
 
 
 def pair_folders(images: Path, masks: Path, name: str) -> FoundPairs:
-    """Pairs the files of two folders by their names without suffixes.
+    """Pairs the files of two folders, or of one that holds both, by their names without suffixes.
+
+    An image is never its own mask: in one folder a mask has a suffix such as ``_mask``, or is the PNG beside a JPEG.
 
     Args:
         images: Folder of the images.
@@ -144,8 +154,18 @@ def pair_folders(images: Path, masks: Path, name: str) -> FoundPairs:
     Raises:
         DatasetError: A folder is missing or empty, two files have one name, or there is no pair.
     """
-    by_stem = _index(images, "image")
-    mask_of = _index(masks, "mask")
+    _check_folder(images)
+    _check_folder(masks)
+    if images.samefile(masks):
+        found = _pair_beside(_list(images), images, name)
+        if not found.pairs:
+            raise DatasetError(
+                f"{images}: images and masks are in one folder, and no file is another's mask by its name. Call the "
+                "masks as their images with _mask at the end (0001.jpg, 0001_mask.png), or use two folders."
+            )
+        return found
+    by_stem = _index(images, "image", masks)
+    mask_of = _index(masks, "mask", images)
     pairs, used = [], set()
     for stem, image in by_stem.items():
         mask = next((stem + ending for ending in _MASK_SUFFIXES if stem + ending in mask_of), None)
@@ -169,6 +189,28 @@ def pair_folders(images: Path, masks: Path, name: str) -> FoundPairs:
     return found
 
 
+def _pair_beside(files: Sequence[Path], folder: Path, name: str) -> FoundPairs:
+    """Pairs images with masks of the same folder."""
+    by_stem: dict[str, list[Path]] = {}
+    for path in files:
+        by_stem.setdefault(_stem(path, folder), []).append(path)
+    mask_of = {}
+    for stem, paths in by_stem.items():
+        named = [stem + ending for ending in _MASK_SUFFIXES[1:] if len(by_stem.get(stem + ending, ())) == 1]
+        jpegs = [path for path in paths if path.suffix.lower() in (".jpg", ".jpeg")]
+        if len(paths) == 1 and named:
+            mask_of[paths[0]] = by_stem[named[0]][0]
+        elif len(paths) == 2 and len(jpegs) == 1 and not named:
+            mask_of[jpegs[0]] = next(path for path in paths if path != jpegs[0])
+    masks = set(mask_of.values())
+    pairs = [(image, mask) for image, mask in mask_of.items() if image not in masks]
+    used = {path for pair in pairs for path in pair}
+    return FoundPairs(
+        pairs=tuple(Pair(name=f"{name}/{_stem(image, folder)}", image=image, mask=mask) for image, mask in pairs),
+        unpaired_images=tuple(path for path in files if path not in used),
+    )
+
+
 def list_backgrounds(folder: Path | None) -> tuple[Path, ...]:
     """Images to put subjects on.
 
@@ -178,7 +220,7 @@ def list_backgrounds(folder: Path | None) -> tuple[Path, ...]:
     if folder is None:
         return ()
     _check_folder(folder)
-    images = tuple(list_images(folder, recursive=True))
+    images = tuple(_list(folder))
     if not images:
         raise DatasetError(f"{folder}: no images in it to use as backgrounds.")
     return images
@@ -233,13 +275,40 @@ def _layout(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _stem(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
+    """A name for messages and pairing: bytes that are no UTF-8 as escapes."""
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _index(folder: Path, kind: str) -> dict[str, Path]:
-    _check_folder(folder)
+def _list(folder: Path) -> list[Path]:
+    """The images below a folder, without those that trainings wrote there."""
+    runs: dict[Path, bool] = {}
+
+    def is_written(path: Path) -> bool:
+        for parent in path.parents:
+            if parent not in runs:
+                runs[parent] = _is_run(parent)
+            if runs[parent] and (parent != folder or path.relative_to(parent).parts[0] in _RUN_IMAGES):
+                return True
+            if parent == folder:
+                return False
+        return False
+
+    return [path for path in list_images(folder, recursive=True) if not is_written(path)]
+
+
+def _is_run(folder: Path) -> bool:
+    recipe = (folder / "recipe.toml").is_file()
+    return (recipe and any((folder / name).is_file() for name in _RUN_FILES)) or (folder / EXAMPLES).is_file()
+
+
+def _index(folder: Path, kind: str, other: Path) -> dict[str, Path]:
+    """The images below a folder by their stems, without those of the other folder where that lies in this one."""
     index: dict[str, Path] = {}
-    for path in list_images(folder, recursive=True):
+    inside = folder.resolve() in other.resolve().parents
+    for path in _list(folder):
+        if inside and other.resolve() in path.resolve().parents:
+            continue
         stem = _stem(path, folder)
         if stem in index:
             raise DatasetError(

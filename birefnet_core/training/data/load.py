@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 
 from ...checkpoints.catalogue import find_entry
@@ -13,9 +12,7 @@ from ..recipe import Recipe
 from .augment import NO_AUGMENTATION
 from .dataset import SegmentationDataset
 from .folders import TrainingData, class_labels, find_sets, find_training, fingerprint, hold_out, list_backgrounds
-from .preflight import Progress, validate_dataset
-
-logger = logging.getLogger(__name__)
+from .preflight import Progress, validate_backgrounds, validate_dataset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,11 +70,13 @@ def load_datasets(
         training, validation = hold_out(pairs, recipe.val_fraction)
         text += f"\n{len(training)} pairs to train on, {len(validation)} held out for validation"
     if backgrounds:
+        backgrounds = validate_backgrounds(backgrounds, skip_bad=data.skip_bad, ranks=ranks)
         text += f"\n{len(backgrounds)} backgrounds"
+        own = {pair.image.resolve() for pair in (*training, *validation)} & {path.resolve() for path in backgrounds}
+        if own:
+            text += f"\nwarning: {len(own)} backgrounds are images of the data; their objects have no mask there"
     elif recipe.augment.composite_background:
         text += "\nwarning: augment.composite_background has no effect without --backgrounds DIR"
-    for line in text.splitlines():
-        logger.info("%s", line)
     labels = class_labels(pairs) if recipe.classes != "none" else {}
     return Datasets(
         training=SegmentationDataset(training, recipe.augment, backgrounds, labels),

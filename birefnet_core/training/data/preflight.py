@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ...errors import DatasetError
+from ...image_ops import resize
+from ...mask_files import MaskFile, orientation, read_mask, upright
 from ...text import enumerate_names, first_line
 from ..distributed import SINGLE_PROCESS, Ranks
+from .augment import GREY
 from .folders import FoundPairs, Pair
-from .reading import READ_ERRORS, check_shapes, read_cutout, read_label
+from .reading import check_shapes, read_colours, read_cutout
 
 MOST_NAMES, MOST_PROBLEMS = 5, 20  # in a message
 SOFT_LOW, SOFT_HIGH = 0.05, 0.95  # values between are neither object nor background
 BINARY_FRACTION = 1e-4  # fraction of soft pixels below which a mask is binary
+MOSTLY_SOFT = 0.5  # fraction of soft pixels above which a mask may be a photo or a depth map
+_JPEG = (".jpg", ".jpeg", ".jfif")
 _DRAFT_SIDE = 256  # pixels; JPEGs are decoded no larger than needed for this
+_THUMBNAIL = (32, 32)  # in which an image is compared with its mask
+_SAME = 0.03  # greatest difference of two thumbnails of the same pixels
 
 Progress = Callable[[int, int], None]  # files validated, files in all
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +48,8 @@ class PairReport:
         area: Mean of the mask.
         border: Mean of the mask's outermost pixels.
         soft: Fraction of its pixels that are neither object nor background.
-        labels: Whether it holds labels instead of grey levels.
+        found: The values in the mask's file, in words.
+        notes: How they were read: constants of ``mask_values``.
         rescaled: Whether it is of another scale than the image.
     """
 
@@ -44,7 +59,8 @@ class PairReport:
     area: float = 0.0
     border: float = 0.0
     soft: float = 0.0
-    labels: bool = False
+    found: str = ""
+    notes: tuple[str, ...] = ()
     rescaled: bool = False
 
     @property
@@ -78,9 +94,15 @@ class DatasetReport:
         sizes = sorted((report.size for report in self.pairs if report.size), key=lambda size: size[0] * size[1])
         if sizes:
             smallest, median, largest = (f"{w} x {h}" for w, h in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
-            areas = [report.area for report in self.pairs if report.problem is None] or [0.0]
+            good = [report for report in self.pairs if report.problem is None]
+            areas = [report.area for report in good] or [0.0]
+            kinds = Counter(report.found for report in good).most_common()
             lines.append(f"image sizes: smallest {smallest}, median {median}, largest {largest}")
-            lines.append(f"the object covers {sum(areas) / len(areas):.0%} of an image on average")
+            lines.append(f"values in the masks: {enumerate_names([f'{n} x {kind}' for kind, n in kinds], MOST_NAMES)}")
+            lines.append(
+                f"the object covers {sum(areas) / len(areas):.0%} of an image on average ({min(areas):.0%} to "
+                f"{max(areas):.0%})"
+            )
         lines += [f"warning: {warning}" for warning in self.warnings]
         lines += [f"problem: {problem}" for problem in self.problems]
         return "\n".join(lines)
@@ -99,8 +121,12 @@ class DatasetReport:
             )
         if not self.usable:
             raise DatasetError(f"none of the pairs can be used:\n  {listed}")
-        if all(report.area == 0 for report in self.pairs if report.problem is None):
-            raise DatasetError("every mask is empty: nothing could be learned. White (255) is the object.")
+        areas = {report.area for report in self.pairs if report.problem is None}
+        if areas in ({0.0}, {1.0}):
+            raise DatasetError(
+                f"every mask is {'full' if areas == {1.0} else 'empty'}: nothing could be learned. White (255) is the "
+                "object, black (0) the background."
+            )
         return self.usable
 
 
@@ -124,70 +150,149 @@ def validate_dataset(
     Raises:
         Exception: Whatever ended the validation in another process.
     """
-    mine = found.pairs[ranks.rank :: ranks.world_size]
-    reports: list[PairReport] = []
+    reports = _map_shared(lambda pair: validate_pair(pair), found.pairs, threads, ranks, progress)
+    problems = tuple(report.problem for report in reports if report.problem is not None)
+    return DatasetReport(pairs=tuple(reports), problems=problems, warnings=tuple(_warnings(found, reports, matting)))
+
+
+def validate_backgrounds(
+    paths: Sequence[Path], *, skip_bad: bool = False, threads: int = 4, ranks: Ranks = SINGLE_PROCESS
+) -> tuple[Path, ...]:
+    """The backgrounds that can be read.
+
+    Args:
+        paths: The files, the same in every process.
+        skip_bad: Leave out those that cannot be read, instead of stopping.
+        threads: Files decoded at a time.
+        ranks: The processes.
+
+    Raises:
+        DatasetError: One cannot be read, and is not to be skipped; or nothing left.
+    """
+    found = _map_shared(_background_problem, paths, threads, ranks, None)
+    problems = [problem for problem in found if problem is not None]
+    good = tuple(path for path, problem in zip(paths, found, strict=True) if problem is None)
+    if problems and (not skip_bad or not good):
+        listed = "\n  ".join(problems[:MOST_PROBLEMS])
+        raise DatasetError(
+            f"{len(problems)} of {len(paths)} backgrounds cannot be used:\n  {listed}\n"
+            f"Fix them, or leave them out with --skip-bad ({len(good)} would remain)."
+        )
+    return good
+
+
+def _map_shared(
+    validate: Callable[[Item], Result], items: Sequence[Item], threads: int, ranks: Ranks, progress: Progress | None
+) -> list[Result]:
+    """``validate`` of every item, in order. Each process takes a part of them; all get all results."""
+    mine = items[ranks.rank :: ranks.world_size]
+    results: list[Result] = []
     with ThreadPoolExecutor(threads) as pool:
-        for report in pool.map(validate_pair, mine):
-            reports.append(report)
+        for result in pool.map(validate, mine):
+            results.append(result)
             ranks.raise_failure()
             if progress:
-                progress(len(reports), len(mine))
-    parts = ranks.all_gather_object(reports)
-    ordered = [parts[i % ranks.world_size][i // ranks.world_size] for i in range(len(found.pairs))]
-    problems = tuple(report.problem for report in ordered if report.problem is not None)
-    return DatasetReport(pairs=tuple(ordered), problems=problems, warnings=tuple(_warnings(found, ordered, matting)))
+                progress(len(results), len(mine))
+    parts = ranks.all_gather_object(results)
+    return [parts[i % ranks.world_size][i // ranks.world_size] for i in range(len(items))]
 
 
 def validate_pair(pair: Pair) -> PairReport:
     """Validates one pair; what is wrong with it becomes its problem."""
     try:
         if pair.mask is None:
-            values = read_cutout(pair.image)[1]  # H W
-            size, labels, rescaled = (values.shape[1], values.shape[0]), False, False
+            mask = read_cutout(pair.image)[1]
+            size = mask.pixels.shape[1], mask.pixels.shape[0]
+            values = torch.from_numpy(mask.values)  # h w
         else:
-            size, mask = image_size(pair), read_label(pair.mask)
-            values, labels = torch.from_numpy(mask.values), mask.has_labels  # h w
+            if pair.mask.samefile(pair.image):
+                raise DatasetError(f"{pair.image}: the image is its own mask. Give each image a mask of its own.")
+            size, image = image_thumbnail(pair.image)
+            mask = read_mask(pair.mask)
+            values = torch.from_numpy(mask.values)  # h w
             check_shapes(values.shape, size[::-1], pair)
-            rescaled = tuple(values.shape) != size[::-1]
+            _check_is_no_copy(values, image, pair)
+        _check_is_understood(mask, pair)
+    except OSError as error:  # a file that has gone meanwhile
+        return PairReport(pair=pair, problem=f"{pair.image}, {pair.mask}: {first_line(error)}")
     except DatasetError as error:
         return PairReport(pair=pair, problem=str(error))
     return PairReport(
-        pair=pair, size=size, labels=labels, rescaled=rescaled, area=values.mean().item(),
+        pair=pair, size=size, found=mask.found, notes=mask.notes,
+        rescaled=tuple(values.shape) != size[::-1], area=values.mean().item(),
         border=torch.cat([values[0], values[-1], values[:, 0], values[:, -1]]).mean().item(),
         soft=((values > SOFT_LOW) & (values < SOFT_HIGH)).float().mean().item(),
     )  # fmt: skip
 
 
-def image_size(pair: Pair) -> tuple[int, int]:
-    """Width and height of the image as people see it, after decoding it.
+def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor]:
+    """Width and height of an image as people see it, and its grey thumbnail, after decoding it.
 
     Raises:
         DatasetError: Not readable.
     """
+    if path.suffix.lower() not in _JPEG:
+        colours = read_colours(path)  # as training reads it
+        return (colours.shape[1], colours.shape[0]), _thumbnail(colours @ torch.tensor(GREY))
     try:
-        with Image.open(pair.image) as image:
+        with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientations with the sides exchanged
             image.draft(None, (_DRAFT_SIDE, _DRAFT_SIDE))
             image.load()
-    except READ_ERRORS as error:
-        raise DatasetError(f"{pair.image}: the image cannot be read ({first_line(error)}).") from error
-    return (height, width) if turned else (width, height)
+            turned = orientation(image)
+            grey = upright(np.array(image.convert("L")), turned)
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+        raise DatasetError(f"{path}: the image cannot be read ({first_line(error)}).") from error
+    size = (height, width) if turned >= 5 else (width, height)  # EXIF orientations with the sides exchanged
+    return size, _thumbnail(torch.from_numpy(grey).float() / 255)
+
+
+def _thumbnail(grey: Tensor) -> Tensor:
+    return resize(grey[None, None], _THUMBNAIL, antialias=True)[0, 0]
+
+
+def _background_problem(path: Path) -> str | None:
+    try:
+        image_thumbnail(path)
+    except DatasetError as error:
+        return str(error)
+    return None
+
+
+def _check_is_no_copy(values: Tensor, image: Tensor, pair: Pair) -> None:
+    """Checks that a mask is not the image itself in grey."""
+    mask = _thumbnail(values)
+    if mask.std() > _SAME and (mask - image).abs().max() < _SAME:
+        raise DatasetError(
+            f"{pair.mask}: the mask shows the same as its image {pair.image}: is it a copy? Give each image a mask of "
+            "its own."
+        )
+
+
+def _check_is_understood(mask: MaskFile, pair: Pair) -> None:
+    """Checks that there is but one way to take a file for a mask."""
+    for doubt in mask.doubts:
+        raise DatasetError(
+            f"{pair.mask or pair.image}: a mask {doubt} (found {mask.found}). Write the object as 255 (white) and the "
+            "background as 0 (black)."
+        )
 
 
 def _warnings(found: FoundPairs, reports: Sequence[PairReport], matting: bool) -> list[str]:
     good = [report for report in reports if report.problem is None]
-    kinds = (
+    kinds = [
         ("images have no mask and are left out", [p.name for p in found.unpaired_images]),
         ("masks have no image and are left out", [p.name for p in found.unpaired_masks]),
         ("masks are empty", [r.pair.name for r in good if r.area == 0]),
         ("masks are full", [r.pair.name for r in good if r.area == 1]),
         ("masks look inverted (bright border, dark centre); white is the object",
          [r.pair.name for r in good if r.inverted]),
-        ("masks hold labels instead of 0 and 255; every label but 0 is taken as the object",
-         [r.pair.name for r in good if r.labels]),
+        ("masks are grey in more than half of their pixels (photos, or depth maps?)",
+         [r.pair.name for r in good if r.soft > MOSTLY_SOFT]),
         ("masks are of another scale than their image and are resized", [r.pair.name for r in good if r.rescaled]),
-    )  # fmt: skip
+    ]  # fmt: skip
+    for note in dict.fromkeys(note for report in good for note in report.notes):
+        kinds.append((f"masks are {note}", [r.pair.name for r in good if note in r.notes]))
     lines = [f"{len(names)} {kind} ({enumerate_names(names, MOST_NAMES)})" for kind, names in kinds if names]
     if matting and good and all(report.soft < BINARY_FRACTION for report in good):
         lines.append(

@@ -9,29 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ...errors import DatasetError, ImageError
 from ...image_ops import resize
 from ...images import read_image
-from ...mask_files import MaskFile, read_mask
+from ...mask_files import MaskFile, orientation, read_mask, upright
+from ...mask_values import read_integers
 from ...text import first_line
 from .folders import Pair
 
 # Relative difference of aspect ratios above which a mask does not belong to its image.
 _OTHER_SHAPE = 0.01
-# What Pillow raises for files that are missing, truncated, malformed or too large.
-READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError, Image.DecompressionBombError)
-
-
-def read_label(path: Path) -> MaskFile:
-    """Reads a mask to train on, by the rule scoring reads it by; floats out of [0, 1] are clamped.
-
-    Raises:
-        DatasetError: Not readable.
-    """
-    return read_mask(path, clamp=True)
 
 
 def read_pair(pair: Pair) -> tuple[Tensor, Tensor]:
@@ -44,17 +34,29 @@ def read_pair(pair: Pair) -> tuple[Tensor, Tensor]:
         DatasetError: One cannot be read, or they are of different shapes.
     """
     if pair.mask is None:
-        return read_cutout(pair.image)
-    try:
-        colours = read_image(pair.image)
-    except ImageError as error:
-        raise DatasetError(str(error)) from error
-    mask = torch.from_numpy(read_label(pair.mask).values)  # h w
+        colours, alpha = read_cutout(pair.image)
+        return colours, torch.from_numpy(alpha.values)
+    colours = read_colours(pair.image)
+    mask = torch.from_numpy(read_mask(pair.mask).values)  # h w
     check_shapes(mask.shape, colours.shape[:2], pair)
     return colours, resize(mask[None, None], colours.shape[:2])[0, 0]
 
 
-def read_cutout(path: Path) -> tuple[Tensor, Tensor]:
+def read_colours(path: Path) -> Tensor:
+    """An image, H, W, 3.
+
+    Raises:
+        DatasetError: Not readable.
+    """
+    try:
+        return read_image(path)
+    except ImageError as error:
+        raise DatasetError(str(error)) from error
+    except MemoryError as error:
+        raise DatasetError(f"{path}: too little memory to read the image; make it smaller.") from error
+
+
+def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
     """An image whose alpha channel is the mask: colours H, W, 3 and mask H, W.
 
     Raises:
@@ -63,14 +65,20 @@ def read_cutout(path: Path) -> tuple[Tensor, Tensor]:
     try:
         with Image.open(path) as image:
             image.load()
-            if "A" not in image.getbands() and "transparency" not in image.info:
-                raise DatasetError(
-                    f"{path}: no alpha channel ({image.mode}), so there is no mask. Give masks by --images and --masks."
-                )
-            pixels = torch.from_numpy(np.array(image.convert("RGBA"))).float() / 255  # H W 4
-    except READ_ERRORS as error:
+            mode, transparent = image.mode, "A" in image.getbands() or "transparency" in image.info
+            turn = orientation(image)
+            pixels = upright(np.array(image.convert("RGBA")), turn)  # H W 4
+    except MemoryError as error:
+        raise DatasetError(f"{path}: too little memory to read the image; make it smaller.") from error
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise DatasetError(f"{path}: the image cannot be read ({first_line(error)}).") from error
-    return pixels[..., :3], pixels[..., 3]
+    if not transparent:
+        raise DatasetError(
+            f"{path}: no alpha channel ({mode}), so there is no mask. Give masks by --images and --masks."
+        )
+    alpha, found, notes = read_integers(np.ascontiguousarray(pixels[..., 3]))
+    mask = MaskFile(pixels=alpha, notes=notes, found=f"{found} in the alpha channel")
+    return torch.from_numpy(pixels[..., :3].astype(np.float32) / np.float32(255)), mask
 
 
 def check_shapes(mask: tuple[int, ...], image: tuple[int, ...], pair: Pair) -> None:

@@ -1,0 +1,242 @@
+"""What the values of a ground truth mean: which of them are the object, and which files hold no mask at all.
+
+Masks are written at many scales: 0 and 255, labels such as 0, 1, 2, bytes in files of 16 bits, floats from 0 to 255,
+one colour on black. Each is brought to the range of its type; a note says what was done. What may mean several things
+is left as it is, and its note is one of ``DOUBTS``.
+
+Shapes: H W pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+COLOUR = "in colour, converted to grey"
+ONE_COLOUR = "in one colour on black, which is taken as the object"
+COLOURS = "in several colours, all but black of which are taken as the object"
+PALETTE = "with a palette of colours, all but black (or the first) of which are taken as the object"
+ALPHA = "with an alpha channel, which was ignored (is the mask in there?)"
+ALPHA_MASK = "with an alpha channel, which is taken as the mask"
+LABELS = "of the labels 0 and 1, read as 0 and 255"
+VALUES = "of labels, all but 0 of which are taken as the object"
+RESCALED = "of another scale than its type has, brought to 0 ... 1"
+
+TRIMAP = "like a trimap: a band of one value lies between object and background, and what it means is not known"
+FAINT = "of values that do not reach half of their range: their scale is not known"
+NO_BACKGROUND = "without 0 (black) among its labels or colours: which of them is the background is not known"
+IGNORED = "of small labels and 255, which often means 'ignore': which of them is the object is not known"
+PHOTO = "of many colours, as a photo; read as grey"
+
+LABEL_NOTES = frozenset({LABELS, VALUES, PALETTE, COLOURS})
+# A training stops on these; an evaluation scores the pixels as they are and warns.
+DOUBTS = frozenset({TRIMAP, FAINT, NO_BACKGROUND, IGNORED, PHOTO, ALPHA})
+
+Read = tuple[np.ndarray, str, tuple[str, ...]]  # pixels, the values in the file in words, notes
+
+# libpng's integer weights (of 2**15) of red, green and blue, with which OpenCV, and so every published evaluation,
+# reads a colour file as grey.
+_RED, _GREEN, _BLUE = 9797, 19234, 3737
+
+_MOST_LABELS = 32  # distinct values of a file of labels
+_GREATEST_LABEL = 63
+_DEPTHS = (1023, 4095, 16383)  # greatest values of 10, 12 and 14 bits, stored in 16
+_OVERSHOOT = 0.05  # of floats that were resized with a kernel that overshoots
+_SAME_COLOUR = 24  # greatest distance of two colours that compression may cause
+_SAMPLE = 1 << 16  # pixels that are tried before all are
+_FULL = 0.9  # fraction of the range from which on a single value beside 0 is white
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """Colours H, W, 3 or more -> bytes, as OpenCV's reader converts them."""
+    red, green, blue = (pixels[:, :, band].astype(np.int32) for band in range(3))
+    return ((red * _RED + green * _GREEN + blue * _BLUE) >> 15).astype(np.uint8)
+
+
+def read_integers(pixels: np.ndarray) -> Read:
+    """Whole numbers of any type -> uint8, or uint16 where they are greater than bytes."""
+    low, high, bits = int(pixels.min()), int(pixels.max()), 8 * pixels.itemsize
+    deep = pixels.dtype != np.uint8
+    values = _few_values(pixels)
+    found = _in_words([*values] if values is not None else [low, high], whole=values is not None)
+    found += f" in {bits} bits" if deep else ""
+    full = 255 if high <= 255 else 65535
+    scaled = pixels.clip(0, full).astype(np.uint8 if full == 255 else np.uint16)
+    if low < 0:
+        return scaled, found, (NO_BACKGROUND if values is not None else FAINT,)
+    if values is not None and len(values) <= 2 and low in (0, high):
+        if high == 0 or (_FULL * full <= high <= full):
+            return scaled, found, (RESCALED,) if deep and full == 255 and high else ()
+        if low == 0 or high == 1:  # labels of one object; a file of 1 alone is full
+            return (pixels > 0).astype(np.uint8) * np.uint8(255), found, (LABELS if high == 1 else VALUES,)
+        return scaled, found, (FAINT,)
+    if values is not None and high <= _GREATEST_LABEL:
+        if low > 0:
+            return scaled, found, (NO_BACKGROUND,)
+        if len(values) == 3 and _touch(pixels == values[0], pixels == values[2]) == 0:
+            return scaled, found, (TRIMAP,)
+        return (pixels > 0).astype(np.uint8) * np.uint8(255), found, (VALUES,)
+    if high in _DEPTHS:
+        exact = (pixels.astype(np.uint32) * 65535 + high // 2) // high
+        return exact.astype(np.uint16), found, (RESCALED,)
+    if high <= full // 2 or high > full:
+        return scaled, found, (FAINT,)
+    if values is not None and full == 255 and _has_ignored_labels(scaled, values):
+        return scaled, found, (IGNORED,)
+    if _is_trimap(scaled, full):
+        return scaled, found, (TRIMAP,)
+    return scaled, found, (RESCALED,) if deep and full == 255 else ()
+
+
+def read_floats(pixels: np.ndarray) -> Read | None:
+    """Finite floats -> float32 in [0, 1], or whole numbers; None for a range that no mask has."""
+    low, high = float(pixels.min()), float(pixels.max())
+    whole = 127 < high <= 65535 and low >= 0 and bool((pixels == np.rint(pixels)).all())
+    if whole:
+        scaled, found, others = read_integers(pixels.astype(np.uint8 if high <= 255 else np.uint16))
+        return scaled, found.split(" in ")[0] + " as floats", tuple(dict.fromkeys((*others, RESCALED)))
+    found = _in_words([low, high], whole=False) + " as floats"
+    notes: tuple[str, ...] = ()
+    if 127 < high <= 255 * (1 + _OVERSHOOT) and low >= -255 * _OVERSHOOT:
+        pixels, high, notes = pixels / np.float32(255), high / 255, (RESCALED,)
+    elif not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+        return None
+    pixels = pixels.clip(0, 1).astype(np.float32)
+    if 0 < high < _FULL and bool(((pixels == 0) | (pixels == high)).all()) and low <= 0:
+        return (pixels > 0).astype(np.float32), found, (VALUES,)
+    if 0 < high < 0.5:
+        notes = (*notes, FAINT)
+    elif _is_trimap(np.rint(pixels * 255).astype(np.uint8), 255):
+        notes = (*notes, TRIMAP)
+    return pixels, found, notes
+
+
+def read_colours(pixels: np.ndarray) -> Read:
+    """Bytes H, W, 3: grey in three channels, one colour or several on black, or a photo."""
+    greatest, least = pixels.max(axis=2), pixels.min(axis=2)
+    spread, top = int((greatest - least).max()), int(greatest.max())
+    if spread == 0 or (spread <= _SAME_COLOUR and top >= 128):
+        scaled, found, notes = read_integers(grey(pixels))
+        return scaled, found, (COLOUR, *notes)
+    one = _one_colour(pixels, greatest, top)
+    if one is not None:
+        return one, "one colour on black", (ONE_COLOUR,)
+    few = _few_colours(pixels)
+    if few is None:
+        return grey(pixels), "many colours", (PHOTO,)
+    codes, distinct = few
+    if distinct[0] != 0:
+        return grey(pixels), f"{len(distinct)} colours without black", (NO_BACKGROUND,)
+    return (codes != 0).astype(np.uint8) * np.uint8(255), f"black and {len(distinct) - 1} colours", (COLOURS,)
+
+
+def read_alpha(colours: Read, alpha: np.ndarray, *, flat: bool) -> Read:
+    """The mask of a file with an alpha channel: in the channel, unless the colours are another mask.
+
+    Args:
+        colours: As ``read_colours`` or ``read_integers`` read them.
+        alpha: The channel, H, W bytes.
+        flat: Whether the colours are the same everywhere.
+    """
+    if alpha.min() >= 250 or alpha.min() == alpha.max():  # opaque: says nothing
+        return colours
+    scaled, found, notes = read_integers(alpha)
+    pixels = colours[0]
+    half = (255 if pixels.dtype == np.uint8 else 65535) / 2
+    decided = np.abs(pixels.astype(np.float32) - half).mean() > 0.7 * half  # a mask is black or white nearly everywhere
+    agree = ((pixels > half) == (scaled > scaled.max() / 2)).mean() > 0.98
+    if flat or agree or not decided or not DOUBTS.isdisjoint(colours[2]):
+        return scaled, f"{found} in the alpha channel", (*notes, ALPHA_MASK)
+    return pixels, colours[1], (*colours[2], ALPHA)
+
+
+def _one_colour(pixels: np.ndarray, greatest: np.ndarray, top: int) -> np.ndarray | None:
+    """How much of the brightest colour each pixel has, in bytes, where all lie between black and it; else None."""
+    tolerance = min(_SAME_COLOUR, top / 4)
+    if greatest.min() > tolerance:
+        return None
+    colour = pixels[greatest >= max(1, top // 2)].mean(axis=0, dtype=np.float64).astype(np.float32)
+    colour *= top / colour.max()
+
+    def measure(rows: np.ndarray) -> tuple[np.ndarray, float]:
+        amount = (rows @ colour) / (colour @ colour)
+        distance = np.abs(rows - amount[..., None] * colour).max(axis=-1)
+        return np.rint(amount.clip(0, 1) * 255).astype(np.uint8), float((distance <= tolerance).mean())
+
+    step = max(1, int((greatest.size / _SAMPLE) ** 0.5))
+    if measure(pixels[::step, ::step])[1] < 0.99:
+        return None
+    rows = max(1, 16 * _SAMPLE // greatest.shape[1])  # at a time, for their floats take sixteen times their bytes
+    parts = [measure(pixels[first : first + rows]) for first in range(0, len(pixels), rows)]
+    return np.concatenate([part for part, _ in parts]) if min(fits for _, fits in parts) >= 0.995 else None
+
+
+def _few_colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Colours H, W, 3 as one number each, and the distinct ones; None where there are more than labels would have."""
+    step = max(1, int((pixels.size / _SAMPLE) ** 0.5))
+    if _few_values(_codes(pixels[::step, ::step])) is None:
+        return None
+    codes = _codes(pixels)
+    distinct = _few_values(codes)
+    return None if distinct is None else (codes, distinct)
+
+
+def _codes(pixels: np.ndarray) -> np.ndarray:
+    codes = pixels[..., 0].astype(np.int32)
+    for band in (1, 2):
+        codes <<= 8
+        codes |= pixels[..., band]
+    return codes
+
+
+def _few_values(pixels: np.ndarray) -> np.ndarray | None:
+    """The distinct values, sorted; None where there are more than labels would be."""
+    flat = pixels.ravel()
+    if len(np.unique(flat[:: max(1, flat.size // 4096)])) > _MOST_LABELS:  # most soft masks end here
+        return None
+    if flat.min() >= 0 and flat.max() <= 0xFFFF:
+        counts = np.zeros(0x10000, np.int64)
+        for first in range(0, flat.size, 16 * _SAMPLE):  # numpy counts in eight bytes a pixel
+            counts += np.bincount(flat[first : first + 16 * _SAMPLE], minlength=0x10000)
+        values = np.flatnonzero(counts)
+    else:
+        values = np.unique(flat)
+    return values if len(values) <= _MOST_LABELS else None
+
+
+def _has_ignored_labels(pixels: np.ndarray, values: np.ndarray) -> bool:
+    """Whether all values but 255 are small, and the small ones are no noise."""
+    small = values[values < 255]
+    return bool(small[-1] <= _GREATEST_LABEL) and float(((pixels > 0) & (pixels < 255)).mean()) >= 0.01
+
+
+def _is_trimap(pixels: np.ndarray, full: int) -> bool:
+    """Whether nearly all soft pixels have one value, in a band that parts black from white and is no soft edge."""
+    middle = (pixels > 0.2 * full) & (pixels < 0.8 * full)
+    if middle.mean() < 0.005:
+        return False
+    counts = np.bincount((pixels[middle] >> (0 if full == 255 else 8)).astype(np.uint8), minlength=256)
+    windows = np.convolve(counts, np.ones(17, np.int64), "same")  # of 256 levels: what JPEG makes of one
+    soft = (pixels > 0.05 * full) & (pixels < 0.95 * full)
+    if windows.max() < 0.5 * soft.sum():
+        return False
+    low, high = pixels <= 0.2 * full, pixels >= 0.8 * full
+    thick = middle[:-2] & middle[1:-1] & middle[2:]  # three in a row, down and across
+    thick = thick[:, :-2] & thick[:, 1:-1] & thick[:, 2:]
+    border = np.count_nonzero(middle[:, 1:] != middle[:, :-1]) + np.count_nonzero(middle[1:] != middle[:-1])
+    return bool(thick.any() and low.any() and high.any() and _touch(low, high) < 0.02 * border)
+
+
+def _touch(one: np.ndarray, other: np.ndarray) -> int:
+    """Number of neighbours, across and down, of which one lies in the one region and one in the other."""
+    return sum(
+        int(np.count_nonzero(a[:, 1:] & b[:, :-1])) + int(np.count_nonzero(a[1:] & b[:-1]))
+        for a, b in ((one, other), (other, one))
+    )
+
+
+def _in_words(values: list, *, whole: bool) -> str:
+    """ "0 and 255", "0, 1, 2", "0 to 255"."""
+    named = [f"{value:.4g}" if isinstance(value, float) else str(int(value)) for value in values]
+    if not whole or len(named) > 5:
+        return f"{named[0]} to {named[-1]}"
+    return " and ".join(named) if len(named) <= 2 else ", ".join(named)

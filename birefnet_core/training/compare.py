@@ -1,0 +1,84 @@
+"""Several trainings in one report: what their recipes differ in, their scores, their curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .recipe import PRACTICAL, SCORES, from_values, load_recipe
+from .report import best_row, plot, save_png
+from .run_folder import RunFolder
+
+REPORT, CURVES = "comparison.md", "comparison.png"
+_MOST_DIFFERENCES = 12  # columns that a table can have
+
+
+def compare_runs(folders: Sequence[str | Path], out: str | Path | None = None) -> str:
+    """Compares trainings, finished or not.
+
+    Args:
+        folders: Of the runs.
+        out: Where ``comparison.md`` and ``comparison.png`` are written; None for nowhere.
+
+    Returns:
+        The report in Markdown.
+
+    Raises:
+        ConfigError: Less than two folders, or one that holds no training.
+    """
+    runs = [RunFolder(folder) for folder in folders]
+    if len(runs) < 2:
+        raise ConfigError("a comparison takes at least two folders of trainings.")
+    for run in runs:
+        if not run.recipe.is_file() or not run.metrics.is_file():
+            raise ConfigError(f"{run.path}: no training in it (recipe.toml and metrics.jsonl).")
+    names = _short_names([run.path for run in runs])
+    recipes = [from_values(load_recipe(run.recipe)).to_flat() for run in runs]
+    rows = [run.rows() for run in runs]
+    text = _report(names, recipes, rows)
+    if out is not None:
+        target = RunFolder(out)
+        target.make()
+        save_png(_curves(names, rows, str(recipes[0]["best"])), target.path / CURVES)
+        target.write_text(REPORT, f"{text}\n![scores]({CURVES})\n")
+    return text
+
+
+def _report(names: Sequence[str], recipes: Sequence[Mapping[str, Any]], rows: Sequence[list[dict[str, Any]]]) -> str:
+    fields = [
+        field for field in recipes[0]
+        if field not in (*PRACTICAL, "name") and len({repr(recipe.get(field)) for recipe in recipes}) > 1
+    ][:_MOST_DIFFERENCES]  # fmt: skip
+    fields += ["name"] if len({recipe["name"] for recipe in recipes}) > 1 else []
+    head = ["run", *fields, "steps", "loss", "best epoch", *SCORES]
+    lines = ["# Trainings compared", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, recipe, run in zip(names, recipes, rows, strict=True):
+        best = best_row([row for row in run if row["kind"] == "validation"], recipe["best"])
+        losses = [row["loss"] for row in run if row["kind"] == "epoch" and row["loss"] is not None]
+        cells = [name, *(_cell(recipe.get(field)) for field in fields)]
+        cells += [str(max((row["step"] for row in run), default=0))]
+        cells += [f"{losses[-1]:.4g}" if losses else "-", str(best["epoch"]) if best else "-"]
+        cells += [f"{best[key]:.4f}" if best and best[key] is not None else "-" for key in SCORES]
+        lines.append(f"| {' | '.join(cells)} |")
+    chosen = ", ".join(sorted({recipe["best"] for recipe in recipes}))
+    return "\n".join([*lines, "", f"Scores of the best epoch by {chosen}; each run on its own validation images.", ""])
+
+
+def _curves(names: Sequence[str], rows: Sequence[list[dict[str, Any]]], best: str) -> Any:
+    curves = {
+        name[-24:]: [(row["epoch"], row[best]) for row in run if row["kind"] == "validation" and row[best] is not None]
+        for name, run in zip(names, rows, strict=True)
+    }
+    return plot(f"{best}", curves, "epoch")
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|") if value not in ("", ()) else "-"
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """Names of the folders; with their parents where they are not different."""
+    names = [path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]

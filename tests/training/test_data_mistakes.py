@@ -1,0 +1,260 @@
+"""Data that a training must not take for something else: one folder for both, copies, runs inside the data."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from birefnet_core import DatasetError
+from birefnet_core.cli.main import main
+from birefnet_core.training import TrainingData, load_datasets
+from birefnet_core.training.data import find_set, find_training
+from birefnet_core.training.data.examples import draw_examples
+from birefnet_core.training.data.folders import EXAMPLES, list_backgrounds
+from birefnet_core.training.data.preflight import validate_dataset, validate_pair
+from birefnet_core.training.data.reading import read_pair
+
+from .conftest import draw_shape, write_shapes
+
+
+def names(found) -> list[tuple[str, str]]:
+    return [(pair.image.name, pair.mask.name) for pair in found.pairs]
+
+
+def both(folder) -> TrainingData:
+    return TrainingData(images=(folder,), masks=(folder,))
+
+
+@pytest.fixture
+def one_folder(tmp_path):
+    """Writes images and masks beside each other, under names made from a number."""
+
+    def write(image_name: str, mask_name: str, count: int = 3):
+        folder = tmp_path / "one"
+        folder.mkdir()
+        for number in range(count):
+            image, mask = draw_shape(number)
+            image.save(folder / image_name.format(number))
+            mask.save(folder / mask_name.format(number))
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [("{}.jpg", "{}_mask.png"), ("{}.png", "{}_mask.png"), ("{}.jpg", "{}-mask.gif"), ("{}.jpg", "{}.png"),
+     ("{}.JPG", "{}_gt.bmp"), ("{}_mask.jpg", "{}_mask_mask.png")],
+)  # fmt: skip
+def test_images_and_masks_in_one_folder_are_told_apart_by_their_names(one_folder, image, mask):
+    folder = one_folder(image, mask)
+    expected = [(image.format(n), mask.format(n)) for n in range(3)]
+    for found in (find_training(both(folder)), find_set(folder)):
+        assert sorted(names(found)) == expected
+        assert not found.unpaired_images
+
+
+def test_one_folder_by_two_paths_is_one_folder(one_folder, tmp_path):
+    folder = one_folder("{}.jpg", "{}_mask.png")
+    (tmp_path / "link").symlink_to(folder)
+    found = find_training(TrainingData(images=(folder,), masks=(tmp_path / "link",)))
+    assert names(found) == [(f"{n}.jpg", f"{n}_mask.png") for n in range(3)]
+
+
+def test_one_folder_without_masks_by_name_is_refused(one_folder):
+    folder = one_folder("a{}.jpg", "b{}.png")
+    with pytest.raises(DatasetError, match=r"in one folder.*0001_mask\.png"):
+        find_training(both(folder))
+
+
+def test_masks_below_their_images_and_the_reverse_are_not_taken_for_images(tmp_path):
+    folder = write_shapes(tmp_path, 3, names=("", "masks"))
+    found = find_training(TrainingData(images=(folder,), masks=(folder / "masks",)))
+    assert len(found.pairs) == 3 and not found.unpaired_images
+    inside = write_shapes(tmp_path / "reverse", 3, names=("images", ""))
+    found = find_training(TrainingData(images=(inside / "images",), masks=(inside,)))
+    assert len(found.pairs) == 3 and not found.unpaired_masks
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "copy", "grey copy", "jpeg copy", "small copy"])
+def test_an_image_as_its_own_mask_is_a_problem(tmp_path, kind):
+    folder = write_shapes(tmp_path, 3)
+    image, mask = folder / "im/shape01.png", folder / "gt/shape01.png"
+    mask.unlink()
+    if kind == "link":
+        mask.symlink_to(image)
+    elif kind == "hard link":
+        os.link(image, mask)
+    elif kind == "copy":
+        shutil.copy(image, mask)
+    else:
+        side = 48 if kind == "small copy" else 96
+        ending = "jpg" if kind == "jpeg copy" else "png"
+        Image.open(image).convert("L").resize((side, side)).save(mask.with_suffix(f".{ending}"))
+    (problem,) = validate_dataset(find_set(folder)).problems
+    assert any(words in problem for words in ("its own mask", "a copy?", "as a photo"))
+
+
+def test_folders_of_the_same_images_are_refused(tmp_path, capsys):
+    folder = write_shapes(tmp_path, 3)
+    shutil.copytree(folder / "im", tmp_path / "copy")
+    assert main(["train", "--images", str(folder / "im"), "--masks", str(tmp_path / "copy"), "--dry-run"]) == 2
+    assert "3 of 3 pairs cannot be used" in capsys.readouterr().err
+
+
+def test_a_bright_object_on_black_is_no_copy_of_its_mask(tmp_path):
+    for name in ("im", "gt"):
+        (tmp_path / name).mkdir()
+    shade = np.linspace(120, 255, 96)[None].repeat(96, 0) * (np.hypot(*(np.mgrid[:96, :96] - 48)) < 30)
+    Image.fromarray(shade.astype(np.uint8)).save(tmp_path / "im/a.png")
+    Image.fromarray(((shade > 0) * 255).astype(np.uint8)).save(tmp_path / "gt/a.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "im/b.png")  # black, without an object
+    Image.new("L", (9, 9)).save(tmp_path / "gt/b.png")
+    assert validate_dataset(find_set(tmp_path)).problems == ()
+
+
+def write_run(folder, *files):
+    """What a training leaves in its folder."""
+    (folder / "samples").mkdir(parents=True)
+    for name in ("recipe.toml", "metrics.jsonl", *files):
+        (folder / name).write_text("")
+    for name in ("curves.png", EXAMPLES, "samples/epoch_0001.png"):
+        Image.new("RGB", (8, 8)).save(folder / name)
+
+
+@pytest.mark.parametrize("place", ["run", "runs/first", "."])
+def test_runs_inside_the_data_are_left_out(tmp_path, place):
+    cutouts = tmp_path / "cutouts"
+    cutouts.mkdir()
+    for number in range(3):
+        image, mask = draw_shape(number)
+        image.putalpha(mask)
+        image.save(cutouts / f"{number}.png")
+    write_run(cutouts / place, "last.pt")
+    data = TrainingData(sets=(cutouts,), backgrounds=cutouts)
+    assert [pair.name for pair in find_training(data).pairs] == [f"cutouts/{n}" for n in range(3)]
+    assert len(list_backgrounds(cutouts)) == 3
+
+
+def test_a_training_inside_its_data_is_resumed(tmp_path):
+    cutouts = tmp_path / "cutouts"
+    cutouts.mkdir()
+    for number in range(3):
+        image, mask = draw_shape(number, 64)
+        image.putalpha(mask)
+        image.save(cutouts / f"{number}.png")
+    flags = ["--data", str(cutouts), "--out", str(cutouts / "run"), "--init", "demo", "--size", "64", "--epochs", "1"]
+    flags += ["--device", "cpu", "--workers", "0", "--quiet"]
+    assert main(["train", *flags]) == 0
+    assert main(["train", *flags, "--resume"]) == 0
+    assert (cutouts / "run" / EXAMPLES).is_file()
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full((96, 96), 60, np.uint8), "half of their range"),
+        (np.arange(96 * 96).reshape(96, 96) % 3 + np.uint8(1), "without 0"),
+        (np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8), "as a photo"),
+    ],
+)
+def test_masks_that_are_not_understood_stop_a_training_with_what_was_found(tmp_path, array, words, capsys):
+    folder = write_shapes(tmp_path, 4)
+    Image.fromarray(array.astype(np.uint8)).save(folder / "gt/shape02.png")
+    assert main(["train", "--data", str(folder), "--dry-run", "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert "shape02.png" in error and words in error and "found" in error and "255 (white)" in error
+    assert main(["train", "--data", str(folder), "--dry-run", "--quiet", "--skip-bad"]) == 0
+    assert "3 of 4 pairs can be used" in capsys.readouterr().out
+
+
+def test_the_report_says_what_was_found_and_how_much_it_covers(tmp_path, capsys):
+    folder = write_shapes(tmp_path / "set", 4)
+    mask = np.asarray(Image.open(folder / "gt/shape00.png"))
+    Image.fromarray(mask // 255).save(folder / "gt/shape00.png")
+    assert main(["train", "--data", str(folder), "--dry-run"]) == 0
+    captured = capsys.readouterr()
+    assert "values in the masks: 3 x 0 and 255, 1 x 0 and 1" in captured.out
+    assert "warning: 1 masks are of the labels 0 and 1" in captured.out
+    assert "covers" in captured.out and " to " in captured.out
+    assert captured.out.count("pairs can be used") == 1 and "pairs" not in captured.err  # said once
+
+
+def test_dry_run_draws_examples_where_the_results_would_be(tmp_path, capsys):
+    folder, out = write_shapes(tmp_path / "set", 5), tmp_path / "out"
+    assert main(["train", "--data", str(folder), "--dry-run", "--out", str(out)]) == 0
+    assert str(out / EXAMPLES) in capsys.readouterr().out
+    assert [path.name for path in out.iterdir()] == [EXAMPLES]
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (5, 4, 2), (40, 4, 4)])
+def test_examples_are_spread_over_the_data_and_dim_the_background(tmp_path, count, columns, rows):
+    found = find_set(write_shapes(tmp_path / "set", count, side=32))
+    sheet = draw_examples(found.pairs)
+    one = draw_examples(found.pairs[:1])
+    assert sheet.size == (columns * one.width, rows * one.height)
+    colours, mask = read_pair(found.pairs[0])
+    left, right = (np.asarray(one)[18:162, x : x + 144].astype(float) for x in (4, 152))
+    small = torch.nn.functional.interpolate(mask[None, None], (144, 144))[0, 0].numpy() > 0.5
+    assert np.abs(left - right)[small].mean() < 15
+    assert right[~small].mean() < 0.4 * left[~small].mean()
+    assert colours.shape[:2] == mask.shape
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "truncated jpeg"])
+def test_backgrounds_are_looked_at_before_training(tmp_path, damage, tiny_recipe):
+    folder, backgrounds = write_shapes(tmp_path / "set", 3), tmp_path / "backgrounds"
+    backgrounds.mkdir()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    for name in ("good.png", "bad.jpg" if damage == "truncated jpeg" else "bad.png"):
+        noise.save(backgrounds / name)
+    bad = next(backgrounds.glob("bad.*"))
+    bad.write_bytes(b"no image" if damage == "text" else bad.read_bytes()[:5000])
+    data = TrainingData(sets=(folder,), backgrounds=backgrounds)
+    with pytest.raises(DatasetError, match=r"1 of 2 backgrounds cannot be used:\n.*bad\.(.|\n)*--skip-bad"):
+        load_datasets(tiny_recipe(), data)
+    skipping = TrainingData(sets=(folder,), backgrounds=backgrounds, skip_bad=True)
+    assert "\n1 backgrounds" in load_datasets(tiny_recipe(), skipping).text
+
+
+def test_backgrounds_that_are_images_of_the_data_are_warned_of(tmp_path, tiny_recipe):
+    folder = write_shapes(tmp_path / "set", 3)
+    text = load_datasets(tiny_recipe(), TrainingData(sets=(folder,), backgrounds=folder / "im")).text
+    assert "warning: 3 backgrounds are images of the data" in text
+
+
+def test_full_masks_and_opaque_cutouts_teach_nothing(tmp_path):
+    for number in range(3):
+        draw_shape(number)[0].convert("RGBA").save(tmp_path / f"{number}.png")
+    with pytest.raises(DatasetError, match="every mask is full"):
+        validate_dataset(find_set(tmp_path)).check()
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_photo_and_mask_of_one_orientation_stay_together(tmp_path, orientation):
+    half = np.zeros((64, 64), np.uint8)
+    half[:, :20] = 255
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    (tmp_path / "im").mkdir()
+    (tmp_path / "gt").mkdir()
+    Image.fromarray(half // 2 + 30).convert("RGB").save(tmp_path / "im/a.jpg", exif=exif, quality=95)
+    Image.fromarray(half).save(tmp_path / "gt/a.jpg", exif=exif, quality=95)
+    (pair,) = find_set(tmp_path).pairs
+    colours, mask = read_pair(pair)
+    assert ((colours.mean(-1) > 0.35) == (mask > 0.5)).float().mean() > 0.98
+    assert validate_pair(pair).problem is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_names_of_other_bytes_than_utf8_are_data_like_others(tmp_path, tiny_recipe):
+    folder = write_shapes(tmp_path / "set", 3)
+    for name in ("im", "gt"):
+        os.rename(folder / name / "shape00.png", os.fsencode(folder / name) + b"/caf\xe9.png")
+    datasets = load_datasets(tiny_recipe(), TrainingData(sets=(folder,)))
+    assert "3 of 3 pairs" in datasets.text and datasets.fingerprint
+    assert any("caf\\udce9" in pair.name for pair in (*datasets.training.pairs, *datasets.validation.pairs))
+    draw_examples(datasets.training.pairs)

@@ -1,0 +1,119 @@
+"""last.pt that is damaged or of something else; leftovers of killed processes."""
+
+import io
+import os
+import random
+
+import pytest
+import torch
+
+import birefnet_core as bc
+from birefnet_core.training import Recipe, TrainingData, load_datasets, train
+from birefnet_core.training.distributed import Ranks
+from birefnet_core.training.loop import Trainer
+from birefnet_core.training.run_folder import RunFolder, first_damaged
+
+from .conftest import TINY
+
+RECIPE = Recipe(backbone="pvt_v2_b0", network=TINY, size=(64, 64), epochs=1, batch_size=2, workers=0, ema=0.9)
+
+
+@pytest.fixture(scope="module")
+def finished(shapes, tmp_path_factory):
+    """The bytes of last.pt of a finished training."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(RECIPE, TrainingData(sets=(shapes,)), folder, device="cpu")
+    return (folder / "last.pt").read_bytes()
+
+
+@pytest.fixture
+def load(shapes, tmp_path):
+    """Resumes from a last.pt of some bytes."""
+    data = TrainingData(sets=(shapes,))
+
+    def resume(content: bytes):
+        (tmp_path / "last.pt").write_bytes(content)
+        return RunFolder(tmp_path).load(RECIPE, load_datasets(RECIPE, data).fingerprint)
+
+    return resume
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world\n" * 50, bytes(100_000), b"PK\x03\x04" + bytes(1000)])
+def test_what_is_no_state_is_refused_by_name(load, content):
+    with pytest.raises(bc.CheckpointError, match=r"last\.pt: cannot be read .*Start a new folder"):
+        load(content)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_state_is_refused(load, finished, part):
+    with pytest.raises(bc.CheckpointError, match=r"last\.pt"):
+        load(finished[: int(len(finished) * part)])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_flipped_bit_is_found_wherever_it_is(load, finished, seed, tmp_path):
+    place = random.Random(seed).randrange(len(finished))
+    content = bytearray(finished)
+    content[place] ^= 1 << seed % 8
+    try:
+        state = load(bytes(content))
+    except bc.CheckpointError:
+        return
+    intact = torch.load(io.BytesIO(finished), weights_only=True)  # a bit that means nothing, such as padding
+    assert first_damaged(tmp_path / "last.pt") is None
+    assert all(torch.equal(state["model"][name], value) for name, value in intact["model"].items())
+
+
+CHANGES = {
+    "a list": lambda s: [1, 2],
+    "another format": lambda s: {**s, "format": 2},
+    "no recipe": lambda s: {k: v for k, v in s.items() if k != "recipe"},
+    "a recipe of text": lambda s: {**s, "recipe": "dis5k"},
+    "no data": lambda s: {k: v for k, v in s.items() if k != "data"},
+    "no model": lambda s: {k: v for k, v in s.items() if k != "model"},
+    "no weights": lambda s: {**s, "model": None},
+    "few weights": lambda s: {**s, "model": dict(list(s["model"].items())[:5])},
+    "no average": lambda s: {**s, "ema": None},
+    "no moments": lambda s: {**s, "optimizer": {"state": {}, "param_groups": []}},
+    "no position": lambda s: {**s, "position": None},
+    "a negative epoch": lambda s: {**s, "position": {**s["position"], "epoch": -3}},
+    "an epoch of text": lambda s: {**s, "position": {**s["position"], "epoch": "1"}},
+    "more positions": lambda s: {**s, "position": {**s["position"], "hello": 1}},
+}
+
+
+@pytest.fixture(scope="module")
+def trainer(shapes):
+    return Trainer(RECIPE, load_datasets(RECIPE, TrainingData(sets=(shapes,))), RunFolder("nowhere"), Ranks())
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_state_of_something_else_is_refused_without_a_traceback(finished, trainer, tmp_path, name):
+    state = torch.load(io.BytesIO(finished), weights_only=True)
+    torch.save(CHANGES[name](state), tmp_path / "last.pt")
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(bc.CheckpointError, match=r"last\.pt: not (a|the) state"):
+        trainer.folder = RunFolder(tmp_path)
+        trainer.start(resume=True)
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_pickles_do_not_run(load, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    for zipped in (True, False):
+        file = io.BytesIO()
+        torch.save({"format": 1, "x": Evil()}, file, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(bc.CheckpointError):
+            load(file.getvalue())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_leftovers_of_killed_writers_are_removed_when_the_run_goes_on(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for name in (".last.pt.0123abcd.part", "samples/.epoch_0001.png.0123abcd.part"):
+        (tmp_path / name).write_bytes(bytes(9))
+    RunFolder(tmp_path).prepare_output_dir(resume=True)
+    assert not list(tmp_path.rglob("*.part"))
