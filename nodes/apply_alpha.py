@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .comfy_compat import core, io, pick, preview, schema
+from .comfy_compat import Node, core, io, pick, preview, schema
 from .tensors import as_result, for_work, progress_bar, to_rgb
 
 COLOURS = {"multilevel": "multilevel", "blur fusion": "blur_fusion", "off": None}
@@ -16,7 +16,7 @@ OUTPUTS = {
 FITS = {"fill": "fill", "fit": "fit", "stretch": "stretch"}
 
 
-class BiRefNetApplyAlpha(io.ComfyNode):
+class BiRefNetApplyAlpha(Node):
     """Cuts the subject out, with the subject's own colours at soft edges."""
 
     @classmethod

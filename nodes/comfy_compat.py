@@ -19,6 +19,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from ..birefnet_core import ConfigError
+from .readable_errors import readable_errors
 
 __all__ = ["ComfyExtension", "GraphBuilder", "io", "ui"]
 
@@ -34,9 +35,36 @@ ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input.__
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 
 
+class Node(io.ComfyNode):
+    """A node whose errors are written for people."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "execute" in cls.__dict__:
+            cls.execute = classmethod(readable_errors(cls.__dict__["execute"].__func__))
+
+
 def schema(**options: Any) -> io.Schema:
     """An io.Schema of our category, without the options that this version of ComfyUI does not know."""
-    return io.Schema(category="BiRefNet", **{k: v for k, v in options.items() if k in _SCHEMA_FIELDS})
+    options.setdefault("category", "BiRefNet")
+    return io.Schema(**{k: v for k, v in options.items() if k in _SCHEMA_FIELDS})
+
+
+async def replace_node(**replacement: Any) -> bool:
+    """Tells ComfyUI which of our nodes takes the place of another pack's where that is not installed.
+
+    Args:
+        replacement: Of io.NodeReplace.
+
+    Returns:
+        Whether this version of ComfyUI replaces nodes.
+    """
+    api = getattr(import_module("comfy_api.latest"), "ComfyAPI", None)
+    registry = getattr(api and api(), "node_replacement", None)
+    if registry is None or not hasattr(io, "NodeReplace"):
+        return False
+    await registry.register(io.NodeReplace(**replacement))
+    return True
 
 
 def core(part: str) -> ModuleType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .comfy_compat import core, io, preview, schema, ui
+from .comfy_compat import Node, core, io, preview, schema, ui
 from .tensors import as_result, for_work, progress_bar
 
 SCORES = {
@@ -16,7 +16,7 @@ SCORES = {
 }
 
 
-class BiRefNetCompareMasks(io.ComfyNode):
+class BiRefNetCompareMasks(Node):
     """Scores masks by the measures of the paper."""
 
     @classmethod

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..birefnet_core import PatchOrder
 from ..birefnet_core.devices import DTYPES
-from .comfy_compat import ADVANCED, BackgroundRemovalType, BiRefNetModelType, io, schema
+from .comfy_compat import ADVANCED, BackgroundRemovalType, BiRefNetModelType, Node, io, schema
 from .model_folders import NO_ADAPTER, adapter_names, check_model_name, file_stamp, model_input
 from .model_handle import load
 
 
-class BiRefNetLoadModel(io.ComfyNode):
+class BiRefNetLoadModel(Node):
     """Loads a BiRefNet from the catalogue (downloading it once) or from the model folders."""
 
     @classmethod

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .comfy_compat import ADVANCED, core, io, schema
+from .comfy_compat import ADVANCED, Node, core, io, schema
 from .tensors import as_result, for_work, to_rgb
 
 
-class BiRefNetRefineMask(io.ComfyNode):
+class BiRefNetRefineMask(Node):
     """Cleans up masks; every operation is off until it is given a value."""
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, io, pick, schema
+from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, Node, io, pick, schema
 from .model_handle import ModelHandle
 from .tensors import region_of
 
@@ -10,7 +10,7 @@ SIZES = {"auto (training size)": None, "native": "native", "512": 512, "1024": 1
 CUSTOM = "custom"
 
 
-class BiRefNetSegment(io.ComfyNode):
+class BiRefNetSegment(Node):
     """Segments the subject of each image."""
 
     @classmethod

@@ -24,6 +24,7 @@ PICKLED = (".pth", ".pt", ".ckpt", ".bin")
 WEIGHT_SUFFIXES = SAFETENSORS + PICKLED
 
 GENERIC_FILE = "model.safetensors"  # what most repositories call their weights; says nothing about which they are
+DEMO = "demo"  # the checkpoint that comes with this package
 DTYPES = ("fp16", "fp32", None)
 GENERATIONS = ("current", "march-2024")
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")

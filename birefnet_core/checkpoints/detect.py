@@ -154,7 +154,7 @@ def _not_a_birefnet(names: Iterable[str]) -> str:
     found = f"this looks like {guess}" if guess else f"its first names are {', '.join(names[:3]) or 'none'}"
     return (
         f"not a BiRefNet checkpoint: {found}, and an encoder, a squeeze module and a decoder were expected. "
-        "`python -m birefnet_core checkpoints` lists checkpoints that fit."
+        "Choose one that fits, such as BiRefNet or BiRefNet_lite; `python -m birefnet_core checkpoints` lists them all."
     )
 
 

@@ -67,7 +67,12 @@ def load_model(
     )
     entry, info, expected = found.entry, None, None
     if entry is not None:
-        info = CheckpointInfo(name=entry.name, training_size=entry.training_size, licence=entry.licence)
+        info = CheckpointInfo(
+            name=entry.name,
+            revision=found.revision or "",
+            training_size=entry.training_size,
+            licence=entry.licence,
+        )
         expected = entry.patch_order
     if dtype != torch.bfloat16 or fine_dtype is None:
         fine_dtype = torch.float16 if dtype == torch.bfloat16 and device.type == "cuda" else torch.float32

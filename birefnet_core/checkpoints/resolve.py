@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..errors import CheckpointError
 from ..text import enumerate_names
 from .catalogue import (
+    DEMO,
     GENERIC_FILE,
     REPO_ID,
     WEIGHT_SUFFIXES,
@@ -120,9 +121,9 @@ def resolve(
     if local_only or constants.HF_HUB_OFFLINE:
         switch = "local_only=True" if local_only else "HF_HUB_OFFLINE=1"
         raise CheckpointError(
-            f"{file.file if wanted.entry else 'The weight file'} of {file.repo} is not on this disk (looked in "
-            f"{', '.join(map(str, (*places, file.cache)))}), and {switch} forbids the network. Download it once "
-            f"without {switch.partition('=')[0]}, or fetch it from {file.fields['page']} elsewhere and give its path."
+            f"{wanted.label} ({file.repo}) is not on this disk, and {switch} forbids the network. Use {DEMO!r}, which "
+            f"comes with this package; or download once without {switch.partition('=')[0]}; or {file.by_hand}. Looked "
+            f"in {', '.join(map(str, (*places, file.cache)))}."
         )
     path, commit = download(file, progress)
     return Resolved(path=path, entry=wanted.entry, repo=file.repo, revision=commit)
