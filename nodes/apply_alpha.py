@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .comfy_compat import Node, core, io, pick, preview, schema
+from .comfy_compat import core, io, pick, preview, readable_errors, schema
 from .tensors import as_result, for_work, progress_bar, to_rgb
 
 COLOURS = {"multilevel": "multilevel", "blur fusion": "blur_fusion", "off": None}
@@ -16,7 +16,7 @@ OUTPUTS = {
 FITS = {"fill": "fill", "fit": "fit", "stretch": "stretch"}
 
 
-class BiRefNetApplyAlpha(Node):
+class BiRefNetApplyAlpha(io.ComfyNode):
     """Cuts the subject out, with the subject's own colours at soft edges."""
 
     @classmethod
@@ -70,6 +70,7 @@ class BiRefNetApplyAlpha(Node):
         )
 
     @classmethod
+    @readable_errors
     def execute(
         cls, image, mask, output, colors, color, background_fit, crop, padding, background=None
     ) -> io.NodeOutput:

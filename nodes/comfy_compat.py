@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ from torch import Tensor
 from ..birefnet_core import ConfigError
 from .readable_errors import readable_errors
 
-__all__ = ["ComfyExtension", "GraphBuilder", "io", "ui"]
+__all__ = ["ComfyExtension", "GraphBuilder", "io", "readable_errors", "ui"]
 
 BiRefNetModelType = io.Custom("BIREFNET_MODEL")
 BackgroundRemovalType = io.Custom("BACKGROUND_REMOVAL")  # input of ComfyUI's own Remove Background node
@@ -33,15 +34,6 @@ PREVIEWS = 4  # images of a batch that a node previews
 # ComfyUI before 0.4 raises TypeError for these.
 ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Int.Input.__init__).parameters else {}
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
-
-
-class Node(io.ComfyNode):
-    """A node whose errors are written for people."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "execute" in cls.__dict__:
-            cls.execute = classmethod(readable_errors(cls.__dict__["execute"].__func__))
 
 
 def schema(**options: Any) -> io.Schema:
@@ -65,6 +57,18 @@ async def replace_node(**replacement: Any) -> bool:
         return False
     await registry.register(io.NodeReplace(**replacement))
     return True
+
+
+def missing_node(name: str) -> bool:
+    """Whether no pack has a node of that id, as far as packs are loaded."""
+    return name not in getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", ())
+
+
+def before_each_prompt(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Has a function see each workflow that comes to the server, before nodes are replaced in it."""
+    server = getattr(sys.modules.get("server"), "PromptServer", None)
+    if server is not None:
+        server.instance.add_on_prompt_handler(handler)
 
 
 def core(part: str) -> ModuleType:

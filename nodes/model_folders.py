@@ -19,7 +19,7 @@ ADAPTER_FOLDER = "adapters"  # models/birefnet/adapters
 NO_ADAPTER = "none"
 SHARED_FOLDER = "background_removal"  # models/background_removal, which ComfyUI's own BiRefNet nodes read too
 OTHER_PACKS = "birefnet_other_packs"  # where other packs keep the same checkpoints; read, never written
-OTHER_PACKS_FOLDERS = ("BiRefNet", "RMBG/BiRefNet", "RMBG", "rembg/BiRefNet", "rembg")  # the first as ComfyUI_BiRefNet_ll
+OTHER_PACKS_FOLDERS = ("BiRefNet", "RMBG/BiRefNet", "RMBG", "rembg/BiRefNet", "rembg")  # of models; first that of _ll
 FOLDERS = (MODEL_FOLDER, SHARED_FOLDER, OTHER_PACKS)
 DEFAULT_MODEL = "BiRefNet"
 PURPOSES = ("general", "fast", "matting", "portrait", "anime", "effects", "benchmark", "legacy")  # in this order
@@ -40,7 +40,8 @@ def register_model_folders() -> None:
             logger.warning("BiRefNet: %s cannot be created (%s); published checkpoints need it", folder, error)
     for name in OTHER_PACKS_FOLDERS:
         folder_paths.add_model_folder_path(OTHER_PACKS, os.path.join(folder_paths.models_dir, *name.split("/")))
-    folder_paths.folder_names_and_paths[OTHER_PACKS] = (folder_paths.get_folder_paths(OTHER_PACKS), set(WEIGHT_SUFFIXES))
+    paths = folder_paths.get_folder_paths(OTHER_PACKS)
+    folder_paths.folder_names_and_paths[OTHER_PACKS] = (paths, set(WEIGHT_SUFFIXES))
 
 
 def model_folders() -> list[Path]:

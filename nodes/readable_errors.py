@@ -15,8 +15,6 @@ from ..birefnet_core.errors import BiRefNetError
 
 def readable_errors(execute: Callable[..., Any]) -> Callable[..., Any]:
     """A node's execute whose errors are shown without a module path. Others than those of this pack pass unchanged."""
-    if getattr(execute, "errors_are_readable", False):  # ComfyUI copies a node's class for each run
-        return execute
 
     @functools.wraps(execute)
     def run(*args: Any, **inputs: Any) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .comfy_compat import ADVANCED, Node, core, io, schema
+from .comfy_compat import ADVANCED, core, io, readable_errors, schema
 from .tensors import as_result, for_work, to_rgb
 
 
-class BiRefNetRefineMask(Node):
+class BiRefNetRefineMask(io.ComfyNode):
     """Cleans up masks; every operation is off until it is given a value."""
 
     @classmethod
@@ -100,6 +100,7 @@ class BiRefNetRefineMask(Node):
         )
 
     @classmethod
+    @readable_errors
     def execute(cls, mask, threshold: float, image=None, **operations) -> io.NodeOutput:
         masks = core(".masks")
         options = masks.RefineOptions(threshold=threshold if threshold >= 0 else None, **operations)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, Node, io, pick, schema
+from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, io, pick, readable_errors, schema
 from .model_handle import ModelHandle
 from .tensors import region_of
 
@@ -10,7 +10,7 @@ SIZES = {"auto (training size)": None, "native": "native", "512": 512, "1024": 1
 CUSTOM = "custom"
 
 
-class BiRefNetSegment(Node):
+class BiRefNetSegment(io.ComfyNode):
     """Segments the subject of each image."""
 
     @classmethod
@@ -85,6 +85,7 @@ class BiRefNetSegment(Node):
         )
 
     @classmethod
+    @readable_errors
     def execute(
         cls, model: ModelHandle, image, size: str, width: int, height: int, region=None, box=None, **options
     ) -> io.NodeOutput:

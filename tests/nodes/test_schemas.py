@@ -41,6 +41,11 @@ def test_execute_is_short(comfy):
         assert len(body.strip().splitlines()) <= 15, node.__name__
 
 
+def test_errors_of_every_node_are_shown_without_a_module(comfy):
+    for node in (*comfy.nodes.NODES, *comfy.nodes.other_packs.NODES):
+        assert node.execute.errors_are_readable, node.__name__
+
+
 def test_an_older_comfyui_gets_a_schema_without_what_it_refuses(comfy, monkeypatch):
     monkeypatch.setattr(comfy.compat, "_SCHEMA_FIELDS", comfy.compat._SCHEMA_FIELDS - {"search_aliases"})
     monkeypatch.setattr(comfy.compat, "ADVANCED", {})
