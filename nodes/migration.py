@@ -57,7 +57,7 @@ REPLACEMENTS = (
         widgets=("model_name", "device", "dtype"),
         inputs={"model_name": "model", **_same("device", "dtype")},
         outputs=(0,),
-        optional={"dtype": "float32"},
+        optional={"dtype": "auto"},
     ),
     Replacement(
         pack=LL,
@@ -66,7 +66,7 @@ REPLACEMENTS = (
         widgets=("model", "device", "use_weight", "dtype"),
         inputs=_same("model", "device", "dtype"),
         outputs=(0,),
-        optional={"dtype": "float32"},
+        optional={"dtype": "auto"},
     ),
     Replacement(
         pack=LL,

@@ -57,13 +57,14 @@ def catalogue() -> dict[str, CatalogueEntry]:
 def model_names() -> list[str]:
     """What the load node offers: what is on this disk, then the rest of the catalogue by purpose.
 
-    Files that are checkpoints of the catalogue are offered by its names alone.
+    Files that were downloaded under a catalogue name, ``<name>/<file>``, are not offered twice, and those of other
+    packs by the catalogue's names where it has them. Nothing else is left out: ComfyUI's page marks a saved value that
+    is not in the list as missing.
     """
     names = catalogue()
     here = [name for name, entry in names.items() if present_locally(entry, model_folders())]
-    files = [(name, f) for name in (MODEL_FOLDER, SHARED_FOLDER) for f in folder_paths.get_filename_list(name)]
-    unknown = {f for folder, f in files if not _in_catalogue(Path(folder, f))} | _files_of_other_packs()
-    own = sorted(f for f in unknown if Path(f).parts[0] not in (*names, ADAPTER_FOLDER))
+    files = {f for name in (MODEL_FOLDER, SHARED_FOLDER) for f in folder_paths.get_filename_list(name)}
+    own = sorted(f for f in files | _files_of_other_packs() if Path(f).parts[0] not in (*names, ADAPTER_FOLDER))
     first = [*(name for name in here if name != DEMO), *own, DEMO]
     return [*first, *sorted((name for name in names if name not in here), key=lambda name: _rank(names[name]))]
 
@@ -79,12 +80,8 @@ def _files_of_other_packs() -> set[str]:
     if not folder.is_dir() or any(path.is_dir() and path.samefile(folder) for path in ours):  # without case: our own
         return set()
     found = {path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file()}
-    return {path.name for path in found if not _in_catalogue(path) and not path.name.startswith(NOT_BIREFNET)}
-
-
-def _in_catalogue(path: Path) -> bool:
-    entry = find_entry(path)
-    return entry is not None and entry.loadable
+    unknown = {path.name for path in found if (entry := find_entry(path)) is None or not entry.loadable}
+    return {name for name in unknown if not name.startswith(NOT_BIREFNET)}
 
 
 def adapter_names() -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from PIL.ImageColor import getrgb
 
 from .comfy_compat import BackgroundRemovalType, BiRefNetModelType, core, io, readable_errors, schema
-from .model_folders import DEFAULT_MODEL, check_model_name, file_stamp, known_as, model_names
+from .model_folders import DEFAULT_MODEL, check_model_name, file_stamp, known_as
 from .model_handle import ModelHandle, load
 from .tensors import as_result, for_work, progress_bar, to_rgb
 
@@ -38,6 +38,12 @@ def _schema(name: str, of: str, inputs: list, outputs: list) -> io.Schema:
     )
 
 
+def _model_input() -> io.String.Input:
+    """Text, as ComfyUI's page takes a value that is not in a list for a model that is missing."""
+    tooltip = "A name from the list of Load BiRefNet Model, or the name another pack gave the file."
+    return io.String.Input("model", default=DEFAULT_MODEL, tooltip=tooltip)
+
+
 def _picture_and_mask() -> list:
     return [io.Image.Output("cutout", display_name="image"), io.Mask.Output("alpha", display_name="mask")]
 
@@ -48,7 +54,7 @@ def model_value(name: Any) -> str:
     Values are file names, short names, repositories after "Auto_DownLoad-", and folders in models/rembg. An early
     ComfyUI-BiRefNet-Hugo has a switch in this place, and only one model.
     """
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or name in ("", "True", "False"):
         return DEFAULT_MODEL
     name = name.removeprefix("Auto_DownLoad-")
     if name.startswith("models--"):
@@ -101,7 +107,7 @@ class BiRefNetOtherPackLoadModel(_Named):
             "BiRefNetOtherPackLoadModel",
             "the loaders of ComfyUI_BiRefNet_ll and ComfyUI-BiRefNet-ZHO",
             inputs=[
-                io.Combo.Input("model", options=model_names(), default=DEFAULT_MODEL),
+                _model_input(),
                 io.Combo.Input("device", options=["AUTO", "CPU"], default="AUTO", optional=True),
                 io.Combo.Input("dtype", options=["auto", "float32", "float16"], default="auto", optional=True),
             ],
@@ -220,7 +226,7 @@ class BiRefNetOtherPackHugo(_Named):
             "BiRefNetOtherPackHugo",
             "BiRefNet of ComfyUI-BiRefNet-Hugo",
             inputs=[
-                io.Combo.Input("model", options=model_names(), default=DEFAULT_MODEL),
+                _model_input(),
                 io.Image.Input("image"),
                 io.Combo.Input("background_color_name", options=colors, default="transparency"),
                 io.String.Input("background_color_code", default="#00FF00"),
@@ -258,7 +264,7 @@ class BiRefNetOtherPackRMBG(_Named):
             "BiRefNet (RMBG)",
             inputs=[
                 io.Image.Input("image"),
-                io.Combo.Input("model", options=model_names(), default=DEFAULT_MODEL),
+                _model_input(),
                 io.Int.Input("mask_blur", default=0, min=0, max=64, optional=True),
                 io.Int.Input("mask_offset", default=0, min=-20, max=20, optional=True),
                 io.Boolean.Input("invert_output", default=False, optional=True),

@@ -88,8 +88,8 @@ def test_models_are_listed_by_what_is_on_this_disk_and_by_purpose(comfy, small_f
     try:
         names = comfy.model_folders.model_names()
         here = ["BiRefNet", "BiRefNet_HR", "BiRefNet-portrait", "toonout", "toonout-1038lab"]
-        assert names[:8] == [*here, small_file, "tuned.pth", "demo"]
-        assert names[8] == "BiRefNet_dynamic" and names[-1] == "BiRefNet-legacy"
+        assert names[:9] == [*here, "BiRefNet-portrait.safetensors", small_file, "tuned.pth", "demo"]
+        assert names[9] == "BiRefNet_dynamic" and names[-1] == "BiRefNet-legacy"
         assert len(set(names)) == len(names)
         assert comfy.model_folders.model_labels()["BiRefNet_HR"].startswith("✓")
         for old in ("General-HR.safetensors", "BiRefNet-portrait.safetensors", "tuned.pth", "BiRefNet_toonout"):
