@@ -17,6 +17,7 @@ from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from .adapter import merge_adapter
 from .build import model_from_state_dict
+from .detect import newer_generation
 from .io import read_file
 from .resolve import resolve
 
@@ -131,7 +132,7 @@ def load_file(
             info=info,
         )
     except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}{newer_generation(file.path.name, file.tensors)}") from error
 
 
 class _Metadata(NamedTuple):
