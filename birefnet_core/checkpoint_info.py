@@ -36,6 +36,7 @@ class CheckpointInfo:
     Attributes:
         name: Catalogue name, or the file's name.
         path: The file; None for a state dict.
+        revision: Commit of the Hub's repository it was downloaded from, where known.
         training_size: Width, height the network was trained at, in pixels.
         patch_order: The order the file was read in.
         patch_order_source: "metadata", "weights", "catalogue", "user" or "default".
@@ -46,6 +47,7 @@ class CheckpointInfo:
 
     name: str = ""
     path: Path | None = None
+    revision: str = ""
     training_size: tuple[int, int] = DEFAULT_TRAINING_SIZE
     patch_order: PatchOrder = PatchOrder.CHANNELS_FIRST
     patch_order_source: str = "default"

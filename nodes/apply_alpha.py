@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .comfy_compat import core, io, pick, preview, schema
+from typing import Any
+
+from ..birefnet_core import ImageError
+from .comfy_compat import core, io, pick, preview, readable_errors, schema
 from .tensors import as_result, for_work, progress_bar, to_rgb
 
 COLOURS = {"multilevel": "multilevel", "blur fusion": "blur_fusion", "off": None}
@@ -70,6 +73,7 @@ class BiRefNetApplyAlpha(io.ComfyNode):
         )
 
     @classmethod
+    @readable_errors
     def execute(
         cls, image, mask, output, colors, color, background_fit, crop, padding, background=None
     ) -> io.NodeOutput:
@@ -81,8 +85,14 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             fit=pick(FITS, background_fit, "background_fit"),
             crop_padding=padding if crop else None,
         )
-        background = None if background is None else to_rgb(background)
+        background = _background(output, background)
         image, mask, background = for_work(to_rgb(image), mask, background)
         result = masks.cut_out(image, mask, options, background, progress=progress_bar())
         cutout, alpha = map(as_result, result)
         return io.NodeOutput(cutout, alpha, ui=preview(cutout, cls))
+
+
+def _background(output: str, background: Any) -> Any:
+    if background is None and OUTPUTS[output] == "image":
+        raise ImageError(f"Output {output!r} needs an image: connect the input background, or choose another output.")
+    return None if background is None else to_rgb(background)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +20,9 @@ from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from ..birefnet_core import ConfigError
+from .readable_errors import readable_errors
 
-__all__ = ["ComfyExtension", "GraphBuilder", "io", "ui"]
+__all__ = ["ComfyExtension", "GraphBuilder", "io", "readable_errors", "ui"]
 
 BiRefNetModelType = io.Custom("BIREFNET_MODEL")
 BackgroundRemovalType = io.Custom("BACKGROUND_REMOVAL")  # input of ComfyUI's own Remove Background node
@@ -36,7 +38,37 @@ _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 
 def schema(**options: Any) -> io.Schema:
     """An io.Schema of our category, without the options that this version of ComfyUI does not know."""
-    return io.Schema(category="BiRefNet", **{k: v for k, v in options.items() if k in _SCHEMA_FIELDS})
+    options.setdefault("category", "BiRefNet")
+    return io.Schema(**{k: v for k, v in options.items() if k in _SCHEMA_FIELDS})
+
+
+async def replace_node(**replacement: Any) -> bool:
+    """Tells ComfyUI which of our nodes takes the place of another pack's where that is not installed.
+
+    Args:
+        replacement: Of io.NodeReplace.
+
+    Returns:
+        Whether this version of ComfyUI replaces nodes.
+    """
+    api = getattr(import_module("comfy_api.latest"), "ComfyAPI", None)
+    registry = getattr(api and api(), "node_replacement", None)
+    if registry is None or not hasattr(io, "NodeReplace"):
+        return False
+    await registry.register(io.NodeReplace(**replacement))
+    return True
+
+
+def missing_node(name: str) -> bool:
+    """Whether no pack has a node of that id, as far as packs are loaded."""
+    return name not in getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", ())
+
+
+def before_each_prompt(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Has a function see each workflow that comes to the server, before nodes are replaced in it."""
+    server = getattr(sys.modules.get("server"), "PromptServer", None)
+    if server is not None:
+        server.instance.add_on_prompt_handler(handler)
 
 
 def core(part: str) -> ModuleType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .comfy_compat import core, io, preview, schema, ui
+from .comfy_compat import core, io, preview, readable_errors, schema, ui
 from .tensors import as_result, for_work, progress_bar
 
 SCORES = {
@@ -40,6 +40,7 @@ class BiRefNetCompareMasks(io.ComfyNode):
         )
 
     @classmethod
+    @readable_errors
     def execute(cls, mask, ground_truth) -> io.NodeOutput:
         errors = as_result(core(".masks").compare_masks(*for_work(mask, ground_truth)))
         scores = core(".metrics").score_masks(mask, ground_truth, list(SCORES), progress_bar())

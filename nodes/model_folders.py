@@ -8,8 +8,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ..birefnet_core.checkpoints import CatalogueEntry, list_checkpoints, present_locally
-from ..birefnet_core.checkpoints.catalogue import WEIGHT_SUFFIXES
+from ..birefnet_core.checkpoints import CatalogueEntry, find_entry, list_checkpoints, present_locally
+from ..birefnet_core.checkpoints.catalogue import DEMO, WEIGHT_SUFFIXES, find_by_short_name, find_published
 from .comfy_compat import io
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,12 @@ MODEL_FOLDER = "birefnet"  # models/birefnet, our own
 ADAPTER_FOLDER = "adapters"  # models/birefnet/adapters
 NO_ADAPTER = "none"
 SHARED_FOLDER = "background_removal"  # models/background_removal, which ComfyUI's own BiRefNet nodes read too
+OTHER_PACKS = "birefnet_other_packs"  # where other packs keep the same checkpoints; read, never written
+OTHER_PACKS_FOLDERS = ("BiRefNet", "RMBG/BiRefNet", "RMBG", "rembg/BiRefNet", "rembg")  # of models; first that of _ll
+FOLDERS = (MODEL_FOLDER, SHARED_FOLDER, OTHER_PACKS)
 DEFAULT_MODEL = "BiRefNet"
+PURPOSES = ("general", "fast", "matting", "portrait", "anime", "effects", "benchmark", "legacy")  # in this order
+NOT_BIREFNET = ("swin_", "pvt_")  # weights of encoders alone, which other packs keep beside the checkpoints
 
 
 def register_model_folders() -> None:
@@ -33,11 +38,15 @@ def register_model_folders() -> None:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             logger.warning("BiRefNet: %s cannot be created (%s); published checkpoints need it", folder, error)
+    for name in OTHER_PACKS_FOLDERS:
+        folder_paths.add_model_folder_path(OTHER_PACKS, os.path.join(folder_paths.models_dir, *name.split("/")))
+    paths = folder_paths.get_folder_paths(OTHER_PACKS)
+    folder_paths.folder_names_and_paths[OTHER_PACKS] = (paths, set(WEIGHT_SUFFIXES))
 
 
 def model_folders() -> list[Path]:
     """Every folder in which weights may lie, our own first."""
-    return [Path(p) for name in (MODEL_FOLDER, SHARED_FOLDER) for p in folder_paths.get_folder_paths(name)]
+    return [Path(p) for name in FOLDERS for p in folder_paths.get_folder_paths(name)]
 
 
 def catalogue() -> dict[str, CatalogueEntry]:
@@ -46,13 +55,33 @@ def catalogue() -> dict[str, CatalogueEntry]:
 
 
 def model_names() -> list[str]:
-    """What the load node offers: the catalogue, then the files in the model folders.
+    """What the load node offers: what is on this disk, then the rest of the catalogue by purpose.
 
-    Files that were downloaded under a catalogue name, ``<name>/<file>``, are not offered twice.
+    Files that were downloaded under a catalogue name, ``<name>/<file>``, are not offered twice, and those of other
+    packs by the catalogue's names where it has them. Nothing else is left out: ComfyUI's page marks a saved value that
+    is not in the list as missing.
     """
     names = catalogue()
+    here = [name for name, entry in names.items() if present_locally(entry, model_folders())]
     files = {f for name in (MODEL_FOLDER, SHARED_FOLDER) for f in folder_paths.get_filename_list(name)}
-    return [*names, *sorted(f for f in files if Path(f).parts[0] not in (*names, ADAPTER_FOLDER))]
+    own = sorted(f for f in files | _files_of_other_packs() if Path(f).parts[0] not in (*names, ADAPTER_FOLDER))
+    first = [*(name for name in here if name != DEMO), *own, DEMO]
+    return [*first, *sorted((name for name in names if name not in here), key=lambda name: _rank(names[name]))]
+
+
+def _rank(entry: CatalogueEntry) -> int:
+    return PURPOSES.index(entry.purpose) if entry.purpose in PURPOSES else len(PURPOSES)
+
+
+def _files_of_other_packs() -> set[str]:
+    """Checkpoints in models/BiRefNet that are not of the catalogue. The other folders hold models of all kinds."""
+    folder = Path(folder_paths.get_folder_paths(OTHER_PACKS)[0])
+    ours = [Path(path) for path in folder_paths.get_folder_paths(MODEL_FOLDER)]
+    if not folder.is_dir() or any(path.is_dir() and path.samefile(folder) for path in ours):  # without case: our own
+        return set()
+    found = {path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file()}
+    unknown = {path.name for path in found if (entry := find_entry(path)) is None or not entry.loadable}
+    return {name for name in unknown if not name.startswith(NOT_BIREFNET)}
 
 
 def adapter_names() -> list[str]:
@@ -80,7 +109,7 @@ def model_input() -> io.Combo.Input:
         options=model_names(),
         default=DEFAULT_MODEL,
         tooltip="Published checkpoints by name (✓: on this disk, others are downloaded once), then your own files in "
-        "models/birefnet and models/background_removal.\n" + "\n".join(labels.values()),
+        "models/birefnet and models/background_removal.",
     )
     made.extra_dict = {"birefnet_labels": labels}  # ComfyUI before 0.4 has no argument of that name
     return made
@@ -91,7 +120,7 @@ def check_model_name(name: str | None) -> bool | str:
 
     Before a run ComfyUI gives None for a name that another node makes; it is checked again when it is loaded.
     """
-    if name is None or name in catalogue() or find_file(name):
+    if name is None or source_of(name):
         return True
     return (
         f"There is no model {name!r}: it is neither a published checkpoint nor a file in models/{MODEL_FOLDER} or "
@@ -99,9 +128,26 @@ def check_model_name(name: str | None) -> bool | str:
     )
 
 
+def source_of(name: str) -> str | None:
+    """The file or the catalogue name, with its revision, that a name stands for: also a name of another pack."""
+    if name in catalogue():
+        return name
+    if path := find_file(name):
+        return path
+    entry = known_as(name)
+    return f"{entry.name}{''.join(name.partition('@')[1:])}" if entry and entry.loadable else None
+
+
+def known_as(name: str) -> CatalogueEntry | None:
+    """The checkpoint that a name of the catalogue, a release or another pack means, with or without an ending."""
+    bare = name.partition("@")[0]
+    stem = next((bare[: -len(suffix)] for suffix in WEIGHT_SUFFIXES if bare.lower().endswith(suffix)), bare)
+    return find_published(stem) or find_by_short_name(stem)
+
+
 def find_file(name: str) -> str | None:
     """The file in a model folder that a name stands for."""
-    for folder in (MODEL_FOLDER, SHARED_FOLDER):
+    for folder in FOLDERS:
         path = folder_paths.get_full_path(folder, name)
         if path is not None:
             return path
@@ -112,6 +158,6 @@ def file_stamp(name: str | None) -> str:
     """Changes when the file behind a name of ``model_names`` does; None is a name that another node makes."""
     if name is None:
         return ""
-    entry = catalogue().get(name)
+    entry = known_as(name)
     path = find_file(name) or (entry and present_locally(entry, model_folders()))
     return f"{path} {os.stat(path).st_mtime_ns}" if path else name

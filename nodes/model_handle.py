@@ -17,7 +17,7 @@ from torch import Tensor
 from ..birefnet_core import CheckpointError
 from ..birefnet_core.devices import choose_dtype
 from .comfy_compat import core
-from .model_folders import MODEL_FOLDER, NO_ADAPTER, check_model_name, file_stamp, find_file, model_folders
+from .model_folders import MODEL_FOLDER, NO_ADAPTER, check_model_name, file_stamp, find_file, model_folders, source_of
 from .tensors import progress_bar
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def load(
     handle = _loaded.get((file_stamp(name), *options))
     if handle is None:
         model = core(".checkpoints.load").load_model(
-            find_file(name) or name,
+            source_of(name) or name,
             dtype=precision,
             fine_dtype=torch.float16 if target.type == "cuda" else torch.float32,
             patch_order=patch_order,
@@ -156,7 +156,8 @@ def load(
         )
         # The stamp again: a download has just put the file there.
         handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target, compile)
-        logger.info("BiRefNet %s on %s in %s; patch order %s (%s)", name, target, precision,
-                    model.checkpoint.patch_order.value, model.checkpoint.patch_order_source)  # fmt: skip
+        info = model.checkpoint
+        logger.info("BiRefNet %s%s on %s in %s; patch order %s (%s)", name, f" ({info.revision})" * bool(info.revision),
+                    target, precision, info.patch_order.value, info.patch_order_source)  # fmt: skip
     _latest.append(handle)
     return handle

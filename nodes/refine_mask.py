@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .comfy_compat import ADVANCED, core, io, schema
+from ..birefnet_core import ImageError
+from .comfy_compat import ADVANCED, core, io, readable_errors, schema
 from .tensors import as_result, for_work, to_rgb
 
 
@@ -100,7 +101,10 @@ class BiRefNetRefineMask(io.ComfyNode):
         )
 
     @classmethod
+    @readable_errors
     def execute(cls, mask, threshold: float, image=None, **operations) -> io.NodeOutput:
+        if image is None and operations.get("guided_radius"):
+            raise ImageError("The guided filter needs the image: connect the input image, or set guided_radius to 0.")
         masks = core(".masks")
         options = masks.RefineOptions(threshold=threshold if threshold >= 0 else None, **operations)
         mask, image = for_work(mask, None if image is None else to_rgb(image))

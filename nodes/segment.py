@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, io, pick, schema
+from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, io, pick, readable_errors, schema
 from .model_handle import ModelHandle
 from .tensors import region_of, to_rgb
 
@@ -85,6 +85,7 @@ class BiRefNetSegment(io.ComfyNode):
         )
 
     @classmethod
+    @readable_errors
     def execute(
         cls, model: ModelHandle, image, size: str, width: int, height: int, region=None, box=None, **options
     ) -> io.NodeOutput:

@@ -24,9 +24,13 @@ PICKLED = (".pth", ".pt", ".ckpt", ".bin")
 WEIGHT_SUFFIXES = SAFETENSORS + PICKLED
 
 GENERIC_FILE = "model.safetensors"  # what most repositories call their weights; says nothing about which they are
+DEMO = "demo"  # the checkpoint that comes with this package
 DTYPES = ("fp16", "fp32", None)
 GENERATIONS = ("current", "march-2024")
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Folders of models in which other packs give checkpoints short names: ComfyUI_BiRefNet_ll, RemoveBackground_SET.
+SHORT_NAME_FOLDERS = ("birefnet", "rembg")
+_RELEASE = re.compile(r"(birefnet[-_].+)[-_]epoch_\d+")  # files of the author's releases: task, then epoch
 ASSETS = Path(__file__).resolve().parents[1] / "assets"  # files that come with this package
 
 
@@ -49,6 +53,11 @@ class CatalogueEntry:
         patch_order: Layout of the patch convolutions (see PatchOrder), or None where only the weights can tell.
         gated: Downloading needs an account that has accepted the licence.
         mirrors: Repositories with the same weights.
+        many_files: Its repository holds other checkpoints too, so that the repository's id alone does not mean it.
+        aliases: Other names of the same weights, as files (without the ending, and the epoch of the author's
+            releases), in other packs, or as a former repository.
+        short_name: What its file is called in ``SHORT_NAME_FOLDERS``; means nothing elsewhere.
+        trained_on: Data sets, as far as its author names them, else empty.
         generation: "current", or "march-2024" for files of an older network without the coarsest patch
             injection, which no ``BiRefNetConfig`` describes.
 
@@ -70,6 +79,10 @@ class CatalogueEntry:
     patch_order: PatchOrder | None = None
     gated: bool = False
     mirrors: tuple[str, ...] = ()
+    many_files: bool = False
+    aliases: tuple[str, ...] = ()
+    short_name: str = ""
+    trained_on: str = ""
     generation: str = "current"
 
     def __post_init__(self) -> None:
@@ -120,22 +133,40 @@ def _entry(row: dict[str, Any]) -> CatalogueEntry:
     return CatalogueEntry(**values, patch_order=PatchOrder(order) if order else None)
 
 
+def bare_name(name: str) -> str:
+    """A name as names are compared: without case, ``@revision``, and the epoch of the author's releases."""
+    name = name.partition("@")[0].casefold()
+    release = _RELEASE.fullmatch(name)
+    return release[1] if release else name
+
+
 def find_published(name: str) -> CatalogueEntry | None:
-    """The entry of a catalogue name, repository or mirror; case and a trailing ``@revision`` are ignored.
+    """The entry of a catalogue name, alias, repository or mirror; case and a trailing ``@revision`` are ignored.
 
     Where a repository has several entries, the first of them.
     """
-    key = name.partition("@")[0].casefold()
-    named = next((entry for entry in list_checkpoints() if entry.name.casefold() == key), None)
-    return named or next((entry for entry in list_checkpoints() if key in map(str.casefold, entry.repos)), None)
+    key = bare_name(name)
+    for entry in list_checkpoints():
+        if entry.name.casefold() == key:
+            return entry
+    for entry in list_checkpoints():
+        if key in map(str.casefold, entry.aliases if entry.many_files else (*entry.repos, *entry.aliases)):
+            return entry
+    return None
+
+
+def find_by_short_name(name: str) -> CatalogueEntry | None:
+    """The entry of a short name of other packs, such as "General-HR"; case is ignored."""
+    return next((e for e in list_checkpoints() if e.short_name and e.short_name.casefold() == name.casefold()), None)
 
 
 def find_entry(source: str | os.PathLike[str]) -> CatalogueEntry | None:
     """Matches a name, repository or path to a catalogue entry.
 
-    Case is ignored. A path is matched by its file name without the weight suffix; a file called ``model.safetensors``
-    by its folder, spelt exactly, or by the folder of its repository in the Hub's cache. Other files say nothing by
-    their folder: ``birefnet/my_finetune.safetensors`` is not "BiRefNet", nor is the repository ``someone/BiRefNet``.
+    Case is ignored. A path is matched by its file name without the weight suffix, by a short name of other packs only
+    in their folders; a file called ``model.safetensors`` by its folder, spelt exactly, or by the folder of its
+    repository in the Hub's cache. Other files say nothing by their folder: ``birefnet/my_finetune.safetensors`` is not
+    "BiRefNet", nor is the repository ``someone/BiRefNet``.
     """
     text = os.fspath(source).strip()
     path = Path(text)
@@ -160,6 +191,8 @@ def _by_path(path: Path) -> CatalogueEntry | None:
     for entry in rows:
         if entry.distinctive_file and entry.distinctive_file.casefold() == path.name.casefold():
             return entry
+    if path.parent.name.casefold() in SHORT_NAME_FOLDERS and (entry := find_by_short_name(stem)):
+        return entry
     if path.name.casefold() != GENERIC_FILE:
         return None
     folder = path.parent.name.partition("@")[0]

@@ -154,7 +154,7 @@ def _not_a_birefnet(names: Iterable[str]) -> str:
     found = f"this looks like {guess}" if guess else f"its first names are {', '.join(names[:3]) or 'none'}"
     return (
         f"not a BiRefNet checkpoint: {found}, and an encoder, a squeeze module and a decoder were expected. "
-        "`python -m birefnet_core checkpoints` lists checkpoints that fit."
+        "Choose one that fits, such as BiRefNet or BiRefNet_lite; `python -m birefnet_core checkpoints` lists them all."
     )
 
 
@@ -177,3 +177,18 @@ def _detect_block(shapes: Shapes) -> str:
     if f"{_FIRST_BLOCK}0.conv1.weight" in shapes:
         return "residual"
     raise CheckpointError("the decoder's blocks are of a kind that is not supported, or missing.")
+
+
+def newer_generation(file_name: str, names: Iterable[str]) -> str:
+    """What to say of a file that could not be loaded and looks like BiRefNet v2, else an empty string.
+
+    Version 2 is announced, on a DINOv3 encoder, and not published: its name and that of such an encoder are all there
+    is to go by.
+    """
+    names = list(names)
+    named = re.search(r"birefnet[-_ ]?(v2|2)(?![0-9k])", file_name, re.IGNORECASE)
+    encoder = any("dinov3" in name.lower() or "storage_tokens" in name or "register_tokens" in name for name in names)
+    decoder = any(name.startswith(("decoder.", "squeeze_module.")) for name in names)
+    if not (named or (encoder and decoder)):
+        return ""
+    return " This looks like BiRefNet v2, which this version does not have: update this package, or use BiRefNet."

@@ -62,6 +62,15 @@ class HubFile:
         return self.cache_dir or Path(constants.HF_HUB_CACHE)
 
     @property
+    def by_hand(self) -> str:
+        """How to fetch it without this package."""
+        from huggingface_hub import constants
+
+        address = f"{constants.ENDPOINT.rstrip('/')}/{self.repo}/resolve/{self.revision or 'main'}/{self.file}"
+        place = f"save it as {self.folder / PurePosixPath(self.file).name}" if self.folder else "give its path"
+        return f"fetch {address} elsewhere and {place}"
+
+    @property
     def fields(self) -> dict[str, str]:
         """What messages say of it, see ``hub_errors``."""
         from huggingface_hub import constants
@@ -76,6 +85,7 @@ class HubFile:
             "page": f"{endpoint}/{self.repo}",
             "target": str(self.folder or self.cache),
             "mirror": f" Or use {self.mirror!r}, a copy that needs no account." if self.mirror else "",
+            "by_hand": self.by_hand,
             "near": f" Near it in the catalogue: {', '.join(near)}." if near else "",
         }
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from ..errors import CheckpointError
 from ..text import first_line
+from .catalogue import DEMO
 
 _HTTP = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2", "ssl", "socket"}
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -43,8 +44,8 @@ _MESSAGES = {
     "no hub": "{endpoint} answered, but not as a Hugging Face Hub does ({details}). Check HF_ENDPOINT and whether a "
     "proxy or a log-in page answers in the Hub's place.",
     "unreachable": "The Hub at {endpoint} could not be reached, or the connection broke off, while asking for "
-    "{request} ({kind}: {details}). Check the network, the proxy settings and HF_ENDPOINT, and try again; or download "
-    "the file from {page} elsewhere and give its path.",
+    "{request} ({kind}: {details}). Check the network, the proxy settings and HF_ENDPOINT, and try again; or use "
+    + repr(DEMO) + ", which comes with this package; or {by_hand}.",
     "corrupt": "The download of {request} from {endpoint} is incomplete or corrupted ({details}). It was deleted: try "
     "again. If it happens again, look for a proxy or a mirror (HF_ENDPOINT) that changes files on their way.",
     "no space": "Not enough disk space at {target} for {request}{details}. Free some. " + _ELSEWHERE,

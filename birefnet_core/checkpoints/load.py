@@ -17,6 +17,7 @@ from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from .adapter import merge_adapter
 from .build import model_from_state_dict
+from .detect import newer_generation
 from .io import read_file
 from .resolve import resolve
 
@@ -67,7 +68,12 @@ def load_model(
     )
     entry, info, expected = found.entry, None, None
     if entry is not None:
-        info = CheckpointInfo(name=entry.name, training_size=entry.training_size, licence=entry.licence)
+        info = CheckpointInfo(
+            name=entry.name,
+            revision=found.revision or "",
+            training_size=entry.training_size,
+            licence=entry.licence,
+        )
         expected = entry.patch_order
     if dtype != torch.bfloat16 or fine_dtype is None:
         fine_dtype = torch.float16 if dtype == torch.bfloat16 and device.type == "cuda" else torch.float32
@@ -126,7 +132,7 @@ def load_file(
             info=info,
         )
     except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}{newer_generation(file.path.name, file.tensors)}") from error
 
 
 class _Metadata(NamedTuple):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..errors import CheckpointError
 from ..text import enumerate_names
 from .catalogue import (
+    DEMO,
     GENERIC_FILE,
     REPO_ID,
     WEIGHT_SUFFIXES,
@@ -120,9 +121,9 @@ def resolve(
     if local_only or constants.HF_HUB_OFFLINE:
         switch = "local_only=True" if local_only else "HF_HUB_OFFLINE=1"
         raise CheckpointError(
-            f"{file.file if wanted.entry else 'The weight file'} of {file.repo} is not on this disk (looked in "
-            f"{', '.join(map(str, (*places, file.cache)))}), and {switch} forbids the network. Download it once "
-            f"without {switch.partition('=')[0]}, or fetch it from {file.fields['page']} elsewhere and give its path."
+            f"{wanted.label} ({file.repo}) is not on this disk, and {switch} forbids the network. Use {DEMO!r}, which "
+            f"comes with this package; or download once without {switch.partition('=')[0]}; or {file.by_hand}. Looked "
+            f"in {', '.join(map(str, (*places, file.cache)))}."
         )
     path, commit = download(file, progress)
     return Resolved(path=path, entry=wanted.entry, repo=file.repo, revision=commit)
@@ -164,9 +165,9 @@ def _published(text: str) -> _Published | None:
     if at and not revision:
         raise CheckpointError(f"source={text!r} ends in '@'; expected a branch, tag or commit after it, or no '@'.")
     repos = entry.repos if entry else (name,)
-    named = entry is not None and entry.name.casefold() == name.casefold()
+    named = entry is not None and "/" not in name  # not a repository
     if not named:
-        repos = tuple(repo for repo in repos if repo.casefold() == name.casefold())
+        repos = tuple(repo for repo in repos if repo.casefold() == name.casefold()) or repos  # else a former one
     if revision:
         repos = repos[:1]  # commits of a mirror are its own
     return _Published(entry, repos, revision or None, by_name=named and not text.lower().endswith(WEIGHT_SUFFIXES))
@@ -252,13 +253,38 @@ def _in_folder(wanted: _Published, folder: Path) -> Path | None:
     if not folder.is_dir():
         return None
     children = {child.name.casefold(): child for child in _children(folder)}
-    distinctive = wanted.entry.distinctive_file if wanted.entry and not wanted.revision else None
+    entry = wanted.entry if not wanted.revision else None
+    distinctive = entry.distinctive_file if entry else None
     for name in (*(f"{wanted.label}{suffix}" for suffix in WEIGHT_SUFFIXES), distinctive):
         path = children.get(name.casefold()) if name else None
         if path is not None and path.is_file():
             return path
-    own = children.get(wanted.label.casefold())
-    return _weights_in(own, PurePosixPath(wanted.file).name) if own is not None and own.is_dir() else None
+    others = [path for path in children.values() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file()]
+    for suffix in WEIGHT_SUFFIXES if entry else ():
+        for path in others:
+            if path.suffix.lower() == suffix and find_entry(path) is entry:
+                return path
+    for name in (wanted.label, *(f"models--{repo.replace('/', '--')}" for repo in (entry.repos if entry else ()))):
+        own = children.get(name.casefold())
+        if own is not None and own.is_dir() and (path := _in_own_folder(wanted, own)):
+            return path
+    return None
+
+
+def _in_own_folder(wanted: _Published, folder: Path) -> Path | None:
+    """The weights in a folder called as the checkpoint: not those of another checkpoint, which other packs keep there.
+
+    Raises:
+        CheckpointError: Several, and no telling which is meant.
+    """
+    preferred = PurePosixPath(wanted.file).name
+    known = {name: find_entry(folder / name) for name in weight_files(c.name for c in _children(folder) if c.is_file())}
+    if not wanted.entry or preferred in known or not any(known.values()):
+        return _weights_in(folder, preferred)
+    names = [name for name, entry in known.items() if entry is wanted.entry]
+    names = names or [name for name, entry in known.items() if entry is None]
+    name = pick_weights(names, preferred)
+    return folder / name if name else _weights_in(folder, preferred) if names else None
 
 
 def _hub_file(wanted: _Published, repo: str, cache_dir: PathLike | None) -> HubFile:

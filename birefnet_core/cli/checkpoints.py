@@ -62,6 +62,7 @@ def as_json(rows: list[tuple[CatalogueEntry, Path | None]]) -> str:
             "purpose": entry.purpose,
             "description": entry.description,
             "licence": entry.licence,
+            "trained_on": entry.trained_on,
             "size_bytes": entry.size_bytes,
             "patch_order": entry.patch_order.value if entry.patch_order else None,
             "gated": entry.gated,

@@ -27,7 +27,7 @@ PUBLISHED = {
     "BiRefNet-HRSOD": ("swin_v1_l", (1024, 1024), "fp32", "columns_first"),
     "BiRefNet-COD": ("swin_v1_l", (1024, 1024), "fp32", "columns_first"),
 }
-OTHERS = {"RMBG-2.0", "toonout", "lucida", "BiRefNet-ComfyOrg", "lucida-ComfyOrg"}
+OTHERS = {"RMBG-2.0", "toonout", "toonout-1038lab", "lucida", "BiRefNet-ComfyOrg", "lucida-ComfyOrg"}
 OTHERS |= {"BiRefNet-DIS_ep580", "BiRefNet-ep480", "demo"}
 ROWS = {entry.name: entry for entry in list_checkpoints()}
 
@@ -135,13 +135,63 @@ def test_find_entry_knows_files_with_names_of_their_own():
 
 
 @pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        # ComfyUI_BiRefNet_ll, RemoveBackground_SET
+        ("/models/BiRefNet/General.safetensors", "BiRefNet"),
+        ("/models/BiRefNet/general-hr.safetensors", "BiRefNet_HR"),
+        ("/models/BiRefNet/General-reso_512.safetensors", "BiRefNet_512x512"),
+        ("/models/BiRefNet/DIS-TR_TEs.safetensors", "BiRefNet-DIS5K-TR_TEs"),
+        ("/models/rembg/BiRefNet/Matting-Lite.safetensors", "BiRefNet_lite-matting"),
+        ("/models/rembg/BRIA-RMBG2_0.safetensors", "RMBG-2.0"),
+        # ComfyUI-RMBG
+        ("/models/RMBG/BiRefNet/BiRefNet-general.safetensors", "BiRefNet"),
+        ("/models/RMBG/BiRefNet/BiRefNet-HR-matting.safetensors", "BiRefNet_HR-matting"),
+        ("/models/RMBG/BiRefNet/BiRefNet_toonout.safetensors", "toonout"),
+        # ComfyUI-BiRefNet-Hugo
+        ("/models/rembg/models--ZhengPeng7--BiRefNet-COD/model.safetensors", "BiRefNet-COD"),
+        # ComfyUI-BiRefNet, -ZHO
+        ("/models/BiRefNet/BiRefNet-ep480.pth", "BiRefNet-ep480"),
+        # releases of the author
+        ("/any/BiRefNet-general-epoch_244.pth", "BiRefNet"),
+        ("/any/BiRefNet-general-bb_swin_v1_tiny-epoch_232.pth", "BiRefNet_lite"),
+        ("/any/BiRefNet_lite-general-2K-epoch_232.pth", "BiRefNet_lite-2K"),
+        ("/any/BiRefNet-general-resolution_512x512-fp16-epoch_216.pth", "BiRefNet_512x512"),
+        ("/any/BiRefNet_HR-general-epoch_130.pth", "BiRefNet_HR"),
+        ("/any/BiRefNet_HR-matting-epoch_135.pth", "BiRefNet_HR-matting"),
+        ("/any/BiRefNet_dynamic-general-epoch_174.pth", "BiRefNet_dynamic"),
+        ("/any/BiRefNet-matting-epoch_100.pth", "BiRefNet-matting"),
+        ("/any/BiRefNet-portrait-epoch_150.pth", "BiRefNet-portrait"),
+        ("/any/BiRefNet-massive-TR_DIS5K_TR_TEs-epoch_420.pth", "BiRefNet-DIS5K-TR_TEs"),
+        ("/any/BiRefNet-DIS-epoch_590.pth", "BiRefNet-DIS5K"),
+        ("/any/BiRefNet-HRSOD_DHU-epoch_115.pth", "BiRefNet-HRSOD"),
+        ("/any/BiRefNet-COD-epoch_125.pth", "BiRefNet-COD"),
+        ("BiRefNet_T", "BiRefNet_lite"),
+        ("ZhengPeng7/BiRefNet_T", "BiRefNet_lite"),
+    ],
+)
+def test_find_entry_knows_the_files_of_other_packs_and_the_author_s_releases(path, name):
+    assert find_entry(path) is ROWS[name]
+
+
+def test_aliases_and_short_names_are_unique():
+    names = [n.casefold() for entry in list_checkpoints() for n in (entry.name, *entry.aliases)]
+    assert len(set(names)) == len(names)
+    short = [entry.short_name for entry in list_checkpoints() if entry.short_name]
+    assert len(set(short)) == len(short)
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "",
         "nonsense",
         "someone/BiRefNet",  # a repository of the same name is not the same checkpoint
         "models/birefnet/my_finetune.safetensors",  # nor does its folder say what a file is
-        "/models/BiRefNet/General-HR.safetensors",
+        "/models/checkpoints/General-HR.safetensors",  # a short name of other packs means nothing outside their folders
+        "General-HR",
+        "1038lab/BiRefNet",  # a repository of many checkpoints
+        "/models/birefnet/BiRefNet-epoch_10.safetensors",  # what a training writes: the releases have a task, too
         "/models/birefnet/model.safetensors",  # the folder of all models, not the one of "BiRefNet"
         "/hub/models--someone--else/snapshots/0123/model.safetensors",
     ],

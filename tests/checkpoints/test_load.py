@@ -165,3 +165,25 @@ def test_a_fused_network_is_not_saved(state, tmp_path):
     with pytest.raises(bc.CheckpointError, match="fused for inference"):
         bc.save_checkpoint(model, tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("BiRefNet_v2.safetensors", ["encoder.x", "decoder.y"]),
+        ("birefnet2.safetensors", ["a"]),
+        ("x.safetensors", ["backbone.dinov3.layer.0.weight", "decoder.up.weight"]),
+    ],
+)
+def test_a_file_that_looks_like_version_2_is_named_so(file, names, tmp_path):
+    save_file({name: torch.zeros(1) for name in names}, tmp_path / file)
+    with pytest.raises(bc.CheckpointError, match="looks like BiRefNet v2, which this version does not have"):
+        bc.load_model(tmp_path / file)
+
+
+@pytest.mark.parametrize("file", ["BiRefNet_lite-2K.safetensors", "BiRefNet_2K.safetensors", "BiRefNet_HR.safetensors"])
+def test_other_broken_files_are_not_taken_for_version_2(file, tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / file)
+    with pytest.raises(bc.CheckpointError) as caught:
+        bc.load_model(tmp_path / file)
+    assert "v2" not in str(caught.value)

@@ -205,6 +205,35 @@ def test_name_with_several_files_in_its_folder_lists_them(hub, tmp_path):
     assert present_locally(find_published("BiRefNet_lite"), [tmp_path]) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("BiRefNet", "BiRefNet/General.safetensors"),
+        ("BiRefNet_HR", "BiRefNet/general-hr.pth"),
+        ("BiRefNet", "RMBG/BiRefNet/BiRefNet-general.safetensors"),
+        ("toonout", "RMBG/BiRefNet/BiRefNet_toonout.safetensors"),
+        ("BiRefNet-COD", "rembg/models--ZhengPeng7--BiRefNet-COD/model.safetensors"),
+        ("BiRefNet_lite", "any/BiRefNet-general-bb_swin_v1_tiny-epoch_232.pth"),
+        ("BiRefNet_lite", "any/BiRefNet_T.safetensors"),
+    ],
+)
+def test_the_file_of_another_pack_or_of_a_release_is_found_by_the_catalogue_s_name(hub, tmp_path, name, file):
+    path = put(tmp_path / file)
+    folder = path.parents[1] if path.name == "model.safetensors" else path.parent
+    found = resolve(name, folders=[folder])
+    assert (found.path, found.entry.name) == (path, name)
+    assert hub.requests == []
+
+
+def test_a_folder_of_another_pack_is_not_taken_for_one_checkpoint(hub, tmp_path):
+    """models/RMBG/BiRefNet holds many checkpoints; models/RMBG may be a folder of models, too."""
+    put(tmp_path / "BiRefNet" / "BiRefNet-HR.safetensors")
+    assert present_locally(find_published("BiRefNet"), [tmp_path]) is None
+    path = put(tmp_path / "BiRefNet" / "BiRefNet-general.safetensors")
+    put(tmp_path / "BiRefNet" / "BiRefNet-portrait.safetensors")
+    assert present_locally(find_published("BiRefNet"), [tmp_path]) == path
+
+
 def test_relative_path_is_found_in_a_folder_of_models(hub, tmp_path):
     path = put(tmp_path / "models" / "run" / "mine.safetensors")
     put(tmp_path / "secret.pth")

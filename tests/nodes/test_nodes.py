@@ -242,6 +242,7 @@ def test_bad_input_says_what_to_do(comfy, model, apply, refine, call, error, say
     with pytest.raises(Exception) as caught:
         call(comfy, model, apply, refine)
     assert error.__name__ in [c.__name__ for c in type(caught.value).__mro__]
+    assert (type(caught.value).__module__, type(caught.value).__name__) == ("builtins", "BiRefNet")
     assert says in str(caught.value)
 
 

@@ -41,6 +41,11 @@ def test_execute_is_short(comfy):
         assert len(body.strip().splitlines()) <= 15, node.__name__
 
 
+def test_errors_of_every_node_are_shown_without_a_module(comfy):
+    for node in (*comfy.nodes.NODES, *comfy.nodes.other_packs.NODES):
+        assert node.execute.errors_are_readable, node.__name__
+
+
 def test_an_older_comfyui_gets_a_schema_without_what_it_refuses(comfy, monkeypatch):
     monkeypatch.setattr(comfy.compat, "_SCHEMA_FIELDS", comfy.compat._SCHEMA_FIELDS - {"search_aliases"})
     monkeypatch.setattr(comfy.compat, "ADVANCED", {})
@@ -49,7 +54,7 @@ def test_an_older_comfyui_gets_a_schema_without_what_it_refuses(comfy, monkeypat
 
 def test_model_values_are_plain_names_and_labels_say_more(comfy, small_file):
     model = comfy.model_folders.model_input()
-    assert model.options["options"][0] == "BiRefNet"
+    assert model.default == "BiRefNet" and set(comfy.model_folders.catalogue()) <= set(model.options["options"])
     assert small_file in model.options["options"]
     labels = comfy.model_folders.model_labels()
     assert "general, 444 MB" in labels["BiRefNet"] and "MIT" not in labels["BiRefNet"]
@@ -68,6 +73,32 @@ def test_a_downloaded_checkpoint_is_marked_and_not_listed_twice(comfy, tmp_path)
     finally:
         file.unlink()
         file.parent.rmdir()
+
+
+def test_models_are_listed_by_what_is_on_this_disk_and_by_purpose(comfy, small_file):
+    from pathlib import Path
+
+    models = Path(comfy.folders.models_dir)
+    files = ("birefnet/BiRefNet-portrait.safetensors", "BiRefNet/General-HR.safetensors", "BiRefNet/tuned.pth")
+    files += ("BiRefNet/swin_large_patch4_window12_384_22kto1k.pth", "RMBG/BiRefNet/BiRefNet_toonout.safetensors")
+    files += ("rembg/u2net.pth", "rembg/models--ZhengPeng7--BiRefNet/model.safetensors")
+    for file in files:
+        (models / file).parent.mkdir(parents=True, exist_ok=True)
+        (models / file).write_bytes(b"x")
+    try:
+        names = comfy.model_folders.model_names()
+        here = ["BiRefNet", "BiRefNet_HR", "BiRefNet-portrait", "toonout", "toonout-1038lab"]
+        assert names[:9] == [*here, "BiRefNet-portrait.safetensors", small_file, "tuned.pth", "demo"]
+        assert names[9] == "BiRefNet_dynamic" and names[-1] == "BiRefNet-legacy"
+        assert len(set(names)) == len(names)
+        assert comfy.model_folders.model_labels()["BiRefNet_HR"].startswith("✓")
+        for old in ("General-HR.safetensors", "BiRefNet-portrait.safetensors", "tuned.pth", "BiRefNet_toonout"):
+            assert comfy.model_folders.check_model_name(old) is True
+        assert comfy.model_folders.source_of("BiRefNet-general-epoch_244.pth") == "BiRefNet"
+        assert comfy.model_folders.source_of("lucida@0123abc") == "lucida@0123abc"
+    finally:
+        for file in files:
+            (models / file).unlink()
 
 
 def test_wide_folders_of_extra_model_paths_are_kept(comfy, tmp_path):

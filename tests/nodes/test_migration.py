@@ -1,0 +1,87 @@
+"""The table of replacements fits our nodes, the old nodes' widgets, and what ComfyUI does with it."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+FILES = sorted((Path(__file__).parents[1] / "fixtures" / "other_packs").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def migration(comfy):
+    return import_module("pack_under_test.nodes.migration")
+
+
+@pytest.fixture(scope="module")
+def other_packs(comfy):
+    return import_module("pack_under_test.nodes.other_packs")
+
+
+@pytest.fixture(scope="module")
+def all_schemas(schemas, other_packs):
+    return {**schemas, **{node.__name__: node.define_schema() for node in other_packs.NODES}}
+
+
+def test_every_row_names_inputs_and_outputs_that_exist(migration, all_schemas):
+    for row in migration.REPLACEMENTS:
+        schema = all_schemas[row.new]
+        needed = {i.id for i in schema.inputs if not i.optional}
+        mapped = set(row.inputs.values()) | set(row.values)
+        assert needed <= mapped <= {i.id for i in schema.inputs}, row.old
+        assert set(row.optional) <= set(row.inputs), row.old
+        assert max(row.outputs) < len(schema.outputs), row.old
+        assert row.old not in all_schemas
+
+
+def test_every_widget_is_mapped_or_a_matter_of_speed(migration):
+    unused = {"use_weight", "cpu_offload", "Auto_Download_Path"}
+    for row in migration.REPLACEMENTS:
+        left = set(row.widgets) - set(row.inputs) - unused
+        assert left <= ({"device"} if row.old == "BiRefNet" else set()), row.old
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_saved_workflows_use_the_nodes_of_the_table(path, migration):
+    rows = {row.old: row for row in migration.REPLACEMENTS}
+    nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
+    old = [node for node in nodes if node["type"] in rows]
+    assert old
+    for node in old:
+        assert len(node.get("widgets_values", [])) <= len(rows[node["type"]].widgets)
+        assert {slot["name"] for slot in node["inputs"]} <= set(rows[node["type"]].inputs)
+
+
+def test_what_an_api_workflow_leaves_out_is_added_only_where_the_old_node_is_missing(migration, monkeypatch):
+    request = {"prompt": {"1": {"class_type": "BiRefNetRMBG", "inputs": {"model": "x", "mask_blur": 3}}, "2": None}}
+    monkeypatch.setattr(migration, "missing_node", lambda name: False)
+    assert "_meta" not in migration.complete(json.loads(json.dumps(request)))["prompt"]["1"]
+    monkeypatch.setattr(migration, "missing_node", lambda name: True)
+    node = migration.complete(request)["prompt"]["1"]
+    assert node["inputs"]["mask_blur"] == 3 and node["inputs"]["background"] == "Alpha" and node["_meta"]
+    assert migration.complete({"prompt": [1]}) == {"prompt": [1]} and migration.complete({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("General", "General"),
+        ("Auto_DownLoad-ZhengPeng7/BiRefNet-COD", "BiRefNet-COD"),
+        ("models--ZhengPeng7--BiRefNet", "BiRefNet"),
+        ("BiRefNet-ep480.pth", "BiRefNet"),
+        ("BiRefNet-DIS_ep580.pth", "BiRefNet-DIS5K"),
+        ("False", "BiRefNet"),
+        (False, "BiRefNet"),
+        ("BiRefNet_toonout", "BiRefNet_toonout"),
+    ],
+)
+def test_values_of_other_packs_mean_a_model(value, name, comfy, other_packs):
+    assert other_packs.model_value(value) == name
+    assert comfy.model_folders.check_model_name(name) is True
+
+
+def test_a_model_nobody_knows_is_refused_before_the_run(other_packs):
+    node = next(n for n in other_packs.NODES if n.__name__ == "BiRefNetOtherPackRMBG")
+    assert node.validate_inputs("BiRefNet-general") is True and node.validate_inputs(None) is True
+    assert "Put the file there" in node.validate_inputs("nobody_knows")
