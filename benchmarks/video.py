@@ -1,0 +1,183 @@
+"""Flicker of masks over time, frame by frame and smoothed, on rendered clips with known alpha and motion.
+
+    python benchmarks/video.py [--sources SOURCES] [--model demo] [--clips NAME ...] [--frames 32] [--width 384]
+                               [--radii 1 2 3] [--every 2 4 8] [--sheets DIR]
+    python benchmarks/video.py --cost [--width 1280]
+
+The clips are those of tools/synthetic_pairs/clips.py. Columns: flicker as ``metrics.flicker`` defines it, times 1000,
+of the masks alone and of their errors; mean absolute error to the exact alpha, of all pixels and of those within
+EDGE pixels of an edge, times 1000; S-measure. "every n" runs the network on keyframes only.
+--cost prints milliseconds per frame of the flow and of the smoothing beside the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import birefnet_core as bc  # noqa: E402
+from birefnet_core.image_ops import resize  # noqa: E402
+from birefnet_core.masks.refine import RefineOptions, refine_mask  # noqa: E402
+from birefnet_core.metrics import score_masks  # noqa: E402
+from birefnet_core.metrics.flicker import flicker  # noqa: E402
+from birefnet_core.video.flow import window_mean  # noqa: E402
+from birefnet_core.video.keyframes import Keyframes  # noqa: E402
+from birefnet_core.video.motion import motion_between, small_copy  # noqa: E402
+from birefnet_core.video.steady import TemporalFilter  # noqa: E402
+from tools.synthetic_pairs.clips import CLIPS, Clip, render_clip  # noqa: E402
+from tools.synthetic_pairs.sources import find_sources  # noqa: E402
+
+EDGE = 4  # pixels
+KEYS = ("flicker", "flicker of errors", "MAE", "MAE at edges", "Sm")
+Method = Callable[[Tensor, Tensor], Tensor]  # frames T 3 H W, masks T H W -> T H W
+
+
+def smoothed(radius: int) -> Method:
+    """Motion-compensated smoothing."""
+
+    def run(frames: Tensor, masks: Tensor) -> Tensor:
+        steady, out = TemporalFilter(radius=radius), []
+        for frame, mask in zip(frames, masks, strict=True):
+            out += steady.push(frame, mask[None])
+        return torch.cat([*out, *steady.flush()])
+
+    return run
+
+
+def averaged(radius: int) -> Method:
+    """``temporal_radius`` of refine_mask: an average where nothing moves, without flow."""
+    options = RefineOptions(temporal_radius=radius)
+    return lambda frames, masks: refine_mask(masks, options, frames.movedim(1, -1))
+
+
+def propagated(every: int) -> Method:
+    """The network on keyframes only."""
+
+    def run(frames: Tensor, masks: Tensor) -> Tensor:
+        keyframes, out = Keyframes(every=every), []
+        for frame, mask in zip(frames, masks, strict=True):
+            out += keyframes.push(mask[None] if keyframes.wants(frame) else None)
+        run.runs = keyframes.runs / keyframes.frames
+        return torch.cat([*out, *keyframes.flush()])
+
+    return run
+
+
+def score(masks: Tensor, clip: Clip) -> dict[str, float]:
+    """All columns for the masks T, H, W of a clip."""
+    truths, motion, visible = (torch.from_numpy(x) for x in (clip.alphas, clip.motion, clip.visible))
+    error = (masks - truths).abs()
+    edges = torch.from_numpy((clip.alphas > 0.05) & (clip.alphas < 0.95)).float()
+    edges = window_mean(edges[:, None], EDGE)[:, 0] > 0
+    shown = truths.mean(dim=(1, 2)) > 0.002  # S needs a subject
+    return {
+        "flicker": flicker(masks, motion, visible) * 1000,
+        "flicker of errors": flicker(masks, motion, visible, truths) * 1000,
+        "MAE": float(error.mean()) * 1000,
+        "MAE at edges": float(error[edges].mean()) * 1000,
+        "Sm": score_masks(masks[shown], truths[shown], ["Sm"])["Sm"],
+    }
+
+
+def row(clip: str, method: str, scores: dict[str, float], first: dict[str, float]) -> str:
+    """A line of the table."""
+    less = 100 * (1 - scores["flicker"] / first["flicker"])
+    columns = [f"{scores['flicker']:.2f} ({less:+.0f} %)"] if scores is not first else [f"{scores['flicker']:.2f}"]
+    columns += [f"{scores['flicker of errors']:.2f}", f"{scores['MAE']:.1f}", f"{scores['MAE at edges']:.1f}"]
+    return f"| {clip} | {method} | {' | '.join(columns)} | {scores['Sm']:.4f} |"
+
+
+def sheet(path: Path, clip: Clip, rows: list[Tensor], frames: range) -> None:
+    """Frames, truths and the masks of each method, one row each."""
+    strips = [clip.images, np.repeat(clip.alphas[..., None], 3, -1)]
+    strips += [np.repeat(masks.numpy()[..., None], 3, -1) for masks in rows]
+    lines = [np.concatenate([strip[t] for t in frames if t < len(strip)], axis=1) for strip in strips]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.round(np.concatenate(lines) * 255).astype(np.uint8)).save(path)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """The tables."""
+    sources, segment = find_sources(args.sources, "val"), bc.Segmenter(bc.load_model(args.model))
+    methods: dict[str, Method] = {"frame by frame": lambda frames, masks: masks}
+    methods |= {f"temporal_radius {r}": averaged(r) for r in args.radii[-2:-1]}
+    methods |= {f"radius {r}": smoothed(r) for r in args.radii}
+    methods |= {f"every {n}": propagated(n) for n in args.every}
+    methods |= {f"every {n}, radius 2": _both(propagated(n)) for n in args.every[:1]}
+    print(f"| clip | masks | flicker | of errors | MAE | at edges | S |\n|---|---|{'---|' * len(KEYS)}")
+    total: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    for name in args.clips:
+        clip = render_clip(CLIPS[name], sources, args.frames, args.width)
+        frames = torch.from_numpy(clip.images).movedim(-1, 1)
+        masks = torch.cat([segment(image[None]) for image in torch.from_numpy(clip.images)])
+        truth = score(torch.from_numpy(clip.alphas), clip)
+        print(f"| {name} | truth | {truth['flicker']:.2f} | 0 | 0 | 0 | 1 |")
+        results = []
+        for method, run in methods.items():
+            results.append(run(frames, masks))
+            total[method].append(score(results[-1], clip))
+            runs = f" ({100 * run.runs:.0f} % of the frames)" if hasattr(run, "runs") else ""
+            print(row(name, method + runs, total[method][-1], total["frame by frame"][-1]), flush=True)
+        if args.sheets:
+            sheet(args.sheets / f"{name}.png", clip, results, range(8, 16))
+    means = {m: {key: float(np.mean([s[key] for s in found])) for key in KEYS} for m, found in total.items()}
+    for method, scores in means.items():
+        print(row("mean", method, scores, means["frame by frame"]))
+
+
+def _both(propagate: Method) -> Method:
+    return lambda frames, masks: smoothed(2)(frames, propagate(frames, masks))
+
+
+def cost(args: argparse.Namespace) -> None:
+    """Milliseconds per frame, medians; one thread unless OMP_NUM_THREADS says more."""
+    height, width = round(args.width * 0.5625), args.width
+    coarse = torch.rand(12, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(0))
+    frames = resize(coarse, (height, width))
+    masks = frames[:, :1]
+    segment, steady = bc.Segmenter(bc.load_model(args.model)), TemporalFilter(radius=2)
+    small = [small_copy(frame) for frame in frames]
+    steps: dict[str, Callable[[int], object]] = {
+        "small copy": lambda t: small_copy(frames[t]),
+        "flow, both ways": lambda t: motion_between(small[t - 1], small[t]),
+        "radius 2, all": lambda t: steady.push(frames[t], masks[t]),
+        f"network, {segment.training_size}": lambda t: segment(frames[t : t + 1].movedim(1, -1)),
+    }
+    print("| step | ms per frame |\n|---|---|")
+    for name, step in steps.items():
+        times = []
+        for t in range(1, len(frames)):
+            start = time.perf_counter()
+            step(t)
+            times.append(time.perf_counter() - start)
+        print(f"| {name} | {1000 * float(np.median(times[3:])):.0f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sources", type=Path, help="folder with cutouts/, photographs/, subjects/")
+    parser.add_argument("--model", default="demo", help="name or file (%(default)s)")
+    parser.add_argument("--clips", nargs="+", choices=CLIPS, default=list(CLIPS))
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--width", type=int, default=384, help="pixels (%(default)s)")
+    parser.add_argument("--radii", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--every", type=int, nargs="*", default=[2, 4, 8])
+    parser.add_argument("--sheets", type=Path, help="where to put a picture of each clip")
+    parser.add_argument("--cost", action="store_true", help="time the steps instead")
+    args = parser.parse_args()
+    (cost if args.cost else measure)(args)
+
+
+if __name__ == "__main__":
+    main()
