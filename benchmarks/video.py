@@ -1,12 +1,13 @@
 """Flicker of masks over time, frame by frame and smoothed, on rendered clips with known alpha and motion.
 
     python benchmarks/video.py [--sources SOURCES] [--model demo] [--clips NAME ...] [--frames 32] [--width 384]
-                               [--radii 1 2 3] [--every 2 4 8] [--sheets DIR]
+                               [--radii 1 2 3] [--strengths 0.5] [--every 2 4 8] [--sheets DIR]
     python benchmarks/video.py --cost [--width 1280]
 
 The clips are those of tools/synthetic_pairs/clips.py. Columns: flicker as ``metrics.flicker`` defines it, times 1000,
 of the masks alone and of their errors; mean absolute error to the exact alpha, of all pixels and of those within
-EDGE pixels of an edge, times 1000; S-measure. "every n" runs the network on keyframes only.
+EDGE pixels of an edge, times 1000; S-measure. The second table is of ``Keyframes``: the share of the frames the network
+ran on, and the mean difference to its masks where it runs on all, times 1000.
 --cost prints milliseconds per frame of the flow and of the smoothing beside the network.
 """
 
@@ -29,9 +30,9 @@ sys.path.insert(0, str(ROOT))
 import birefnet_core as bc  # noqa: E402
 from birefnet_core.image_ops import resize  # noqa: E402
 from birefnet_core.masks.refine import RefineOptions, refine_mask  # noqa: E402
+from birefnet_core.masks.windows import box_mean  # noqa: E402
 from birefnet_core.metrics import score_masks  # noqa: E402
 from birefnet_core.metrics.flicker import flicker  # noqa: E402
-from birefnet_core.video.flow import window_mean  # noqa: E402
 from birefnet_core.video.keyframes import Keyframes  # noqa: E402
 from birefnet_core.video.motion import motion_between, small_copy  # noqa: E402
 from birefnet_core.video.steady import TemporalFilter  # noqa: E402
@@ -39,15 +40,14 @@ from tools.synthetic_pairs.clips import CLIPS, Clip, render_clip  # noqa: E402
 from tools.synthetic_pairs.sources import find_sources  # noqa: E402
 
 EDGE = 4  # pixels
-KEYS = ("flicker", "flicker of errors", "MAE", "MAE at edges", "Sm")
 Method = Callable[[Tensor, Tensor], Tensor]  # frames T 3 H W, masks T H W -> T H W
 
 
-def smoothed(radius: int) -> Method:
+def smoothed(radius: int, strength: float = 1.0) -> Method:
     """Motion-compensated smoothing."""
 
     def run(frames: Tensor, masks: Tensor) -> Tensor:
-        steady, out = TemporalFilter(radius=radius), []
+        steady, out = TemporalFilter(radius=radius, strength=strength), []
         for frame, mask in zip(frames, masks, strict=True):
             out += steady.push(frame, mask[None])
         return torch.cat([*out, *steady.flush()])
@@ -61,17 +61,12 @@ def averaged(radius: int) -> Method:
     return lambda frames, masks: refine_mask(masks, options, frames.movedim(1, -1))
 
 
-def propagated(every: int) -> Method:
-    """The network on keyframes only."""
-
-    def run(frames: Tensor, masks: Tensor) -> Tensor:
-        keyframes, out = Keyframes(every=every), []
-        for frame, mask in zip(frames, masks, strict=True):
-            out += keyframes.push(mask[None] if keyframes.wants(frame) else None)
-        run.runs = keyframes.runs / keyframes.frames
-        return torch.cat([*out, *keyframes.flush()])
-
-    return run
+def propagated(every: int, frames: Tensor, masks: Tensor) -> tuple[Tensor, float]:
+    """The masks T, H, W where the network runs on keyframes only, and the share of the frames it ran on."""
+    keyframes, out = Keyframes(every=every), []
+    for frame, mask in zip(frames, masks, strict=True):
+        out += keyframes.push(mask[None] if keyframes.wants(frame) else None)
+    return torch.cat([*out, *keyframes.flush()]), keyframes.runs / keyframes.frames
 
 
 def score(masks: Tensor, clip: Clip) -> dict[str, float]:
@@ -79,7 +74,7 @@ def score(masks: Tensor, clip: Clip) -> dict[str, float]:
     truths, motion, visible = (torch.from_numpy(x) for x in (clip.alphas, clip.motion, clip.visible))
     error = (masks - truths).abs()
     edges = torch.from_numpy((clip.alphas > 0.05) & (clip.alphas < 0.95)).float()
-    edges = window_mean(edges[:, None], EDGE)[:, 0] > 0
+    edges = box_mean(edges, EDGE) > 1e-6
     shown = truths.mean(dim=(1, 2)) > 0.002  # S needs a subject
     return {
         "flicker": flicker(masks, motion, visible) * 1000,
@@ -90,12 +85,11 @@ def score(masks: Tensor, clip: Clip) -> dict[str, float]:
     }
 
 
-def row(clip: str, method: str, scores: dict[str, float], first: dict[str, float]) -> str:
-    """A line of the table."""
-    less = 100 * (1 - scores["flicker"] / first["flicker"])
-    columns = [f"{scores['flicker']:.2f} ({less:+.0f} %)"] if scores is not first else [f"{scores['flicker']:.2f}"]
-    columns += [f"{scores['flicker of errors']:.2f}", f"{scores['MAE']:.1f}", f"{scores['MAE at edges']:.1f}"]
-    return f"| {clip} | {method} | {' | '.join(columns)} | {scores['Sm']:.4f} |"
+def columns(scores: dict[str, float], first: dict[str, float]) -> str:
+    """The columns of a line; flicker also beside that of the first line."""
+    less = "" if scores is first else f" ({100 * (scores['flicker'] / first['flicker'] - 1):+.0f} %)"
+    errors = f"{scores['flicker of errors']:.2f} | {scores['MAE']:.2f} | {scores['MAE at edges']:.1f}"
+    return f"{scores['flicker']:.2f}{less} | {errors} | {scores['Sm']:.4f}"
 
 
 def sheet(path: Path, clip: Clip, rows: list[Tensor], frames: range) -> None:
@@ -108,36 +102,44 @@ def sheet(path: Path, clip: Clip, rows: list[Tensor], frames: range) -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """The tables."""
+    """The tables: of smoothing, then of keyframes."""
     sources, segment = find_sources(args.sources, "val"), bc.Segmenter(bc.load_model(args.model))
-    methods: dict[str, Method] = {"frame by frame": lambda frames, masks: masks}
-    methods |= {f"temporal_radius {r}": averaged(r) for r in args.radii[-2:-1]}
+    methods: dict[str, Method] = {"frame by frame": lambda frames, masks: masks, "temporal_radius 2": averaged(2)}
     methods |= {f"radius {r}": smoothed(r) for r in args.radii}
-    methods |= {f"every {n}": propagated(n) for n in args.every}
-    methods |= {f"every {n}, radius 2": _both(propagated(n)) for n in args.every[:1]}
-    print(f"| clip | masks | flicker | of errors | MAE | at edges | S |\n|---|---|{'---|' * len(KEYS)}")
-    total: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    methods |= {f"radius 2, strength {s}": smoothed(2, s) for s in args.strengths}
+    print("| clip | masks | flicker | of errors | MAE | at edges | S |\n|---|---|---|---|---|---|---|")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    keyed: dict[int, list[tuple[float, float, dict[str, float]]]] = {n: [] for n in args.every}
     for name in args.clips:
         clip = render_clip(CLIPS[name], sources, args.frames, args.width)
         frames = torch.from_numpy(clip.images).movedim(-1, 1)
         masks = torch.cat([segment(image[None]) for image in torch.from_numpy(clip.images)])
-        truth = score(torch.from_numpy(clip.alphas), clip)
-        print(f"| {name} | truth | {truth['flicker']:.2f} | 0 | 0 | 0 | 1 |")
+        print(f"| {name} | truth | {score(torch.from_numpy(clip.alphas), clip)['flicker']:.2f} | 0 | 0 | 0 | 1 |")
         results = []
         for method, run in methods.items():
             results.append(run(frames, masks))
-            total[method].append(score(results[-1], clip))
-            runs = f" ({100 * run.runs:.0f} % of the frames)" if hasattr(run, "runs") else ""
-            print(row(name, method + runs, total[method][-1], total["frame by frame"][-1]), flush=True)
+            found[method].append(score(results[-1], clip))
+            print(f"| {name} | {method} | {columns(found[method][-1], found['frame by frame'][-1])} |", flush=True)
+        for every in args.every:
+            between, runs = propagated(every, frames, masks)
+            results.append(between)
+            keyed[every].append((runs, float((between - masks).abs().mean()) * 1000, score(between, clip)))
         if args.sheets:
             sheet(args.sheets / f"{name}.png", clip, results, range(8, 16))
-    means = {m: {key: float(np.mean([s[key] for s in found])) for key in KEYS} for m, found in total.items()}
+    means = {method: _mean(rows) for method, rows in found.items()}
     for method, scores in means.items():
-        print(row("mean", method, scores, means["frame by frame"]))
+        print(f"| mean | {method} | {columns(scores, means['frame by frame'])} |")
+    print("\n| clip | every | network runs | difference | flicker | of errors | MAE | at edges | S |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for every, rows in keyed.items():
+        first = [*found["frame by frame"], means["frame by frame"]]
+        mean = (float(np.mean([r[0] for r in rows])), float(np.mean([r[1] for r in rows])), _mean([r[2] for r in rows]))
+        for name, (runs, difference, scores), scores_1 in zip([*args.clips, "mean"], [*rows, mean], first, strict=True):
+            print(f"| {name} | {every} | {100 * runs:.0f} % | {difference:.2f} | {columns(scores, scores_1)} |")
 
 
-def _both(propagate: Method) -> Method:
-    return lambda frames, masks: smoothed(2)(frames, propagate(frames, masks))
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([scores[key] for scores in rows])) for key in rows[0]}
 
 
 def cost(args: argparse.Namespace) -> None:
@@ -172,6 +174,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--width", type=int, default=384, help="pixels (%(default)s)")
     parser.add_argument("--radii", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--strengths", type=float, nargs="*", default=[0.5])
     parser.add_argument("--every", type=int, nargs="*", default=[2, 4, 8])
     parser.add_argument("--sheets", type=Path, help="where to put a picture of each clip")
     parser.add_argument("--cost", action="store_true", help="time the steps instead")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image_ops import resize, warp
+from ..masks.windows import box_mean
 
 # Chosen by hand on rendered clips of 256 pixels (benchmarks/video.md); grey values are in [0, 1].
 COARSEST = 14  # pixels; the pyramid ends where the shorter side would fall below
@@ -23,7 +24,6 @@ WINDOW = 3  # radius: windows of 7 x 7 for the steps
 PATCH = 1  # radius: patches of 3 x 3 when motions are compared
 STEPS = 3  # of Lucas-Kanade for each level
 SMOOTHNESS = 1e-2  # squared gradient below which a window follows the motion around it
-SPREAD = 3  # radius: what is around
 STILL_COST = 5e-4  # grey levels per pixel of motion in block matching: of equal blocks the nearer one is right
 
 
@@ -63,14 +63,6 @@ def scale_flow(flow: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return resize(flow, size) * factors
 
 
-def window_mean(x: Tensor, radius: int) -> Tensor:
-    """Mean over the square of 2 ``radius`` + 1 pixels around each pixel, of those inside the frame: B, C, H, W."""
-    side = 2 * radius + 1
-    for kernel, padding in (((side, 1), (radius, 0)), ((1, side), (0, radius))):
-        x = F.avg_pool2d(x, kernel, stride=1, padding=padding, count_include_pad=False)
-    return x
-
-
 def _match_blocks(first: Tensor, second: Tensor) -> Tensor:
     """The displacement in whole pixels, up to REACH, under which the windows around a pixel are most alike."""
     height, width = first.shape[-2:]
@@ -80,7 +72,7 @@ def _match_blocks(first: Tensor, second: Tensor) -> Tensor:
     shifted = shifted.flatten(3).permute(0, 3, 1, 2)  # B side*side h w
     at = torch.arange(-REACH, REACH + 1, device=first.device, dtype=first.dtype)
     dy, dx = (x.flatten() for x in torch.meshgrid(at, at, indexing="ij"))
-    cost = window_mean((shifted - first).abs(), WINDOW) + STILL_COST * torch.hypot(dx, dy).view(1, -1, 1, 1)
+    cost = box_mean((shifted - first).abs(), WINDOW) + STILL_COST * torch.hypot(dx, dy).view(1, -1, 1, 1)
     best = cost.argmin(dim=1)  # B h w
     return torch.stack([dx[best], dy[best]], dim=1)
 
@@ -88,13 +80,13 @@ def _match_blocks(first: Tensor, second: Tensor) -> Tensor:
 def _lucas_kanade(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     gradients = torch.cat(_gradients(first), dim=1)  # B 2 h w
     gx, gy = gradients.split(1, dim=1)
-    xx, xy, yy = window_mean(torch.cat([gx * gx, gx * gy, gy * gy], dim=1), WINDOW).split(1, dim=1)
+    xx, xy, yy = box_mean(torch.cat([gx * gx, gx * gy, gy * gy], dim=1), WINDOW).split(1, dim=1)
     xx, yy = xx + SMOOTHNESS, yy + SMOOTHNESS
     determinant = xx * yy - xy * xy
     for _ in range(STEPS):
         change = warp(second, flow) - first
-        pull = SMOOTHNESS * (window_mean(flow, SPREAD) - flow) - window_mean(gradients * change, WINDOW)
-        px, py = pull.split(1, dim=1)
+        around, descent = box_mean(torch.cat([flow, gradients * change], dim=1), WINDOW).split(2, dim=1)
+        px, py = (SMOOTHNESS * (around - flow) - descent).split(1, dim=1)
         step = torch.cat([yy * px - xy * py, xx * py - xy * px], dim=1) / determinant
         flow = flow + step.clamp_(-1, 1)  # linearised gradients say nothing about longer steps
     return flow
@@ -123,7 +115,7 @@ def _take_over(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
 def patch_error(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     """Mean absolute difference of the patches around each pixel, along the flow: B, 1, H, W."""
     difference = (warp(second, flow) - first).abs().mean(dim=1, keepdim=True)
-    return window_mean(difference, PATCH)
+    return box_mean(difference, PATCH)
 
 
 def _moved(x: Tensor, shift: int, dim: int) -> Tensor:

@@ -52,9 +52,9 @@ class Keyframes:
     or shows much that cannot be found there. The mask of a frame between is the mean of the two keyframes' masks,
     fetched along the motion and weighted by its trust and the distance in time.
 
-    For each frame in order call ``wants``, and with its mask, or None where the network did not run, ``push``. ``wants``
-    may be called for some frames ahead, so that frames can be segmented in batches. At most ``every`` small copies wait
-    for a keyframe.
+    For each frame in order call ``wants``, and with its mask, or None where the network did not run, ``push``. One
+    thread may call ``wants`` some frames ahead of another that calls ``push``, so that frames can be segmented in
+    batches. At most ``every`` small copies wait for a keyframe.
 
     Args:
         every: The network runs at least on every that many frames; 1 runs it on all.

@@ -5,29 +5,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .flow import warp, window_mean
-from .motion import Motion, SmallFrame
+from ..image_ops import warp
+from ..masks.windows import box_mean
+from .motion import Motion, SmallFrame, trust
 
 BINS = 32  # of a colour channel's histogram
 WINDOW = 3  # radius of the patches whose structure is compared
 NOISE = 1e-4  # variance of a patch that counts as noise: patches without structure say nothing
 
-# Chosen on rendered clips and cuts between them (benchmarks/video.md).
-SAME_STRUCTURE = 0.6  # correlation along the motion that no cut reaches
-OTHER_STRUCTURE = 0.35  # correlation that is a cut whatever the colours
-OTHER_COLOURS = 0.02  # distance of the histograms that makes a cut of a correlation in between
+# Chosen on rendered clips and cuts between them; the table in benchmarks/video.md has what was measured.
+SAME_STRUCTURE = 0.8  # correlation along the motion that no cut reaches
+LEAST_TRUST, LEAST_TRUST_OTHER_COLOURS = 0.1, 0.3  # mean trust in the motion below which the scene is another
+OTHER_COLOURS = 0.03  # distance of the histograms that camera and subject rarely make between two frames
+NO_COLOUR_LEFT = 0.25  # distance that makes a cut even of flat frames, which show no motion
 
 
 def is_cut(earlier: SmallFrame, later: SmallFrame, motion: Motion) -> bool:
     """Whether a new scene begins with the later of two consecutive frames.
 
-    Two frames of one scene show the same structure along the motion even where the light changes; frames of two scenes
-    do not, whatever motion is found, and mostly have other colours, too.
+    Two frames of one scene show the same structure along the motion even where the light changes. Between two scenes
+    the flow finds nothing that leads there and back, and mostly the colours are others, too.
     """
-    structure = structure_along(earlier, later, motion)
-    if structure >= SAME_STRUCTURE:
+    if structure_along(earlier, later, motion) >= SAME_STRUCTURE:
         return False
-    return structure < OTHER_STRUCTURE or colour_distance(earlier, later) > OTHER_COLOURS
+    distance = colour_distance(earlier, later)
+    if distance > NO_COLOUR_LEFT:
+        return True
+    there, back = trust(earlier, later, motion), trust(later, earlier, motion.reversed())
+    least = LEAST_TRUST_OTHER_COLOURS if distance > OTHER_COLOURS else LEAST_TRUST
+    return max(float(there.mean()), float(back.mean())) < least
 
 
 def structure_along(earlier: SmallFrame, later: SmallFrame, motion: Motion) -> float:
@@ -35,12 +41,13 @@ def structure_along(earlier: SmallFrame, later: SmallFrame, motion: Motion) -> f
 
     The better of the two ways counts: what a camera uncovers is seen in one frame only.
     """
-    return max(_structure(earlier.grey, later.grey, motion.forward), _structure(later.grey, earlier.grey, motion.backward))
+    there = _structure(earlier.grey, later.grey, motion.forward)
+    return max(there, _structure(later.grey, earlier.grey, motion.backward))
 
 
 def _structure(first: Tensor, second: Tensor, flow: Tensor) -> float:
     second = warp(second, flow)
-    mean_1, mean_2, square_1, square_2, product = window_mean(
+    mean_1, mean_2, square_1, square_2, product = box_mean(
         torch.cat([first, second, first * first, second * second, first * second], dim=1), WINDOW
     ).split(1, dim=1)
     variance_1, variance_2 = (square_1 - mean_1**2).clamp_(min=0), (square_2 - mean_2**2).clamp_(min=0)

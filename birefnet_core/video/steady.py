@@ -125,7 +125,7 @@ class TemporalFilter:
             weight = resize(weight, size)[0]
             total.addcmul_(weight, carry(other.mask, motion.forward))
             weights.add_(weight)
-        return total.div_(weights)
+        return total.div_(weights).clamp_(0, 1)  # rounding
 
     def _neighbours(self, index: int) -> list[tuple[_Frame, Motion]]:
         """The frames of the same scene within the radius, each with the motion from the frame at ``index`` to it."""

