@@ -1,19 +1,22 @@
 """Flicker of masks over time, frame by frame and smoothed, on rendered clips with known alpha and motion.
 
     python benchmarks/video.py [--sources SOURCES] [--model demo] [--clips NAME ...] [--frames 32] [--width 384]
-                               [--radii 1 2 3] [--strengths 0.5] [--every 2 4 8] [--sheets DIR]
+                               [--radii 1 2 3] [--every 2 4 8] [--sheets DIR]
+    python benchmarks/video.py --cuts [--sources SOURCES]
     python benchmarks/video.py --cost [--width 1280]
 
 The clips are those of tools/synthetic_pairs/clips.py. Columns: flicker as ``metrics.flicker`` defines it, times 1000,
 of the masks alone and of their errors; mean absolute error to the exact alpha, of all pixels and of those within
 EDGE pixels of an edge, times 1000; S-measure. The second table is of ``Keyframes``: the share of the frames the network
 ran on, and the mean difference to its masks where it runs on all, times 1000.
+--cuts prints how many pairs of frames of one scene and of two are taken for a scene cut, and what decides it.
 --cost prints milliseconds per frame of the flow and of the smoothing beside the network.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -34,7 +37,8 @@ from birefnet_core.masks.windows import box_mean  # noqa: E402
 from birefnet_core.metrics import score_masks  # noqa: E402
 from birefnet_core.metrics.flicker import flicker  # noqa: E402
 from birefnet_core.video.keyframes import Keyframes  # noqa: E402
-from birefnet_core.video.motion import motion_between, small_copy  # noqa: E402
+from birefnet_core.video.motion import motion_between, small_copy, trust  # noqa: E402
+from birefnet_core.video.scene_cuts import colour_distance, is_cut, structure_along  # noqa: E402
 from birefnet_core.video.steady import TemporalFilter  # noqa: E402
 from tools.synthetic_pairs.clips import CLIPS, Clip, render_clip  # noqa: E402
 from tools.synthetic_pairs.sources import find_sources  # noqa: E402
@@ -43,11 +47,11 @@ EDGE = 4  # pixels
 Method = Callable[[Tensor, Tensor], Tensor]  # frames T 3 H W, masks T H W -> T H W
 
 
-def smoothed(radius: int, strength: float = 1.0) -> Method:
+def smoothed(radius: int) -> Method:
     """Motion-compensated smoothing."""
 
     def run(frames: Tensor, masks: Tensor) -> Tensor:
-        steady, out = TemporalFilter(radius=radius, strength=strength), []
+        steady, out = TemporalFilter(radius=radius), []
         for frame, mask in zip(frames, masks, strict=True):
             out += steady.push(frame, mask[None])
         return torch.cat([*out, *steady.flush()])
@@ -106,7 +110,6 @@ def measure(args: argparse.Namespace) -> None:
     sources, segment = find_sources(args.sources, "val"), bc.Segmenter(bc.load_model(args.model))
     methods: dict[str, Method] = {"frame by frame": lambda frames, masks: masks, "temporal_radius 2": averaged(2)}
     methods |= {f"radius {r}": smoothed(r) for r in args.radii}
-    methods |= {f"radius 2, strength {s}": smoothed(2, s) for s in args.strengths}
     print("| clip | masks | flicker | of errors | MAE | at edges | S |\n|---|---|---|---|---|---|---|")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     keyed: dict[int, list[tuple[float, float, dict[str, float]]]] = {n: [] for n in args.every}
@@ -142,6 +145,31 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([scores[key] for scores in rows])) for key in rows[0]}
 
 
+def cuts(args: argparse.Namespace) -> None:
+    """Scene cuts: between consecutive frames of each clip, and from each clip to every other."""
+    sources = find_sources(args.sources, "val")
+    clips = [render_clip(CLIPS[name], sources, args.frames, args.width) for name in args.clips]
+    small = [[small_copy(torch.from_numpy(image).movedim(-1, 0)) for image in clip.images] for clip in clips]
+    within = [
+        (frames[t - 1], frames[t])
+        for clip, frames in zip(clips, small, strict=True)
+        for t in range(1, len(frames))
+        if t not in clip.cuts
+    ]
+    across = [(a[3], b[20 % len(b)]) for a, b in itertools.permutations(small, 2)]
+    print("| pairs of frames | taken for a cut | correlation | histogram distance | trust |\n|---|---|---|---|---|")
+    for name, pairs in (("of one scene", within), ("of two scenes", across)):
+        found, rows = 0, []
+        for earlier, later in pairs:
+            motion = motion_between(earlier, later)
+            found += is_cut(earlier, later, motion)
+            trusted = (trust(earlier, later, motion).mean(), trust(later, earlier, motion.reversed()).mean())
+            structure, distance = structure_along(earlier, later, motion), colour_distance(earlier, later)
+            rows.append((structure, distance, float(max(trusted))))
+        spans = (f"{min(column):.3f}, {max(column):.3f}" for column in zip(*rows, strict=True))
+        print(f"| {len(pairs)} {name} | {found} | {' | '.join(spans)} |")
+
+
 def cost(args: argparse.Namespace) -> None:
     """Milliseconds per frame, medians; one thread unless OMP_NUM_THREADS says more."""
     height, width = round(args.width * 0.5625), args.width
@@ -174,12 +202,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--width", type=int, default=384, help="pixels (%(default)s)")
     parser.add_argument("--radii", type=int, nargs="*", default=[1, 2, 3])
-    parser.add_argument("--strengths", type=float, nargs="*", default=[0.5])
     parser.add_argument("--every", type=int, nargs="*", default=[2, 4, 8])
     parser.add_argument("--sheets", type=Path, help="where to put a picture of each clip")
+    parser.add_argument("--cuts", action="store_true", help="count scene cuts instead")
     parser.add_argument("--cost", action="store_true", help="time the steps instead")
     args = parser.parse_args()
-    (cost if args.cost else measure)(args)
+    (cost if args.cost else cuts if args.cuts else measure)(args)
 
 
 if __name__ == "__main__":

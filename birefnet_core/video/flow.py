@@ -45,7 +45,7 @@ def optical_flow(first: Tensor, second: Tensor) -> Tensor:
     for first, second in reversed(levels):
         flow = scale_flow(flow, first.shape[-2:])
         flow = _lucas_kanade(first, second, flow)
-        flow = _take_over(first, second, flow)
+        flow = box_mean(_median(_take_over(first, second, flow)), 1)
     return flow
 
 
@@ -116,6 +116,14 @@ def patch_error(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     """Mean absolute difference of the patches around each pixel, along the flow: B, 1, H, W."""
     difference = (warp(second, flow) - first).abs().mean(dim=1, keepdim=True)
     return box_mean(difference, PATCH)
+
+
+def _median(x: Tensor) -> Tensor:
+    """Median of three along the rows, then along the columns: takes single pixels away that took over noise."""
+    for dim in (-1, -2):
+        before, after = _moved(x, -1, dim), _moved(x, 1, dim)
+        x = torch.maximum(torch.minimum(before, after), torch.minimum(torch.maximum(before, after), x))
+    return x
 
 
 def _moved(x: Tensor, shift: int, dim: int) -> Tensor:
