@@ -41,6 +41,26 @@ def resize(
     return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=align_corners, antialias=antialias)
 
 
+def warp(x: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """Samples ``x`` at each pixel plus its flow; outside, the border goes on.
+
+    Args:
+        x: B, C, H, W.
+        flow: B, 2, h, w: x and y in pixels of ``x``, which has the same pixels as the flow.
+        mode: "bilinear", "bicubic" or "nearest".
+
+    Returns:
+        B, C, h, w.
+    """
+    height, width = x.shape[-2:]
+    columns, rows = (torch.arange(n, device=x.device, dtype=flow.dtype) for n in flow.shape[:1:-1])
+    # Of older torch's devices, not all know grid_sample's own padding with the border.
+    across = ((columns + flow[:, 0]) * (2 / max(width - 1, 1)) - 1).clamp_(-1, 1)
+    down = ((rows[:, None] + flow[:, 1]) * (2 / max(height - 1, 1)) - 1).clamp_(-1, 1)
+    grid = torch.stack([across, down], dim=-1)  # B h w 2
+    return F.grid_sample(x, grid, mode=mode, padding_mode="zeros", align_corners=True)
+
+
 def check_images(images: Tensor, name: str = "images", *, channels: Sequence[int] = (3,)) -> Tensor:
     """Checks a batch of images.
 

@@ -1,0 +1,1 @@
+"""Video: clips in, masks and cut-outs out, steady over time."""
