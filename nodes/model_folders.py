@@ -8,6 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ..birefnet_core import CheckpointError
 from ..birefnet_core.checkpoints import CatalogueEntry, list_checkpoints, present_locally
 from ..birefnet_core.checkpoints.catalogue import WEIGHT_SUFFIXES
 from .comfy_compat import io
@@ -91,7 +92,7 @@ def check_model_name(name: str | None) -> bool | str:
 
     Before a run ComfyUI gives None for a name that another node makes; it is checked again when it is loaded.
     """
-    if name is None or name in catalogue() or find_file(name):
+    if name is None or (isinstance(name, str) and name in catalogue()) or find_file(name):
         return True
     return (
         f"There is no model {name!r}: it is neither a published checkpoint nor a file in models/{MODEL_FOLDER} or "
@@ -99,19 +100,45 @@ def check_model_name(name: str | None) -> bool | str:
     )
 
 
-def find_file(name: str) -> str | None:
+def find_adapter(name: str) -> str | None:
+    """The file of an adapter; None for none.
+
+    The list of adapters does not bind a workflow: a name made by another node may be any text.
+
+    Raises:
+        CheckpointError: No file of that name in the model folders.
+    """
+    path = find_file(name) if name != NO_ADAPTER else None
+    if path is None and name != NO_ADAPTER:
+        raise CheckpointError(
+            f"There is no adapter {name!r} in models/{MODEL_FOLDER}. Put the file into models/{MODEL_FOLDER}/"
+            f"{ADAPTER_FOLDER}, or choose another adapter."
+        )
+    return path
+
+
+def find_file(name: object) -> str | None:
     """The file in a model folder that a name stands for."""
+    if not isinstance(name, str):
+        return None
     for folder in (MODEL_FOLDER, SHARED_FOLDER):
         path = folder_paths.get_full_path(folder, name)
-        if path is not None:
+        # ComfyUI strips what leads out of the folder; it is not left to every version of it.
+        if path is not None and any(_is_inside(path, parent) for parent in folder_paths.get_folder_paths(folder)):
             return path
     return None
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    """Whether a path is below a folder by its name; links within the folder are their owner's wish."""
+    path, folder = os.path.abspath(path), os.path.abspath(folder)
+    return path.startswith(os.path.join(folder, ""))
 
 
 def file_stamp(name: str | None) -> str:
     """Changes when the file behind a name of ``model_names`` does; None is a name that another node makes."""
     if name is None:
         return ""
-    entry = catalogue().get(name)
+    entry = catalogue().get(name) if isinstance(name, str) else None
     path = find_file(name) or (entry and present_locally(entry, model_folders()))
-    return f"{path} {os.stat(path).st_mtime_ns}" if path else name
+    return f"{path} {os.stat(path).st_mtime_ns}" if path else str(name)

@@ -17,7 +17,15 @@ from torch import Tensor
 from ..birefnet_core import CheckpointError
 from ..birefnet_core.devices import choose_dtype
 from .comfy_compat import core
-from .model_folders import MODEL_FOLDER, NO_ADAPTER, check_model_name, file_stamp, find_file, model_folders
+from .model_folders import (
+    MODEL_FOLDER,
+    NO_ADAPTER,
+    check_model_name,
+    file_stamp,
+    find_adapter,
+    find_file,
+    model_folders,
+)
 from .tensors import progress_bar
 
 if TYPE_CHECKING:
@@ -139,6 +147,7 @@ def load(
     problem = check_model_name(name)
     if problem is not True:
         raise CheckpointError(problem)
+    adapter_file = find_adapter(adapter)
     target = torch.device("cpu") if device == "cpu" else mm.get_torch_device()
     precision = choose_dtype(dtype, target, supports_float16=mm.should_use_fp16)
     options = str(target), precision, patch_order, file_stamp(adapter), compile
@@ -149,14 +158,14 @@ def load(
             dtype=precision,
             fine_dtype=torch.float16 if target.type == "cuda" else torch.float32,
             patch_order=patch_order,
-            adapter=None if adapter == NO_ADAPTER else find_file(adapter) or adapter,
+            adapter=adapter_file,
             folders=model_folders(),
             download_dir=Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]),
             progress=progress_bar(),
         )
         # The stamp again: a download has just put the file there.
         handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target, compile)
-        logger.info("BiRefNet %s on %s in %s; patch order %s (%s)", name, target, precision,
+        logger.info("BiRefNet %r on %s in %s; patch order %s (%s)", name, target, precision,
                     model.checkpoint.patch_order.value, model.checkpoint.patch_order_source)  # fmt: skip
     _latest.append(handle)
     return handle
