@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from .text import printable
+
 
 class BiRefNetError(Exception):
-    """Base of all errors this package raises on purpose."""
+    """Base of all errors this package raises on purpose.
+
+    A message may name files and tensors, whose names others chose; as text, it shows their control characters escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n")
 
 
 class ConfigError(BiRefNetError, ValueError):

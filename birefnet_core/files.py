@@ -3,25 +3,112 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be deleted and so needs no lock
+    fcntl = None
+
+_SLOTS = 8  # temporary files of one path that are checked for abandoned ones; each process writing it has one
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[str]:
-    """A temporary file beside ``path``, renamed to it when the block succeeds and deleted when it raises."""
-    part = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}.part"))
-    # Not tempfile.mkstemp: its files are readable by their owner alone, and os.umask, which says what ordinary files
-    # are like, can only be read by changing it for all threads. os.open applies it.
-    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    """A temporary file beside ``path``, renamed to it when the block succeeds and deleted when it raises.
+
+    What a killed process left of the same ``path`` is deleted, and never what another process is writing: a temporary
+    file is locked as long as its process lives.
+    """
+    descriptor, part = _create_part(path)
     try:
         yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
+        if fcntl is None:  # Windows renames and deletes no open file
+            os.close(descriptor)
         os.replace(part, path)
     except BaseException:
+        if fcntl is None:
+            with contextlib.suppress(OSError):  # closed already
+                os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
         raise
+    finally:
+        if fcntl is not None:
+            os.close(descriptor)
+
+
+def remove_abandoned_parts(path: Path) -> None:
+    """Deletes the temporary files that killed processes left of ``path``."""
+    for slot in range(_SLOTS):
+        part = _part_name(path, slot)
+        if os.path.lexists(part):
+            _remove_abandoned(part)
+
+
+def _part_name(path: Path, slot: int) -> str:
+    """Of fixed length, for names of the 255 bytes file systems allow; and found again without listing the folder."""
+    digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
+    return str(path.with_name(f".birefnet-{digest}.{slot}.part"))
+
+
+def _create_part(path: Path) -> tuple[int, str]:
+    """Creates and locks a temporary file; its number is the first that no living process has."""
+    remove_abandoned_parts(path)
+    for slot in itertools.count():
+        part = _part_name(path, slot)
+        try:
+            # Not tempfile.mkstemp: its files are readable by their owner alone, and os.umask, which says what ordinary
+            # files are like, can only be read by changing it for all threads. os.open applies it.
+            descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        except FileExistsError:
+            continue
+        try:
+            _lock(descriptor)
+        except BlockingIOError:  # another process takes it for abandoned before it is locked, and deletes it
+            os.close(descriptor)
+            continue
+        except OSError:  # this file system has no locks: nobody will delete the file
+            pass
+        if os.fstat(descriptor).st_nlink or fcntl is None:
+            return descriptor, part
+        os.close(descriptor)
+    raise AssertionError("there is always a free number")
+
+
+def _remove_abandoned(part: str) -> None:
+    """Deletes a temporary file unless a living process is writing it."""
+    try:
+        if fcntl is None:
+            os.unlink(part)
+            return
+        descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:  # gone, in use, another user's, or no file
+        return
+    try:
+        _lock(descriptor)
+        if os.path.samestat(os.fstat(descriptor), os.lstat(part)):  # else it was finished and renamed meanwhile
+            os.unlink(part)
+    except OSError:  # locked by its process, or gone
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Locks a file until it is closed.
+
+    Raises:
+        BlockingIOError: Another process has locked it.
+        OSError: The file system has no locks.
+    """
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,64 +5,103 @@ Shapes: H W pixels, C colours. Values are floats in [0, 1].
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from .errors import ImageError
+from .errors import DatasetError, ImageError
 from .files import atomic_path
-from .text import first_line
+from .image_reading import OPTIONAL_READERS, image_formats, read_image_file
+from .text import first_line, printable
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif", ".avif"}
-)
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif", ".ppm",
+        ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".tga", ".mpo",
+    }
+)  # fmt: skip
+_NOT_COUNTED = frozenset({"thumbs.db", "desktop.ini"})  # what Windows puts beside images
 
-_DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's modes for 16-bit grey
+
+@dataclasses.dataclass
+class FoundImages:
+    """The images of a folder, and what else was there.
+
+    Attributes:
+        images: Image files, sorted.
+        passed: How many files of each other ending there are.
+        broken: Links with an image's ending that lead nowhere, and pipes and devices of such names.
+        errors: Folders that cannot be listed.
+    """
+
+    images: list[Path] = dataclasses.field(default_factory=list)
+    passed: Counter[str] = dataclasses.field(default_factory=Counter)
+    broken: list[Path] = dataclasses.field(default_factory=list)
+    errors: list[OSError] = dataclasses.field(default_factory=list)
 
 
-def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """Image files in a folder, sorted; hidden files are left out.
+def image_suffixes() -> frozenset[str]:
+    """Lower-case endings of image files, with the dot; HEIC and JPEG XL where a package reads them."""
+    readable = image_formats()
+    known = Image.registered_extensions()
+    return IMAGE_SUFFIXES | {suffix for suffix in OPTIONAL_READERS if known.get(suffix) in readable}
+
+
+def find_images(folder: Path, *, recursive: bool = False, leave_out: Path | None = None) -> FoundImages:
+    """Image files in a folder; hidden files and folders are left out, and links to folders not followed.
 
     Args:
         folder: The folder.
         recursive: Whether to take the files of its subfolders, too.
+        leave_out: A subfolder, resolved, that is not searched.
     """
-    files = folder.rglob("*") if recursive else folder.iterdir()
-    images = (path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in images if path.is_file())
+    found, suffixes = FoundImages(), image_suffixes()
+    for root, folders, files in os.walk(folder, onerror=found.errors.append):
+        inner = [Path(root, name) for name in folders if recursive and not name.startswith(".")]
+        folders[:] = [path.name for path in inner if leave_out is None or path.resolve() != leave_out]
+        for name in files:
+            path = Path(root, name)
+            if name.startswith(".") or name.lower() in _NOT_COUNTED:
+                continue
+            if path.suffix.lower() not in suffixes:
+                found.passed[path.suffix.lower() or "no ending"] += 1
+            elif path.is_file():
+                found.images.append(path)
+            else:
+                found.broken.append(path)
+    found.images.sort()
+    return found
+
+
+def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """``find_images`` without what else was there.
+
+    Raises:
+        DatasetError: A folder cannot be listed.
+    """
+    found = find_images(folder, recursive=recursive)
+    for error in found.errors:
+        raise DatasetError(f"{printable(error.filename)}: the folder cannot be listed ({error.strerror}).")
+    return found.images
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Reads an image as people see it: EXIF orientation applied, alpha dropped, first frame of several.
+    """The colours of ``read_image_file``, without the alpha channel.
 
     Returns:
         H, W, 3 float32 in [0, 1].
 
     Raises:
-        ImageError: Not there, not an image, truncated, or of no pixels.
+        ImageError: As ``read_image_file``, and so is the other error.
+        MemoryLimitError: Too little memory for it.
     """
-    path = Path(path)
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode in _DEEP_GREY:  # Pillow's own conversion would clip at 255
-                grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
-                return grey.clamp(0, 1).unsqueeze(-1).expand(-1, -1, 3).contiguous()
-            if image.mode == "P" or "transparency" in image.info:
-                image = image.convert("RGBA")  # palettes with transparency
-            pixels = np.array(image.convert("RGB"))
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file.") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not an image that can be read ({first_line(error)}).") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{path}: the image cannot be read, perhaps truncated ({first_line(error)}).") from error
-    if 0 in pixels.shape:
-        raise ImageError(f"{path}: the image has no pixels.")
-    return torch.from_numpy(pixels).float() / 255
+    return read_image_file(path).colours
 
 
 def to_bytes(values: Tensor) -> np.ndarray:
@@ -77,7 +116,11 @@ def write_mask(path: str | Path, mask: Tensor, bits: int = 8) -> None:
         path: A file ending in .png.
         mask: H, W float in [0, 1].
         bits: 8 or 16.
+
+    Raises:
+        ImageError: It cannot be written, or has NaN or infinite values.
     """
+    _check_finite(mask, path)
     if bits == 16:
         image = Image.fromarray((mask.detach().cpu().double().clamp(0, 1) * 65535).round().numpy().astype(np.uint16))
     else:
@@ -85,15 +128,30 @@ def write_mask(path: str | Path, mask: Tensor, bits: int = 8) -> None:
     _write(Path(path), image)
 
 
-def write_image(path: str | Path, image: Tensor) -> None:
-    """Writes H, W, 3 or H, W, 4 (straight alpha) floats in [0, 1] as a PNG, whole or not at all."""
-    _write(Path(path), Image.fromarray(to_bytes(image)))
+def write_image(path: str | Path, image: Tensor, icc_profile: bytes | None = None) -> None:
+    """Writes an image as a PNG, whole or not at all.
+
+    Args:
+        path: A file ending in .png.
+        image: H, W, 3 or H, W, 4 (straight alpha) floats in [0, 1].
+        icc_profile: The profile its colours are in.
+
+    Raises:
+        ImageError: It cannot be written, or has NaN or infinite values.
+    """
+    _check_finite(image, path)
+    _write(Path(path), Image.fromarray(to_bytes(image)), icc_profile)
 
 
-def _write(path: Path, image: Image.Image) -> None:
+def _check_finite(values: Tensor, path: str | Path) -> None:
+    if not values.isfinite().all():
+        raise ImageError(f"{printable(path)}: not written, because it would hold NaN or infinite values.")
+
+
+def _write(path: Path, image: Image.Image, icc_profile: bytes | None = None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
-            image.save(part, format="PNG")
+            image.save(part, format="PNG", icc_profile=icc_profile)
     except OSError as error:
-        raise ImageError(f"{path}: not written ({first_line(error)}).") from error
+        raise ImageError(f"{printable(path)}: not written ({error.strerror or first_line(error)}).") from error

@@ -1,9 +1,35 @@
-"""Short texts for messages: first lines, spelling hints, lists of names."""
+"""Short texts for messages: first lines, spelling hints, lists of names, names of files."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+_UNSAFE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, line and paragraph separators
+_BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: object, *, keep: str = "") -> str:
+    """A name or message as a terminal or a log may show it, whatever a file was called.
+
+    Args:
+        text: A path, or anything else that becomes text by ``str``.
+        keep: Characters that stay, such as line breaks of a message that has several lines by intention.
+
+    Returns:
+        The text with escapes such as ``\\x1b`` and ``\\n`` for characters that move the cursor, change colours, forge
+        lines, turn the direction of writing, or cannot be encoded.
+    """
+    shown = os.fsdecode(text) if isinstance(text, os.PathLike) else str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(c if c in keep or not _is_unsafe(c) else c.encode("unicode_escape").decode() for c in shown)
+
+
+def _is_unsafe(character: str) -> bool:
+    return unicodedata.category(character) in _UNSAFE or character in _BIDIRECTIONAL
 
 
 def first_line(error: BaseException | str) -> str:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 from ..checkpoints import CatalogueEntry, list_checkpoints, present_locally
+from ..text import printable
+from .console import say
 
 COLUMNS = ("name", "size", "purpose", "licence", "backbone", "download", "here")
 DESCRIPTION = "Lists the known checkpoints. Nothing is downloaded, and the network is not used."
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the catalogue."""
     rows = [(entry, present_locally(entry, folders=args.folder)) for entry in list_checkpoints()]
-    print(as_json(rows) if args.json else as_table(rows))
+    say(as_json(rows) if args.json else as_table(rows))
     return 0
 
 
@@ -43,7 +45,7 @@ def _page(entry: CatalogueEntry) -> str:
 def _cells(entry: CatalogueEntry, path: Path | None) -> tuple[str, ...]:
     size = "any" if entry.any_size else "{} x {}".format(*entry.training_size)
     download = f"{entry.size_bytes / 1e6:.0f} MB" if entry.size_bytes else "?"
-    here = str(path) if path else "-" if entry.loadable else "cannot be loaded"
+    here = printable(path) if path else "-" if entry.loadable else "cannot be loaded"
     return entry.name, size, entry.purpose, entry.licence, entry.backbone, download, here
 
 

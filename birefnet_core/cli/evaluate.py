@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, DatasetError, ImageError
+from ..errors import ConfigError, DatasetError
 from ..metrics import KEYS, MATTING_KEYS, IncompleteEvaluation, Protocol, SetResult, evaluate_set, mean_of_sets
-from ..metrics.contact_sheet import save_contact_sheet
 from ..metrics.folders import ground_truth_folder, image_folder, list_images, set_name_of
 from ..metrics.optional import OPENCV, matplotlib_figure
-from ..metrics.plot import plot_curves
 from ..metrics.published import DIS_MEAN, DIS_TESTS, paper_name
-from ..metrics.tables import markdown_table, write_csv, write_image_csv, write_json
+from ..text import printable
+from .console import Progress, say
+from .evaluate_outputs import Data, check_outputs, write_results
 
 if TYPE_CHECKING:
     from ..inference import Segmenter
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-missing", action="store_true", help="score what can be paired and read")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes; default: by the set's size")
     parser.add_argument("--cache", type=Path, metavar="F", help="keep measurements, to resume after an interruption")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
     _add_options(parser)
 
 
@@ -87,26 +86,50 @@ def run(args: argparse.Namespace) -> int:
         BiRefNetError: nothing could be scored, or the options do not fit together.
     """
     protocol = _protocol(args)
-    sets = [name for text in args.sets for name in text.split(",") if name] or [None]
+    sets = list(dict.fromkeys(name for text in args.sets for name in text.split(",") if name)) or [None]
     report = _Report()
     with _methods(args) as methods:
+        data = [_data(method, set_name, args) for set_name in sets for method in methods]
+        check_outputs(data, args)
+        if args.model:
+            methods[-1].segmenter = _segmenter(args)
         for set_name in sets:
             for method in methods:
                 report.evaluate(method, set_name, args, protocol)
         if not report.results:
             raise DatasetError(" ".join(report.errors))
         report.print_warnings(protocol)
-        _write(_with_dis_mean(report.results), args)  # before a model's masks are removed: the sheet shows them
-    return 1 if report.errors else 0
+        # Before a model's masks are removed: the sheet shows them.
+        lost = write_results(_with_dis_mean(report.results), args)
+    return 1 if report.errors or lost else 0
 
 
-@dataclass(frozen=True)
+def _data(method: _Method, set_name: str | None, args: argparse.Namespace) -> Data:
+    """Where one method's files of one set are, as far as they are there."""
+
+    def existing(find: Callable[[], Path]) -> Path | None:
+        try:
+            return find()
+        except DatasetError:  # said when the set is scored
+            return None
+
+    predictions = method.root if set_name is None else method.root / set_name
+    truths = args.gt if set_name is None else existing(lambda: ground_truth_folder(args.gt, set_name))
+    images = args.images
+    if images is not None and set_name is not None:
+        images = existing(lambda: image_folder(args.images, set_name))
+    name = set_name or set_name_of(args.gt)
+    return Data(method.name, name, predictions, truths, images, written=method.is_model)
+
+
+@dataclass
 class _Method:
     """One column of the comparison: a folder of predictions, and the model that fills it first, if any."""
 
     name: str
     root: Path
-    segment: Segmenter | None = None
+    is_model: bool = False
+    segmenter: Segmenter | None = None
 
 
 @dataclass
@@ -132,13 +155,13 @@ class _Report:
         predictions = method.root if set_name is None else method.root / set_name
         name = set_name or set_name_of(truths)
         stems = list(list_images(truths))
-        unreadable: list[str] = []
-        if method.segment is not None:
+        left_out: list[str] = []
+        if method.segmenter is not None:
             images = list_images(args.images if set_name is None else image_folder(args.images, set_name))
             wanted = {stem: images[stem] for stem in stems if stem in images}
-            unreadable = _segment(method.segment, wanted, predictions, args, name)
-            self.errors += unreadable
-        with _progress(f"{method.name}: {name}", args) as progress:
+            left_out = _segment(method.segmenter, wanted, predictions, args, name)
+            self.errors += left_out
+        with Progress(unit="pair", label=f"{method.name}: {name}", quiet=args.quiet) as progress:
             return evaluate_set(
                 predictions,
                 truths,
@@ -147,19 +170,19 @@ class _Report:
                 protocol=protocol,
                 workers=args.workers or _workers_for(len(stems)),
                 cache=args.cache,
-                allow_missing=args.allow_missing or bool(unreadable),
-                progress=progress,
+                allow_missing=args.allow_missing or bool(left_out),
+                progress=progress.show,
             )
 
     def print_warnings(self, protocol: Protocol) -> None:
         """Prints warnings and errors on standard error."""
         if protocol.lacks_opencv:
-            _print(f"warning: HCE is left out; it needs OpenCV: pip install {OPENCV}", sys.stderr)
+            say(f"warning: HCE is left out; it needs OpenCV: pip install {OPENCV}", error=True)
         for result in self.results:
             for line in result.warnings():
-                _print(f"warning: {result.method}: {line}", sys.stderr)
+                say(printable(f"warning: {result.method}: {line}"), error=True)
         for error in self.errors:
-            _print(f"error: {error}", sys.stderr)
+            say(printable(f"error: {error}"), error=True)
 
 
 def _protocol(args: argparse.Namespace) -> Protocol:
@@ -187,7 +210,7 @@ def _methods(args: argparse.Namespace) -> Iterator[list[_Method]]:
     methods = [_named_folder(text) for text in args.pred]
     with tempfile.TemporaryDirectory(prefix="birefnet_masks_") as folder:
         if args.model:
-            methods.append(_Method(Path(args.model).name, args.save or Path(folder), _segmenter(args)))
+            methods.append(_Method(Path(args.model).name, args.save or Path(folder), is_model=True))
         names = [method.name for method in methods]
         if len(set(names)) < len(names):
             raise ConfigError(f"Two methods have the same name ({', '.join(names)}); name them: --pred NAME=DIR.")
@@ -211,23 +234,24 @@ def _named_folder(text: str) -> _Method:
 
 
 def _segment(
-    segment: Segmenter, images: dict[str, Path], folder: Path, args: argparse.Namespace, set_name: str
+    segmenter: Segmenter, images: dict[str, Path], folder: Path, args: argparse.Namespace, set_name: str
 ) -> list[str]:
-    """Writes a mask for each image into a folder; returns what could not be read."""
-    from ..images import read_image, write_mask
+    """Writes a mask for each image into a folder; returns why some were left out."""
+    from ..image_reading import read_image_file
+    from ..images import write_mask
+    from .segment_image import NOT_SEGMENTED, failure_of, segment_image
 
-    folder.mkdir(parents=True, exist_ok=True)
-    unreadable = []
-    with _progress(f"{args.model}: segmenting {set_name}", args) as progress:
-        for done, (stem, path) in enumerate(images.items(), start=1):
+    left_out = []
+    label = f"{args.model}: segmenting {set_name}"
+    with Progress(len(images), unit="image", label=label, quiet=args.quiet) as progress:
+        for stem, path in images.items():
             try:
-                image = read_image(path)[None]  # 1 H W 3
-            except ImageError as error:
-                unreadable.append(f"{error} It was left out.")
-                continue
-            write_mask(folder / f"{stem}.png", segment(image, size=args.size)[0])
-            progress(done, len(images))
-    return unreadable
+                mask = segment_image(segmenter, read_image_file(path), args.size)  # 1 H W
+                write_mask(folder / f"{stem}.png", mask[0])
+            except NOT_SEGMENTED as error:
+                left_out.append(f"{failure_of(path, error)} It was left out.")
+            progress.step()
+    return left_out
 
 
 def _workers_for(pairs: int) -> int:
@@ -246,56 +270,3 @@ def _with_dis_mean(results: list[SetResult]) -> list[SetResult]:
             if len(tests) == len(DIS_TESTS):
                 extended.append(mean_of_sets([tests[test] for test in DIS_TESTS], DIS_MEAN))
     return extended
-
-
-def _write(results: list[SetResult], args: argparse.Namespace) -> None:
-    """Prints the table and writes the requested files."""
-    table = markdown_table(results, paper=args.paper)
-    _print(table, sys.stdout)
-    files = (args.json, args.csv, args.image_csv, args.markdown, args.plot, args.sheet)
-    for path in filter(None, files):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if args.markdown:
-        args.markdown.write_text(table + "\n", encoding="utf-8")
-    if args.json:
-        write_json(results, args.json)
-    if args.csv:
-        write_csv(results, args.csv)
-    if args.image_csv:
-        write_image_csv(results, args.image_csv)
-    if args.plot:
-        plot_curves(results, args.plot)
-    if args.sheet:
-        _write_sheets([result for result in results if result.images], args)
-
-
-def _write_sheets(results: list[SetResult], args: argparse.Namespace) -> None:
-    """One sheet, or with several methods or sets one for each, told apart by their names."""
-    for result in results:
-        path = args.sheet
-        if len(results) > 1:
-            path = path.with_name(f"{path.stem}_{result.method}_{result.set_name}{path.suffix}")
-        images = None
-        if args.images:
-            images = list_images(image_folder(args.images, result.set_name) if args.sets else args.images)
-        save_contact_sheet(result, path, count=args.worst, key=args.worst_by, images=images)
-
-
-@contextmanager
-def _progress(label: str, args: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
-    """A function of (done, in all) that draws a bar on standard error."""
-    from huggingface_hub.utils import tqdm
-
-    with tqdm(desc=label, unit="pair", disable=args.quiet or not sys.stderr.isatty()) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
-
-
-def _print(text: str, stream: TextIO) -> None:
-    """Prints, with question marks for characters the terminal cannot show."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), file=stream)

@@ -1,7 +1,7 @@
 """The console script: parses the command line, runs one command and turns errors into exit codes.
 
 Exit codes: 0 everything was done; 1 a part was not done, and the summary names it; 2 nothing could be done (wrong
-options, no model); 130 interrupted.
+options, no model); 130 interrupted; 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ..errors import BiRefNetError
 from ..torchrun import current_process
+from .console import Formatter, Terminated, flush_streams, prepare_streams, reader_has_gone, say, signals_interrupt
 
 # One module for each command. Only the module of the command that runs is imported: training brings more packages than
 # listing checkpoints needs.
@@ -48,27 +50,54 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    prepare_streams()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    args = build_parser(command).parse_args(arguments)
-    logging.basicConfig(level=_log_level(args), format="%(message)s")
-    return exit_code(lambda: args.run(args))
+    try:
+        args = build_parser(command).parse_args(arguments)
+        handler = logging.StreamHandler()
+        handler.setFormatter(Formatter("%(message)s"))
+        logging.basicConfig(level=_log_level(args), handlers=[handler])
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of its readers, about metadata; errors name the file
+        with signals_interrupt():
+            code = exit_code(lambda: args.run(args))
+    finally:
+        lost = _flush()
+    return max(code, lost)
 
 
 def exit_code(run: Callable[[], int]) -> int:
     """Calls ``run`` and prints the error that ended it, if any, on standard error.
 
     Returns:
-        What ``run`` returns; 2 after one of this package's errors; 130 after Ctrl+C.
+        What ``run`` returns; 2 after one of this package's errors and without memory; 130 after Ctrl+C and 143 after
+        SIGTERM; 0 where standard output was closed by the program that read it.
     """
     try:
         return run()
     except BiRefNetError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except MemoryError:
+        say("error: out of memory; use a smaller checkpoint or size, or more memory.", error=True)
+        return 2
+    except KeyboardInterrupt as error:
+        say("interrupted", error=True)
+        return 143 if isinstance(error, Terminated) else 130
+    except BrokenPipeError:
+        if not reader_has_gone():
+            raise
+        return 0
+
+
+def _flush() -> int:
+    """Writes what is buffered; returns 1 where that fails, else 0."""
+    try:
+        flush_streams()
+    except OSError as error:
+        say(f"error: standard output cannot be written ({error.strerror}).", error=True)
+        return 1
+    return 0
 
 
 def _log_level(args: argparse.Namespace) -> int:

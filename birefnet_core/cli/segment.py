@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import glob
-import sys
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import torch
-from huggingface_hub.utils import tqdm
 
 from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
-from ..errors import ConfigError, ImageError
-from ..images import IMAGE_SUFFIXES, list_images, read_image, write_image, write_mask
+from ..files import remove_abandoned_parts
+from ..image_reading import read_image_file
+from ..images import write_image, write_mask
 from ..inference import Segmenter
 from ..masks import estimate_foreground
-from ..torchrun import current_process
+from ..text import printable
+from ..torchrun import ProcessStore
+from .console import Progress, say
+from .outputs import exists, prepare_folder
+from .segment_image import NOT_SEGMENTED, failure_of, segment_image
+from .segment_plan import Job, Plan, make_plan
 
 DEFAULT_MODEL = "BiRefNet"
 DTYPE_HELP = "precision; auto: fp16 on CUDA GPUs with tensor cores, bf16 on CPUs with AMX, else fp32 (%(default)s)"
@@ -40,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
     parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help=DTYPE_HELP)
     parser.add_argument("--compile", action="store_true", help="torch.compile: for many images of one size")
-    parser.add_argument("--recursive", action="store_true", help="also the images in subfolders")
+    parser.add_argument("--recursive", action="store_true", help="also the images in subfolders; not those in OUT")
     parser.add_argument("--resume", action="store_true", help="skip images whose masks are already there")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are already there")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def parse_size(text: str) -> int | tuple[int, int] | str:
@@ -57,57 +60,86 @@ def parse_size(text: str) -> int | tuple[int, int] | str:
         raise argparse.ArgumentTypeError(f"{text!r}: expected N, WxH or native") from None
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One image and where its mask goes."""
-
-    source: Path
-    mask: Path
-
-    @property
-    def cutout(self) -> Path:
-        return self.mask.with_name(f"{self.mask.stem}_cutout.png")
-
-
 @dataclasses.dataclass
 class Summary:
     """How many images were segmented, and why the others were not."""
 
     written: int = 0
+    there: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
-    def report(self) -> int:
-        """Prints the summary and returns the exit code."""
+    def report(self, where: str = "") -> int:
+        """Prints the summary and returns the exit code.
+
+        Args:
+            where: Of the masks.
+        """
         for failure in self.failures:
-            print(f"not done: {failure}", file=sys.stderr)
-        print(f"{self.written} of {self.written + len(self.failures)} images segmented")
+            say(f"not done: {printable(failure)}", error=True)
+        for note in self.notes:
+            say(f"note: {printable(note)}", error=True)
+        done = self.written + self.there
+        there = f" ({self.there} of them before)" if self.there else ""
+        say(f"{done} of {done + len(self.failures)} images segmented{there}{f': {where}' if done and where else ''}")
         return 1 if self.failures else 0
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segments the images; those that cannot be read are skipped and reported at the end."""
-    rank, processes, local_rank = current_process()
-    summary = Summary()
-    jobs = list(plan(args.inputs, Path(args.output), args.recursive, summary))
-    if processes > 1:  # each image is segmented by one process; the first reports what concerns all of them
-        jobs = jobs[rank::processes]
-        summary = summary if rank == 0 else Summary()
+    """Segments the images; those that cannot be are reported at the end, and the others are done."""
+    with ProcessStore() as processes:
+        plan = make_plan(args.inputs, Path(args.output), recursive=args.recursive, cutout=args.cutout)
+        processes.all_gather("planned")  # what one process writes is no input of another that lists files later
+        summary = Summary()
+        if processes.rank == 0:  # the first reports what concerns all of them
+            summary.failures += plan.failures
+            summary.notes += plan.notes()
+        where = printable(os.path.abspath(plan.single or plan.folder))
+        try:
+            _segment_all(_jobs_of(plan, args, processes, summary), args, processes, summary)
+        except KeyboardInterrupt:
+            summary.report(where)
+            say("interrupted; the same command with --resume does the rest", error=True)
+            raise
+        summaries = [Summary(**entry) for entry in processes.all_gather("summary", dataclasses.asdict(summary))]
+        summary = Summary(
+            sum(one.written for one in summaries),
+            sum(one.there for one in summaries),
+            [failure for one in summaries for failure in one.failures],
+            [note for one in summaries for note in one.notes],
+        )
+        code = summary.report(where) if processes.rank == 0 else int(bool(summary.failures))
+        processes.all_gather("reported")
+        return code
+
+
+def _jobs_of(plan: Plan, args: argparse.Namespace, processes: ProcessStore, summary: Summary) -> list[Job]:
+    """The part of the jobs that this process does; each image is segmented by one process."""
+    jobs = plan.jobs[processes.rank :: processes.world_size]
     jobs = [job for job in jobs if args.overwrite or _is_free(job, args, summary)]
+    if jobs:
+        prepare_folder(plan.folder, "-o")
+    return [job for job in jobs if _has_names(job, plan.folder, summary)]
+
+
+def _segment_all(jobs: list[Job], args: argparse.Namespace, processes: ProcessStore, summary: Summary) -> None:
     if not jobs:
-        return summary.report()
+        return
     device = choose_device(args.device)
-    if processes > 1 and device.type == "cuda" and device.index is None:
-        device = choose_device(f"cuda:{local_rank}")
+    if processes.world_size > 1 and device.type == "cuda" and device.index is None:
+        device = choose_device(f"cuda:{processes.local_rank}")
     model = load_model(args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order)
     segmenter = Segmenter(model, compile=args.compile)
     segmenter.network_size(args.size, 1, 1)  # a wrong size is a wrong call, not a property of the images
-    for job in tqdm(jobs, unit="image", disable=args.quiet or not sys.stderr.isatty()):
-        try:
-            segment_file(segmenter, job, args)
-            summary.written += 1
-        except ImageError as error:
-            summary.failures.append(str(error))
-    return summary.report()
+    with Progress(len(jobs), unit="image", quiet=args.quiet or processes.rank > 0) as progress:
+        for job in jobs:
+            try:
+                segment_file(segmenter, job, args)
+                summary.written += 1
+            except NOT_SEGMENTED as error:
+                summary.failures.append(failure_of(job.source, error))
+            summary.notes += [f"{job.source}: {note}" for note in job.notes]
+            progress.step()
 
 
 def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> None:
@@ -115,72 +147,47 @@ def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> No
 
     Args:
         segmenter: Computes the mask.
-        job: The image and its mask's place.
+        job: The image and its outputs.
         args: Options of the command line.
 
     Raises:
         ImageError: The image cannot be read, or a result cannot be written.
+        CheckpointError: The network computes NaN.
+        MemoryLimitError: Too little memory for this image.
     """
-    image = read_image(job.source).unsqueeze(0)  # 1 H W 3
-    mask = segmenter(image, args.size)  # 1 H W
+    image = read_image_file(job.source)
+    job.notes.extend(image.notes)
+    mask = segment_image(segmenter, image, args.size)  # 1 H W
     write_mask(job.mask, mask[0], args.bits)
-    if args.cutout:
-        colours = estimate_foreground(image, mask)
-        write_image(job.cutout, torch.cat([colours, mask.unsqueeze(-1)], dim=-1)[0])
-
-
-def plan(inputs: list[str], output: Path, recursive: bool, summary: Summary) -> Iterator[Job]:
-    """Finds the images and the path of each one's mask; a folder's layout is kept.
-
-    Args:
-        inputs: Files, folders and globs.
-        output: Folder, or a .png file for a single image.
-        recursive: Whether to take images in subfolders, too.
-        summary: Gets what cannot be segmented.
-
-    Raises:
-        ConfigError: Nothing to do, or one output file for several images.
-    """
-    found = list(_find(inputs, recursive, summary))
-    if not found and not summary.failures:
-        raise ConfigError(f"no images in {', '.join(inputs)}; known endings are {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    single = output.suffix.lower() == ".png" and not output.is_dir()
-    if single and len(found) > 1:
-        raise ConfigError(f"{output} is one file, but there are {len(found)} images: give a folder.")
-    taken: dict[Path, Path] = {}
-    for source, relative in found:
-        mask = output if single else output / relative.with_suffix(".png")
-        if mask in taken:
-            summary.failures.append(f"{source}: {taken[mask]} has the same mask file {mask}")
-            continue
-        taken[mask] = source
-        if mask.resolve() == source.resolve():
-            summary.failures.append(f"{source}: the mask would replace the image itself; give another folder")
-            continue
-        yield Job(source, mask)
-
-
-def _find(inputs: list[str], recursive: bool, summary: Summary) -> Iterator[tuple[Path, Path]]:
-    """Image files, each with its place relative to the output folder."""
-    for text in inputs:
-        path = Path(text)
-        if path.is_dir():
-            yield from ((image, image.relative_to(path)) for image in list_images(path, recursive=recursive))
-        elif path.exists():
-            yield path, Path(path.name)
-        elif glob.has_magic(text) and (matches := sorted(glob.glob(text, recursive=True))):
-            yield from ((Path(m), Path(Path(m).name)) for m in matches if Path(m).is_file())
-        else:
-            summary.failures.append(f"{text}: no such file or folder")
+    if job.cutout:
+        colours = estimate_foreground(image.colours.unsqueeze(0), mask)
+        write_image(job.cutout, torch.cat([colours, mask.unsqueeze(-1)], dim=-1)[0], image.icc_profile)
 
 
 def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
-    wanted = [job.mask, job.cutout] if args.cutout else [job.mask]
-    existing = [path for path in wanted if path.exists()]
+    """Whether there is something to write; otherwise the summary says why not."""
+    wanted = job.outputs.values()
+    existing = [path for path in wanted if exists(path)]
     if args.resume:
         if len(existing) == len(wanted):
-            summary.written += 1
+            summary.there += 1
+            for path in wanted:
+                remove_abandoned_parts(path)
         return len(existing) < len(wanted)
     if existing:
         summary.failures.append(f"{job.source}: {existing[0]} is already there (--overwrite replaces it)")
     return not existing
+
+
+def _has_names(job: Job, folder: Path, summary: Summary) -> bool:
+    """Whether the disk allows the names of the outputs; otherwise the summary says why not."""
+    for kind, path in job.outputs.items():
+        try:
+            os.lstat(folder / path.name)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            summary.failures.append(f"{job.source}: its {kind} cannot be named {path.name} ({reason})")
+            return False
+    return True

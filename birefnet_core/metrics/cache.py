@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -31,7 +33,7 @@ class Cache:
             DatasetError: the file cannot be written or is no cache.
         """
         self.path = Path(path)
-        try:
+        with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=60)
             self._database.execute("PRAGMA journal_mode=WAL")  # a commit per pair without waiting for the disk
@@ -40,6 +42,11 @@ class Cache:
                 "CREATE TABLE IF NOT EXISTS measurements (pair BLOB, metric TEXT, content BLOB, "
                 "PRIMARY KEY (pair, metric)) WITHOUT ROWID"
             )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, sqlite3.Error) as error:
             advice = "delete it or choose another"
             raise DatasetError(f"The cache {self.path} cannot be used ({error}); {advice}.") from error
@@ -62,16 +69,28 @@ class Cache:
         return digest.digest()
 
     def load(self, key: bytes) -> tuple[dict[str, Measurement], tuple[str, ...]]:
-        """All measurements of a pair by metric identity, and its notes."""
-        rows = dict(self._database.execute("SELECT metric, content FROM measurements WHERE pair = ?", (key,)))
-        notes = tuple(json.loads(rows.pop(_NOTES, b"[]")))
-        return {metric: _unpack(content) for metric, content in rows.items()}, notes
+        """All measurements of a pair by metric identity, and its notes; nothing where they are damaged.
+
+        Raises:
+            DatasetError: The file is damaged.
+        """
+        with self._errors():
+            rows = dict(self._database.execute("SELECT metric, content FROM measurements WHERE pair = ?", (key,)))
+        try:
+            notes = tuple(str(note) for note in json.loads(rows.pop(_NOTES, b"[]")))
+            return {metric: _unpack(content) for metric, content in rows.items()}, notes
+        except Exception:  # NumPy's and zipfile's readers raise nearly anything; the pair is measured again
+            return {}, ()
 
     def store(self, key: bytes, measurements: dict[str, Measurement], notes: tuple[str, ...]) -> None:
-        """Keeps what was measured of a pair."""
+        """Keeps what was measured of a pair.
+
+        Raises:
+            DatasetError: The file is damaged, or the disk full.
+        """
         rows = [(key, metric, _pack(measurement)) for metric, measurement in measurements.items()]
         rows.append((key, _NOTES, json.dumps(notes).encode()))
-        with self._database:
+        with self._errors(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO measurements VALUES (?, ?, ?)", rows)
 
     def __enter__(self) -> Cache:
@@ -90,5 +109,5 @@ def _pack(measurement: Measurement) -> bytes:
 
 
 def _unpack(content: bytes) -> Measurement:
-    with np.load(io.BytesIO(content)) as stored:
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         return {entry: stored[entry] for entry in stored.files}

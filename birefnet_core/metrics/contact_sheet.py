@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..error_colours import FALSE_NEGATIVE, FALSE_POSITIVE
+from ..errors import ImageError
 from ..mask_files import read_mask
+from ..text import printable
 from .evaluate import SetResult
 from .pair import Pair
 from .tables import worst_images
@@ -40,12 +42,12 @@ def save_contact_sheet(
     sheet = Image.new("RGB", (width, 2 * _TEXT + _GAP + sum(heights) + len(rows) * (_TEXT + _GAP)), _BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), _font()
     head = f"{result.method} on {result.set_name}: {len(chosen)} of {len(result.images)} images, worst {key} first"
-    draw.text((_GAP, 3), head, fill=_INK, font=font)
+    draw.text((_GAP, 3), printable(head), fill=_INK, font=font)
     for column, title in enumerate(titles):
         draw.text((_GAP + column * (_TILE + _GAP), _TEXT + 3), title, fill=_INK, font=font)
     top = 2 * _TEXT + _GAP
     for (stem, score), row, height in zip(chosen, rows, heights, strict=True):
-        draw.text((_GAP, top + 3), f"{stem}   {key} {score:.4g}", fill=_INK, font=font)
+        draw.text((_GAP, top + 3), printable(f"{stem}   {key} {score:.4g}"), fill=_INK, font=font)
         for column, thumbnail in enumerate(row):
             sheet.paste(thumbnail, (_GAP + column * (_TILE + _GAP), top + _TEXT))
         top += _TEXT + height + _GAP
@@ -58,9 +60,19 @@ def _thumbnails(stem: str, result: SetResult, images: Mapping[str, Path] | None)
     arrays = (pair.ground_truth, pair.prediction, _errors(pair))
     thumbnails = [_fit(Image.fromarray(array)) for array in arrays]
     if images:
-        empty = Image.new("RGB", thumbnails[0].size, _BACKGROUND)
-        thumbnails.insert(0, _fit(Image.open(images[stem])) if stem in images else empty)
+        image = _read(images[stem]) if stem in images else None
+        thumbnails.insert(0, Image.new("RGB", thumbnails[0].size, _BACKGROUND) if image is None else _fit(image))
     return thumbnails
+
+
+def _read(path: Path) -> Image.Image | None:
+    """An image as people see it; None where it cannot be read."""
+    from ..images import read_image, to_bytes  # here, because they import torch, which scoring does not need
+
+    try:
+        return Image.fromarray(to_bytes(read_image(path)))
+    except (ImageError, MemoryError):
+        return None
 
 
 def _errors(pair: Pair) -> np.ndarray:

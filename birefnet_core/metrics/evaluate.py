@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]  # pairs done, pairs in all
 _Task = tuple[str, Path, Path]  # stem, prediction, ground truth
+_Arguments = tuple[_Task, Protocol, frozenset[str]]  # of ``_measure_missing``
 _AHEAD = 2  # pairs handed out per worker, so that none waits
 
 
@@ -242,8 +243,8 @@ def _curves(metrics: list[Metric]) -> dict[str, np.ndarray]:
 def _measure(tasks: Sequence[_Task], protocol: Protocol, workers: int, cache: Cache | None) -> Iterator[Outcome]:
     """Outcomes in the order of the tasks, from the cache as far as it has them."""
     wanted = {metric.identity for metric in protocol.metrics()}
-    pool = _pool(workers) if workers > 1 and len(tasks) > 1 else None
-    waiting: deque[tuple[bytes | None, Outcome, Future[Outcome] | Outcome]] = deque()
+    pool = _Workers(workers) if workers > 1 and len(tasks) > 1 else None
+    waiting: deque[tuple[bytes | None, Outcome, _Pending | Outcome]] = deque()
     try:
         for task in tasks:
             key, known = _recall(task, cache)
@@ -254,20 +255,14 @@ def _measure(tasks: Sequence[_Task], protocol: Protocol, workers: int, cache: Ca
             elif pool is None:
                 waiting.append((key, known, _measure_missing(*arguments)))
             else:
-                waiting.append((key, known, pool.submit(_measure_missing, *arguments)))
+                waiting.append((key, known, pool.submit(arguments)))
             if pool is None or len(waiting) >= _AHEAD * workers:
                 yield _finish(*waiting.popleft(), cache)
         while waiting:
             yield _finish(*waiting.popleft(), cache)
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            f"A worker process died: for lack of memory (use fewer than {workers} workers), or because the calling "
-            'script does not keep its work under `if __name__ == "__main__":`, as worker processes require. '
-            "What was measured before is in the cache, if one was given."
-        ) from error
     finally:
         if pool is not None:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown()
 
 
 def _recall(task: _Task, cache: Cache | None) -> tuple[bytes | None, Outcome]:
@@ -283,9 +278,9 @@ def _recall(task: _Task, cache: Cache | None) -> tuple[bytes | None, Outcome]:
     return key, Outcome(stem=stem, measurements=measurements, notes=notes)
 
 
-def _finish(key: bytes | None, known: Outcome, found: Future[Outcome] | Outcome, cache: Cache | None) -> Outcome:
+def _finish(key: bytes | None, known: Outcome, found: _Pending | Outcome, cache: Cache | None) -> Outcome:
     """Waits for a measurement, stores it, and joins it with what was known."""
-    outcome = found.result() if isinstance(found, Future) else found
+    outcome = found.result() if isinstance(found, _Pending) else found
     if cache is not None and key is not None and outcome.failure is None:
         cache.store(key, outcome.measurements, outcome.notes)
     return Outcome(
@@ -299,6 +294,71 @@ def _finish(key: bytes | None, known: Outcome, found: Future[Outcome] | Outcome,
 def _measure_missing(task: _Task, protocol: Protocol, identities: frozenset[str]) -> Outcome:
     """What a worker does: measures those metrics of a pair that are not known yet."""
     return measure_files(*task, [metric for metric in protocol.metrics() if metric.identity in identities])
+
+
+class _Workers:
+    """Worker processes, started anew where one of them dies.
+
+    When one dies, everything that was handed out is lost. Each such pair is measured once more, in a process of its
+    own, so that only the pair that ends its process is left out.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._executor = _pool(workers)
+
+    def submit(self, arguments: _Arguments) -> _Pending:
+        """Hands a pair out."""
+        try:
+            future = self._executor.submit(_measure_missing, *arguments)
+        except BrokenProcessPool:
+            self._executor.shutdown(cancel_futures=True)
+            self._executor = _pool(self._workers)
+            future = self._executor.submit(_measure_missing, *arguments)
+        return _Pending(arguments, future)
+
+    def shutdown(self) -> None:
+        """Ends the processes."""
+        self._executor.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A pair that a worker measures."""
+
+    arguments: _Arguments
+    future: Future[Outcome]
+
+    def result(self) -> Outcome:
+        """Waits for the measurement."""
+        try:
+            return self.future.result()
+        except BrokenProcessPool:
+            return _measure_alone(self.arguments)
+
+
+def _measure_alone(arguments: _Arguments) -> Outcome:
+    """Measures a pair in a process of its own; a failure where that dies.
+
+    Raises:
+        DatasetError: Any such process dies.
+    """
+    with _pool(1) as executor:
+        try:
+            return executor.submit(_measure_missing, *arguments).result()
+        except BrokenProcessPool:
+            pass
+    with _pool(1) as executor:
+        try:
+            executor.submit(_one_thread).result()
+        except BrokenProcessPool as error:
+            raise DatasetError(
+                "Worker processes die as they start: for lack of memory (use --workers 1), or because the calling "
+                'script does not keep its work under `if __name__ == "__main__":`, as worker processes require.'
+            ) from error
+    stem, prediction, truth = arguments[0]
+    failure = f"the process that measured {prediction} and {truth} died, perhaps for lack of memory."
+    return Outcome(stem=stem, failure=failure)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

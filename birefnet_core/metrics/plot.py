@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
+from ..text import printable
 from .evaluate import SetResult
 from .optional import matplotlib_figure
 
@@ -36,6 +37,7 @@ def plot_curves(results: Sequence[SetResult], path: Path) -> None:
         for result in results:
             if result.set_name == set_name:
                 _draw(left, right, result, methods.index(result.method))
+        set_name = _plain(set_name)
         _label(left, f"{set_name}: precision and recall", "recall", "precision")
         _label(right, f"{set_name}: F-measure", "threshold", "F-measure")
         left.set_xlim(0, 1)
@@ -53,8 +55,14 @@ def _draw(left: Axes, right: Axes, result: SetResult, number: int) -> None:
     }
     curve = result.curves["F"]
     best = 255 - int(np.argmax(curve))
-    left.plot(result.curves["recall"], result.curves["precision"], label=result.method, **style)
-    right.plot(np.arange(255, -1, -1), curve, label=f"{result.method} (max {curve.max():.3f} at {best})", **style)
+    method = _plain(result.method)
+    left.plot(result.curves["recall"], result.curves["precision"], label=method, **style)
+    right.plot(np.arange(255, -1, -1), curve, label=f"{method} (max {curve.max():.3f} at {best})", **style)
+
+
+def _plain(name: str) -> str:
+    """A name without what matplotlib takes for a formula, or for no entry of the legend."""
+    return " " * name.startswith("_") + printable(name).replace("$", r"\$")
 
 
 def _label(axes: Axes, title: str, horizontal: str, vertical: str) -> None:

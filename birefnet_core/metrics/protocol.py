@@ -111,10 +111,17 @@ class Outcome:
 def measure_files(stem: str, prediction: Path, ground_truth: Path, metrics: Iterable[Metric]) -> Outcome:
     """Reads and measures one pair; a file that cannot be used becomes a failure, not an exception."""
     try:
-        predicted, true = read_mask(prediction, labels=False), read_mask(ground_truth)
-        pair = Pair(predicted.pixels, true.pixels)
+        return _measure_pair(stem, prediction, ground_truth, metrics)
     except (DatasetError, ImageError) as error:
         return Outcome(stem=stem, failure=str(error))
+    except MemoryError:
+        failure = f"too little memory for {prediction} and {ground_truth}; use fewer --workers."
+        return Outcome(stem=stem, failure=failure)
+
+
+def _measure_pair(stem: str, prediction: Path, ground_truth: Path, metrics: Iterable[Metric]) -> Outcome:
+    predicted, true = read_mask(prediction, labels=False), read_mask(ground_truth)
+    pair = Pair(predicted.pixels, true.pixels)
     notes = [f"prediction {note}" for note in predicted.notes]
     notes += [f"ground truth {note}" for note in true.notes]
     notes += _warnings(predicted.pixels, true.pixels, pair)

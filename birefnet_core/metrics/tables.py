@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..text import printable
 from .evaluate import SetResult
 from .protocol import KEYS, MATTING_KEYS, lower_is_better
 from .published import paper_columns, paper_name, paper_rows, task_of
@@ -56,7 +57,8 @@ def write_json(results: Sequence[SetResult], path: Path) -> None:
         }
         for result in results
     ]
-    path.write_text(json.dumps(_defined(document), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(_defined(document), indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are not UTF-8
 
 
 def write_csv(results: Sequence[SetResult], path: Path) -> None:
@@ -98,6 +100,7 @@ def _number(key: str, score: float | None) -> str:
 
 def _markdown(rows: list[list[str]]) -> str:
     """Cells padded, so that the text reads as a table too; the first two columns are words, the others numbers."""
+    rows = [[printable(cell).replace("|", "\\|") for cell in cells] for cells in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for cells in rows:
@@ -112,7 +115,7 @@ def _markdown(rows: list[list[str]]) -> str:
 
 
 def _write_csv(path: Path, head: list[str], lines: Iterable[list[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(head)
         writer.writerows(lines)

@@ -17,8 +17,8 @@ class EMeasure(Metric):
 
     The enhanced alignment of a pixel depends only on whether it is foreground in the binarised prediction and in
     the mask, so four numbers per threshold give the sum over the image. The sum is divided by N - 1, as published
-    code does, so a perfect score can exceed 1 a little. With an empty ground truth the rejected pixels count, with
-    a full one the accepted pixels.
+    code does, so a perfect score can exceed 1 a little; that of a single pixel is divided by 1. With an empty ground
+    truth the rejected pixels count, with a full one the accepted pixels.
     """
 
     name = "E"
@@ -58,7 +58,7 @@ def _e_measure(outside: np.ndarray, inside: np.ndarray, pair: Pair) -> np.ndarra
             + (foreground - inside) * _enhanced(-x, 1 - y)
             + (size - foreground - outside) * _enhanced(-x, -y)
         )
-    return total / (size - 1 + EPSILON)
+    return total / (max(size - 1, 1) + EPSILON)
 
 
 def _enhanced(x: np.ndarray, y: float) -> np.ndarray:

@@ -1,0 +1,159 @@
+"""Standard output and error: streams that may be closed, unable to show a character, or read by another program."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any, TextIO
+
+from huggingface_hub.utils import tqdm
+
+from ..text import printable
+
+_SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal to draw a bar on
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, which end a command as Ctrl+C does: what was begun is removed."""
+
+
+class Formatter(logging.Formatter):
+    """Messages whose names of files and tensors cannot move the cursor or change colours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
+def prepare_streams() -> None:
+    """Lets both streams write escapes for characters that their encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Prints a line or several; does nothing where nobody reads them any more."""
+    stream = sys.stderr if error else sys.stdout
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        _discard(stream)
+
+
+def flush_streams() -> None:
+    """Writes what is buffered, so that Python need not try at its end, where an error would become a traceback.
+
+    Raises:
+        OSError: Standard output cannot be written, as on a full disk.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None or stream.closed:
+            continue
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            _discard(stream)
+        except OSError:
+            _discard(stream)
+            if stream is sys.stdout:
+                raise
+
+
+def reader_has_gone() -> bool:
+    """Whether the program that read standard output has ended, as ``head`` does after some lines."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Within this, SIGTERM and SIGHUP raise ``Terminated`` unless they are handled or ignored already."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    former: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows lacks the second
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                former[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+class Progress:
+    """A bar on a terminal, and elsewhere a line at the start and every ten seconds; a context manager.
+
+    Args:
+        total: Steps in all; may be set later.
+        unit: What a step is, in the singular.
+        label: What is done.
+        quiet: Shows nothing.
+    """
+
+    def __init__(self, total: int | None = None, *, unit: str, label: str = "", quiet: bool = False) -> None:
+        self.total, self.unit, self.label, self.done = total, unit, label, 0
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._bar = tqdm(total=total, unit=unit, desc=label or None, disable=quiet or not terminal)
+        self._lines = not quiet and not terminal
+        self._began = self._said = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+
+    def show(self, done: int, total: int | None = None) -> None:
+        """Shows that so many steps are done."""
+        self.total = total or self.total
+        self._bar.total = self.total
+        self._bar.update(done - self.done)
+        self.done = done
+        now = time.monotonic()
+        if self._lines and (done in (1, self.total) or now - self._said >= _SECONDS_BETWEEN_LINES):
+            self._said = now
+            say(self._line(now - self._began), error=True)
+
+    def step(self) -> None:
+        """Shows that one more step is done."""
+        self.show(self.done + 1)
+
+    def _line(self, seconds: float) -> str:
+        label = f"{self.label}: " if self.label else ""
+        total = self.total or self.done
+        text = f"{label}{self.done} of {total} {self.unit}{'' if total == 1 else 's'}, {_clock(seconds)}"
+        left = seconds / self.done * (total - self.done)
+        return f"{text}, about {_clock(left)} left" if left else text
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _discard(stream: TextIO) -> None:
+    """Sends what is still to be written to nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -1,0 +1,151 @@
+"""Which files a command may write: never one it reads, never one twice, and only where something can be written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..text import printable
+
+
+class Inputs:
+    """The files a command reads, known by what they are on disk: links, hard links and other spellings included."""
+
+    def __init__(self, paths: Iterable[Path] = ()) -> None:
+        self._identities: set[tuple[int, int]] = set()
+        self._paths: set[str] = set()
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: Path) -> None:
+        """Adds a file."""
+        self._paths.add(_resolved(path))
+        if (identity := _identity(path)) is not None:
+            self._identities.add(identity)
+
+    def __contains__(self, path: Path) -> bool:
+        return _identity(path) in self._identities or _resolved(path) in self._paths
+
+
+class Outputs:
+    """The files a command is going to write, each for one purpose."""
+
+    def __init__(self) -> None:
+        self._purposes: dict[str, dict[Path, str]] = {}
+        self._folds_names: dict[Path, bool] = {}
+
+    def purpose_of(self, path: Path) -> str | None:
+        """What a file of this name is already written for, if for anything."""
+        for taken, purpose in self._purposes.get(_folded(path), {}).items():
+            if taken == path or _resolved(taken) == _resolved(path) or self._folds(path.parent):
+                return purpose
+        return None
+
+    def add(self, path: Path, purpose: str) -> None:
+        """Keeps a file's purpose."""
+        self._purposes.setdefault(_folded(path), {})[path] = purpose
+
+    def _folds(self, folder: Path) -> bool:
+        """Whether names that differ in case or in the form of their accents are one file on a folder's disk."""
+        folder = _existing(folder)
+        if folder not in self._folds_names:
+            self._folds_names[folder] = _folds_names(folder)
+        return self._folds_names[folder]
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file, folder or link of this name. No errors for names that cannot be."""
+    return os.path.lexists(path)
+
+
+def prepare_folder(folder: Path, wanted_for: str) -> None:
+    """Creates a folder of results before the work that fills it.
+
+    Args:
+        folder: The folder.
+        wanted_for: The flag that names it, for messages.
+
+    Raises:
+        ConfigError: It cannot be created or written to.
+    """
+    name = printable(folder)
+    at = _existing(folder)
+    if not at.is_dir():
+        raise ConfigError(f"{printable(at)} is a file; {wanted_for} needs a folder. Give another name.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{name}: the folder for {wanted_for} cannot be created ({reason}).") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{name}: the folder for {wanted_for} cannot be written to. Give another one.")
+
+
+def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs) -> None:
+    """Makes sure that a file of results can be written, before the work whose results it holds.
+
+    Args:
+        path: The file; one that is there is going to be replaced.
+        flag: The flag that names it, for messages.
+        inputs: Files that must not be replaced.
+        outputs: The other files of results; this one is added.
+
+    Raises:
+        ConfigError: It cannot be written, is an input, or another result's file.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{flag} {printable(path)}: is a folder, expected the name of a file.")
+    if path in inputs:
+        raise ConfigError(f"{flag} {printable(path)}: would replace a file that is read. Give another name.")
+    other = outputs.purpose_of(path)
+    if other is not None:
+        raise ConfigError(f"{flag} {printable(path)}: {other} writes the same file. Give another name.")
+    prepare_folder(path.parent, flag)
+    outputs.add(path, flag)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if status.st_ino else None
+
+
+def _resolved(path: Path) -> str:
+    try:
+        return os.path.normcase(os.path.realpath(path))
+    except (OSError, ValueError):
+        return str(path)
+
+
+def _folded(path: Path) -> str:
+    """Equal for all names that any file system takes for one."""
+    return unicodedata.normalize("NFC", _resolved(path.parent) + os.sep + path.name).casefold()
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    while not os.path.exists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _folds_names(folder: Path) -> bool:
+    """Whether a folder's disk takes different names for one, by trying; True where that cannot be found out."""
+    probe = folder / f".birefnet-\u00e9{secrets.token_hex(8)}.part"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except (OSError, ValueError):
+        return True
+    try:
+        others = probe.name.upper(), unicodedata.normalize("NFD", probe.name)
+        return any(os.path.exists(probe.with_name(name)) for name in others)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(probe)

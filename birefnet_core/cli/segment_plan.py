@@ -1,0 +1,166 @@
+"""What ``birefnet segment`` reads and writes, found before any work begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..image_reading import OPTIONAL_READERS
+from ..images import find_images, image_suffixes
+from ..text import printable
+from .outputs import Inputs, Outputs, exists
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One image and what is written of it.
+
+    Attributes:
+        source: The image.
+        mask: Its mask's file.
+        cutout: Its cut-out's file; None for no cut-out.
+        notes: What reading the image brought to light.
+    """
+
+    source: Path
+    mask: Path
+    cutout: Path | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def outputs(self) -> dict[str, Path]:
+        return {"mask": self.mask} if self.cutout is None else {"mask": self.mask, "cut-out": self.cutout}
+
+
+@dataclasses.dataclass
+class Plan:
+    """Everything to be done.
+
+    Attributes:
+        jobs: In the order of the inputs.
+        folder: Folder of the outputs.
+        single: The mask's file, where one was named.
+        failures: Images that cannot be segmented, each with the reason.
+        passed: How many files of each unknown ending there are in folders.
+    """
+
+    jobs: list[Job] = dataclasses.field(default_factory=list)
+    folder: Path = Path()
+    single: Path | None = None
+    failures: list[str] = dataclasses.field(default_factory=list)
+    passed: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def notes(self) -> list[str]:
+        """A sentence on the files that were passed over."""
+        if not self.passed:
+            return []
+        count = sum(self.passed.values())
+        listed = ", ".join(f"{suffix} ({n})" for suffix, n in sorted(self.passed.items()))
+        packages = {OPTIONAL_READERS[suffix] for suffix in self.passed if suffix in OPTIONAL_READERS}
+        hint = "".join(f"; pip install {package} to read the like" for package in sorted(packages))
+        return [f"{count} file{'s' if count > 1 else ''} with other endings passed over: {listed}{hint}"]
+
+
+def make_plan(inputs: list[str], output: Path, *, recursive: bool = False, cutout: bool = False) -> Plan:
+    """Finds the images, and the files of each one's outputs; a folder's layout is kept.
+
+    No output is an image of this run, under whatever name or link, or another's output; such images are failures.
+
+    Args:
+        inputs: Files, folders and globs.
+        output: Folder, or a .png file for a single image.
+        recursive: Whether to take images in subfolders, too.
+        cutout: Whether cut-outs are written.
+
+    Raises:
+        ConfigError: Nothing to do, or an output that cannot be.
+    """
+    plan = Plan(single=_single_file(output))
+    plan.folder = output if plan.single is None else output.parent
+    found = list(_find(inputs, recursive, None if plan.single else output, plan))
+    if not found and not plan.failures:
+        passed = "".join(f" ({note})" for note in plan.notes())
+        known = ", ".join(sorted(image_suffixes()))
+        raise ConfigError(f"no images in {', '.join(map(printable, inputs))}{passed}; known endings are {known}.")
+    if plan.single and len({os.path.realpath(source) for source, _ in found}) > 1:
+        raise ConfigError(f"{printable(output)} is one file, but there are {len(found)} images: give a folder.")
+    sources, outputs, planned = Inputs(source for source, _ in found), Outputs(), set()
+    for source, relative in found:
+        mask = plan.single or output / relative.with_suffix(".png")
+        if (os.path.realpath(source), mask) in planned:  # named twice
+            continue
+        job = Job(source, mask, mask.with_name(f"{mask.stem}_cutout.png") if cutout else None)
+        if reason := _conflict(job, sources, outputs):
+            plan.failures.append(f"{source}: {reason}")
+            continue
+        planned.add((os.path.realpath(source), mask))
+        for path in job.outputs.values():
+            outputs.add(path, str(source))
+        plan.jobs.append(job)
+    return plan
+
+
+def _single_file(output: Path) -> Path | None:
+    """The mask's file, or None where the output is a folder."""
+    name = printable(output)
+    if not output.name and not output.is_dir():
+        raise ConfigError("-o is empty: give a folder, or for one image a .png file.")
+    if os.path.isdir(output):
+        return None
+    suffix = output.suffix.lower()
+    if suffix == ".png":
+        return output
+    if suffix in image_suffixes() or suffix in OPTIONAL_READERS:
+        raise ConfigError(f"-o {name}: masks are PNG files. Give a name that ends in .png, or a folder.")
+    if exists(output):
+        raise ConfigError(f"{name} is a file; -o needs a folder, or for one image a name that ends in .png.")
+    return None
+
+
+def _conflict(job: Job, sources: Inputs, outputs: Outputs) -> str | None:
+    """Why a job's outputs cannot be written; None where they can."""
+    for kind, path in job.outputs.items():
+        if path in sources:
+            itself = path in Inputs([job.source])
+            replaced = "the image itself" if itself else f"another image of this run, {path}"
+            return f"the {kind} would replace {replaced}; give another folder"
+        if (other := outputs.purpose_of(path)) is not None:
+            return f"{other} has the same {kind} file {path}; give the images other names, or segment them one by one"
+    if set(job.outputs.values()) == {job.mask} and job.cutout is not None:
+        return f"mask and cut-out would be the same file {job.mask}"
+    return None
+
+
+def _find(inputs: list[str], recursive: bool, output: Path | None, plan: Plan) -> Iterator[tuple[Path, Path]]:
+    """Image files, each with its place relative to the output folder; what lies in that folder is left out."""
+    leave_out = None if output is None else Path(os.path.realpath(output))
+    for text in inputs:
+        path = Path(text)
+        if os.path.isdir(path):
+            found = find_images(path, recursive=recursive, leave_out=leave_out)
+            plan.passed.update(found.passed)
+            plan.failures += [f"{path}: leads to no file" for path in found.broken]
+            plan.failures += [f"{e.filename}: the folder cannot be listed ({e.strerror})" for e in found.errors]
+            yield from ((image, image.relative_to(path)) for image in found.images)
+        elif exists(path):
+            yield path, Path(path.name)
+        elif matches := _matches(text, leave_out):
+            yield from ((match, Path(match.name)) for match in matches)
+        else:
+            plan.failures.append(f"{text}: no such file or folder")
+
+
+def _matches(pattern: str, leave_out: Path | None) -> list[Path]:
+    """The files of a glob. Those in the output folder are left out where the glob names a folder above it."""
+    if not glob.has_magic(pattern):
+        return []
+    parts = Path(pattern).parts
+    fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    above = leave_out is not None and Path(os.path.realpath(fixed)) in leave_out.parents
+    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(match)]
+    return [m for m in matches if not (above and leave_out in Path(os.path.realpath(m)).parents)]

@@ -1,0 +1,308 @@
+"""Image files -> colours, alpha channel and colour profile: the image as people see it.
+
+Shapes: H W pixels, C channels. Values are floats in [0, 1].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import ImageError, MemoryLimitError
+from .image_ops import HIGHEST
+from .text import first_line, printable
+
+# Packages that teach Pillow further formats, by the endings of their files.
+OPTIONAL_READERS = {
+    ".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif", ".jxl": "pillow-jxl-plugin",
+}  # fmt: skip
+
+# Formats whose readers start other programs, or have no pixels to give.
+_EXCLUDED = frozenset({"EPS", "WMF", "GRIB", "HDF5", "BUFR", "MPEG"})
+
+_ORIENTATION = 0x0112  # EXIF tag
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and the photometric interpretation
+_GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
+_LOWEST = -0.1  # sharpening undershoots 0 a little; floats below that are something else
+_MOST_PROFILE = 4 << 20  # bytes of a colour profile; real ones have up to about 2 MB
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ImageFile:
+    """An image as read from a file.
+
+    Attributes:
+        colours: H, W, 3 float32.
+        alpha: H, W float32; None where the file is opaque.
+        icc_profile: The profile that ``colours`` are in; None for sRGB or unknown.
+        notes: What was guessed or lost on the way.
+    """
+
+    colours: Tensor
+    alpha: Tensor | None = None
+    icc_profile: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_image_file(path: str | Path) -> ImageFile:
+    """Reads an image as people see it: turned by its EXIF orientation, the first frame of several.
+
+    Integers of 8, 10, 12 and 16 bits and floats are brought to [0, 1]. CMYK, LAB and grey with a colour profile become
+    sRGB; RGB keeps its numbers and its profile.
+
+    Raises:
+        ImageError: Not there, not an image, damaged, without pixels, or with values of an unknown scale.
+        MemoryLimitError: Too little memory for it.
+    """
+    path = Path(path)
+    try:
+        with opened_image(path) as image:
+            pixels, source = _decode(image)
+        if 0 in pixels.shape:
+            raise ImageError(f"{printable(path)}: the image has no pixels.")
+        if pixels.ndim == 2:
+            return _grey_file(pixels, source, path)
+        colours = _to_floats(pixels[..., :3], 255)
+        if source.sixteen_bits and pixels[..., :3].max() <= 15:  # Pillow keeps the upper 8 of 16 bits of colours
+            colours = colours * (255 / 15)
+            note = "its 16-bit colours use 12 bits or less, of which Pillow reads the upper 4; save it with 8 bits"
+            source.notes.append(note)
+        alpha = _to_floats(pixels[..., 3], 255) if pixels.shape[-1] == 4 and pixels[..., 3].min() < 255 else None
+    except MemoryError:
+        raise MemoryLimitError(f"{printable(path)}: too little memory to read this image; make it smaller.") from None
+    if alpha is not None and alpha.max() == 0:
+        source.notes.append("it is transparent everywhere, so there is no subject")
+    return ImageFile(colours=colours, alpha=alpha, icc_profile=source.icc_profile, notes=tuple(source.notes))
+
+
+@contextlib.contextmanager
+def opened_image(path: str | Path) -> Iterator[Image.Image]:
+    """An open image file; what its reader raises in the block becomes an error that names the file.
+
+    Readers raise more than they document (struct.error, AttributeError, RuntimeError, ... for damaged files), so the
+    block should hold nothing but calls of Pillow.
+
+    Raises:
+        ImageError: The file is missing, no image, too large or damaged.
+        MemoryLimitError: Too little memory for it.
+    """
+    name = printable(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError(f"{name}: a folder, pipe or device, expected an image file.")
+        with Image.open(path, formats=image_formats()) as image:
+            yield image
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file.") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not an image that can be read ({_what_it_is(path)}).") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: too large to be read ({_megapixels(error)}); make the image smaller.") from None
+    except MemoryError:
+        raise MemoryLimitError(f"{name}: too little memory to read this image; make it smaller.") from None
+    except PermissionError as error:
+        raise ImageError(f"{name}: the image cannot be read ({error.strerror}).") from error
+    except Exception as error:
+        reason = printable(first_line(error))
+        if not isinstance(error, OSError | SyntaxError | ValueError | EOFError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise ImageError(f"{name}: the image cannot be read, perhaps truncated ({reason}).") from error
+
+
+@lru_cache(maxsize=1)
+def image_formats() -> tuple[str, ...]:
+    """Names of the formats that can be read, with those of optional packages."""
+    for package in ("pillow_heif", "pillow_avif", "pillow_jxl"):
+        with contextlib.suppress(Exception):  # not installed, or a broken installation
+            module = importlib.import_module(package)
+            if package == "pillow_heif":
+                module.register_heif_opener()
+    Image.preinit()
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in _EXCLUDED)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Source:
+    """What the file says of its pixels."""
+
+    mode: str
+    orientation: int
+    sixteen_bits: bool
+    bits: int | None = None  # of grey, where the file says so
+    white_is_zero: bool = False
+    transparent_grey: int | None = None
+    icc_profile: bytes | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
+    """Pixels H, W of deep grey, or H, W, 3 or 4 uint8, turned upright. Only Pillow's and NumPy's work."""
+    sixteen_bits = ";16" in repr(getattr(image, "tile", [])[:1])
+    tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
+    image.load()
+    source = _Source(mode=image.mode, orientation=_orientation(image), sixteen_bits=sixteen_bits)
+    if image.mode == "F" or image.mode.startswith("I"):
+        if tags.get(_BITS_PER_SAMPLE) in (12, (12,)):
+            source.bits = 12
+        source.white_is_zero = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        transparent = image.info.get("transparency")
+        source.transparent_grey = transparent if isinstance(transparent, int) else None
+        pixels = np.asarray(image)
+    else:
+        image, source.icc_profile = _to_rgb(image, sixteen_bits)
+        pixels = np.asarray(image)
+    return _turn(pixels, source.orientation), source
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 where the block is damaged, which leaves the pixels as they are."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except MemoryError:
+        raise
+    except Exception:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies an EXIF orientation, as a view."""
+    if orientation in (2, 3):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4):
+        pixels = pixels[::-1]
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _to_rgb(image: Image.Image, sixteen_bits: bool) -> tuple[Image.Image, bytes | None]:
+    """RGB, or RGBA of an image with transparency, and the colour profile it is in."""
+    profile = image.info.get("icc_profile") or b""
+    profile = profile if isinstance(profile, bytes) and len(profile) <= _MOST_PROFILE else b""
+    space = profile[16:20]  # of the values the profile describes
+    transparency = image.info.get("transparency")
+    if sixteen_bits and isinstance(transparency, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in transparency)
+    if image.mode == "LAB" or space in {"CMYK": b"CMYK", "L": b"GRAY", "LA": b"GRAY"}.get(image.mode, b"-"):
+        with contextlib.suppress(Exception):  # without a colour engine, or with a damaged profile: as without profile
+            return _to_srgb(image, profile), None
+    transparent = transparency is not None or "A" in image.getbands() or "a" in image.getbands()
+    return image.convert("RGBA" if transparent else "RGB"), profile if space == b"RGB " else None
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    from PIL import ImageCms  # here, because some builds of Pillow lack it
+
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
+    alpha = image.getchannel("A") if image.mode == "LA" else None
+    colours = image.getchannel("L") if image.mode == "LA" else image
+    converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    if converted is None:
+        raise ValueError("not converted")
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+def _grey_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:
+    """Grey of more than 8 bits, whose scale is found."""
+    if source.mode == "F":
+        grey = _scale_floats(pixels, source, path)
+    else:
+        grey = _scale_integers(pixels, source, path)
+    alpha = None
+    if source.transparent_grey is not None and (hidden := pixels == source.transparent_grey).any():
+        alpha = torch.from_numpy(np.where(hidden, np.float32(0), np.float32(1)))
+    colours = torch.from_numpy(grey).unsqueeze(-1).expand(-1, -1, 3).contiguous()
+    return ImageFile(colours=colours, alpha=alpha, notes=tuple(source.notes))
+
+
+def _scale_integers(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarray:
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > _GREY_TOPS[-1]:
+        raise ImageError(
+            f"{printable(path)}: has whole numbers from {low} to {high}, expected 0 to 65535. Convert it to 8 or 16 "
+            "bits."
+        )
+    top = _GREY_TOPS[-1]
+    if source.bits:
+        top = 2**source.bits - 1
+    elif high and not source.white_is_zero:
+        top = next(top for top in _GREY_TOPS if high <= top)
+        if top != _GREY_TOPS[-1]:
+            source.notes.append(f"its values reach {high} of 65535, so they are read as {top.bit_length()} bits")
+    grey = _to_floats(pixels, top)
+    return np.subtract(1, grey.numpy()) if source.white_is_zero else grey.numpy()
+
+
+def _scale_floats(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarray:
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (np.isfinite(low) and np.isfinite(high)):  # NaN anywhere makes both NaN
+        raise ImageError(
+            f"{printable(path)}: has NaN or infinite values, expected floats in [0, 1]. Check what wrote it."
+        )
+    if low >= _LOWEST and high <= HIGHEST:
+        if high > 1:
+            source.notes.append(f"its values reach {high:.4g}; those above 1 are cut")
+        return pixels.clip(0, 1).astype(np.float32, order="C")
+    if low >= 0 and high <= _GREY_TOPS[-1] and not np.mod(pixels, 1).any():
+        top = _GREY_TOPS[0] if high <= _GREY_TOPS[0] else _GREY_TOPS[-1]
+        source.notes.append(f"its floats are whole numbers up to {high:.0f}, read as {top.bit_length()} bits")
+        return _to_floats(pixels, top).numpy()
+    raise ImageError(
+        f"{printable(path)}: has floats from {low:.4g} to {high:.4g}, expected [0, 1]. Scale them, or tone-map an HDR "
+        "image, first."
+    )
+
+
+def _to_floats(pixels: np.ndarray, top: int) -> Tensor:
+    values = pixels.astype(np.float32, order="C")
+    values /= top
+    return torch.from_numpy(values)
+
+
+def _what_it_is(path: str | Path) -> str:
+    """What a file is that no reader knows, from its first bytes."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(256)
+        if not head:
+            return "the file is empty"
+        if not head.strip(b"\0"):
+            return "it begins with zeros: an incomplete copy or download?"
+        if head.startswith(b"version https://git-lfs"):
+            return "a Git LFS pointer; fetch the file by git lfs pull"
+        if re.match(rb"\s*<(!doctype|html|\?xml|svg)", head, re.IGNORECASE):
+            return "a web page or other XML"
+        if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"hevc"):
+            return "HEIC; pip install pillow-heif to read it, or convert it"
+        if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+            return "JPEG XL; pip install pillow-jxl-plugin to read it, or convert it"
+    return "damaged, or a format Pillow does not know"
+
+
+def _megapixels(error: Exception) -> str:
+    numbers = [int(number) / 1e6 for number in re.findall(r"\d{4,}", str(error))]
+    if len(numbers) < 2:
+        return "more pixels than Pillow reads"
+    return f"{numbers[0]:.0f} megapixels, and Pillow reads up to {numbers[1]:.0f}"
