@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 _UNSAFE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, line and paragraph separators
 _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+LONGEST_NAME = 200  # characters of a name that a list of names shows
 
 
 def printable(text: object, *, keep: str = "") -> str:
@@ -45,6 +46,7 @@ def did_you_mean(value: object, known: Iterable[object]) -> str:
 
 
 def enumerate_names(names: Sequence[str], most: int = 3) -> str:
-    """ "a, b, c and 4 more"."""
+    """ "a, b, c and 4 more", for names that others chose: escaped, and long ones cut."""
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    shown = [printable(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "...") for name in names[:most]]
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -22,7 +22,7 @@ from ..network import BiRefNet
 from ..text import enumerate_names, first_line
 from . import keymap
 from .io import read_file, write_safetensors
-from .values import check_tensors, check_values
+from .values import check_file
 
 FORMAT = "birefnet_core/1"  # layout of the file
 UP, DOWN = ".lora_up", ".lora_down"
@@ -99,11 +99,7 @@ def read_adapter(path: str | os.PathLike[str]) -> Adapter:
     ]
     if odd:
         raise CheckpointError(f"{path}: expected matrices O, r and r, I for each weight, found {enumerate_names(odd)}.")
-    try:
-        check_tensors(file.tensors)
-        check_values(file.tensors)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    check_file(path, file.tensors)
     return Adapter(factors=factors, scale=scale, config=config)
 
 

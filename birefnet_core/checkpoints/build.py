@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from ..text import enumerate_names
 from . import detect, keymap
 from .fit_float16 import fit_float16
 from .patch_order import change_patch_order, read_patch_order
-from .values import check_tensors, check_values, is_float8
+from .values import check_tensors, check_types, check_values, is_float8
 
 logger = logging.getLogger(__name__)
 
@@ -78,14 +79,19 @@ def model_from_state_dict(
         model = BiRefNet(config)
     _complete(model, weights)
     _check_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
-    check_values({names.get(name, name): value for name, value in weights.items()})
+    check_types({names.get(name, name): value for name, value in weights.items()})
     patches = {name: value for name, value in weights.items() if name.endswith(_PATCH_CONVOLUTION)}
     info = _decide_order(patches.values(), patch_order, expected_order, info or CheckpointInfo(name="state dict"))
     for name, value in patches.items():
         weights[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
     model.config = config.replace(patch_order=info.patch_order)
     model.checkpoint = info
-    _fill(model, weights, dtype, fine_dtype)
+    with ThreadPoolExecutor(1) as pool:  # while the weights are copied, which takes as long
+        values = pool.submit(check_values, {names.get(name, name): value for name, value in weights.items()})
+        try:
+            _fill(model, weights, dtype, fine_dtype)
+        finally:
+            values.result()
     return model.requires_grad_(True).eval()
 
 

@@ -81,7 +81,7 @@ def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
         return next(iter(groups.values()))
     whole = {prefix: names for prefix, names in groups.items() if len({n.partition(".")[0] for n in names}) > 1}
     if "" in whole or not whole:
-        return {f"{before}.{name}".lstrip("."): full for before, names in groups.items() for name, full in names.items()}
+        return {f"{before}.{n}".lstrip("."): name for before, names in groups.items() for n, name in names.items()}
     prefix = max(whole, key=lambda prefix: (len(whole[prefix]), "ema" in prefix))
     left = len(state_dict) - len(whole[prefix])
     if left:

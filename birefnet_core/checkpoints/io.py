@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,31 @@ from ..files import atomic_path
 from ..text import enumerate_names, first_line
 from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
 from .formats import AGAIN, problem_of
-from .pickled import find_weights, load_pickle
+from .pickled import find_weights, start_loading
 
+_MOST_TENSORS = 50_000  # Swin-L with its optimizer has 4000
 _INDEX = ".index.json"  # beside shards; their names say all that is in it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointFile:
-    """A file as read: tensors by name, and the text metadata of a .safetensors file."""
+    """A file as read: tensors by name, and the text metadata of a .safetensors file.
+
+    ``verify`` waits until all checksums are compared, and raises a CheckpointError if any differs.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    verify: Callable[[], None]
 
 
-def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
+def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> CheckpointFile:
     """Reads a checkpoint file. Of a checkpoint in shards, one of them or the index stands for all.
 
     Args:
         path: A .safetensors, .pth, .pt, .ckpt or .bin file.
+        verify: Whether to wait for the checksums; otherwise the caller calls ``verify`` before it uses the weights.
 
     Raises:
         CheckpointError: Not there, not readable, of another format, truncated, or without weights.
@@ -46,18 +52,27 @@ def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
+    checks: list[Callable[[], None]] = []
     for file in _shards(path):
         try:
-            more, texts = _read_one(file)
+            more, texts, check = _read_one(file)
         except PermissionError as error:
             raise CheckpointError(f"{file}: no permission to read it ({error}).") from error
         except OSError as error:
             raise CheckpointError(f"{file}: cannot be read ({error}).") from error
         tensors |= more
         metadata |= texts
+        checks.append(check)
     if not tensors:
         raise CheckpointError(f"{path}: the file holds no weights.")
-    return CheckpointFile(path=path, tensors=tensors, metadata=metadata)
+
+    def verify_all() -> None:
+        for check in checks:
+            check()
+
+    if verify:
+        verify_all()
+    return CheckpointFile(path=path, tensors=tensors, metadata=metadata, verify=verify_all)
 
 
 def _shards(path: Path) -> list[Path]:
@@ -84,7 +99,7 @@ def _shards(path: Path) -> list[Path]:
     return files
 
 
-def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Callable[[], None]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
     suffix = path.suffix.lower()
@@ -97,17 +112,19 @@ def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if problem:
         raise CheckpointError(f"{path}: {problem}")
     if suffix in SAFETENSORS:
-        return _read_safetensors(path)
-    content = load_pickle(path, mmap=True)
+        return *_read_safetensors(path), lambda: None
+    content, verify = start_loading(path)
     tensors = find_weights(content)
     if tensors is None:
         raise CheckpointError(f"{path}: no state dict in it; {_describe(content)} found, names with tensors expected.")
-    return tensors, {}
+    return tensors, {}, verify
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
+            if len(file.keys()) > _MOST_TENSORS:
+                raise ValueError(f"{len(file.keys())} tensors, where no network has more than {_MOST_TENSORS}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return tensors, dict(file.metadata() or {})
     except PermissionError:

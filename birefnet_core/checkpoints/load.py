@@ -118,7 +118,7 @@ def load_file(
     Raises:
         CheckpointError: See ``model_from_state_dict`` and ``io.read_file``.
     """
-    file = read_file(path)
+    file = read_file(path, verify=False)
     if "birefnet_adapter" in file.metadata:
         raise CheckpointError(
             f"{path}: this is a low-rank adapter, not a network. Load the network it was trained on, and give this "
@@ -148,6 +148,8 @@ def load_file(
         )
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+    finally:
+        file.verify()  # damage explains more than what follows from it
 
 
 class _Metadata(NamedTuple):

@@ -14,6 +14,16 @@ from ..text import enumerate_names
 _INTEGERS = ("relative_position_index", "num_batches_tracked")  # buffers that are counts or positions
 
 
+def check_file(path: object, tensors: Mapping[str, Tensor]) -> None:
+    """All checks below for tensors of a file, which the messages name."""
+    try:
+        check_tensors(tensors)
+        check_types(tensors)
+        check_values(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def check_tensors(tensors: Mapping[str, Tensor]) -> None:
     """Refuses tensors that hold no plain numbers, or more of them than their memory: copying would not end.
 
@@ -42,6 +52,19 @@ def _odd_kind(value: Tensor) -> str:
     return ""
 
 
+def check_types(tensors: Mapping[str, Tensor]) -> None:
+    """Refuses integers and booleans where weights are expected.
+
+    Args:
+        tensors: By their names in the file.
+
+    Raises:
+        CheckpointError: The message names them.
+    """
+    wrong = [f"{n} ({v.dtype})" for n, v in tensors.items() if not (n.endswith(_INTEGERS) or v.is_floating_point())]
+    _refuse(wrong, "not floating point")
+
+
 def check_values(tensors: Mapping[str, Tensor]) -> None:
     """Refuses weights that a network computes no mask with.
 
@@ -49,13 +72,10 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
         tensors: By their names in the file.
 
     Raises:
-        CheckpointError: Integers or booleans where floating point is expected, NaN or infinite values (in float32), or
-            a negative variance; the message names them.
+        CheckpointError: NaN or infinite values (in float32), or a negative variance; the message names them.
     """
-    floats = {name: value for name, value in tensors.items() if not name.endswith(_INTEGERS)}
-    _refuse([f"{n} ({v.dtype})" for n, v in floats.items() if not v.is_floating_point()], "not floating point")
-    _refuse([name for name, value in floats.items() if not is_finite(value)], "NaN or infinite")
-    variances = {name: value for name, value in floats.items() if name.endswith("running_var")}
+    _refuse([name for name, value in tensors.items() if not is_finite(value)], "NaN or infinite")
+    variances = {name: value for name, value in tensors.items() if name.endswith("running_var")}
     _refuse([name for name, value in variances.items() if (value.float() < 0).any()], "negative variances")
 
 
