@@ -247,7 +247,8 @@ class _Download(io.BufferedWriter):
         if done > (self._size or _MOST_BYTES):
             raise CheckpointError(message("corrupt", self._wanted.fields, f"{done} bytes and more of {self._size}"))
         if done <= self._most and time.monotonic() - self._last > _PATIENCE:
-            raise TimeoutError(f"the server began anew and sent nothing new for {_PATIENCE} seconds")
+            silence = TimeoutError(f"it began anew and sent nothing new for {_PATIENCE} seconds")
+            raise CheckpointError(message("unreachable", self._wanted.fields, silence))
         self.report(done)
         return written
 
