@@ -122,7 +122,10 @@ def find_file(name: object) -> str | None:
     if not isinstance(name, str):
         return None
     for folder in (MODEL_FOLDER, SHARED_FOLDER):
-        path = folder_paths.get_full_path(folder, name)
+        try:
+            path = folder_paths.get_full_path(folder, name)
+        except (OSError, ValueError):  # no name of a file: too long, with NUL, on another drive
+            return None
         # ComfyUI strips what leads out of the folder; it is not left to every version of it.
         if path is not None and any(_is_inside(path, parent) for parent in folder_paths.get_folder_paths(folder)):
             return path

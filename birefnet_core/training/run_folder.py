@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..checkpoints.pickled import load_pickle
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from ..text import first_line
@@ -132,9 +132,10 @@ class RunFolder:
         if not self.last.exists():
             return None
         try:
-            state = load_pickle(self.last, advice=f"Start anew from {self.best}.")
-        except OSError as error:
-            raise CheckpointError(f"{self.last}: cannot be read ({first_line(error)}).") from error
+            state = torch.load(self.last, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            reason = first_line(error)
+            raise CheckpointError(f"{self.last}: cannot be read ({reason}). Start anew from {self.best}.") from error
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise CheckpointError(f"{self.last}: not a state that this version reads. Start anew from {self.best}.")
         self._check_same(state, recipe, data)
