@@ -75,6 +75,8 @@ class ModelHandle:
             Masks B, H, W float32 on ComfyUI's intermediate device.
         """
         segmenter = self._segmenter
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            core(".image_ops").validate_images(images, channels=(1, 3, 4))  # says what is wrong
         height, width = segmenter.network_size(size, *images.shape[1:3])
         one = segmenter.memory_required(height, width, device=self.device)
         mm.load_models_gpu([self.patcher], memory_required=one * max(1, frames_per_step), force_full_load=True)

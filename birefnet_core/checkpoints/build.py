@@ -21,7 +21,7 @@ from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from ..network.cast import cast_for_inference, state_dtypes
 from ..network.encoders.swin import relative_position_index
-from ..text import enumerate_names
+from ..text import enumerate_names, printable
 from . import detect, keymap
 from .fit_float16 import fit_float16
 from .patch_order import change_patch_order, read_patch_order
@@ -138,9 +138,9 @@ def _decide_order(
     if evidence.order:
         order, source = evidence.order, "weights"
         if expected and expected is not order:
-            logger.warning("%s: the catalogue expects %s, the weights say %s", info.name, expected.value, evidence)
+            logger.warning("%s: the catalogue expects %s, the weights say %s", printable(info.name), expected.value, evidence)
     elif patches:
-        logger.info("%s: patch order %s (%s); %s", info.name, order.value, source, evidence)
+        logger.info("%s: patch order %s (%s); %s", printable(info.name), order.value, source, evidence)
     return dataclasses.replace(info, patch_order=order, patch_order_source=source, patch_order_evidence=evidence)
 
 

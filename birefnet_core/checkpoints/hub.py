@@ -300,6 +300,7 @@ def _into_cache(wanted: HubFile, remote: _RemoteFile, progress: Progress | None)
         os.symlink(os.path.relpath(blob, path.parent), link)
         os.replace(link, path)
     except OSError:  # no links on this system
+        link.unlink(missing_ok=True)
         os.replace(blob, path)
     if ref:
         if ref.is_dir():

@@ -168,7 +168,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     path = Path(path)
     if path.suffix.lower() not in SAFETENSORS:
         raise CheckpointError(f"{path}: checkpoints are written as .safetensors; found {path.suffix or 'no ending'!r}.")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise CheckpointError(f"{path}: this is a folder; give the name of a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -260,7 +260,7 @@ def _bundled(entry: CatalogueEntry, path: Path, revision: str | None) -> Resolve
 
 def _in_folder(wanted: _Published, folder: Path) -> Path | None:
     """The checkpoint in a folder of models, as a file or in a folder of its own, names compared without case."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return None
     children = {child.name.casefold(): child for child in _children(folder)}
     distinctive = wanted.entry.distinctive_file if wanted.entry and not wanted.revision else None

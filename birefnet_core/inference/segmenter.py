@@ -27,6 +27,7 @@ from .warm_up import WarmUp
 Size = int | Sequence[int] | str | None
 
 FALLBACK_SIZE = (1024, 1024)  # of the paper, for networks without a checkpoint
+LARGEST_SIDE = 2**16  # pixels; no device has the memory for more
 
 
 class Segmenter:
@@ -107,8 +108,8 @@ class Segmenter:
             wanted = size
         else:
             raise ConfigError(f"size={size!r}: expected None, a number, (width, height) or 'native'.")
-        if not all(isinstance(side, Integral) and side > 0 for side in wanted):
-            raise ConfigError(f"size={size!r}: width and height must be whole numbers above 0.")
+        if not all(isinstance(side, Integral) and 0 < side <= LARGEST_SIDE for side in wanted):
+            raise ConfigError(f"size={size!r}: width and height must be whole numbers above 0, at most {LARGEST_SIDE}.")
         smallest = self.model.min_side
         width, height = (max(smallest, round(int(side) / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in wanted)
         return height, width
