@@ -138,7 +138,8 @@ def _decide_order(
     if evidence.order:
         order, source = evidence.order, "weights"
         if expected and expected is not order:
-            logger.warning("%s: the catalogue expects %s, the weights say %s", printable(info.name), expected.value, evidence)
+            name = printable(info.name)
+            logger.warning("%s: the catalogue expects %s, the weights say %s", name, expected.value, evidence)
     elif patches:
         logger.info("%s: patch order %s (%s); %s", printable(info.name), order.value, source, evidence)
     return dataclasses.replace(info, patch_order=order, patch_order_source=source, patch_order_evidence=evidence)
