@@ -20,6 +20,7 @@ BACKBONES = (
 RECONSTRUCTION_BLOCKS = ("deformable_aspp", "aspp", "residual")
 NUM_STAGES = 4  # strides 4, 8, 16, 32
 DIS5K_CLASSES = 219  # labels of DIS5K-TR, for the auxiliary classification head
+MOST_CLASSES = 100_000  # beyond any data set; a file that asks for more is damaged
 
 
 class PatchOrder(str, Enum):
@@ -95,7 +96,8 @@ class BiRefNetConfig:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected True or False.")
-        if not isinstance(self.num_classes, int) or isinstance(self.num_classes, bool) or self.num_classes < 0:
+        count = self.num_classes
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_CLASSES:
             raise ConfigError(f"num_classes={self.num_classes!r}: expected 0 (no head) or a count, as {DIS5K_CLASSES}.")
         try:
             object.__setattr__(self, "patch_order", PatchOrder(self.patch_order))

@@ -11,8 +11,10 @@ class BiRefNetError(Exception):
     A message may name files and tensors, whose names others chose; as text, it shows their control characters escaped.
     """
 
+    line_breaks = ""  # "\n" where messages have several lines by intention
+
     def __str__(self) -> str:
-        return printable(super().__str__(), keep="\n")
+        return printable(super().__str__(), keep=self.line_breaks)
 
 
 class ConfigError(BiRefNetError, ValueError):
@@ -29,6 +31,8 @@ class ImageError(BiRefNetError, ValueError):
 
 class DatasetError(BiRefNetError):
     """A data set whose files do not pair, do not fit or cannot be read."""
+
+    line_breaks = "\n"  # lists of files
 
 
 class TrainingError(BiRefNetError):

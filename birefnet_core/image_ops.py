@@ -19,9 +19,7 @@ from .errors import ImageError
 LOWEST, HIGHEST = -1.0, 2.0
 
 
-def resize(
-    x: Tensor, size: Sequence[int], *, align_corners: bool = False, antialias: bool = False
-) -> Tensor:
+def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False, antialias: bool = False) -> Tensor:
     """Bilinear resize.
 
     Args:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 _UNSAFE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, line and paragraph separators
 _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+LONGEST_NAME = 200  # characters of a name that a list of names shows
 
 
 def printable(text: object, *, keep: str = "") -> str:
@@ -39,12 +40,13 @@ def first_line(error: BaseException | str) -> str:
 
 
 def did_you_mean(value: object, known: Iterable[object]) -> str:
-    """" Did you mean 'swin_v1_l'?" for a value spelled nearly like a known one, else an empty string."""
+    """ " Did you mean 'swin_v1_l'?" for a value spelled nearly like a known one, else an empty string."""
     close = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def enumerate_names(names: Sequence[str], most: int = 3) -> str:
-    """ "a, b, c and 4 more"."""
+    """ "a, b, c and 4 more", for names that others chose: escaped, and long ones cut."""
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    shown = [printable(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "...") for name in names[:most]]
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -59,9 +59,7 @@ class BiRefNetLoadModel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                BiRefNetModelType.Output(
-                    "birefnet_model", display_name="model", tooltip="To BiRefNet Segment."
-                ),
+                BiRefNetModelType.Output("birefnet_model", display_name="model", tooltip="To BiRefNet Segment."),
                 BackgroundRemovalType.Output(
                     "bg_model",
                     display_name="bg_model",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ..birefnet_core import CheckpointError
 from ..birefnet_core.checkpoints import CatalogueEntry, find_entry, list_checkpoints, present_locally
 from ..birefnet_core.checkpoints.catalogue import DEMO, WEIGHT_SUFFIXES, find_by_short_name, find_published
 from .comfy_compat import io
@@ -128,8 +129,10 @@ def check_model_name(name: str | None) -> bool | str:
     )
 
 
-def source_of(name: str) -> str | None:
+def source_of(name: object) -> str | None:
     """The file or the catalogue name, with its revision, that a name stands for: also a name of another pack."""
+    if not isinstance(name, str):
+        return None
     if name in catalogue():
         return name
     if path := find_file(name):
@@ -138,20 +141,51 @@ def source_of(name: str) -> str | None:
     return f"{entry.name}{''.join(name.partition('@')[1:])}" if entry and entry.loadable else None
 
 
-def known_as(name: str) -> CatalogueEntry | None:
+def known_as(name: object) -> CatalogueEntry | None:
     """The checkpoint that a name of the catalogue, a release or another pack means, with or without an ending."""
+    if not isinstance(name, str):
+        return None
     bare = name.partition("@")[0]
     stem = next((bare[: -len(suffix)] for suffix in WEIGHT_SUFFIXES if bare.lower().endswith(suffix)), bare)
     return find_published(stem) or find_by_short_name(stem)
 
 
-def find_file(name: str) -> str | None:
+def find_adapter(name: str) -> str | None:
+    """The file of an adapter; None for none.
+
+    The list of adapters does not bind a workflow: a name made by another node may be any text.
+
+    Raises:
+        CheckpointError: No file of that name in the model folders.
+    """
+    path = find_file(name) if name != NO_ADAPTER else None
+    if path is None and name != NO_ADAPTER:
+        raise CheckpointError(
+            f"There is no adapter {name!r} in models/{MODEL_FOLDER}. Put the file into models/{MODEL_FOLDER}/"
+            f"{ADAPTER_FOLDER}, or choose another adapter."
+        )
+    return path
+
+
+def find_file(name: object) -> str | None:
     """The file in a model folder that a name stands for."""
+    if not isinstance(name, str):
+        return None
     for folder in FOLDERS:
-        path = folder_paths.get_full_path(folder, name)
-        if path is not None:
+        try:
+            path = folder_paths.get_full_path(folder, name)
+        except (OSError, ValueError):  # no name of a file: too long, with NUL, on another drive
+            return None
+        # ComfyUI strips what leads out of the folder; it is not left to every version of it.
+        if path is not None and any(_is_inside(path, parent) for parent in folder_paths.get_folder_paths(folder)):
             return path
     return None
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    """Whether a path is below a folder by its name; links within the folder are their owner's wish."""
+    path, folder = os.path.abspath(path), os.path.abspath(folder)
+    return path.startswith(os.path.join(folder, ""))
 
 
 def file_stamp(name: str | None) -> str:
@@ -160,4 +194,4 @@ def file_stamp(name: str | None) -> str:
         return ""
     entry = known_as(name)
     path = find_file(name) or (entry and present_locally(entry, model_folders()))
-    return f"{path} {os.stat(path).st_mtime_ns}" if path else name
+    return f"{path} {os.stat(path).st_mtime_ns}" if path else str(name)

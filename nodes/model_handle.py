@@ -17,7 +17,15 @@ from torch import Tensor
 from ..birefnet_core import CheckpointError
 from ..birefnet_core.devices import choose_dtype
 from .comfy_compat import core
-from .model_folders import MODEL_FOLDER, NO_ADAPTER, check_model_name, file_stamp, find_file, model_folders, source_of
+from .model_folders import (
+    MODEL_FOLDER,
+    NO_ADAPTER,
+    check_model_name,
+    file_stamp,
+    find_adapter,
+    model_folders,
+    source_of,
+)
 from .tensors import progress_bar
 
 if TYPE_CHECKING:
@@ -67,6 +75,8 @@ class ModelHandle:
             Masks B, H, W float32 on ComfyUI's intermediate device.
         """
         segmenter = self._segmenter
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            core(".image_ops").validate_images(images, channels=(1, 3, 4))  # says what is wrong
         height, width = segmenter.network_size(size, *images.shape[1:3])
         one = segmenter.memory_required(height, width, device=self.device)
         mm.load_models_gpu([self.patcher], memory_required=one * max(1, frames_per_step), force_full_load=True)
@@ -139,6 +149,7 @@ def load(
     problem = check_model_name(name)
     if problem is not True:
         raise CheckpointError(problem)
+    adapter_file = find_adapter(adapter)
     target = torch.device("cpu") if device == "cpu" else mm.get_torch_device()
     precision = choose_dtype(dtype, target, supports_float16=mm.should_use_fp16)
     options = str(target), precision, patch_order, file_stamp(adapter), compile
@@ -149,7 +160,7 @@ def load(
             dtype=precision,
             fine_dtype=torch.float16 if target.type == "cuda" else torch.float32,
             patch_order=patch_order,
-            adapter=None if adapter == NO_ADAPTER else find_file(adapter) or adapter,
+            adapter=adapter_file,
             folders=model_folders(),
             download_dir=Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]),
             progress=progress_bar(),
@@ -157,7 +168,7 @@ def load(
         # The stamp again: a download has just put the file there.
         handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target, compile)
         info = model.checkpoint
-        logger.info("BiRefNet %s%s on %s in %s; patch order %s (%s)", name, f" ({info.revision})" * bool(info.revision),
+        logger.info("BiRefNet %r%s on %s in %s; patch order %s (%s)", name, f" ({info.revision})" * bool(info.revision),
                     target, precision, info.patch_order.value, info.patch_order_source)  # fmt: skip
     _latest.append(handle)
     return handle

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ from torch import Tensor
 from ..config import BiRefNetConfig
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
+from ..text import enumerate_names, first_line
 from . import keymap
 from .io import read_file, write_safetensors
+from .values import check_file
 
 FORMAT = "birefnet_core/1"  # layout of the file
 UP, DOWN = ".lora_up", ".lora_down"
@@ -72,18 +75,39 @@ def read_adapter(path: str | os.PathLike[str]) -> Adapter:
     """
     file = read_file(path)
     if "birefnet_adapter" not in file.metadata:
-        raise CheckpointError(f"{path}: not an adapter of this package. Whole networks are loaded without adapter=.")
+        raise CheckpointError(
+            f"{path}: not an adapter of this package but {_kind(file.tensors)}. Adapters are what train/finetune.py "
+            "--train lora writes; whole networks are loaded without adapter=."
+        )
     try:
         config = BiRefNetConfig.from_dict(json.loads(file.metadata["birefnet_config"]))
         scale = float(file.metadata["scale"])
         stems = [name.removesuffix(UP) for name in file.tensors if name.endswith(UP)]
         names, unknown = keymap.from_published(stems, config)
         factors = {ours: (file.tensors[stem + UP], file.tensors[stem + DOWN]) for stem, ours in names.items()}
-    except (KeyError, ValueError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: the adapter cannot be read ({error}).") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, ConfigError) as error:
+        raise CheckpointError(f"{path}: the adapter cannot be read ({first_line(error)}).") from error
     if unknown or not factors:
-        raise CheckpointError(f"{path}: the adapter changes weights that no such network has ({unknown[:3]}).")
+        listed = enumerate_names(unknown) or "no weights at all"
+        raise CheckpointError(f"{path}: the adapter changes weights that no such network has ({listed}).")
+    if not math.isfinite(scale):
+        raise CheckpointError(f"{path}: the adapter's scale is {scale}, expected a finite number. Train it anew.")
+    odd = [
+        f"{name}: {tuple(up.shape)} and {tuple(down.shape)}"
+        for name, (up, down) in factors.items()
+        if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0]
+    ]
+    if odd:
+        raise CheckpointError(f"{path}: expected matrices O, r and r, I for each weight, found {enumerate_names(odd)}.")
+    check_file(path, file.tensors)
     return Adapter(factors=factors, scale=scale, config=config)
+
+
+def _kind(tensors: Mapping[str, Tensor]) -> str:
+    """What a file without an adapter's metadata holds, by its names."""
+    if any("lora_" in name for name in tensors):
+        return "a LoRA of another program, or one that lost its metadata"
+    return f"a file of {len(tensors)} weights ({enumerate_names(list(tensors))})"
 
 
 @torch.no_grad()
@@ -96,7 +120,7 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
         strength: 1 for the whole change, 0 for none, -1 to take it out again.
 
     Raises:
-        CheckpointError: The adapter is of another network.
+        CheckpointError: The adapter is of another network, or its change is not finite in the network's precision.
     """
     name = "the adapter" if isinstance(adapter, Adapter) else str(adapter)
     adapter = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
@@ -109,7 +133,19 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
                 f"{name} belongs to a {adapter.config.backbone} network and this is {model.config.backbone}: {ours} "
                 f"should have {up.shape[0]} x {down.shape[1]} values, found {found}. Load the network it was made for."
             )
-    for ours, (up, down) in adapter.factors.items():
-        change = strength * adapter.scale * (up.float() @ down.float())  # O I
-        weights[ours].add_(change.view_as(weights[ours]).to(weights[ours]))
+
+    def merged(ours: str) -> Tensor:
+        up, down = (factor.to(weights[ours].device, torch.float32) for factor in adapter.factors[ours])
+        change = strength * adapter.scale * (up @ down)  # O I
+        return weights[ours] + change.view_as(weights[ours]).to(weights[ours])
+
+    # Computed twice, so that nothing is changed where something is wrong, and no second copy of all weights is kept.
+    wrong = [ours for ours in adapter.factors if not merged(ours).isfinite().all()]
+    if wrong:
+        raise CheckpointError(
+            f"{name} at strength {strength:g} makes {len(wrong)} weights NaN or infinite ({enumerate_names(wrong)}). "
+            "Use less strength, or float32."
+        )
+    for ours in adapter.factors:
+        weights[ours].copy_(merged(ours))
     return model

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -20,10 +21,11 @@ from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from ..network.cast import cast_for_inference, state_dtypes
 from ..network.encoders.swin import relative_position_index
-from ..text import enumerate_names
+from ..text import enumerate_names, printable
 from . import detect, keymap
 from .fit_float16 import fit_float16
 from .patch_order import change_patch_order, read_patch_order
+from .values import check_tensors, check_types, check_values, is_float8
 
 logger = logging.getLogger(__name__)
 
@@ -59,33 +61,61 @@ def model_from_state_dict(
         CheckpointError: Not a BiRefNet, or not a whole one; the message says what differs.
         ConfigError: An unknown patch order.
     """
-    _check_tensors(state_dict)
-    weights = detect.strip_wrappers(state_dict)
-    if detect.has_own_names(weights):
+    _check_state_dict(state_dict)
+    names = detect.strip_wrappers(state_dict)  # name -> name in the state dict
+    if detect.has_own_names(names):
         if patch_order not in ("auto", PatchOrder.CHANNELS_FIRST):
             raise ConfigError("weights under our own names are always channels_first: use patch_order='auto'.")
         patch_order = PatchOrder.CHANNELS_FIRST
     else:
-        names, _ = keymap.from_published(weights, config)
-        weights = {names.get(name, name): value for name, value in weights.items()}
-    config = config or detect.detect_config(weights)
+        ours, _ = keymap.from_published(names, config)
+        names = {ours.get(name, name): original for name, original in names.items()}
+    weights = {name: state_dict[original] for name, original in names.items()}
+    if config is None:
+        config = detect.detect_config(weights)
+    else:
+        _check_config(config, weights)
+    with torch.device("meta"):
+        model = BiRefNet(config)
+    _complete(model, weights)
+    _check_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
+    check_types({names.get(name, name): value for name, value in weights.items()})
     patches = {name: value for name, value in weights.items() if name.endswith(_PATCH_CONVOLUTION)}
     info = _decide_order(patches.values(), patch_order, expected_order, info or CheckpointInfo(name="state dict"))
     for name, value in patches.items():
         weights[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
-    with torch.device("meta"):
-        model = BiRefNet(config.replace(patch_order=info.patch_order))
-    _fill(model, weights, dtype, fine_dtype)
+    model.config = config.replace(patch_order=info.patch_order)
     model.checkpoint = info
+    with ThreadPoolExecutor(1) as pool:  # while the weights are copied, which takes as long
+        values = pool.submit(check_values, {names.get(name, name): value for name, value in weights.items()})
+        try:
+            _fill(model, weights, dtype, fine_dtype)
+        finally:
+            values.result()
     return model.requires_grad_(True).eval()
 
 
-def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
+def _check_state_dict(tensors: Mapping[str, Tensor]) -> None:
     if not isinstance(tensors, Mapping) or not tensors:
         raise CheckpointError(f"expected a state dict (names with tensors), found an empty or other {type(tensors)}.")
-    wrong = next((name for name, value in tensors.items() if not isinstance(value, Tensor)), None)
+    wrong = next((n for n, v in tensors.items() if not (isinstance(n, str) and isinstance(v, Tensor))), None)
     if wrong is not None:
         raise CheckpointError(f"expected a state dict (names with tensors), found {wrong!r}: {type(tensors[wrong])}.")
+    check_tensors(tensors)
+
+
+def _check_config(config: BiRefNetConfig, weights: Mapping[str, Tensor]) -> None:
+    """Compares a configuration with the weights in what decides the size of the network, before it is built."""
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    for option, found in (
+        ("backbone", detect.detect_backbone(shapes)),
+        ("num_classes", detect.count_classes(shapes)),
+    ):
+        if getattr(config, option) != found:
+            raise CheckpointError(
+                f"the configuration says {option}={getattr(config, option)!r}, and the weights are those of {found!r}. "
+                "The file's metadata are damaged or of another file."
+            )
 
 
 def _decide_order(
@@ -108,23 +138,28 @@ def _decide_order(
     if evidence.order:
         order, source = evidence.order, "weights"
         if expected and expected is not order:
-            logger.warning("%s: the catalogue expects %s, the weights say %s", info.name, expected.value, evidence)
+            name = printable(info.name)
+            logger.warning("%s: the catalogue expects %s, the weights say %s", name, expected.value, evidence)
     elif patches:
-        logger.info("%s: patch order %s (%s); %s", info.name, order.value, source, evidence)
+        logger.info("%s: patch order %s (%s); %s", printable(info.name), order.value, source, evidence)
     return dataclasses.replace(info, patch_order=order, patch_order_source=source, patch_order_evidence=evidence)
 
 
-def _fill(
-    model: BiRefNet, weights: dict[str, Tensor], dtype: torch.dtype | None, fine_dtype: torch.dtype
-) -> None:
-    """Puts copies of weights into a network on the meta device, all or none."""
-    expected = model.state_dict()
-    for name, value in expected.items():  # some converters leave out what follows from the architecture
-        if name not in weights and name.endswith("relative_position_index"):
-            weights[name] = relative_position_index(math.isqrt(value.shape[0]))
+def _complete(model: BiRefNet, weights: dict[str, Tensor]) -> None:
+    """Adds what follows from the architecture: some converters leave it out, and nothing else may be in its place."""
+    for name, value in model.state_dict().items():
+        if name.endswith("relative_position_index"):
+            index = relative_position_index(math.isqrt(value.shape[0]))
+            if name in weights and not torch.equal(weights[name].to(index), index):
+                raise CheckpointError(f"{name} is damaged, it holds other positions than a window has.")
+            weights[name] = index
         elif name not in weights and name.endswith("num_batches_tracked"):
             weights[name] = torch.zeros_like(value, device="cpu")
-    _check_fit({name: tuple(value.shape) for name, value in expected.items()}, weights)
+
+
+def _fill(model: BiRefNet, weights: dict[str, Tensor], dtype: torch.dtype | None, fine_dtype: torch.dtype) -> None:
+    """Puts copies of weights into a network on the meta device."""
+    weights = {name: value.float() if is_float8(value) else value for name, value in weights.items()}
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
     if torch.float16 in (dtype, fine_dtype):

@@ -23,6 +23,8 @@ SAFETENSORS = (".safetensors", ".sft")
 PICKLED = (".pth", ".pt", ".ckpt", ".bin")
 WEIGHT_SUFFIXES = SAFETENSORS + PICKLED
 
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")  # a part of a checkpoint, as accelerate names it
+
 GENERIC_FILE = "model.safetensors"  # what most repositories call their weights; says nothing about which they are
 DEMO = "demo"  # the checkpoint that comes with this package
 DTYPES = ("fp16", "fp32", None)

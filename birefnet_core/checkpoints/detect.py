@@ -12,12 +12,16 @@ from torch import Tensor
 from ..config import BiRefNetConfig
 from ..errors import CheckpointError
 from ..network.encoders.registry import backbone_spec
+from ..text import enumerate_names
 from . import keymap
 
 logger = logging.getLogger(__name__)
 
-# Prefixes that wrappers (DataParallel, torch.compile, training frameworks) put before every name.
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "birefnet.")
+# First parts of the names of whole networks, published and our own; what stands before them a wrapper put there.
+_ROOTS = ("bb", "squeeze_module", "decoder", "cls_head", "localization", "reconstruction")
+# Parts that torch.compile, FSDP, activation checkpointing and Lightning Fabric put anywhere into names.
+_WRAPPER_PARTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+_COUNTERS = ("total_ops", "total_params")  # buffers that thop adds to every module
 _OWN_PREFIXES = ("localization.", "reconstruction.")
 _ENCODER = "localization.encoder.backbone."
 _FIRST_BLOCK = "reconstruction.blocks.0.block."
@@ -46,6 +50,7 @@ _KNOWN_OTHER_MODELS = {
     "model.diffusion_model.": "a Stable Diffusion checkpoint",
     "diffusion_model.": "a diffusion model",
     "double_blocks.": "a Flux diffusion model",
+    ".lora_up": "a low-rank adapter, to be given as adapter beside the model it was trained on",
     "lora_": "a LoRA",
     "text_model.encoder.": "a text encoder",
     "first_stage_model.": "a VAE",
@@ -57,15 +62,31 @@ _KNOWN_OTHER_MODELS = {
 Shapes = dict[str, tuple[int, ...]]
 
 
-def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Removes what training wrappers put before every name, in whatever order they were nested."""
-    state_dict = dict(state_dict)
-    while state_dict:
-        prefix = next((p for p in _WRAPPER_PREFIXES if all(name.startswith(p) for name in state_dict)), None)
-        if prefix is None:
-            break
-        state_dict = {name[len(prefix) :]: value for name, value in state_dict.items()}
-    return state_dict
+def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
+    """The names of a network without what training wrappers put before them and into them.
+
+    Where a whole network lies under a prefix, what lies beside it (counters, losses, another network) is left out. Of
+    several networks a moving average is taken.
+
+    Returns:
+        Name without wrappers -> name in the state dict.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for name in state_dict:
+        parts = [part for part in name.split(".") if part not in _WRAPPER_PARTS]
+        first = next((i for i, part in enumerate(parts) if part in _ROOTS), 0)
+        if parts[-1] not in _COUNTERS:
+            groups.setdefault(".".join(parts[:first]), {})[".".join(parts[first:])] = name
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    whole = {prefix: names for prefix, names in groups.items() if len({n.partition(".")[0] for n in names}) > 1}
+    if "" in whole or not whole:
+        return {f"{before}.{n}".lstrip("."): name for before, names in groups.items() for n, name in names.items()}
+    prefix = max(whole, key=lambda prefix: (len(whole[prefix]), "ema" in prefix))
+    left = len(state_dict) - len(whole[prefix])
+    if left:
+        logger.info("Loading the network under %r; %d other entries are left out.", prefix, left)
+    return whole[prefix]
 
 
 def has_own_names(names: Iterable[str]) -> bool:
@@ -83,18 +104,17 @@ def detect_config(state_dict: Mapping[str, Tensor]) -> BiRefNetConfig:
         CheckpointError: Not a BiRefNet, or one of a generation or backbone that is not supported.
     """
     shapes = {name: tuple(value.shape) for name, value in state_dict.items()}
-    backbone = _detect_backbone(shapes)
+    backbone = detect_backbone(shapes)
     spec = backbone_spec(backbone)
     _refuse_older_generation(shapes, backbone)
     lateral = "localization.neck.convs.2.weight" if spec.single_stride else "reconstruction.laterals.0.weight"
-    doubled = _shape(shapes, lateral)[1] == 2 * spec.channels[2]
+    doubled = _shape(shapes, lateral, 4)[1] == 2 * spec.channels[2]
     if not doubled:
         logger.warning(
             "These weights were trained without a concatenated image pyramid; they do not tell whether with an added "
             "one or none. Assuming none."
         )
-    squeezed = _shape(shapes, "localization.squeeze.conv_in.weight")[1]
-    classes = shapes.get("localization.classifier.fc.weight", (0,))[0]
+    squeezed = _shape(shapes, "localization.squeeze.conv_in.weight", 4)[1]
     return BiRefNetConfig(
         backbone=backbone,
         image_pyramid="cat" if doubled else "none",
@@ -103,14 +123,22 @@ def detect_config(state_dict: Mapping[str, Tensor]) -> BiRefNetConfig:
         outward_reference="reconstruction.blocks.0.outward.conv.weight" in shapes,
         reconstruction_block=_detect_block(shapes),
         multi_stage_supervision="reconstruction.supervision.0.weight" in shapes,
-        num_classes=classes,
+        num_classes=count_classes(shapes),
         batch_norm=any(n.startswith("reconstruction.") and n.endswith(".running_mean") for n in shapes),
     )
 
 
-def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
+def count_classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Classes of the auxiliary head; 0 where there is none."""
+    name = "localization.classifier.fc.weight"
+    return _shape(shapes, name, 2)[0] if name in shapes else 0
+
+
+def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, dimensions: int) -> tuple[int, ...]:
     if name not in shapes:
         raise CheckpointError(f"the checkpoint is not whole: {name} is missing. Download it again.")
+    if len(shapes[name]) != dimensions:
+        raise CheckpointError(f"{name} has shape {shapes[name]}, expected {dimensions} dimensions. Download it again.")
     return shapes[name]
 
 
@@ -120,25 +148,30 @@ def _count_blocks(shapes: Shapes, prefix: str) -> int:
     return len({match[1] for name in shapes if (match := pattern.match(name))})
 
 
-def _detect_backbone(shapes: Shapes) -> str:
+def detect_backbone(shapes: Shapes) -> str:
+    """The encoder, from names (ours) and shapes.
+
+    Raises:
+        CheckpointError: None that is known.
+    """
     encoder = {name.removeprefix(_ENCODER): shape for name, shape in shapes.items() if name.startswith(_ENCODER)}
     key: Any
     table: dict[Any, str]
     if "stages.0.blocks.0.attn.qkv.weight" in encoder:
-        key = _shape(shapes, f"{_ENCODER}patch_embed.proj.weight")[0], _count_blocks(shapes, "stages.2.blocks.")
+        key = _shape(shapes, f"{_ENCODER}patch_embed.proj.weight", 4)[0], _count_blocks(shapes, "stages.2.blocks.")
         family, table, words = "Swin v1", _SWIN, "width {} and {} blocks in stage 3"
     elif "stages_0.blocks.0.attn.q.weight" in encoder:
-        key = _shape(shapes, f"{_ENCODER}patch_embed.proj.weight")[0], _count_blocks(shapes, "stages_2.blocks.")
+        key = _shape(shapes, f"{_ENCODER}patch_embed.proj.weight", 4)[0], _count_blocks(shapes, "stages_2.blocks.")
         family, table, words = "PVTv2", _PVT_V2, "width {} and {} blocks in stage 3"
     elif "model.cls_token" in encoder:
-        key = encoder["model.cls_token"][-1], "model.blocks.0.mlp.fc1_g.weight" in encoder
+        key = _shape(shapes, f"{_ENCODER}model.cls_token", 3)[-1], "model.blocks.0.mlp.fc1_g.weight" in encoder
         family, table, words = "DINOv3", _DINO_V3, "width {}, gated MLP: {}"
     elif "conv_stem.weight" in encoder:
-        key = _shape(shapes, f"{_ENCODER}blocks.6.0.bn3.weight")[0], _count_blocks(shapes, "blocks.1.")
+        key = _shape(shapes, f"{_ENCODER}blocks.6.0.bn3.weight", 1)[0], _count_blocks(shapes, "blocks.1.")
         family, table, words = "EfficientNet-Lite", _EFFICIENTNET_LITE, "{} channels and {} blocks in its second stage"
     elif "parts.0.0.weight" in encoder:
         deep = "parts.0.4.0.conv3.weight" in encoder  # ResNet's bottlenecks
-        key = encoder["parts.0.0.weight"][-1], len(encoder.get("parts.0.1.weight", ())), deep
+        key = _shape(shapes, f"{_ENCODER}parts.0.0.weight", 4)[-1], len(encoder.get("parts.0.1.weight", ())), deep
         family, table, words = "convolutional", _CONVOLUTIONAL, "kernel {}, {} norm, bottlenecks: {}"
     else:
         raise CheckpointError(_not_a_birefnet(shapes))
@@ -151,7 +184,7 @@ def _detect_backbone(shapes: Shapes) -> str:
 def _not_a_birefnet(names: Iterable[str]) -> str:
     names = list(names)
     guess = next((what for piece, what in _KNOWN_OTHER_MODELS.items() if any(piece in name for name in names)), None)
-    found = f"this looks like {guess}" if guess else f"its first names are {', '.join(names[:3]) or 'none'}"
+    found = f"this looks like {guess}" if guess else f"its first names are {enumerate_names(names) or 'none'}"
     return (
         f"not a BiRefNet checkpoint: {found}, and an encoder, a squeeze module and a decoder were expected. "
         "Choose one that fits, such as BiRefNet or BiRefNet_lite; `python -m birefnet_core checkpoints` lists them all."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
@@ -40,12 +41,13 @@ def fit_float16(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
             if name in weights:
                 value = weights[name].float()
                 fitted[name] = value * scale.view(-1, *[1] * (value.ndim - 1))
-    largest = torch.finfo(torch.float16).max
+    limit = torch.finfo(torch.float16).max
     for name, value in fitted.items():
-        if value.is_floating_point() and value.numel() and value.isfinite().all() and value.abs().max() > largest:
-            raise CheckpointError(
-                f"{name} holds {value.abs().max().item():g}, and float16 ends at {largest:g}: use fp32 or bf16."
-            )
+        if value.dtype == torch.float16 or not (value.is_floating_point() and value.numel()):
+            continue
+        largest = max(abs(extreme.item()) for extreme in value.aminmax())
+        if limit < largest < math.inf:
+            raise CheckpointError(f"{name} holds {largest:g}, and float16 ends at {limit:g}: use fp32 or bf16.")
     return fitted
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import inspect
+import io
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from json import JSONDecodeError
@@ -21,14 +21,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError
-from .catalogue import GENERIC_FILE, PICKLED, SAFETENSORS, WEIGHT_SUFFIXES, suggest
+from ..files import atomic_path
+from .catalogue import GENERIC_FILE, PICKLED, SAFETENSORS, SHARD, WEIGHT_SUFFIXES, suggest
 from .hub_errors import explained, message
 
 Progress = Callable[[int, int], object]
 
-_STAGING_PREFIX = ".download-"
-_STAGING_LIFETIME = 3600  # seconds without a write; a live download gives up on a silent server after 10
-_FILE_NAME = re.compile(r"[^/\\.][^/\\]*")  # what the client makes of a commit and of an ETag
+_PATIENCE = 60  # seconds without a new byte after which a download ends; the client alone may retry without end
+_MOST_BYTES = 4 * 2**30  # of a file whose size the Hub does not tell
+_ABANDONED = 3600  # seconds without a write after which an incomplete file of the client belongs to nobody
+_FILE_NAME = re.compile(r"\w[\w.+=-]{0,200}")  # of a commit or an ETag: names of files are made of both
+_ENDINGS = (SAFETENSORS, PICKLED[:2], PICKLED[2:])  # of weight files, those that are taken first
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -71,6 +74,11 @@ class HubFile:
         return f"fetch {address} elsewhere and {place}"
 
     @property
+    def storage(self) -> Path:
+        """The repository's folder in the client's cache: blobs, snapshots, refs."""
+        return self.cache / f"models--{self.repo.replace('/', '--')}"
+
+    @property
     def fields(self) -> dict[str, str]:
         """What messages say of it, see ``hub_errors``."""
         from huggingface_hub import constants
@@ -91,9 +99,10 @@ class HubFile:
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """The paths that look like weights, without hidden files and paths that lead out of their folder."""
-    paths = [PurePosixPath(name) for name in names if name.lower().endswith(WEIGHT_SUFFIXES)]
-    return sorted(str(path) for path in paths if not path.name.startswith(".") and ".." not in path.parts)
+    """The paths that look like weights, without hidden files and names that lead out of their folder or a line."""
+    paths = [PurePosixPath(name) for name in names if name.lower().endswith(WEIGHT_SUFFIXES) and name.isprintable()]
+    inside = [p for p in paths if not (p.is_absolute() or ".." in p.parts or "\\" in str(p))]
+    return sorted(str(path) for path in inside if not path.name.startswith("."))
 
 
 def pick_weights(names: Iterable[str], preferred: str = GENERIC_FILE) -> str | None:
@@ -107,14 +116,22 @@ def pick_weights(names: Iterable[str], preferred: str = GENERIC_FILE) -> str | N
         same = [path for path in weights if PurePosixPath(path).name == PurePosixPath(name).name]
         if name in same or len(same) == 1:
             return name if name in same else same[0]
-    by_ending = ([p for p in weights if p.lower().endswith(e)] for e in (SAFETENSORS, PICKLED[:2], PICKLED[2:]))
+    by_ending = ([p for p in weights if p.lower().endswith(e)] for e in _ENDINGS)
     found = next(filter(None, by_ending), [])
     return found[0] if len(found) == 1 else None
 
 
+def first_shard(names: Iterable[str]) -> str | None:
+    """The first shard of the only checkpoint among names, or None where there are other weights beside it."""
+    by_ending = ([n for n in sorted(names) if n.lower().endswith(e)] for e in _ENDINGS)
+    found = [SHARD.fullmatch(name) for name in next(filter(None, by_ending), [])]
+    checkpoints = {(shard[1], shard[3]) if shard else None for shard in found}
+    return found[0][0] if len(checkpoints) == 1 and found[0] else None
+
+
 def find_in_cache(wanted: HubFile) -> tuple[Path, str] | None:
     """The file in the client's cache and its commit, or None. Never uses the network."""
-    if not (wanted.cache / f"models--{wanted.repo.replace('/', '--')}").is_dir():
+    if not wanted.storage.is_dir():
         return None  # without importing the client's HTTP library, as ComfyUI's start lists what is on this disk
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
@@ -142,20 +159,13 @@ def download(wanted: HubFile, progress: Progress | None = None) -> tuple[Path, s
     Raises:
         CheckpointError: The file cannot be had, stored or trusted. Nothing is left of it then.
     """
-    with explained(wanted.fields):
-        wanted, remote = _locate(wanted)
-    reporter = _Reporter(progress, remote.size or 0)
     try:
         with explained(wanted.fields):
+            wanted, remote = _locate(wanted)
             _check_space(wanted, remote)
-            reporter.report(0)
-            path, commit = (_into_folder if wanted.folder else _into_cache)(wanted, remote, reporter)
-            reporter.report(path.stat().st_size)
-    except CheckpointError:
-        if reporter.error is not None:
-            raise reporter.error from None  # the caller's own exception, not a failure of the download
-        raise
-    return path, commit
+            return (_into_folder if wanted.folder else _into_cache)(wanted, remote, progress), remote.commit
+    except _CallbackError as error:
+        raise error.args[0] from None
 
 
 def _locate(wanted: HubFile) -> tuple[HubFile, _RemoteFile]:
@@ -175,7 +185,8 @@ def _locate(wanted: HubFile) -> tuple[HubFile, _RemoteFile]:
         found = f"several weight files ({', '.join(weights)})" if weights else f"no weights among {len(names)} files"
         raise CheckpointError(
             f"{wanted.repo} holds {found}; expected {wanted.file} or exactly one of {', '.join(WEIGHT_SUFFIXES)}. "
-            f"Download the file you want from {wanted.fields['page']}/tree/main and give its path."
+            f"Download the file you want, or all shards of one checkpoint into one folder, from "
+            f"{wanted.fields['page']}/tree/main and give its path."
         )
     wanted = dataclasses.replace(wanted, file=name)
     return wanted, _ask(wanted)
@@ -188,9 +199,11 @@ def _ask(wanted: HubFile) -> _RemoteFile:
     found = get_hf_file_metadata(url, token=wanted.token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     commit, etag = found.commit_hash or "", found.etag or ""
     if not (_FILE_NAME.fullmatch(commit) and _FILE_NAME.fullmatch(etag)):
-        details = f"no commit or no ETag for {wanted.file}: {commit!r}, {etag!r}"
+        details = f"no commit or no ETag for {wanted.file}: {commit[:80]!r}, {etag[:80]!r}"
         raise CheckpointError(message("no hub", wanted.fields, details))
-    return _RemoteFile(commit, etag, found.size)
+    if found.size is None and not _SHA256.fullmatch(etag.lower()):  # half a file would look like the whole
+        raise CheckpointError(message("no hub", wanted.fields, f"neither size nor SHA-256 of {wanted.file}"))
+    return _RemoteFile(commit, etag.lower() if _SHA256.fullmatch(etag.lower()) else etag, found.size)
 
 
 def _check_space(wanted: HubFile, remote: _RemoteFile) -> None:
@@ -201,66 +214,150 @@ def _check_space(wanted: HubFile, remote: _RemoteFile) -> None:
         raise CheckpointError(message("no space", wanted.fields, sizes))
 
 
-def _into_cache(wanted: HubFile, remote: _RemoteFile, reporter: _Reporter) -> tuple[Path, str]:
-    # By branch name and not by commit, so that the cache knows what the branch stands for when offline.
-    path = _fetch(wanted, reporter, revision=wanted.revision, cache_dir=wanted.cache)
-    commit = _commit(path, wanted.file)
-    if commit != remote.commit:  # the branch moved between the two requests
-        remote = _ask(dataclasses.replace(wanted, revision=commit))
-    _verify(path, wanted, remote)
-    return path, commit
+def _fetch(wanted: HubFile, remote: _RemoteFile, part: str, progress: Progress | None) -> None:
+    """Downloads to a file and verifies it. The client resumes a download that breaks off.
+
+    Not ``hf_hub_download``: it makes paths from what the server sends at a further request, and gives up on no server
+    that begins anew for ever.
+    """
+    from huggingface_hub import file_download, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(wanted.repo, wanted.file, revision=remote.commit)
+    with _Download(wanted, remote, part, progress) as file:
+        file.report(0)
+        file_download.http_get(url, file, headers=build_hf_headers(token=wanted.token), expected_size=remote.size)
+        done = file.tell()
+    if remote.size not in (None, done):
+        raise CheckpointError(message("corrupt", wanted.fields, f"{done} bytes instead of {remote.size}"))
+    digest = _sha256(Path(part)) if _SHA256.fullmatch(remote.etag) else remote.etag
+    if digest != remote.etag:
+        raise CheckpointError(message("corrupt", wanted.fields, f"SHA-256 {digest} instead of {remote.etag}"))
+    file.report(done)
 
 
-def _into_folder(wanted: HubFile, remote: _RemoteFile, reporter: _Reporter) -> tuple[Path, str]:
-    """Downloads beside the final place, so that nothing but a verified file has the final name."""
+class _Download(io.BufferedWriter):
+    """The file a download is written to: reports what arrives, and ends what does not.
+
+    Args:
+        wanted: The file, for messages.
+        remote: What the Hub says of it.
+        path: Where to write.
+        progress: See ``download``; what it raises passes through the client.
+    """
+
+    def __init__(self, wanted: HubFile, remote: _RemoteFile, path: str, progress: Progress | None) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self._wanted, self._progress, self._size = wanted, progress, remote.size
+        self._most, self._last = -1, time.monotonic()
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        done = self.tell()
+        if done > (self._size or _MOST_BYTES):
+            raise CheckpointError(message("corrupt", self._wanted.fields, f"{done} bytes and more of {self._size}"))
+        if done <= self._most and time.monotonic() - self._last > _PATIENCE:
+            silence = TimeoutError(f"it began anew and sent nothing new for {_PATIENCE} seconds")
+            raise CheckpointError(message("unreachable", self._wanted.fields, silence))
+        self.report(done)
+        return written
+
+    def report(self, done: int) -> None:
+        """Reports bytes that have not been reported: a client that starts over writes them anew."""
+        if done > self._most:
+            self._most, self._last = done, time.monotonic()
+            if self._progress:
+                try:
+                    self._progress(done, max(done, self._size or 0))
+                except Exception as error:
+                    raise _CallbackError(error) from error
+
+
+class _CallbackError(BaseException):
+    """Carries the caller's own exception past those who take it for one of the network."""
+
+
+def _into_folder(wanted: HubFile, remote: _RemoteFile, progress: Progress | None) -> Path:
     folder = Path(wanted.folder or "")
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{_STAGING_PREFIX}*"):  # left by processes that were killed
-        times = [path.lstat().st_mtime for path in (old, *old.rglob("*")) if os.path.lexists(path)]
-        if times and time.time() - max(times) > _STAGING_LIFETIME:
-            shutil.rmtree(old, ignore_errors=True)
+    _remove_leftovers(folder, ".download-*")  # of version 0.1
+    target = folder / PurePosixPath(wanted.file).name
     try:
-        with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=folder, ignore_cleanup_errors=True) as staging:
-            path = _fetch(wanted, reporter, revision=remote.commit, cache_dir=wanted.cache, local_dir=staging)
-            _verify(path, wanted, remote)
-            final = folder / path.name
-            os.replace(path, final)
+        with atomic_path(target) as part:
+            _fetch(wanted, remote, part, progress)
     finally:
         with contextlib.suppress(OSError):
             folder.rmdir()  # refuses unless empty, that is unless the download failed
-    return final, remote.commit
+    return target
 
 
-def _fetch(wanted: HubFile, reporter: _Reporter, **where: Any) -> Path:
-    from huggingface_hub import hf_hub_download
+def _into_cache(wanted: HubFile, remote: _RemoteFile, progress: Progress | None) -> Path:
+    """Downloads a blob and links it under its name and revision, as the client does; what is damaged is replaced."""
+    blobs, snapshots, refs = (wanted.storage / name for name in ("blobs", "snapshots", "refs"))
+    path, blob = snapshots / remote.commit / wanted.file, blobs / remote.etag
+    ref = refs / (wanted.revision or "main") if wanted.revision != remote.commit else None
+    for place in filter(None, (blobs, path.parent, ref and ref.parent)):
+        for parent in (snapshots, refs, place):
+            if os.path.lexists(parent) and not parent.is_dir():
+                parent.unlink()
+        place.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(blobs, f"{blob.name}*.incomplete")
+    if not _is_whole(blob, remote):
+        with atomic_path(blob) as part:
+            _fetch(wanted, remote, part, progress)
+    link = path.with_name(f".{secrets.token_hex(8)}.link")
+    try:
+        os.symlink(os.path.relpath(blob, path.parent), link)
+        os.replace(link, path)
+    except OSError:  # no links on this system
+        link.unlink(missing_ok=True)
+        os.replace(blob, path)
+    if ref:
+        if ref.is_dir():
+            shutil.rmtree(ref)
+        with atomic_path(ref) as part:
+            Path(part).write_text(remote.commit, encoding="ascii")
+    return path
 
-    if reporter.callback and "tqdm_class" in inspect.signature(hf_hub_download).parameters:  # since 1.0
-        where["tqdm_class"] = reporter.bar_class()
-    path = hf_hub_download(wanted.repo, wanted.file, token=wanted.token, **where)
-    if reporter.error is not None:  # and the client did not end
-        raise reporter.error
-    return Path(path)
+
+def _is_whole(blob: Path, remote: _RemoteFile) -> bool:
+    """Whether the cache holds a blob; one that is damaged is deleted."""
+    hashed = _SHA256.fullmatch(remote.etag)
+    if blob.is_file() and blob.stat().st_size == remote.size and not (hashed and _sha256(blob) != remote.etag):
+        return True
+    if os.path.lexists(blob):
+        blob.unlink()
+    return False
 
 
-def _verify(path: Path, wanted: HubFile, remote: _RemoteFile) -> None:
-    """Compares the file with the SHA-256 the Hub announced, and deletes it where they differ.
+def remove_if_damaged(path: Path) -> bool:
+    """Deletes a file of the client's cache that differs from its SHA-256, which its blob is called by.
 
-    Only large files have one; the client compares the size of every file.
+    Returns:
+        Whether it was deleted.
     """
-    if not _SHA256.fullmatch(remote.etag):
-        return
+    blob = path.resolve()
+    if not _SHA256.fullmatch(blob.name) or not blob.is_file() or _sha256(blob) == blob.name:
+        return False
+    path.unlink()
+    blob.unlink(missing_ok=True)
+    return True
+
+
+def _remove_leftovers(folder: Path, pattern: str) -> None:
+    """Deletes what killed downloads left; one that is running writes all the time."""
+    for old in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - max(path.lstat().st_mtime for path in (old, *old.rglob("*"))) > _ABANDONED:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-    if digest.hexdigest() != remote.etag:
-        while path.is_symlink():  # in the cache a link to a blob, which may itself be a link
-            target = path.parent / os.readlink(path)
-            path.unlink()
-            path = target
-        path.unlink()
-        found = f"SHA-256 {digest.hexdigest()} instead of {remote.etag}"
-        raise CheckpointError(message("corrupt", wanted.fields, found))
+    return digest.hexdigest()
 
 
 def _commit(path: Path, file: str) -> str:
@@ -274,39 +371,3 @@ class _RemoteFile(NamedTuple):
     commit: str
     etag: str
     size: int | None
-
-
-class _Reporter:
-    """Passes byte counts on to a callback, and keeps what that raises: the client may swallow or replace it."""
-
-    def __init__(self, callback: Progress | None, total: int) -> None:
-        self.callback = callback
-        self.total = total
-        self.done = -1
-        self.error: BaseException | None = None
-
-    def report(self, done: int) -> None:
-        if self.callback is None or done <= self.done:  # a client that starts over counts anew
-            return
-        self.done = done
-        try:
-            self.callback(done, max(done, self.total))
-        except BaseException as error:
-            self.error = error
-            raise
-
-    def bar_class(self) -> type:
-        """The client's progress bar, which also reports."""
-        from huggingface_hub.utils import tqdm
-
-        report = self.report
-
-        class Bar(tqdm):
-            def update(self, n: float | None = 1) -> Any:
-                shown = super().update(n)
-                if self.disable:  # then it does not count
-                    self.n += n or 0
-                report(int(self.n))
-                return shown
-
-        return Bar

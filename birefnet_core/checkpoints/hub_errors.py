@@ -45,7 +45,8 @@ _MESSAGES = {
     "proxy or a log-in page answers in the Hub's place.",
     "unreachable": "The Hub at {endpoint} could not be reached, or the connection broke off, while asking for "
     "{request} ({kind}: {details}). Check the network, the proxy settings and HF_ENDPOINT, and try again; or use "
-    + repr(DEMO) + ", which comes with this package; or {by_hand}.",
+    + repr(DEMO)
+    + ", which comes with this package; or {by_hand}.",
     "corrupt": "The download of {request} from {endpoint} is incomplete or corrupted ({details}). It was deleted: try "
     "again. If it happens again, look for a proxy or a mirror (HF_ENDPOINT) that changes files on their way.",
     "no space": "Not enough disk space at {target} for {request}{details}. Free some. " + _ELSEWHERE,

@@ -6,46 +6,100 @@ import dataclasses
 import errno
 import json
 import os
-import pickle
 import struct
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import atomic_path
-from ..text import first_line
-from .catalogue import SAFETENSORS, WEIGHT_SUFFIXES
+from ..text import enumerate_names, first_line
+from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
+from .formats import AGAIN, problem_of
+from .pickled import find_weights, start_loading
 
-# Keys under which training code stores the weights beside other things, best first.
-_CONTAINERS = ("model", "state_dict", "model_state_dict", "ema", "net", "params", "weights")
+_MOST_TENSORS = 50_000  # Swin-L with its optimizer has 4000
+_INDEX = ".index.json"  # beside shards; their names say all that is in it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointFile:
-    """A file as read: tensors by name, and the text metadata of a .safetensors file."""
+    """A file as read: tensors by name, and the text metadata of a .safetensors file.
+
+    ``verify`` waits until all checksums are compared, and raises a CheckpointError if any differs.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    verify: Callable[[], None]
 
 
-def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
-    """Reads a checkpoint file.
+def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> CheckpointFile:
+    """Reads a checkpoint file. Of a checkpoint in shards, one of them or the index stands for all.
 
     Args:
         path: A .safetensors, .pth, .pt, .ckpt or .bin file.
+        verify: Whether to wait for the checksums; otherwise the caller calls ``verify`` before it uses the weights.
 
     Raises:
         CheckpointError: Not there, not readable, of another format, truncated, or without weights.
     """
     path = Path(path)
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    checks: list[Callable[[], None]] = []
+    for file in _shards(path):
+        try:
+            more, texts, check = _read_one(file)
+        except PermissionError as error:
+            raise CheckpointError(f"{file}: no permission to read it ({error}).") from error
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read ({error}).") from error
+        tensors |= more
+        metadata |= texts
+        checks.append(check)
+    if not tensors:
+        raise CheckpointError(f"{path}: the file holds no weights.")
+
+    def verify_all() -> None:
+        for check in checks:
+            check()
+
+    if verify:
+        verify_all()
+    return CheckpointFile(path=path, tensors=tensors, metadata=metadata, verify=verify_all)
+
+
+def _shards(path: Path) -> list[Path]:
+    """The files that a path stands for: itself, or all shards of its checkpoint.
+
+    Raises:
+        CheckpointError: Shards are missing.
+    """
+    shard = SHARD.fullmatch(path.name)
+    if path.name.endswith(_INDEX) and path.is_file():
+        name = Path(path.name.removesuffix(_INDEX))  # model.safetensors
+        beside = sorted(path.parent.glob(f"*{name.suffix}"))
+        shard = next((m for p in beside if (m := SHARD.fullmatch(p.name)) and m[1] == name.stem), None)
+    if shard is None:
+        return [path]
+    count = int(shard[3])
+    files = [path.with_name(f"{shard[1]}-{i:05}-of-{shard[3]}{shard[4]}") for i in range(1, min(count, 1000) + 1)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{path}: one of {count} shards of a checkpoint, and {enumerate_names(missing)} are missing. Put all "
+            "shards into one folder."
+        )
+    return files
+
+
+def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Callable[[], None]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
     suffix = path.suffix.lower()
@@ -54,86 +108,44 @@ def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
             f"{path}: {suffix or 'a file without an ending'} is not a checkpoint format; expected "
             f"{', '.join(WEIGHT_SUFFIXES)}."
         )
-    try:
-        if suffix in SAFETENSORS:
-            tensors, metadata = _read_safetensors(path)
-        else:
-            tensors, metadata = _read_pickled(path), {}
-    except PermissionError as error:
-        raise CheckpointError(f"{path}: no permission to read it ({error}).") from error
-    if not tensors:
-        raise CheckpointError(f"{path}: the file holds no weights.")
-    return CheckpointFile(path=path, tensors=tensors, metadata=metadata)
+    problem = problem_of(path, safetensors=suffix in SAFETENSORS)
+    if problem:
+        raise CheckpointError(f"{path}: {problem}")
+    if suffix in SAFETENSORS:
+        return *_read_safetensors(path), lambda: None
+    content, verify = start_loading(path)
+    tensors = find_weights(content)
+    if tensors is None:
+        raise CheckpointError(f"{path}: no state dict in it; {_describe(content)} found, names with tensors expected.")
+    return tensors, {}, verify
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
+            if len(file.keys()) > _MOST_TENSORS:
+                raise ValueError(f"{len(file.keys())} tensors, where no network has more than {_MOST_TENSORS}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return tensors, dict(file.metadata() or {})
-    except (SafetensorError, ValueError, OSError) as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise CheckpointError(f"{path}: {_why_not_safetensors(path)}") from error
-
-
-def _why_not_safetensors(path: Path) -> str:
-    """Says what a file is that the safetensors library refused."""
-    size = path.stat().st_size
-    again = "Download it again."
-    if size < 8:
-        return f"the file has only {size} bytes, no safetensors file is that small. {again}"
-    with open(path, "rb") as file:
-        head = file.read(512)
-    if head.startswith(b"version https://git-lfs"):
-        return "this is a Git LFS pointer, a text in place of the weights. Run `git lfs pull`, or download the file."
-    if head.startswith(b"PK"):
-        return "this is a zip archive, perhaps a .pth file under another name. Give it its own ending back."
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return f"this is a web page, not weights: the link led to a page. {again}"
-    (header,) = struct.unpack("<Q", head[:8])
-    if head[8:9] != b"{" or header > 100 * 2**20:
-        return f"not a safetensors file ({size} bytes that do not start with a safetensors header). {again}"
-    try:
-        with open(path, "rb") as file:
-            file.seek(8)
-            entries = json.loads(file.read(header))
-        end = 8 + header + max(e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError):
-        return f"the file is truncated or corrupted: its header cannot be read. {again}"
-    if size < end:
-        return f"the file is truncated: {size} of {end} bytes are there. {again}"
-    return f"the file is corrupted: {size} bytes where its header describes {end}. {again}"
-
-
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not a file of plain weights (text, or Python objects, which are never executed here). "
-            "Ask its author for a .safetensors file."
-        ) from error
     except PermissionError:
         raise
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: truncated or corrupted ({first_line(error)}). Download it again.") from error
-    tensors = find_weights(content)
-    if tensors is None:
-        raise CheckpointError(f"{path}: no state dict in it; {_describe(content)} found, names with tensors expected.")
-    return tensors
+    except (SafetensorError, ValueError, OSError, AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{path}: {_why_not_safetensors(path, error)}") from error
 
 
-def find_weights(content: Any) -> dict[str, Tensor] | None:
-    """The state dict in what a file holds: the thing itself, or what training code wrapped around it."""
-    if not isinstance(content, Mapping):
-        return None
-    for key in _CONTAINERS:
-        inner = content.get(key)
-        if isinstance(inner, Mapping) and (found := find_weights(inner)) is not None:
-            return found
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    return tensors or None
+def _why_not_safetensors(path: Path, error: Exception) -> str:
+    """Says what is wrong with a file that the safetensors library refused."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        (header,) = struct.unpack("<Q", file.read(8))
+        try:
+            entries = json.loads(file.read(header))
+            end = 8 + header + max(e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return f"the file is truncated or corrupted: its header cannot be read ({first_line(error)}). {AGAIN}"
+    if size < end:
+        return f"the file is truncated: {size} of {end} bytes are there. {AGAIN}"
+    return f"the file is corrupted ({first_line(error)}). {AGAIN}"
 
 
 def _describe(content: Any) -> str:
@@ -156,7 +168,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     path = Path(path)
     if path.suffix.lower() not in SAFETENSORS:
         raise CheckpointError(f"{path}: checkpoints are written as .safetensors; found {path.suffix or 'no ending'!r}.")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise CheckpointError(f"{path}: this is a folder; give the name of a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,15 @@ from ..config import BiRefNetConfig, PatchOrder
 from ..devices import choose_device, choose_dtype
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
+from ..text import first_line
 from .adapter import merge_adapter
 from .build import model_from_state_dict
 from .detect import newer_generation
+from .hub import remove_if_damaged
 from .io import read_file
-from .resolve import resolve
+from .resolve import Resolved, resolve
+
+LARGEST_SIDE = 16384  # pixels; no file that says more was trained at that size
 
 
 def load_model(
@@ -63,9 +68,13 @@ def load_model(
     """
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    found = resolve(
-        source, folders=folders, cache_dir=cache_dir, download_dir=download_dir, token=token, progress=progress
-    )
+
+    def find() -> Resolved:
+        return resolve(
+            source, folders=folders, cache_dir=cache_dir, download_dir=download_dir, token=token, progress=progress
+        )
+
+    found = find()
     entry, info, expected = found.entry, None, None
     if entry is not None:
         info = CheckpointInfo(
@@ -77,9 +86,18 @@ def load_model(
         expected = entry.patch_order
     if dtype != torch.bfloat16 or fine_dtype is None:
         fine_dtype = torch.float16 if dtype == torch.bfloat16 and device.type == "cuda" else torch.float32
-    model = load_file(
-        found.path, patch_order=patch_order, expected_order=expected, dtype=dtype, fine_dtype=fine_dtype, info=info
-    )
+
+    def load(path: Path) -> BiRefNet:
+        return load_file(
+            path, patch_order=patch_order, expected_order=expected, dtype=dtype, fine_dtype=fine_dtype, info=info
+        )
+
+    try:
+        model = load(found.path)
+    except CheckpointError:
+        if found.repo is None or not remove_if_damaged(found.path):
+            raise
+        model = load(find().path)  # downloaded anew
     if adapter is not None:
         merge_adapter(model, adapter, adapter_strength)
     return model.to(device)
@@ -108,7 +126,12 @@ def load_file(
     Raises:
         CheckpointError: See ``model_from_state_dict`` and ``io.read_file``.
     """
-    file = read_file(path)
+    file = read_file(path, verify=False)
+    if "birefnet_adapter" in file.metadata:
+        raise CheckpointError(
+            f"{path}: this is a low-rank adapter, not a network. Load the network it was trained on, and give this "
+            "file as adapter."
+        )
     info = dataclasses.replace(info or CheckpointInfo(name=file.path.stem), path=file.path)
     try:
         metadata = _parse_metadata(file.metadata)
@@ -133,6 +156,8 @@ def load_file(
         )
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}{newer_generation(file.path.name, file.tensors)}") from error
+    finally:
+        file.verify()  # damage explains more than what follows from it
 
 
 class _Metadata(NamedTuple):
@@ -151,6 +176,8 @@ def _parse_metadata(metadata: Mapping[str, str]) -> _Metadata | None:
     try:
         config = BiRefNetConfig.from_dict(json.loads(metadata["birefnet_config"]))
         width, height = (int(side) for side in metadata["training_size"].split("x"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"its metadata cannot be read ({error}).") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"its metadata cannot be read ({first_line(error)}).") from error
+    if not all(0 < side <= LARGEST_SIDE for side in (width, height)):
+        raise CheckpointError(f"its metadata say it was trained at {width} x {height}; expected 1 to {LARGEST_SIDE}.")
     return _Metadata(config, (width, height), metadata.get("licence", ""), metadata.get("provenance", ""))

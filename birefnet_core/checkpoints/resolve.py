@@ -22,9 +22,11 @@ from .catalogue import (
     list_checkpoints,
     suggest,
 )
-from .hub import HubFile, Progress, download, find_in_cache, pick_weights, weight_files
+from .hub import HubFile, Progress, download, find_in_cache, first_shard, pick_weights, weight_files
 
 _PATH = re.compile(rf"[./~]|[A-Za-z]:[\\/]|.*\\|[^/]*/[^/]*/|.*({'|'.join(WEIGHT_SUFFIXES)}|\.onnx)$", re.IGNORECASE)
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w./+#-]{0,200}")  # names of files are made of it
+_LONGEST = 4096  # characters; no system has longer paths
 _MANY = 8  # names a message lists
 
 PathLike = str | os.PathLike[str]
@@ -151,9 +153,16 @@ def _text(source: PathLike) -> str:
     if not isinstance(text, str):
         raise CheckpointError(f"source={source!r} is a {type(source).__name__}. {_expected()}")
     text = text.strip()
-    if not text or "\0" in text:
+    if not text or "\0" in text or len(text) > _LONGEST:
         raise CheckpointError(f"source={source!r} names nothing. {_expected()}")
     return text
+
+
+def _expand(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user
+        return Path(text)
 
 
 def _published(text: str) -> _Published | None:
@@ -164,6 +173,8 @@ def _published(text: str) -> _Published | None:
         return None
     if at and not revision:
         raise CheckpointError(f"source={text!r} ends in '@'; expected a branch, tag or commit after it, or no '@'.")
+    if at and not _REVISION.fullmatch(revision):
+        raise CheckpointError(f"source={text!r}: {revision!r} is no branch, tag or commit. Check the spelling.")
     repos = entry.repos if entry else (name,)
     named = entry is not None and "/" not in name  # not a repository
     if not named:
@@ -181,7 +192,7 @@ def _existing(text: str, folders: Sequence[Path], *, required: bool) -> Path | N
         folders: Where a relative path may lie, too.
         required: Whether a folder without weights is an error.
     """
-    given = Path(text).expanduser()
+    given = _expand(text)
     inside = () if given.is_absolute() or ".." in given.parts else folders
     for path in (given, *(folder / given for folder in inside)):
         if os.path.isfile(path):
@@ -206,8 +217,8 @@ def _weights_in(folder: Path, preferred: str = GENERIC_FILE) -> Path | None:
         CheckpointError: Several, and no telling which is meant.
     """
     names = [child.name for child in _children(folder) if child.is_file()]
-    name = pick_weights(names, preferred)
     several = weight_files(names)
+    name = pick_weights(names, preferred) or first_shard(several)
     if name is None and several:
         raise CheckpointError(
             f"The folder {folder.absolute()} holds several weight files: {', '.join(several)}. "
@@ -250,7 +261,7 @@ def _bundled(entry: CatalogueEntry, path: Path, revision: str | None) -> Resolve
 
 def _in_folder(wanted: _Published, folder: Path) -> Path | None:
     """The checkpoint in a folder of models, as a file or in a folder of its own, names compared without case."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return None
     children = {child.name.casefold(): child for child in _children(folder)}
     entry = wanted.entry if not wanted.revision else None
@@ -299,7 +310,7 @@ def _unknown(text: str, *, is_path: bool) -> str:
     close = suggest(stem.partition("@")[0])
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     if is_path or _PATH.match(text):
-        return f"There is no file or folder {Path(text).expanduser().absolute()}.{hint} {_expected()}"
+        return f"There is no file or folder {_expand(text).absolute()}.{hint} {_expected()}"
     return f"{text!r} is neither an existing file or folder nor a known checkpoint.{hint} {_expected()}"
 
 

@@ -134,9 +134,7 @@ def _box_inside(values: list[float], index: int, height: int, width: int) -> Box
         raise ImageError(f"box {index} is {x:g}, {y:g}, {w:g}, {h:g}: expected finite numbers of pixels.")
     if w <= 0 or h <= 0:
         raise ImageError(f"box {index} is {w:g} wide and {h:g} high: expected x, y, width, height, both above 0.")
-    box = Box(
-        max(0, math.floor(x)), max(0, math.floor(y)), min(width, math.ceil(x + w)), min(height, math.ceil(y + h))
-    )
+    box = Box(max(0, math.floor(x)), max(0, math.floor(y)), min(width, math.ceil(x + w)), min(height, math.ceil(y + h)))
     if box.width <= 0 or box.height <= 0:
         raise ImageError(
             f"box {index} (x {x:g}, y {y:g}, width {w:g}, height {h:g}) lies outside the image of {width} x {height}: "

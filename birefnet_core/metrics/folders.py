@@ -83,9 +83,7 @@ def pair_folders(predictions: Path, ground_truths: Path, *, allow_missing: bool 
             else "No file of the two folders shares a name; files pair by name without ending."
         )
         raise DatasetError(" ".join([f"{predictions} and {ground_truths} do not pair up.", *lines, advice]))
-    return Pairing(
-        pairs=tuple((stem, predicted[stem], true[stem]) for stem in common), missing=missing, extra=extra
-    )
+    return Pairing(pairs=tuple((stem, predicted[stem], true[stem]) for stem in common), missing=missing, extra=extra)
 
 
 def ground_truth_folder(root: Path, set_name: str) -> Path:
@@ -115,4 +113,3 @@ def _set_folder(root: Path, set_name: str, kinds: tuple[str, ...]) -> Path:
     if os.path.isdir(root / set_name):
         return root / set_name
     raise DatasetError(f"{root} has no set {set_name}; expected {root / set_name / kinds[0]} or {root / set_name}.")
-

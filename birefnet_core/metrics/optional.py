@@ -9,6 +9,7 @@ from ..errors import ConfigError
 
 OPENCV = "opencv-python-headless"  # the package; `pip install "birefnet[eval]"` brings all of them
 
+
 def ndimage(what: str) -> ModuleType:
     """``scipy.ndimage``, for ``what``.
 

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from ..checkpoints import keymap, load_model
 from ..checkpoints.catalogue import WEIGHT_SUFFIXES
 from ..checkpoints.io import read_file
+from ..checkpoints.values import check_file
 from ..config import BiRefNetConfig
 from ..errors import CheckpointError, ConfigError
 from ..losses import HybridLoss, LossWeights, region_fine_tuning
@@ -126,6 +127,7 @@ def load_encoder(model: BiRefNet, source: str) -> None:
             f"{path}: not the weights of a {model.config.backbone} encoder: {kind} "
             f"({', '.join((missing + wrong)[:3])})."
         )
+    check_file(path, found)
     backbone.load_state_dict({name: found.get(name, value) for name, value in state.items()})
 
 

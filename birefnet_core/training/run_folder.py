@@ -164,9 +164,7 @@ class RunFolder:
         except MemoryError:
             raise
         except Exception as error:  # nothing is known of the file, and unpickling raises nearly anything
-            raise CheckpointError(
-                f"{self.last}: cannot be read ({first_line(error)}). {self._start_anew()}"
-            ) from error
+            raise CheckpointError(f"{self.last}: cannot be read ({first_line(error)}). {self._start_anew()}") from error
         if damaged:
             raise CheckpointError(f"{self.last}: damaged, its checksum of {damaged} differs. {self._start_anew()}")
         if not isinstance(state, dict) or state.get("format") != FORMAT:

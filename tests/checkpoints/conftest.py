@@ -31,11 +31,13 @@ class Repo:
         redirect: Files come from another host, as large ones do.
         fault: What a GET of a file does: "short" sends less than was announced, "corrupt" other bytes, "cut" breaks
             the connection off half-way and at every further attempt, "stall" sends nothing more from half-way on,
-            "interrupt" does so, too, and sends SIGINT to the main thread.
+            "interrupt" does so, too, and sends SIGINT to the main thread, "anew" begins anew at each attempt and stalls
+            half-way, "endless" sends more and more without a length, "no length" breaks off half-way without one.
         announced: Size in bytes that is announced, if it is not that of the file.
         seconds: How long sending a file takes.
         listing: What is sent instead of the list of files.
         etag: What is sent instead of the file's hash.
+        later_etag: What is sent instead from the second request of a file on.
     """
 
     files: dict[str, bytes]
@@ -50,6 +52,7 @@ class Repo:
     seconds: float = 0
     listing: bytes | None = None
     etag: str | None = None
+    later_etag: str | None = None
 
 
 class FakeHub:
@@ -149,12 +152,23 @@ class _Handler(BaseHTTPRequestHandler):
             size = repo.announced or len(content)
             etag = repo.etag or hashlib.sha256(content).hexdigest()
             headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(size)}
+            repo.etag = repo.later_etag or repo.etag
+        if repo.fault in ("endless", "no length"):
+            headers.pop("X-Linked-Size", None)
         if repo.redirect:
             location = f"http://localhost:{self.server.hub.port}/cdn/{repo_id}/{path}"
             return self.reply(302, {**headers, "Content-Length": "0", "Location": location})
         return self.content(repo, content, headers)
 
     def content(self, repo, content, headers):
+        if repo.fault in ("endless", "no length"):
+            self.reply(200, headers)
+            self.close_connection = True
+            pieces = 10**6 if repo.fault == "endless" else 1
+            with contextlib.suppress(ConnectionError):
+                for _ in range(pieces if self.command == "GET" else 0):
+                    self.wfile.write(content[: len(content) // 2])
+            return None
         if self.command == "HEAD":
             return self.reply(200, {**headers, "Content-Length": str(repo.announced or len(content))})
         if repo.fault == "corrupt":
@@ -164,13 +178,13 @@ class _Handler(BaseHTTPRequestHandler):
         if repo.fault == "cut off":
             self.close_connection = True
             return None
-        start = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = re.match(r"bytes=(\d+)-", "" if repo.fault == "anew" else self.headers.get("Range", ""))
         first = int(start[1]) if start else 0
         if start:
             headers = {**headers, "Content-Range": f"bytes {first}-{len(content) - 1}/{len(content)}"}
         content = content[first:]
         self.reply(206 if start else 200, {**headers, "Content-Length": str(len(content))})
-        if repo.fault in ("cut", "stall", "interrupt"):
+        if repo.fault in ("cut", "stall", "interrupt", "anew"):
             self.wfile.write(content[: len(content) // 2])
             self.wfile.flush()
             self.close_connection = True

@@ -55,6 +55,48 @@ def test_wrapper_prefixes_are_stripped(prefix):
     assert list(detect.strip_wrappers(state)) == names
 
 
+NETWORK = {name: torch.zeros(1) for name in ("bb.norm0.weight", "squeeze_module.0.x", "decoder.conv_out1.0.bias")}
+
+
+def under(prefix, names=tuple(NETWORK)):
+    return {prefix + name: torch.zeros(1) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("state", "prefix"),
+    [
+        ({**under("module."), "n_averaged": torch.tensor(5)}, "module."),  # torch's AveragedModel
+        ({**under("model."), "criterion.weight": torch.ones(3)}, "model."),  # Lightning
+        ({**under("model."), **under("loss.vgg.", ["features.0.weight"])}, "model."),
+        ({**under("model."), **under("ema_model.module."), "step": torch.tensor(1)}, "ema_model.module."),
+        ({**under("online_model."), **under("ema_model."), "initted": torch.tensor(True)}, "ema_model."),
+        ({**under("my.own.wrapper."), "teacher.bb.norm0.weight": torch.zeros(1)}, "my.own.wrapper."),
+        (under("module.module.model."), "module.module.model."),
+    ],
+)
+def test_networks_among_other_things_are_found(state, prefix):
+    assert detect.strip_wrappers(state) == {name: prefix + name for name in NETWORK}
+
+
+def test_parts_that_wrappers_put_into_names_are_stripped():
+    names = {
+        "_fsdp_wrapped_module.bb._fsdp_wrapped_module.norm0.weight": "bb.norm0.weight",
+        "_forward_module.decoder._orig_mod.conv_out1._checkpoint_wrapped_module.0.bias": "decoder.conv_out1.0.bias",
+    }
+    found = detect.strip_wrappers(dict.fromkeys(names, torch.zeros(1)))
+    assert found == {stripped: name for name, stripped in names.items()}
+
+
+def test_counters_of_thop_are_left_out():
+    counters = {f"{part}{name}": torch.zeros(1) for part in ("", "bb.", "decoder.a.") for name in detect._COUNTERS}
+    assert list(detect.strip_wrappers({**NETWORK, **counters})) == list(NETWORK)
+
+
+def test_other_entries_beside_a_network_without_a_prefix_stay():
+    state = {**NETWORK, "criterion.weight": torch.zeros(1), "ema.bb.norm0.weight": torch.zeros(1)}
+    assert list(detect.strip_wrappers(state)) == list(state)
+
+
 def test_a_prefix_that_is_part_of_the_names_stays():
     state = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
     assert list(detect.strip_wrappers(state)) == ["module.a", "b"]

@@ -80,9 +80,7 @@ def deform_conv2d(
 ) -> Tensor:
     """The convolution alone, which has a backward pass: B, O, Ho, Wo in x's dtype."""
     out = empty(x, offset, len(weight))
-    launch.convolve(
-        out, x, offset, weight, mask, _make_geometry(stride, padding, dilation, first_row), Epilogue()
-    )
+    launch.convolve(out, x, offset, weight, mask, _make_geometry(stride, padding, dilation, first_row), Epilogue())
     return out
 
 

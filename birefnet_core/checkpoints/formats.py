@@ -1,0 +1,73 @@
+"""What a file is by its first bytes: checkpoints under the wrong ending, and what was saved in place of weights."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+AGAIN = "Delete it and download it again."
+MOST_HEADER = 100 * 2**20  # bytes of a safetensors header, the library's own limit
+_HEAD = 512  # bytes read of a file
+_EXCERPT = 60  # characters of a text that a message shows
+_WEB_PAGE = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml")
+_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
+_OTHERS = (
+    (b"\x89HDF", "an HDF5 file, as Keras writes them"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"%PDF", "a PDF document"),
+)
+
+
+def problem_of(path: Path, *, safetensors: bool) -> str | None:
+    """What is wrong with a file, and what to do; None where its first bytes are those of the format.
+
+    Args:
+        path: The file.
+        safetensors: Whether its ending says safetensors; otherwise it says that torch saved it.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+    if size < 8:
+        return f"the file has only {size} bytes, no checkpoint is that small. {AGAIN}"
+    if not head.strip(b"\0"):
+        return f"the file holds zeros in place of weights, as an interrupted download leaves them. {AGAIN}"
+    if head.startswith(b"version https://git-lfs"):
+        return "this is a Git LFS pointer, a text in place of the weights. Run `git lfs pull`, or download the file."
+    if head.lstrip().lower().startswith(_WEB_PAGE):
+        return f"this is a web page, not weights: the link led to a page. {AGAIN}"
+    if _is_safetensors(head):
+        renamed = f"this is a safetensors file under another ending. Rename it to {path.stem}.safetensors."
+        return None if safetensors else renamed
+    if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+        return "this is an archive (gzip, tar, 7z or the like). Unpack it."
+    other = next((name for magic, name in _OTHERS if head.startswith(magic)), None)
+    if other:
+        return f"this is {other}, not weights of torch."
+    excerpt = _text(head)
+    if excerpt:
+        kind = "JSON" if excerpt[0] in "{[" else "text"
+        wanted = "not a safetensors file" if safetensors else "no weights"
+        return f"{wanted} but {kind} that begins with {excerpt!r}, perhaps a server's error message. {AGAIN}"
+    if not safetensors:
+        return None
+    if head.startswith(b"PK"):
+        return "this is a zip archive, perhaps a .pth file under another name. Give it its own ending back."
+    if head[0] == 0x80 and 2 <= head[1] <= 5:
+        return "this is a pickle, perhaps a .pth file under another name. Give it its own ending back."
+    return f"not a safetensors file ({size} bytes that do not start with a safetensors header). {AGAIN}"
+
+
+def _is_safetensors(head: bytes) -> bool:
+    (header,) = struct.unpack("<Q", head[:8])
+    return head[8:9] == b"{" and header <= MOST_HEADER
+
+
+def _text(head: bytes) -> str:
+    """The beginning of a text; empty for bytes that are none."""
+    text = head.decode("utf-8", "ignore").strip()  # a character may be cut in two
+    whole = len(text.encode()) + 4 > len(head.strip())
+    return text[:_EXCERPT] if whole and all(c.isprintable() or c.isspace() for c in text) else ""

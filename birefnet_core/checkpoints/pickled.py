@@ -1,0 +1,167 @@
+"""Files that torch saved: read without executing anything, checked against their checksums, bounded in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..text import enumerate_names, first_line
+from .formats import AGAIN
+
+# Keys under which training code stores the weights beside other things, best first.
+_CONTAINERS = (
+    "model", "state_dict", "model_state_dict", "ema", "net", "params", "weights",
+    "model_ema", "ema_state_dict", "state_dict_ema", "ema_model", "params_ema", "module", "network",
+)  # fmt: skip
+_DEEPEST = 8  # containers within containers
+_BIREFNET = re.compile(r"(?:.*\.)?(?:bb|squeeze_module|localization|reconstruction)\.")
+_MOST_PICKLE = 64 * 2**20  # bytes of a file's data.pkl; that of Swin-L with its optimizer has 1 MB
+_CHUNK = 2**20
+
+
+def load_pickle(path: Path, *, advice: str = AGAIN) -> Any:
+    """``torch.load`` for files that may be damaged or hostile.
+
+    Args:
+        path: The file.
+        advice: What to do about a damaged one.
+
+    Raises:
+        CheckpointError: Damaged, or with other objects than tensors and plain values; the message names the file.
+        OSError: Cannot be read from the disk.
+    """
+    content, verify = start_loading(path, mmap=False, advice=advice)
+    verify()
+    return content
+
+
+def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tuple[Any, Callable[[], None]]:
+    """``load_pickle`` that leaves comparing the checksums to a thread, as it takes as long as copying all weights.
+
+    Args:
+        path: The file.
+        mmap: Whether tensors are views of the file, where it is a zip archive.
+        advice: What to do about a damaged one.
+
+    Returns:
+        What the file holds, and a function that waits for the checksums and raises a CheckpointError if they differ.
+    """
+    sums: Future[None] | None = None
+    with _explained(path, advice):
+        with open(path, "rb") as file:
+            archive = file.read(4) == b"PK\x03\x04"
+        sizes = _check_entries(path) if archive else []
+        if archive:
+            pool = ThreadPoolExecutor(1)
+            sums = pool.submit(_check_sums, path)
+            pool.shutdown(wait=False)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and archive)
+        if archive:
+            _check_storages(content, sizes)
+
+    def verify() -> None:
+        with _explained(path, advice):
+            if sums is not None:
+                sums.result()
+
+    return content, verify
+
+
+@contextlib.contextmanager
+def _explained(path: Path, advice: str) -> Iterator[None]:
+    """Turns what the unpickler makes of a damaged file into a CheckpointError that names the file."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+        objects = f"Python objects such as {found[1]}" if found else "text, or Python objects"
+        raise CheckpointError(
+            f"{path}: not a file of plain weights ({objects}, which are never executed here). "
+            "Ask its author for a .safetensors file."
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # IndexError, struct.error, AssertionError, BadZipFile ...
+        raise CheckpointError(f"{path}: truncated or corrupted ({first_line(error)}). {advice}") from error
+
+
+def _check_entries(path: Path) -> list[int]:
+    """Refuses archives that torch did not write, before anything in them is read.
+
+    Returns:
+        The sizes of its storages in bytes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise CheckpointError("this is a TorchScript program, not weights. Save its state_dict() instead.")
+    pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+    if not pickles:
+        raise CheckpointError(f"a zip archive without weights of torch ({enumerate_names(names)}). Unpack it.")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(
+            "its entries are compressed, as by an archiver, and torch reads only uncompressed ones. Unpack it and "
+            "pack it anew without compression (zip -0 -r), or save it anew with torch.save."
+        )
+    if sum(entry.file_size for entry in entries) > path.stat().st_size or pickles[0].file_size > _MOST_PICKLE:
+        raise ValueError("its entries are larger than the file, or than any weights")
+    return [entry.file_size for entry in entries if "/data/" in entry.filename]
+
+
+def _check_sums(path: Path) -> None:
+    """Compares an archive with its own checksums, which torch does not."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as file:  # raises BadZipFile where the CRC-32 differs
+                while file.read(_CHUNK):
+                    pass
+
+
+def _check_storages(content: Any, sizes: list[int]) -> None:
+    """Refuses tensors whose storage is not as large as its entry: torch would read what lies behind it."""
+    found = [value for inner in _mappings(content, set()) for value in inner.values() if isinstance(value, Tensor)]
+    plain = [v.untyped_storage() for v in found if v.layout is torch.strided and v.device.type == "cpu"]
+    storages = {storage.data_ptr(): storage.nbytes() for storage in plain if storage.nbytes()}
+    if Counter(storages.values()) - Counter(sizes):
+        raise ValueError("tensors that are larger or smaller than their data")
+
+
+def find_weights(content: Any) -> dict[str, Tensor] | None:
+    """The state dict in what a file holds: the thing itself, or what training code wrapped around it.
+
+    The first that has names of a BiRefNet; where none has, the first of all.
+    """
+    found = []
+    for inner in _mappings(content, set()):
+        tensors = {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, Tensor)}
+        if any(map(_BIREFNET.match, tensors)):
+            return tensors
+        if tensors:
+            found.append(tensors)
+    return found[0] if found else None
+
+
+def _mappings(content: Any, seen: set[int], depth: int = 0) -> Iterator[Mapping[Any, Any]]:
+    """The dictionaries in what a file holds, each once, those under the names of ``_CONTAINERS`` first."""
+    if not isinstance(content, Mapping) or id(content) in seen or depth > _DEEPEST:
+        return
+    seen.add(id(content))
+    for key in _CONTAINERS:
+        yield from _mappings(content.get(key), seen, depth + 1)
+    yield content
+    for value in content.values():
+        yield from _mappings(value, seen, depth + 1)

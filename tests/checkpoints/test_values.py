@@ -1,0 +1,260 @@
+"""Weights that no mask can be computed with are refused, and named, before one is made."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import birefnet_core as bc
+from birefnet_core.checkpoints import adapter as adapters
+from birefnet_core.checkpoints import values
+
+WEIGHT, BIAS = "bb.patch_embed1.proj.weight", "decoder.conv_out1.0.bias"
+VARIANCE = "decoder.decoder_block4.bn_in.running_var"
+
+
+@pytest.fixture
+def state(filled):
+    return filled("pvt_v2_b0")
+
+
+def spoiled(value: float, at: int | None = None):
+    def change(tensor):
+        tensor = tensor.clone()
+        tensor.view(-1)[slice(None) if at is None else at] = value
+        return tensor
+
+    return change
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("network", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_named(state, tmp_path, value, dtype, network):
+    state[WEIGHT] = spoiled(value, at=7)(state[WEIGHT]).to(dtype)
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(bc.CheckpointError, match=rf"x\.safetensors: 1 weights are NaN or infinite \({WEIGHT}\)"):
+        bc.load_model(tmp_path / "x.safetensors", dtype=network)
+
+
+def test_infinities_that_cancel_out_are_noticed():
+    assert not values.is_finite(torch.tensor([float("inf"), float("-inf")]))
+    assert values.is_finite(torch.full((9,), 3e38))  # whose sum is not
+    assert values.is_finite(torch.full((9,), 60000.0, dtype=torch.float16))
+    assert not values.is_finite(torch.tensor([1e300], dtype=torch.float64))  # not in float32
+    assert not values.is_finite(torch.tensor([float("nan")]).to(torch.float8_e4m3fn))
+
+
+@pytest.mark.parametrize("source", ["state dict", "pth", "old pth", "module.", "own names"])
+def test_nan_is_noticed_wherever_weights_come_from(state, tmp_path, source):
+    state[BIAS] = spoiled(float("nan"))(state[BIAS])
+    if source == "own names":
+        good = bc.model_from_state_dict({**state, BIAS: torch.zeros_like(state[BIAS])}).state_dict()
+        state = {**good, "reconstruction.head.bias": state[BIAS]}
+    prefixed = {("module." if source == "module." else "") + name: value for name, value in state.items()}
+    with pytest.raises(bc.CheckpointError, match="1 weights are NaN or infinite"):
+        if source in ("state dict", "own names"):
+            bc.model_from_state_dict(state)
+        else:
+            torch.save(prefixed, tmp_path / "x.pth", _use_new_zipfile_serialization=source != "old pth")
+            bc.load_model(tmp_path / "x.pth")
+
+
+def test_all_weights_that_are_not_finite_are_counted(state):
+    for name in state:
+        if state[name].is_floating_point():
+            state[name] = spoiled(float("nan"))(state[name])
+    with pytest.raises(bc.CheckpointError, match=r"\d{3} weights are NaN or infinite \(.* and \d{3} more\)"):
+        bc.model_from_state_dict(state)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64, torch.bool, torch.uint8])
+@pytest.mark.parametrize("network", [None, torch.float32, torch.float16])
+def test_integers_and_booleans_are_refused(state, dtype, network):
+    state[WEIGHT] = (state[WEIGHT] * 100).to(dtype)
+    with pytest.raises(bc.CheckpointError, match=rf"1 weights are not floating point \({WEIGHT} \({dtype}\)\)"):
+        bc.model_from_state_dict(state, dtype=network)
+
+
+@pytest.mark.parametrize("network", [None, torch.float32, torch.float16, torch.bfloat16])
+def test_files_of_integers_alone_are_refused(state, network):
+    with pytest.raises(bc.CheckpointError, match=r"\d{3} weights are not floating point"):
+        bc.model_from_state_dict({n: (v * 100).to(torch.int8) for n, v in state.items()}, dtype=network)
+
+
+@pytest.mark.parametrize("network", [torch.float32, torch.float16])
+def test_negative_variances_are_refused(state, network):
+    names = [name for name in state if name.endswith("running_var")]
+    state[names[0]] = spoiled(-1e-3, at=0)(state[names[0]])
+    with pytest.raises(bc.CheckpointError, match=rf"1 weights are negative variances \({names[0]}\)"):
+        bc.model_from_state_dict(state, dtype=network)
+
+
+def test_positions_of_a_window_are_those_of_the_architecture(filled):
+    state = bc.model_from_state_dict(filled("swin_v1_t")).state_dict()
+    name = next(name for name in state if name.endswith("relative_position_index"))
+    state[name] = state[name].flip(0)
+    with pytest.raises(bc.CheckpointError, match="other positions than a window has"):
+        bc.model_from_state_dict(state)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("network", [None, torch.float32, torch.float16, torch.bfloat16])
+def test_float8_is_read_in_every_precision(state, dtype, network):
+    state = {n: v.to(getattr(torch, dtype)) if v.is_floating_point() else v for n, v in state.items()}
+    model = bc.model_from_state_dict(state, dtype=network)
+    assert all(p.dtype.itemsize > 1 and p.isfinite().all() for p in model.parameters())
+
+
+ODD = {
+    "meta": (lambda t: t.to("meta"), "meta"),
+    "sparse": (lambda t: t.to_sparse(), "sparse_coo"),
+    "rows": (lambda t: t.flatten(1).to_sparse_csr(), "sparse_csr"),
+    "quantized": (lambda t: torch.quantize_per_tensor(t.contiguous(), 0.1, 0, torch.qint8), "quantized"),
+    "complex": (lambda t: t.to(torch.complex64), "complex"),
+    "stride 0": (lambda t: torch.zeros(1).expand(t.shape), "values over 4 bytes"),
+    "stride 0, huge": (lambda t: torch.zeros(1).expand(10**6, 10**6), "1000000 x 1000000 values over 4 bytes"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("name", [WEIGHT, "decoder.ipt_blk2.conv1.weight", "hello"])
+def test_tensors_that_are_not_plain_are_named(state, tmp_path, kind, name):
+    make, words = ODD[kind]
+    try:
+        odd = make(state.get(name, torch.ones(4, 4)))
+    except (AttributeError, NotImplementedError, RuntimeError):
+        pytest.skip("torch does not make these any more")
+    torch.save({**state, name: odd}, tmp_path / "x.pth")
+    with pytest.raises(bc.CheckpointError, match=f"tensors are not plain ones: {name} .*{words}|never executed"):
+        bc.load_model(tmp_path / "x.pth")
+
+
+def shapes_of(tensor):
+    return [tensor.flatten(), tensor.permute(*range(tensor.ndim - 1, -1, -1)), torch.tensor(1.0), torch.zeros(0)]
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize(
+    "name",
+    [WEIGHT, "squeeze_module.0.conv_in.weight", "decoder.lateral_block4.conv.weight", "decoder.ipt_blk5.conv1.weight"],
+)
+def test_shapes_of_any_kind_are_refused(state, name, index):
+    state[name] = shapes_of(state[name])[index].contiguous()
+    with pytest.raises(bc.CheckpointError):
+        bc.model_from_state_dict(state)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2**40, 0), (2**31, 0), (10**6, 4)])
+def test_classifiers_of_any_shape_are_refused(state, shape):
+    state["cls_head.0.weight"] = torch.zeros(shape)
+    with pytest.raises((bc.CheckpointError, bc.ConfigError)):
+        bc.model_from_state_dict(state)
+
+
+# Metadata
+
+
+def with_metadata(state, path, config=None, **metadata):
+    own = bc.BiRefNetConfig(backbone="pvt_v2_b0").to_dict() | (config or {})
+    save_file(state, path, {"birefnet_config": json.dumps(own), "training_size": "64x64", **metadata})
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_classes": 219}, {"num_classes": 10**9}, {"num_classes": 10**19}, {"num_classes": -1},
+        {"backbone": "dino_v3_7b"}, {"backbone": "swin_v1_l"}, {"backbone": ["swin_v1_l"]}, {"backbone": None},
+        {"patch_order": {"a": 1}}, {"context_fusion": [3]}, {"batch_norm": False}, {"unknown": 1},
+    ],
+)  # fmt: skip
+def test_metadata_of_another_network_are_refused(state, tmp_path, change):
+    with pytest.raises(bc.CheckpointError, match=r"x\.safetensors: "):
+        bc.load_model(with_metadata(state, tmp_path / "x.safetensors", change))
+
+
+@pytest.mark.parametrize("text", ["", "null", "[1]", "3", '"x"', "[" * 100_000, '{"a":' * 100_000, "{}}", "NaN"])
+def test_configurations_that_are_none_are_refused(state, tmp_path, text):
+    with pytest.raises(bc.CheckpointError, match="metadata cannot be read"):
+        bc.load_model(with_metadata(state, tmp_path / "x.safetensors", birefnet_config=text))
+
+
+@pytest.mark.parametrize("size", ["", "64", "0x0", "-64x-64", "axb", "64x64x64", "1000000x1000000", "9" * 5000 + "x64"])
+def test_training_sizes_that_are_none_are_refused(state, tmp_path, size):
+    with pytest.raises(bc.CheckpointError, match=r"its metadata (cannot be read|say it was trained at)"):
+        bc.load_model(with_metadata(state, tmp_path / "x.safetensors", training_size=size))
+
+
+# Adapters
+
+UP, DOWN = "decoder.conv_out1.0.weight.lora_up", "decoder.conv_out1.0.weight.lora_down"
+
+
+@pytest.fixture
+def model(state):
+    return bc.model_from_state_dict(state)
+
+
+def save_adapter(path, model, up=None, down=None, rank=2, **metadata):
+    weight = dict(model.named_parameters())["reconstruction.head.weight"]
+    outputs, inputs = weight.shape[0], weight[0].numel()
+    tensors = {
+        UP: torch.ones(outputs, rank) if up is None else up,
+        DOWN: torch.ones(rank, inputs) if down is None else down,
+    }
+    own = {"birefnet_adapter": "birefnet_core/1", "birefnet_config": json.dumps(model.config.to_dict()), "scale": "1"}
+    save_file(tensors, path, {**own, **metadata})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"up": torch.full((1, 2), float("nan"))}, rf"NaN or infinite \({UP}\)"),
+        ({"down": torch.full((2, 48), float("inf"))}, "NaN or infinite"),
+        ({"up": torch.ones(1, 2, dtype=torch.int32)}, "not floating point"),
+        ({"up": torch.ones(1, 2, dtype=torch.bool)}, "not floating point"),
+        ({"down": torch.ones(3, 48)}, "expected matrices O, r and r, I"),
+        ({"up": torch.ones(1)}, "expected matrices"),
+        ({"up": torch.tensor(1.0)}, "expected matrices"),
+        ({"up": torch.ones(1, 2, 1)}, "expected matrices"),
+        ({"scale": "nan"}, "scale is nan"),
+        ({"scale": "inf"}, "scale is inf"),
+        ({"scale": "x"}, "cannot be read"),
+        ({"birefnet_config": "[" * 100_000}, "cannot be read"),
+        ({"birefnet_config": "[]"}, "cannot be read"),
+    ],
+)
+def test_adapters_that_spoil_the_weights_are_refused(model, tmp_path, change, words):
+    path = save_adapter(tmp_path / "a.safetensors", model, **change)
+    with pytest.raises(bc.CheckpointError, match=rf"a\.safetensors: .*{words}"):
+        adapters.read_adapter(path)
+
+
+def test_adapters_that_are_too_much_for_the_precision_change_nothing(model, tmp_path):
+    path = save_adapter(tmp_path / "a.safetensors", model, scale="1e5")
+    model.half()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(bc.CheckpointError, match=r"makes 1 weights NaN or infinite \(reconstruction\.head\.weight\)"):
+        bc.merge_adapter(model, path)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    with pytest.raises(bc.CheckpointError, match="at strength nan"):
+        bc.merge_adapter(model, path, float("nan"))
+
+
+def test_networks_and_adapters_in_each_others_place_are_named(model, tmp_path):
+    network = bc.save_checkpoint(model, tmp_path / "m.safetensors")
+    adapter = save_adapter(tmp_path / "a.safetensors", model)
+    with pytest.raises(bc.CheckpointError, match="this is a low-rank adapter, not a network"):
+        bc.load_model(adapter)
+    with pytest.raises(bc.CheckpointError, match=r"not an adapter .* whole networks are loaded without adapter="):
+        adapters.read_adapter(network)
+    save_file({"unet.lora_A.weight": torch.ones(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(bc.CheckpointError, match="a LoRA of another program"):
+        adapters.read_adapter(tmp_path / "other.safetensors")
+    save_file({UP: torch.ones(2, 2)}, tmp_path / "bare.safetensors")
+    with pytest.raises(bc.CheckpointError, match="a low-rank adapter, to be given as adapter"):
+        bc.load_model(tmp_path / "bare.safetensors")
