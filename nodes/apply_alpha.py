@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .comfy_compat import core, io, pick, preview, schema
-from .tensors import as_result, for_work, progress_bar, to_rgb
+from .inputs import checked
+from .tensors import as_result, for_work, in_color, progress_bar
 
 COLOURS = {"multilevel": "multilevel", "blur fusion": "blur_fusion", "off": None}
 OUTPUTS = {
@@ -29,7 +30,11 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             search_aliases=["cut out", "transparent", "RGBA", "replace background", "foreground estimation", "matting"],
             essentials_category="Image Tools",
             inputs=[
-                io.Image.Input("image", tooltip="One image may go with many masks, and the reverse."),
+                io.Image.Input(
+                    "image",
+                    tooltip="One image may go with many masks, and the reverse. What its own alpha hides, if it has one, "
+                    "stays hidden.",
+                ),
                 io.Mask.Input("mask", tooltip="1 on the subject. Resized to the image if sizes differ."),
                 io.Combo.Input(
                     "output",
@@ -70,6 +75,7 @@ class BiRefNetApplyAlpha(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, image, mask, output, colors, color, background_fit, crop, padding, background=None
     ) -> io.NodeOutput:
@@ -81,8 +87,8 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             fit=pick(FITS, background_fit, "background_fit"),
             crop_padding=padding if crop else None,
         )
-        background = None if background is None else to_rgb(background)
-        image, mask, background = for_work(to_rgb(image), mask, background)
+        background = None if background is None else in_color(background)
+        image, mask, background = for_work(in_color(image), mask, background)
         result = masks.cut_out(image, mask, options, background, progress=progress_bar())
         cutout, alpha = map(as_result, result)
         return io.NodeOutput(cutout, alpha, ui=preview(cutout, cls))

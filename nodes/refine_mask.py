@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .comfy_compat import ADVANCED, core, io, schema
-from .tensors import as_result, for_work, to_rgb
+from .inputs import checked
+from .tensors import as_result, for_work, in_color
 
 
 class BiRefNetRefineMask(io.ComfyNode):
@@ -100,8 +101,9 @@ class BiRefNetRefineMask(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, mask, threshold: float, image=None, **operations) -> io.NodeOutput:
         masks = core(".masks")
         options = masks.RefineOptions(threshold=threshold if threshold >= 0 else None, **operations)
-        mask, image = for_work(mask, None if image is None else to_rgb(image))
+        mask, image = for_work(mask, None if image is None else in_color(image))
         return io.NodeOutput(as_result(masks.refine_mask(mask, options, image)))
