@@ -32,8 +32,7 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "image",
-                    tooltip="One image may go with many masks, and the reverse. What its own alpha hides, if it has one, "
-                    "stays hidden.",
+                    tooltip="One image may go with many masks, and the reverse. What its own alpha hides stays hidden.",
                 ),
                 io.Mask.Input("mask", tooltip="1 on the subject. Resized to the image if sizes differ."),
                 io.Combo.Input(

@@ -18,7 +18,7 @@ class BiRefNetCropAroundSubject(io.ComfyNode):
             description="Crops to the subject and what is around it, for inpainting or upscaling that part only. "
             "BiRefNet Stitch Back puts the result where it came from; the rest of the picture is not touched.",
             search_aliases=[
-                "crop and stitch", "inpaint crop", "crop to mask", "crop by mask", "detailer", "zoom in", "bounding box crop",
+                "crop and stitch", "inpaint crop", "crop to mask", "crop by mask", "detailer", "zoom in",
             ],
             inputs=[
                 io.Image.Input("image", tooltip="One image, a batch, or the frames of a video."),
@@ -29,7 +29,8 @@ class BiRefNetCropAroundSubject(io.ComfyNode):
                     min=0.0,
                     max=4.0,
                     step=0.01,
-                    tooltip="Added around the subject on every side, as a share of its longer side: context for the model.",
+                    tooltip="Added around the subject on every side, as a share of its longer side: what the model "
+                    "sees around it.",
                 ),
                 io.Int.Input(
                     "size",
@@ -39,12 +40,12 @@ class BiRefNetCropAroundSubject(io.ComfyNode):
                     step=8,
                     tooltip="Longer side the crop is resized to, such as 1024. 0: its pixels as they are.",
                 ),
-                io.Boolean.Input("square", default=False, tooltip="Square crops, as far as the picture is large enough."),
+                io.Boolean.Input("square", default=False, tooltip="Square, as far as the picture is large enough."),
                 io.Boolean.Input(
                     "follow",
                     default=False,
-                    tooltip="For batches: each image is cropped around its own subject. Off: one box for all, so that a "
-                    "video stays still.",
+                    tooltip="For batches: each image is cropped around its own subject. Off: one box for all, so that "
+                    "a video stays still.",
                 ),
                 io.Int.Input(
                     "multiple",

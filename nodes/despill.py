@@ -27,6 +27,7 @@ class BiRefNetDespill(io.ComfyNode):
                 "green screen", "greenscreen", "blue screen", "chroma key", "spill suppression", "green edges", "halo",
                 "color fringe", "defringe", "decontaminate",
             ],
+            essentials_category="Image Tools",
             inputs=[
                 io.Image.Input("image", tooltip="A picture, or the cut-out of BiRefNet Apply Alpha."),
                 io.Combo.Input(
@@ -36,7 +37,7 @@ class BiRefNetDespill(io.ComfyNode):
                     tooltip="What shines on the subject. background: the color that is measured where the mask is 0. "
                     "color: the one below.",
                 ),
-                color_input("color", "#00b140", "With screen color: its hue is taken out, how bright it is does not count."),
+                color_input("color", "#00b140", "With screen color: its hue is taken out, whatever its brightness."),
                 io.Combo.Input(
                     "limit",
                     options=list(LIMITS),

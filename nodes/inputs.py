@@ -120,7 +120,7 @@ def _number(wanted: Any, value: Any, whole: bool) -> int | float:
 
 
 def _switch(wanted: Any, value: Any) -> bool:
-    if value in (True, False) and not isinstance(value, Tensor):
+    if isinstance(value, bool | int | float) and value in (True, False):
         return bool(value)
     raise ConfigError(f"{wanted.id} is {_found(value)}, expected true or false.")
 

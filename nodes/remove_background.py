@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .apply_alpha import BiRefNetApplyAlpha
 from .comfy_compat import GraphBuilder, default_inputs, io, schema
-from .load_model import BiRefNetLoadModel
 from .inputs import checked
+from .load_model import BiRefNetLoadModel
 from .model_folders import check_model_name, file_stamp, model_input
 from .segment import BiRefNetSegment
 

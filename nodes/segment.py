@@ -25,8 +25,8 @@ class BiRefNetSegment(io.ComfyNode):
                 BiRefNetModelType.Input("model", tooltip="From Load BiRefNet Model."),
                 io.Image.Input(
                     "image",
-                    tooltip="One image, a batch, or the frames of a video. Where an image has alpha, what is visible is "
-                    "segmented, and the mask is limited to it.",
+                    tooltip="One image, a batch, or the frames of a video. Of an image with alpha, only what is "
+                    "visible counts.",
                 ),
                 io.Combo.Input(
                     "size",

@@ -107,8 +107,8 @@ def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = N
     Args:
         masks: B, H, W in [0, 1], floating point, any device.
         options: What to do.
-        images: B, H, W, 3 or 4 (alpha) in [0, 1]: the guide of the guided filter, and what temporal smoothing sees motion
-            by. Resized to the masks if sizes differ; one image may go with many masks and the reverse.
+        images: B, H, W, 3 or 4 (alpha) in [0, 1]: the guide of the guided filter, and what temporal smoothing sees
+            motion by. Resized to the masks if sizes differ; one image may go with many masks and the reverse.
 
     Returns:
         B, H, W float32 on the masks' device; never the tensor passed in. Frames are handled a few at a

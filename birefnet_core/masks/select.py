@@ -9,6 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,8 +123,8 @@ def _is_pair(value: object) -> bool:
 
 def _point(value: object) -> tuple[float, float]:
     try:
-        x, y = (value["x"], value["y"]) if isinstance(value, Mapping) else value  # type: ignore[misc]
-        x, y = float(x), float(y)
+        pair: Any = (value["x"], value["y"]) if isinstance(value, Mapping) else value
+        x, y = (float(part) for part in pair)
     except (KeyError, TypeError, ValueError):
         raise _unknown(value) from None
     if not (math.isfinite(x) and math.isfinite(y)):

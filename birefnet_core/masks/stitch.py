@@ -100,7 +100,6 @@ def crop_for_inpainting(
     masks = check_masks(masks)
     check_same_device(images, masks)
     images, masks = pair_batches(images, resize_masks(masks, images.shape[1:3]))
-    height, width = images.shape[1:3]
     boxes = _boxes(masks, options)
     left, top, right, bottom = boxes[0]
     size = _size_of_crop(bottom - top, right - left, options)

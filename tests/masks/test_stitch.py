@@ -116,7 +116,8 @@ def test_alpha_of_a_crop_lets_the_original_through_and_that_of_an_image_stays():
 def test_several_results_go_into_one_picture_and_grey_ones_too():
     _, _, record = crop_for_inpainting(random_images(), masks_at((30, 20, 24, 24)))
     stitched = stitch_back(record, torch.rand(4, 40, 40, 1))
-    assert stitched.shape == (4, 90, 130, 3) and torch.equal(stitched[:, :5], random_images()[:, :5].expand(4, -1, -1, -1))
+    assert stitched.shape == (4, 90, 130, 3)
+    assert torch.equal(stitched[:, :5], random_images()[:, :5].expand(4, -1, -1, -1))
     grey = random_images(channels=1)
     crops, _, record = crop_for_inpainting(grey, masks_at((30, 20, 24, 24)))
     assert torch.equal(stitch_back(record, crops), grey.expand(-1, -1, -1, 3))
