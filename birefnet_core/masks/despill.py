@@ -14,6 +14,7 @@ Shapes: B batch, H W image. Images B H W 3, masks B H W.
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
@@ -23,6 +24,8 @@ from ..errors import ConfigError, ImageError
 from ..image_ops import check_images, check_masks, pair, pair_batches, resize_masks
 from .compose import Color, parse_color
 from .morphology import feather, grow
+
+logger = logging.getLogger(__name__)
 
 # "average" takes out more, and dulls yellow and cyan beside a green screen; "maximum" leaves those hues alone.
 LIMITS = {"average": 0.0, "maximum": 1 / math.sqrt(3)}
@@ -47,7 +50,7 @@ def remove_spill(
 
     Args:
         images: B, H, W, 3 in [0, 1].
-        color: The spilling colour, as for ``parse_color``.
+        color: The spilling colour, as for ``parse_color``. A grey has no hue to take out: the log says so.
         limit: Of ``LIMITS``: how much of the hue may stay, "average" (least) or "maximum".
         strength: Fraction of the spill that is taken out.
         keep_brightness: Fraction of the luminance taken out that is given back as grey light.
@@ -58,7 +61,7 @@ def remove_spill(
         B, H, W, 3 float32; pixels without spill are not changed.
 
     Raises:
-        ConfigError: A colour without hue, or a value out of its range.
+        ConfigError: No colour, or a value out of its range.
         ImageError: Images or masks of the wrong shape, type or content, or that do not fit each other.
     """
     for name, value in (("strength", strength), ("keep_brightness", keep_brightness)):
@@ -70,8 +73,8 @@ def remove_spill(
         raise ConfigError(f"edge_width is {edge_width}, expected 0 (everywhere) or more pixels.")
     if edge_width and masks is None:
         raise ImageError("masks is missing, expected the subject's masks: edge_width is measured from their edges.")
-    key = _key(color).to(images.device)
     images = check_images(images)
+    key = _key(color).to(images.device)
     if masks is not None:
         images, masks = pair(images, masks)
     result = torch.empty(images.shape, device=images.device)
@@ -107,16 +110,19 @@ def background_color(images: Tensor, masks: Tensor) -> tuple[float, float, float
 
 
 def _key(color: Color) -> Tensor:
-    """The colour without its grey, its largest channel 1."""
+    """The colour without its grey, its largest channel 1; all 0 for a grey."""
     key = torch.tensor(parse_color(color))
     key = key - key.min()
     if key.max() < GREYEST:
-        raise ConfigError(f"color {color!r} is grey, expected one with a hue: spill is taken out by its hue.")
+        logger.warning("Despill changes nothing: the color %s is grey, and spill is taken out by hue.", color)
+        return torch.zeros(3)
     return key / key.max()
 
 
 def _spill(image: Tensor, key: Tensor, limit: float) -> Tensor:
     """How much of the key, H, W, is in an image H, W, 3 beyond the limit."""
+    if not key.any():
+        return image.new_zeros(image.shape[:2])
     direction = key - key.mean()
     direction = direction / direction.norm()
     chroma = image - image.mean(dim=-1, keepdim=True)

@@ -83,8 +83,6 @@ def test_the_background_is_measured_where_the_mask_is_not():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"color": "#808080"}, "grey"),
-        ({"color": "#818080"}, "grey"),
         ({"color": "blueish"}, "#ff8800"),
         ({"limit": "most"}, "average"),
         ({"strength": 1.1}, "strength"),
@@ -96,6 +94,12 @@ def test_the_background_is_measured_where_the_mask_is_not():
 def test_other_options_are_refused(image, options, says):
     with pytest.raises(ConfigError, match=says):
         remove_spill(image, **{"color": "#00ff00", **options})
+
+
+@pytest.mark.parametrize("color", ["#808080", "#818080", "#000000", "#ffffff"])
+def test_a_grey_changes_nothing_and_says_so(image, color, caplog):
+    assert torch.equal(remove_spill(image, color), image)
+    assert "grey" in caplog.text
 
 
 def test_an_edge_width_needs_a_mask(image):
