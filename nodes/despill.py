@@ -10,7 +10,7 @@ from .inputs import checked
 from .tensors import as_result, for_work, in_color
 
 SCREENS = {"green": "#00ff00", "blue": "#0000ff", "background": None, "color": None}
-LIMITS = {"average": "average", "maximum": "maximum"}
+LIMITS = {"balanced": "balanced", "average": "average", "maximum": "maximum"}
 
 
 class BiRefNetDespill(io.ComfyNode):
@@ -41,8 +41,9 @@ class BiRefNetDespill(io.ComfyNode):
                 io.Combo.Input(
                     "limit",
                     options=list(LIMITS),
-                    default="average",
-                    tooltip="average: takes out most. maximum: milder, keeps blond hair, yellow and turquoise.",
+                    default="balanced",
+                    tooltip="balanced: right for most. average: takes out more, and dulls yellow and blond. maximum: "
+                    "mild, leaves yellow and turquoise alone.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="How much of the spill is taken out."

@@ -27,8 +27,9 @@ from .morphology import feather, grow
 
 logger = logging.getLogger(__name__)
 
-# "average" takes out more, and dulls yellow and cyan beside a green screen; "maximum" leaves those hues alone.
-LIMITS = {"average": 0.0, "maximum": 1 / math.sqrt(3)}
+# "average" takes out most, and turns blond hair orange beside a green screen; "maximum" leaves yellow and cyan alone,
+# and green rims on them; "balanced" is half way.
+LIMITS = {"balanced": 0.5 / math.sqrt(3), "average": 0.0, "maximum": 1 / math.sqrt(3)}
 LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
 GREYEST = 0.02  # a key with less difference between its channels has no hue to speak of
 BACKGROUND = 0.05  # masks up to this are background
@@ -40,7 +41,7 @@ def remove_spill(
     images: Tensor,
     color: Color,
     *,
-    limit: str = "average",
+    limit: str = "balanced",
     strength: float = 1.0,
     keep_brightness: float = 0.0,
     masks: Tensor | None = None,
@@ -51,7 +52,7 @@ def remove_spill(
     Args:
         images: B, H, W, 3 in [0, 1].
         color: The spilling colour, as for ``parse_color``. A grey has no hue to take out: the log says so.
-        limit: Of ``LIMITS``: how much of the hue may stay, "average" (least) or "maximum".
+        limit: Of ``LIMITS``: how much of the hue may stay, from "average" (least) over "balanced" to "maximum".
         strength: Fraction of the spill that is taken out.
         keep_brightness: Fraction of the luminance taken out that is given back as grey light.
         masks: B, H, W in [0, 1], needed by ``edge_width``.

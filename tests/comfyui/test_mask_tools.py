@@ -14,7 +14,7 @@ from tests.comfyui.workflows import PHOTO, error_of, node, saved, segment, write
 pytestmark = pytest.mark.comfyui
 
 DESPILL = {
-    "screen": "green", "color": "#00b140", "limit": "average", "strength": 1.0, "keep_brightness": 0.0, "edge_width": 0
+    "screen": "green", "color": "#00b140", "limit": "balanced", "strength": 1.0, "keep_brightness": 0.0, "edge_width": 0
 }  # fmt: skip
 CROP = {"padding": 0.25, "size": 0, "square": False, "follow": False, "multiple": 8}
 NODES = {
@@ -123,7 +123,8 @@ def test_paint_and_points_mark_what_the_page_uploads(comfyui, place):
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(strokes).save(folder / "painter-1.png")
     mark = {"mask": f"painter/painter-1.png [{place}]"}
-    workflow = {**two_subjects(), "3": node("BiRefNetPointAtSubject", image=["2", 0], **mark), **saved(["3", 0], "mask")}
+    marking = {"3": node("BiRefNetPointAtSubject", image=["2", 0], **mark)}
+    workflow = {**two_subjects(), **marking, **saved(["3", 0], "mask")}
     assert np.array_equal(picture(comfyui, workflow)[..., 0], strokes[..., 3])
     points = json.dumps([{"x": 100, "y": 50}])
     workflow["4"] = node("PrimitiveString", value=points)
