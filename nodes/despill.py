@@ -85,5 +85,5 @@ class BiRefNetDespill(io.ComfyNode):
             raise ImageError("mask is not connected, expected one: screen background is measured where it is 0.")
         key = color if screen == "color" else key or masks.background_color(colors, mask)
         result = masks.remove_spill(colors, key, masks=mask, **options)
-        result = as_result(torch.cat([result, alpha.to(result.dtype)], dim=-1))
+        result = as_result(torch.cat([result, alpha.to(result.dtype)], dim=-1) if alpha.shape[-1] else result)
         return io.NodeOutput(result, ui=preview(result, cls))

@@ -50,9 +50,10 @@ def keep_marked(masks: Tensor, marks: Tensor) -> Tensor:
         )
     if not (marks > MARKED).any():
         return masks.clone()
+    where = marks.cpu() if marks.device.type == "mps" else marks  # MPS pools to divisors of the size only
     # The maximum, so that a dot survives shrinking.
-    marks = F.adaptive_max_pool2d(marks[:, None], tuple(masks.shape[1:]))[:, 0] > MARKED  # B H W
-    masks, marks = pair_batches(masks, marks, ("masks", "marks"))
+    where = F.adaptive_max_pool2d(where[:, None], tuple(masks.shape[1:]))[:, 0] > MARKED  # B H W
+    masks, marks = pair_batches(masks, where.to(masks.device), ("masks", "marks"))
     kept = torch.empty(masks.shape, device=masks.device)
     for group in frame_groups(masks.shape[0], masks.shape[1] * masks.shape[2]):
         kept[group] = keep_touched(masks[group], marks[group])
