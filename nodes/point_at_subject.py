@@ -37,6 +37,19 @@ class BiRefNetPointAtSubject(io.ComfyNode):
                     "painted.",
                     extra_dict={"forceInput": True},
                 ),
+                *(
+                    io.Int.Input(
+                        side,  # the painting canvas sets it to the picture's, and has its shape by it
+                        default=512,
+                        min=1,
+                        max=2**15,
+                        optional=True,
+                        socketless=True,
+                        tooltip=f"The canvas's {side}. Set by the page.",
+                        extra_dict={"hidden": True},
+                    )
+                    for side in ("width", "height")
+                ),
             ],
             outputs=[io.Mask.Output("points", tooltip="1 where it is marked, at the image's size.")],
         )  # fmt: skip
@@ -47,7 +60,7 @@ class BiRefNetPointAtSubject(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, image, mask: str = "", coordinates: str = "") -> io.NodeOutput:
-        height, width = image.shape[1:3]
-        marks = core(".masks").point_marks(coordinates, height, width)
-        return io.NodeOutput(as_result(marks.maximum(painted_mask(mask, height, width))))
+    def execute(cls, image, mask: str = "", coordinates: str = "", width=None, height=None) -> io.NodeOutput:
+        size = image.shape[1:3]
+        marks = core(".masks").point_marks(coordinates, *size)
+        return io.NodeOutput(as_result(marks.maximum(painted_mask(mask, *size))))

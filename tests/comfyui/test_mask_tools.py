@@ -9,7 +9,7 @@ from PIL import Image
 
 from birefnet_core.images import read_image, to_bytes
 from birefnet_core.masks import CropOptions, crop_for_inpainting, make_trimap, remove_spill, stitch_back
-from tests.comfyui.workflows import PHOTO, error_of, node, saved, segment, write_inputs
+from tests.comfyui.workflows import PHOTO, SEGMENT, error_of, node, saved, segment, write_inputs
 
 pytestmark = pytest.mark.comfyui
 
@@ -180,3 +180,34 @@ def test_transparent_pictures_are_segmented_as_they_are_seen(comfyui):
     mask = picture(comfyui, workflow)[..., 0]
     hidden = np.array(Image.open(comfyui.base / "input" / "painted.png"))[..., 3] == 0
     assert not mask[hidden].any() and mask[~hidden].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "socket", "others"),
+    [
+        ("BiRefNetTrimap", "mask", {"inside": 1, "outside": 1}),
+        ("BiRefNetDespill", "image", DESPILL),
+        ("BiRefNetCropAroundSubject", "image", {**CROP, "mask": ["2", 0]}),
+        ("BiRefNetStitchBack", "stitch", {"image": ["1", 0], "blend": 0}),
+        ("BiRefNetPointAtSubject", "image", {"mask": ""}),
+        ("BiRefNetSegment", "model", {"image": ["1", 0], **SEGMENT}),
+        ("BiRefNetRefineMask", "mask", {}),
+        ("BiRefNetCompareMasks", "ground_truth", {"mask": ["2", 0]}),
+    ],
+)
+def test_links_of_foreign_nodes_are_told(comfyui, kind, socket, others):
+    given = comfyui.get(f"/object_info/{kind}")[kind]["input"]["required"]
+    defaults = {name: options[1]["default"] for name, options in given.items() if "default" in options[1]}
+    workflow = {
+        "1": node("LoadImage", image="example.png"),
+        "2": node("LoadImageMask", image="spots.png", channel="red"),
+        "3": node("Name", name="no tensor"),
+        "4": node(kind, **{**defaults, **others, socket: ["3", 0]}),
+    }
+    out = comfyui.get(f"/object_info/{kind}")[kind]["output"][0]
+    if kind != "BiRefNetCompareMasks":
+        show = {"IMAGE": ("PreviewImage", "images"), "MASK": ("MaskPreview", "mask")}[out]
+        workflow["5"] = node(show[0], **{show[1]: ["4", 0]})
+    error = error_of(comfyui, workflow)
+    assert error["node_type"] == kind
+    assert error["exception_message"].startswith(f"{socket} is 'no tensor', expected")

@@ -34,7 +34,10 @@ class ComboInput(Input):
 
 
 class IntInput(Input):
-    def __init__(self, id, tooltip=None, optional=False, default=None, advanced=None, min=None, max=None, step=None):
+    def __init__(
+        self, id, tooltip=None, optional=False, default=None, advanced=None, min=None, max=None, step=None,
+        socketless=None, extra_dict=None,
+    ):  # fmt: skip
         super().__init__(id, tooltip=tooltip, optional=optional, default=default, min=min, max=max, step=step)
 
 
