@@ -17,6 +17,8 @@ from .errors import ImageError
 
 # Sharpening and bicubic resizing overshoot [0, 1] a little; values further out are bytes or logits.
 LOWEST, HIGHEST = -1.0, 2.0
+# What shows behind transparent pixels: middle grey, on which neither black nor white subjects disappear.
+BACKDROP = 0.5
 
 
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False, antialias: bool = False) -> Tensor:
@@ -95,6 +97,20 @@ def validate_images(images: Tensor, name: str = "images", *, channels: Sequence[
     _check_values(images, name)
 
 
+def flatten_alpha(images: Tensor) -> Tensor:
+    """Images as they are seen: transparent pixels over middle grey, whatever colours their alpha hides.
+
+    Args:
+        images: ..., C with C = 1, 3 or 4 (straight alpha), floating point in [0, 1].
+
+    Returns:
+        ..., 3; where alpha is 1 the colours are not changed.
+    """
+    if images.shape[-1] == 4:
+        return torch.lerp(images.new_tensor(BACKDROP), images[..., :3], images[..., 3:])
+    return images.expand(*images.shape[:-1], 3)
+
+
 def check_masks(masks: Tensor, name: str = "masks") -> Tensor:
     """Checks a batch of masks.
 
@@ -152,16 +168,16 @@ def pair_batches(first: Tensor, second: Tensor, names: tuple[str, str] = ("image
     return first.expand(length, *first.shape[1:]), second.expand(length, *second.shape[1:])
 
 
-def pair(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def pair(images: Tensor, masks: Tensor, *, channels: Sequence[int] = (3,)) -> tuple[Tensor, Tensor]:
     """Checks images and masks, and fits the masks to the images in size and both to each other in number.
 
     Returns:
-        Images B, H, W, 3 and masks B, H, W, float32; repeated frames are views.
+        Images B, H, W, C and masks B, H, W, float32; repeated frames are views.
 
     Raises:
         ImageError: As for ``check_images`` and ``pair_batches``, and for tensors on different devices.
     """
-    images, masks = check_images(images), check_masks(masks)
+    images, masks = check_images(images, channels=channels), check_masks(masks)
     check_same_device(images, masks)
     return pair_batches(images, resize_masks(masks, images.shape[1:3]))
 

@@ -2,14 +2,20 @@
 
 from . import other_packs
 from .apply_alpha import BiRefNetApplyAlpha
-from .comfy_compat import ComfyExtension, io
+from .box_subject import BiRefNetBoxSubject
+from .comfy_compat import HAS_CANVAS, ComfyExtension, io
 from .compare_masks import BiRefNetCompareMasks
+from .crop_around_subject import BiRefNetCropAroundSubject
+from .despill import BiRefNetDespill
 from .load_model import BiRefNetLoadModel
 from .migration import register_replacements
 from .model_folders import register_model_folders
+from .point_at_subject import BiRefNetPointAtSubject
 from .refine_mask import BiRefNetRefineMask
 from .remove_background import BiRefNetRemoveBackground
 from .segment import BiRefNetSegment
+from .stitch_back import BiRefNetStitchBack
+from .trimap import BiRefNetTrimap
 
 NODES: list[type[io.ComfyNode]] = [
     BiRefNetLoadModel,
@@ -18,6 +24,11 @@ NODES: list[type[io.ComfyNode]] = [
     BiRefNetApplyAlpha,
     BiRefNetRemoveBackground,
     BiRefNetCompareMasks,
+    BiRefNetTrimap,
+    BiRefNetDespill,
+    BiRefNetCropAroundSubject,
+    BiRefNetStitchBack,
+    *([BiRefNetPointAtSubject, BiRefNetBoxSubject] if HAS_CANVAS else []),
 ]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..birefnet_core import ImageError
-from .comfy_compat import core, io, pick, preview, readable_errors, schema
-from .tensors import as_result, for_work, progress_bar, to_rgb
+from .comfy_compat import core, io, pick, preview, schema
+from .inputs import checked
+from .tensors import as_result, for_work, in_color, progress_bar
 
 COLOURS = {"multilevel": "multilevel", "blur fusion": "blur_fusion", "off": None}
 OUTPUTS = {
@@ -32,7 +33,10 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             search_aliases=["cut out", "transparent", "RGBA", "replace background", "foreground estimation", "matting"],
             essentials_category="Image Tools",
             inputs=[
-                io.Image.Input("image", tooltip="One image may go with many masks, and the reverse."),
+                io.Image.Input(
+                    "image",
+                    tooltip="One image may go with many masks, and the reverse. What its own alpha hides stays hidden.",
+                ),
                 io.Mask.Input("mask", tooltip="1 on the subject. Resized to the image if sizes differ."),
                 io.Combo.Input(
                     "output",
@@ -73,7 +77,7 @@ class BiRefNetApplyAlpha(io.ComfyNode):
         )
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(
         cls, image, mask, output, colors, color, background_fit, crop, padding, background=None
     ) -> io.NodeOutput:
@@ -86,7 +90,7 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             crop_padding=padding if crop else None,
         )
         background = _background(output, background)
-        image, mask, background = for_work(to_rgb(image), mask, background)
+        image, mask, background = for_work(in_color(image), mask, background)
         result = masks.cut_out(image, mask, options, background, progress=progress_bar())
         cutout, alpha = map(as_result, result)
         return io.NodeOutput(cutout, alpha, ui=preview(cutout, cls))
@@ -95,4 +99,4 @@ class BiRefNetApplyAlpha(io.ComfyNode):
 def _background(output: str, background: Any) -> Any:
     if background is None and OUTPUTS[output] == "image":
         raise ImageError(f"Output {output!r} needs an image: connect the input background, or choose another output.")
-    return None if background is None else to_rgb(background)
+    return None if background is None else in_color(background)

@@ -20,15 +20,17 @@ from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from ..birefnet_core import ConfigError
-from .readable_errors import readable_errors
 
-__all__ = ["ComfyExtension", "GraphBuilder", "io", "readable_errors", "ui"]
+__all__ = ["ComfyExtension", "GraphBuilder", "io", "ui"]
 
 BiRefNetModelType = io.Custom("BIREFNET_MODEL")
 BackgroundRemovalType = io.Custom("BACKGROUND_REMOVAL")  # input of ComfyUI's own Remove Background node
 BoundingBoxType = io.Custom("BOUNDING_BOX")
+StitchType = io.Custom("BIREFNET_STITCH")
 
 PACK = Path(__file__).resolve().parents[1]
+# ComfyUI draws images to paint on, and to draw a box on, since it has these types.
+HAS_CANVAS = hasattr(io, "BoundingBox") and hasattr(io, "Color")
 PREVIEWS = 4  # images of a batch that a node previews
 
 # ComfyUI before 0.4 raises TypeError for these.
@@ -71,6 +73,12 @@ def before_each_prompt(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> N
         server.instance.add_on_prompt_handler(handler)
 
 
+def color_input(id: str, default: str, tooltip: str) -> Any:
+    """A colour picker, or a text field in a ComfyUI without."""
+    kind = io.Color if hasattr(io, "Color") else io.String
+    return kind.Input(id, default=default, tooltip=tooltip)
+
+
 def core(part: str) -> ModuleType:
     """A part of the core, such as ".masks", imported at its first use.
 
@@ -96,9 +104,14 @@ def default_inputs(node: type[io.ComfyNode], *given: str) -> dict[str, Any]:
 
 def pick(options: dict[str, Any], value: str, name: str) -> Any:
     """What an option stands for; older versions of ComfyUI pass on any value."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(options)}.")
     return options[value]
+
+
+def mask_preview(masks: Tensor, node: type[io.ComfyNode]) -> Any:
+    """Masks as grey pictures in the node itself."""
+    return preview(masks[:PREVIEWS, ..., None].expand(-1, -1, -1, 3), node)
 
 
 def preview(images: Tensor, node: type[io.ComfyNode]) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .comfy_compat import core, io, preview, readable_errors, schema, ui
+from .comfy_compat import core, io, preview, schema, ui
+from .inputs import checked
 from .tensors import as_result, for_work, progress_bar
 
 SCORES = {
@@ -13,6 +14,9 @@ SCORES = {
     "MAE": "Mean absolute error. Lower is better.",
     "BIoU": "Boundary IoU. Higher is better.",
     "SAD": "Sum of absolute differences in thousands, for mattes. Lower is better.",
+    "haze": "Mean of the mask over the true background, where MAE hides it. Lower is better.",
+    "hazeArea": "Share of the true background under a faint veil (0 to 0.1). Lower is better.",
+    "Grad": "Gradient error in thousands: how well edges match. Lower is better.",
 }
 
 
@@ -26,7 +30,7 @@ class BiRefNetCompareMasks(io.ComfyNode):
             display_name="BiRefNet Compare Masks",
             description="Scores a mask against a ground truth by the measures of the paper, and paints the errors: "
             "vermilion is subject in the mask only, blue is subject in the ground truth only.",
-            search_aliases=["mask metrics", "IoU", "F-measure", "evaluate mask", "mask difference"],
+            search_aliases=["mask metrics", "IoU", "F-measure", "evaluate mask", "mask difference", "haze"],
             is_output_node=True,
             inputs=[
                 io.Mask.Input("mask", tooltip="What is to be scored. Resized to the ground truth if sizes differ."),
@@ -40,7 +44,7 @@ class BiRefNetCompareMasks(io.ComfyNode):
         )
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(cls, mask, ground_truth) -> io.NodeOutput:
         errors = as_result(core(".masks").compare_masks(*for_work(mask, ground_truth)))
         scores = core(".metrics").score_masks(mask, ground_truth, list(SCORES), progress_bar())

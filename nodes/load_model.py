@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..birefnet_core import PatchOrder
 from ..birefnet_core.devices import DTYPES
-from .comfy_compat import ADVANCED, BackgroundRemovalType, BiRefNetModelType, io, readable_errors, schema
+from .comfy_compat import ADVANCED, BackgroundRemovalType, BiRefNetModelType, io, schema
+from .inputs import checked
 from .model_folders import NO_ADAPTER, adapter_names, check_model_name, file_stamp, model_input
 from .model_handle import load
 
@@ -77,7 +78,7 @@ class BiRefNetLoadModel(io.ComfyNode):
         return f"{file_stamp(model)} {file_stamp(adapter)} {options}"
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(
         cls, model: str, dtype: str, device: str, patch_order: str, adapter=NO_ADAPTER, compile=False
     ) -> io.NodeOutput:

@@ -12,10 +12,11 @@ from typing import Any
 
 from PIL.ImageColor import getrgb
 
-from .comfy_compat import BackgroundRemovalType, BiRefNetModelType, core, io, readable_errors, schema
+from .comfy_compat import BackgroundRemovalType, BiRefNetModelType, core, io, schema
+from .inputs import checked
 from .model_folders import DEFAULT_MODEL, check_model_name, file_stamp, known_as
 from .model_handle import ModelHandle, load
-from .tensors import as_result, for_work, progress_bar, to_rgb
+from .tensors import as_result, for_work, in_color, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def _load(model: Any, device: str = "auto", dtype: str = "auto") -> ModelHandle:
 
 def _cut_out(image, mask, output: str, colors: str | None, color: str = "#000000") -> io.NodeOutput:
     masks = core(".masks")
-    image, mask = for_work(to_rgb(image), mask)
+    image, mask = for_work(in_color(image), mask)
     options = masks.CutoutOptions(output=output, colors=colors, color="#{:02x}{:02x}{:02x}".format(*getrgb(color)))
     return io.NodeOutput(*map(as_result, masks.cut_out(image, mask, options, progress=progress_bar())))
 
@@ -118,7 +119,7 @@ class BiRefNetOtherPackLoadModel(_Named):
         )
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(cls, model, device="AUTO", dtype="auto") -> io.NodeOutput:
         handle = _load(model, device, dtype)
         return io.NodeOutput(handle, handle)
@@ -164,7 +165,7 @@ class BiRefNetOtherPackMask(io.ComfyNode):
         )
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(cls, model, images, width, height, upscale_method, mask_threshold) -> io.NodeOutput:
         return io.NodeOutput(_ll_masks(model, images, width, height, mask_threshold))
 
@@ -179,7 +180,7 @@ class BiRefNetOtherPackCutout(io.ComfyNode):
         return _schema("BiRefNetOtherPackCutout", "RembgByBiRefNetAdvanced", inputs, _picture_and_mask())
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(
         cls, model, images, width, height, upscale_method, blur_size, blur_size_two, fill_color, color, mask_threshold
     ) -> io.NodeOutput:
@@ -196,7 +197,7 @@ class BiRefNetOtherPackForeground(io.ComfyNode):
         return _schema("BiRefNetOtherPackForeground", "BlurFusionForegroundEstimation", inputs, _picture_and_mask())
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(cls, images, masks, blur_size, blur_size_two, fill_color, color) -> io.NodeOutput:
         return _ll_cut_out(images, masks, fill_color, color)
 
@@ -210,7 +211,7 @@ class BiRefNetOtherPackZHO(io.ComfyNode):
         return _schema("BiRefNetOtherPackZHO", "BiRefNet of ComfyUI-BiRefNet-ZHO", inputs, _picture_and_mask())
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(cls, birefnetmodel, image) -> io.NodeOutput:
         return _cut_out(image, _stretched(birefnetmodel.segment(image, 1024)), "premultiplied", None)
 
@@ -242,7 +243,7 @@ class BiRefNetOtherPackHugo(_Named):
         return super().validate_inputs(model)  # the others have had more values than are listed
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(
         cls, model, image, background_color_name, background_color_code,
         background_color_mode=True, device="auto", dtype="auto",
@@ -280,7 +281,7 @@ class BiRefNetOtherPackRMBG(_Named):
         )
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(
         cls, image, model, mask_blur=0, mask_offset=0, invert_output=False, refine_foreground=False,
         background="Alpha", background_color="#222222",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..birefnet_core import ImageError
-from .comfy_compat import ADVANCED, core, io, readable_errors, schema
-from .tensors import as_result, for_work, to_rgb
+from .comfy_compat import ADVANCED, core, io, schema
+from .inputs import checked
+from .tensors import as_result, for_work, in_color
 
 
 class BiRefNetRefineMask(io.ComfyNode):
@@ -101,11 +102,11 @@ class BiRefNetRefineMask(io.ComfyNode):
         )
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(cls, mask, threshold: float, image=None, **operations) -> io.NodeOutput:
         if image is None and operations.get("guided_radius"):
             raise ImageError("The guided filter needs the image: connect the input image, or set guided_radius to 0.")
         masks = core(".masks")
         options = masks.RefineOptions(threshold=threshold if threshold >= 0 else None, **operations)
-        mask, image = for_work(mask, None if image is None else to_rgb(image))
+        mask, image = for_work(mask, None if image is None else in_color(image))
         return io.NodeOutput(as_result(masks.refine_mask(mask, options, image)))

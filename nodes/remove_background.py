@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .apply_alpha import BiRefNetApplyAlpha
-from .comfy_compat import GraphBuilder, default_inputs, io, readable_errors, schema
+from .comfy_compat import GraphBuilder, default_inputs, io, schema
+from .inputs import checked
 from .load_model import BiRefNetLoadModel
 from .model_folders import check_model_name, file_stamp, model_input
 from .segment import BiRefNetSegment
@@ -41,7 +42,7 @@ class BiRefNetRemoveBackground(io.ComfyNode):
         return file_stamp(model)
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(cls, image, model: str) -> io.NodeOutput:
         graph, defaults = GraphBuilder(), default_inputs
         model = graph.node("BiRefNetLoadModel", model=model, **defaults(BiRefNetLoadModel, "model")).out(0)

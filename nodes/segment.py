@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, io, pick, readable_errors, schema
+from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, core, io, pick, schema
+from .inputs import checked, expect
 from .model_handle import ModelHandle
-from .tensors import region_of, to_rgb
+from .tensors import as_result, region_of
 
 SIZES = {"auto (training size)": None, "native": "native", "512": 512, "1024": 1024, "1536": 1536, "2048": 2048}
 CUSTOM = "custom"
@@ -22,7 +23,11 @@ class BiRefNetSegment(io.ComfyNode):
             search_aliases=["remove background", "background mask", "subject mask", "cut out", "rembg", "matting"],
             inputs=[
                 BiRefNetModelType.Input("model", tooltip="From Load BiRefNet Model."),
-                io.Image.Input("image", tooltip="One image, a batch, or the frames of a video."),
+                io.Image.Input(
+                    "image",
+                    tooltip="One image, a batch, or the frames of a video. Of an image with alpha, only what is "
+                    "visible counts.",
+                ),
                 io.Combo.Input(
                     "size",
                     options=[*SIZES, CUSTOM],
@@ -65,17 +70,35 @@ class BiRefNetSegment(io.ComfyNode):
                     tooltip="Added around a region or box on every side, as a share of its longer side.",
                     **ADVANCED,
                 ),
+                io.Float.Input(
+                    "falloff",
+                    default=0.05,
+                    min=0.0,
+                    max=0.5,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Where the part around a region or box ends, the mask fades out over this share of the "
+                    "part's longer side instead of ending in a straight edge. 0: off.",
+                    **ADVANCED,
+                ),
                 io.Mask.Input(
                     "region",
                     optional=True,
                     tooltip="Where the subject is, roughly: a painted mask. Only the part around it is segmented; "
-                    "outside that part the mask is 0. One for all images, or one for each.",
+                    "outside that part the mask is 0. One for all images, or one for each; where one of several is "
+                    "empty, so is the mask.",
                 ),
                 BoundingBoxType.Input(
                     "box",
                     optional=True,
                     tooltip="The same as region, as a bounding box. Used if there is no region.",
                     extra_dict={"forceInput": True},  # else it is a widget, and always has a value
+                ),
+                io.Mask.Input(
+                    "points",
+                    optional=True,
+                    tooltip="Chooses among several subjects: only those with a mark in them stay. From BiRefNet Point "
+                    "at Subject, or any mask with dabs on the subjects. Without any mark, all stay.",
                 ),
             ],
             outputs=[
@@ -85,10 +108,14 @@ class BiRefNetSegment(io.ComfyNode):
         )
 
     @classmethod
-    @readable_errors
+    @checked
     def execute(
-        cls, model: ModelHandle, image, size: str, width: int, height: int, region=None, box=None, **options
+        cls, model, image, size: str, width: int, height: int, region=None, box=None, points=None, **options
     ) -> io.NodeOutput:
+        expect(model, ModelHandle, "model", "Load BiRefNet Model")
         wanted = pick({**SIZES, CUSTOM: (width, height)}, size, "size")
-        region = region_of(region, box)
-        return io.NodeOutput(model.segment(to_rgb(image), wanted, region=region, **options), image)
+        region = region_of(region, box, len(image))
+        mask = model.segment(image, wanted, region=region, **options)
+        if points is not None:
+            mask = as_result(core(".masks").keep_marked(mask, points.to(mask.device)))
+        return io.NodeOutput(mask, image)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
 import comfy.utils
+import folder_paths
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..birefnet_core import ImageError
-from ..birefnet_core.image_ops import mask_batch
+from ..birefnet_core.image_ops import resize_masks
 
 WORK_MEMORY_FACTOR = 8  # peak bytes of refining and colour estimation / bytes of their inputs (benchmarks/masks.md)
 
@@ -29,12 +33,49 @@ def progress_bar() -> Callable[[int, int], None]:
     return report
 
 
-def to_rgb(images: Tensor) -> Tensor:
-    """Images with 1, 3 or 4 channels -> 3; alpha is dropped."""
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
-        found = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise ImageError(f"expected images B, H, W with 1, 3 or 4 channels, found {found}.")
-    return images[..., :3].expand(-1, -1, -1, 3)
+def in_color(images: Tensor) -> Tensor:
+    """Images with 1 channel -> 3; those with 3 or 4 as they are."""
+    return images.expand(-1, -1, -1, 3) if images.shape[-1] == 1 else images
+
+
+def painted_mask(name: str, height: int, width: int) -> Tensor:
+    """What was painted on ComfyUI's canvas, 1, H, W on the CPU; all 0 if nothing was.
+
+    Args:
+        name: The file the page uploaded, such as "painter/painter-3.png [temp]"; empty for none.
+        height: H.
+        width: W.
+
+    Raises:
+        ImageError: The file is gone, or is no picture.
+    """
+    if not name.strip():
+        return torch.zeros(1, height, width)
+    path = _upload(name)
+    try:
+        if path is None:
+            raise FileNotFoundError(name)
+        with Image.open(path) as picture:
+            alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(
+            f"What was painted is gone: the file {name!r} cannot be read. ComfyUI clears such files when it starts; "
+            "press Clear and paint again."
+        ) from error
+    return resize_masks(torch.from_numpy(alpha / np.float32(255))[None], (height, width))
+
+
+def upload_stamp(name: str | None) -> str:
+    """Changes when the file of that name in ComfyUI's folders does."""
+    path = _upload(name) if name else None
+    return f"{path} {path.stat().st_mtime_ns}" if path is not None and path.is_file() else ""
+
+
+def _upload(name: str) -> Path | None:
+    """A file within ComfyUI's folders for uploads; None for one that lies elsewhere."""
+    path = Path(folder_paths.get_annotated_filepath(name)).resolve()
+    places = folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory()
+    return path if any(path.is_relative_to(Path(place).resolve()) for place in places) else None
 
 
 def for_work(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -51,26 +92,32 @@ def as_result(tensor: Tensor) -> Tensor:
     return tensor.to(mm.intermediate_device())
 
 
-def region_of(mask: Tensor | None, boxes: Any) -> Any:
+def region_of(mask: Tensor | None, boxes: Any, images: int) -> Any:
     """Where to look, as the Segmenter takes it: a mask, else boxes, else None.
 
     Args:
-        mask: B, h, w, or of the other shapes masks have; or None.
+        mask: B, h, w, or None.
         boxes: What other nodes give: a box {"x", "y", "width", "height"} in pixels, one for each image, or for each
-            image a list of boxes, which is looked at as a whole. Or None.
+            image a list of boxes, which is looked at as a whole and may be empty. Or None.
+        images: Number of images; all boxes of a list belong to a single one.
 
     Raises:
         ImageError: Boxes of another form.
     """
     if mask is not None or boxes is None or isinstance(boxes, dict):
-        return boxes if mask is None else mask_batch(mask, "region").float()
+        return boxes if mask is None else mask.float()
     try:
+        if images == 1 and len(boxes) > 1 and all(isinstance(box, dict) for box in boxes):
+            return _around(boxes)
         return [box if isinstance(box, dict) else _around(box) for box in boxes]
     except (TypeError, KeyError, ValueError) as error:
         raise ImageError(f"box is {boxes!r}, expected x, y, width and height in pixels for each image.") from error
 
 
-def _around(boxes: Sequence[dict]) -> dict[str, float]:
+def _around(boxes: Sequence[dict] | None) -> dict[str, float] | None:
+    """One box around boxes; None for none."""
+    if not boxes:
+        return None
     left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
     right, bottom = (max(box[a] + box[b] for box in boxes) for a, b in (("x", "width"), ("y", "height")))
     return {"x": left, "y": top, "width": right - left, "height": bottom - top}

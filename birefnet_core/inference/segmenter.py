@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from numbers import Integral
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..image_ops import validate_images
+from ..masks.crop import fade_window
 from ..network import BiRefNet, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE
 from ..network.cast import cast_for_inference, dtype_of
@@ -26,6 +28,8 @@ from .warm_up import WarmUp
 
 Size = int | Sequence[int] | str | None
 
+MOST_FALLOFF = 0.5  # of the crop's longer side: up to its middle
+ALPHA = 3  # channel
 FALLBACK_SIZE = (1024, 1024)  # of the paper, for networks without a checkpoint
 LARGEST_SIDE = 2**16  # pixels; no device has the memory for more
 
@@ -155,6 +159,7 @@ class Segmenter:
         *,
         region: Region | None = None,
         margin: float = 0.1,
+        falloff: float = 0.0,
         tiled: bool = False,
         flip: bool = False,
         progress: Progress | None = None,
@@ -162,11 +167,15 @@ class Segmenter:
         """Segments images.
 
         Args:
-            images: B, H, W, C float in [0, 1] with C = 1, 3 or 4 (alpha is dropped), on any device.
+            images: B, H, W, C float in [0, 1] with C = 1, 3 or 4, on any device. Of an image with alpha, what is
+                visible is segmented (``flatten_alpha``), and its mask is multiplied by alpha.
             size: See ``network_size``; with a region, of the crop.
             region: Where the subject is, as a mask or a box (x, y, width, height) for each image or for all; see
                 ``crop_boxes``. The crop around it is segmented by itself, and the mask is 0 outside that crop.
+                Empty for some of the images: their masks are empty.
             margin: Added around a region on every side, as a fraction of its longer side.
+            falloff: Width in which the mask fades to 0 towards the borders of a region's crop, as a fraction of the
+                crop's longer side, so that what sticks out of it does not end in a straight edge. 0: no fading.
             tiled: Refines the mask at native resolution where the image is larger than the network size; see
                 ``tiles``.
             flip: Averages with the mask of the flipped image; takes twice as long.
@@ -185,7 +194,11 @@ class Segmenter:
         """
         validate_images(images, channels=(1, 3, 4))
         self.wait_until_ready()
-        plans = [self._plan(box, size, tiled) for box in crop_boxes(region, margin, *images.shape[:3])]
+        if not isinstance(falloff, int | float) or not 0 <= falloff <= MOST_FALLOFF:
+            raise ConfigError(f"falloff={falloff!r}: expected 0 to {MOST_FALLOFF} of the crop's longer side.")
+        boxes = crop_boxes(region, margin, *images.shape[:3])
+        kept = [index for index, box in enumerate(boxes) if box is not None]
+        plans = [self._plan(box, size, tiled) for box in boxes if box is not None]
         masks = torch.zeros(images.shape[:3], dtype=torch.float32, device=images.device)
         info = self.model.checkpoint
         passes = Passes(
@@ -197,8 +210,8 @@ class Segmenter:
             name=info.name if info else "",
             progress=progress,
         )
-        crops = [plan.box.cut(image) for plan, image in zip(plans, images, strict=True)]
-        targets = [plan.box.cut(mask) for plan, mask in zip(plans, masks, strict=True)]
+        crops = [plan.box.cut(images[index]) for plan, index in zip(plans, kept, strict=True)]
+        targets = [plan.box.cut(masks[index]) for plan, index in zip(plans, kept, strict=True)]
         with torch.inference_mode():
             for network_size, group in groupby(range(len(plans)), lambda i: plans[i].size):
                 indices = list(group)
@@ -207,6 +220,7 @@ class Segmenter:
                     targets[i].copy_(mask)
                     if plans[i].tiles:
                         refine(crops[i], targets[i], plans[i].size, plans[i].tiles, plans[i].tile_size, passes)
+                    _limit(targets[i], crops[i], plans[i].box, masks.shape[1:], falloff)
         passes.report()
         return masks
 
@@ -227,6 +241,15 @@ class Segmenter:
             return 0
         height, width = max((plan.size for plan in plans), key=lambda size: size[0] * size[1])
         return int(self.memory_required(height, width, batch_size=min(self.batch_size, len(plans))) > free)
+
+
+def _limit(mask: Tensor, image: Tensor, box: Box, size: Sequence[int], falloff: float) -> None:
+    """Fades the mask h, w of a crop h, w, C to its borders, and makes it transparent where the image is. In place."""
+    reach = math.ceil(falloff * max(box.height, box.width))
+    if reach:
+        mask.mul_(fade_window(box, size, (reach, reach)).to(mask.device))
+    if image.shape[-1] == ALPHA + 1:
+        mask.mul_(image[..., ALPHA].clamp(0, 1))
 
 
 class _Plan(NamedTuple):

@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..masks.crop import fade_window
 from .batching import Passes
 from .crops import Box
 
@@ -127,20 +128,9 @@ def _spread(cells: Tensor, cell: int, height: int, width: int) -> Tensor:
 
 
 def _window(box: Box, height: int, width: int) -> Tensor:
-    """Raised cosines h, w that fall off within the overlaps, and stay 1 at the image's border."""
-    rows = _ramps(box.top, box.bottom, height)
-    return rows[:, None] * _ramps(box.left, box.right, width)
-
-
-def _ramps(first: int, end: int, length: int) -> Tensor:
-    window = torch.ones(end - first)
-    reach = max(1, round(OVERLAP * (end - first)))
-    ramp = torch.sin((torch.arange(reach) + 0.5) * (math.pi / 2 / reach)) ** 2
-    if first > 0:
-        window[:reach] = ramp
-    if end < length:
-        window[-reach:] = ramp.flip(0)
-    return window
+    """Weights h, w that fall off within the overlaps, and stay 1 at the image's border."""
+    reach = (max(1, round(OVERLAP * side)) for side in (box.height, box.width))
+    return fade_window(box, (height, width), tuple(reach))
 
 
 def _trust(difference: Tensor, cell: int) -> Tensor:

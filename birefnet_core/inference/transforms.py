@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..image_ops import resize
+from ..image_ops import flatten_alpha, resize
 
 # Statistics of ImageNet, which every published checkpoint was trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -23,7 +23,8 @@ def to_network_input(
     """Resizes images to the network's size and normalises them.
 
     Args:
-        images: N, H, W, C float in [0, 1], or N images H, W, C of any sizes; grey becomes RGB, alpha is dropped.
+        images: N, H, W, C float in [0, 1], or N images H, W, C of any sizes; grey becomes RGB,
+            transparent pixels middle grey (``flatten_alpha``).
         height: h.
         width: w.
         device: Where to work; None for where the images are.
@@ -35,8 +36,8 @@ def to_network_input(
         if len({image.shape for image in images}) > 1:
             return torch.cat([to_network_input(image[None], height, width, device) for image in images])
         images = torch.stack([_moved(image, device) for image in images]) if len(images) > 1 else images[0][None]
-    x = _moved(images, device)[..., :3].permute(0, 3, 1, 2).float().clamp(0, 1)  # N C H W
-    x = x.expand(-1, 3, -1, -1).contiguous()  # the same memory format whatever C, as rounding depends on it
+    x = flatten_alpha(_moved(images, device).float().clamp(0, 1)).permute(0, 3, 1, 2)  # N 3 H W
+    x = x.contiguous()  # the same memory format whatever C, as rounding depends on it
     x = resize(x, (height, width), antialias=True)  # N 3 h w
     return x.sub_(_per_channel(IMAGENET_MEAN, x)).div_(_per_channel(IMAGENET_STD, x))
 

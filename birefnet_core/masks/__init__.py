@@ -1,4 +1,5 @@
-"""Masks after the network: refining, foreground colours, compositing, cropping, comparing.
+"""Masks after the network: choosing subjects, refining, trimaps, foreground colours, despill, compositing, cropping and
+stitching, comparing.
 
 Images are B, H, W, 3 and masks B, H, W, floating point in [0, 1] on any device; a mask is 1 on the
 subject. Half precision is computed in float32, and results are float32 on the device of the inputs.
@@ -17,27 +18,42 @@ from .compose import (
 )
 from .crop import crop_to_subject, subject_boxes
 from .cutout import CutoutOptions, cut_out
+from .despill import LIMITS, background_color, remove_spill
 from .foreground import METHODS, estimate_foreground
 from .morphology import ELEMENTS
 from .refine import RefineOptions, refine_mask
+from .select import keep_marked, point_marks
+from .stitch import CropOptions, CropRecord, crop_for_inpainting, stitch_back
+from .trimap import UNKNOWN, make_trimap
 
 __all__ = [
     "ELEMENTS",
     "FITS",
     "LEGEND",
+    "LIMITS",
     "METHODS",
+    "UNKNOWN",
+    "CropOptions",
+    "CropRecord",
     "CutoutOptions",
     "RefineOptions",
+    "background_color",
     "compare_masks",
+    "crop_for_inpainting",
     "crop_to_subject",
     "cut_out",
     "estimate_foreground",
+    "keep_marked",
+    "make_trimap",
     "over_checkerboard",
     "over_color",
     "over_image",
     "parse_color",
+    "point_marks",
     "premultiplied_rgba",
     "refine_mask",
+    "remove_spill",
+    "stitch_back",
     "straight_rgba",
     "subject_boxes",
 ]

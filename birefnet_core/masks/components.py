@@ -98,6 +98,26 @@ def keep_largest(masks: Tensor, level: float = LEVEL) -> Tensor:
     return _drop(masks, inside, keep[labels])
 
 
+def keep_touched(masks: Tensor, marks: Tensor, level: float = LEVEL) -> Tensor:
+    """Keeps the components in which there is a mark.
+
+    Args:
+        masks: B, H, W.
+        marks: B, H, W bool; images without a mark keep nothing.
+        level: Value above which a pixel belongs to a component.
+
+    Returns:
+        B, H, W; what stays is not changed, everything else is 0, faint values far from it included.
+    """
+    inside = masks > level
+    labels, count = label_components(inside, 8)
+    keep = torch.zeros(count + 1, dtype=torch.bool, device=masks.device)
+    keep[labels[marks]] = True
+    keep[0] = False
+    kept = keep[labels]
+    return masks.masked_fill(~kept & (inside | ~_widen(kept)), 0)
+
+
 def fill_holes(masks: Tensor, max_area: float, level: float = LEVEL) -> Tensor:
     """Fills components of the background of at most ``max_area`` pixels that the subject encloses.
 

@@ -5,6 +5,7 @@ Shapes: B batch, H W image, h w crop. Boxes B 4 are left, top, right, bottom, th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,14 +33,14 @@ def subject_boxes(masks: Tensor, padding: int = 0, threshold: float = THRESHOLD)
         ConfigError: Negative padding.
         ImageError: Masks of the wrong shape, type or content.
     """
-    return _boxes(check_masks(masks), padding, threshold)[0]
+    return found_boxes(check_masks(masks), padding, threshold)[0]
 
 
 @torch.no_grad()
 def common_box(masks: Tensor, padding: int = 0, threshold: float = THRESHOLD) -> tuple[int, int, int, int]:
     """The box around the subjects of all frames; the whole image if no frame has one. As ``subject_boxes``."""
-    boxes, found = _boxes(check_masks(masks), padding, threshold)
-    left, top, right, bottom = (_around(boxes[found]) if found.any() else boxes[0]).tolist()
+    boxes, found = found_boxes(check_masks(masks), padding, threshold)
+    left, top, right, bottom = (box_around(boxes[found]) if found.any() else boxes[0]).tolist()
     return left, top, right, bottom
 
 
@@ -67,10 +68,10 @@ def crop_to_subject(
         ImageError: Images or masks of the wrong shape, type or content, or that do not fit each other.
     """
     images, masks = pair(images, masks)
-    boxes, found = _boxes(masks, padding, threshold)
+    boxes, found = found_boxes(masks, padding, threshold)
     if found.any():
         known = boxes[found]
-        common = _around(known)
+        common = box_around(known)
         boxes = torch.where(found[:, None], boxes, common)
         boxes = _same_size(boxes, known, masks.shape[1:3]) if per_image else common.expand_as(boxes)
     crops = [
@@ -80,13 +81,42 @@ def crop_to_subject(
     return torch.stack([c[0] for c in crops]), torch.stack([c[1] for c in crops]), boxes.clone()
 
 
-def _around(boxes: Tensor) -> Tensor:
+def fade_window(box: Sequence[int], size: Sequence[int], reach: Sequence[int]) -> Tensor:
+    """Weights of a crop that fall off towards its border as raised cosines, but not where the image ends.
+
+    Args:
+        box: Left, top, right, bottom of the crop.
+        size: Height and width of the image.
+        reach: Pixels over which the weights fall, vertically and horizontally; 0 keeps them at 1.
+
+    Returns:
+        h, w float32.
+    """
+    left, top, right, bottom = box
+    rows = _ramps(top, bottom, size[0], reach[0])
+    return rows[:, None] * _ramps(left, right, size[1], reach[1])
+
+
+def _ramps(first: int, end: int, length: int, reach: int) -> Tensor:
+    window = torch.ones(end - first)
+    reach = min(reach, end - first)
+    if reach < 1:
+        return window
+    ramp = torch.sin((torch.arange(reach) + 0.5) * (math.pi / 2 / reach)) ** 2
+    if first > 0:
+        window[:reach] *= ramp
+    if end < length:
+        window[-reach:] *= ramp.flip(0)
+    return window
+
+
+def box_around(boxes: Tensor) -> Tensor:
     """One box, 4, around boxes N, 4."""
     return torch.cat([boxes[:, :2].amin(dim=0), boxes[:, 2:].amax(dim=0)])
 
 
-def _boxes(masks: Tensor, padding: int, threshold: float) -> tuple[Tensor, Tensor]:
-    """Boxes B, 4 and whether there is a subject, B."""
+def found_boxes(masks: Tensor, padding: int, threshold: float) -> tuple[Tensor, Tensor]:
+    """``subject_boxes`` of checked masks, and whether there is a subject, B."""
     if padding < 0:
         raise ConfigError(f"padding is {padding}, expected 0 pixels or more.")
     inside = masks > threshold

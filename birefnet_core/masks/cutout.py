@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError
-from ..image_ops import check_images, check_same_device, pair, pair_batches
+from ..image_ops import check_images, check_same_device, flatten_alpha, pair, pair_batches
 from .compose import (
     FITS,
     Color,
@@ -74,10 +74,11 @@ def cut_out(
     """Cuts subjects out.
 
     Args:
-        images: B, H, W, 3 in [0, 1].
+        images: B, H, W, 3 in [0, 1], or B, H, W, 4 with straight alpha: what alpha hides stays hidden, whatever the
+            mask is there.
         masks: B, H, W in [0, 1]; resized to the images if sizes differ. One may go with many and the reverse.
         options: What to make.
-        backgrounds: For output "image": B or 1 images of any size.
+        backgrounds: For output "image": B or 1 images of any size; where they are transparent, ``color`` shows.
         progress: Called with (frames done, frames in all). What it raises passes through.
 
     Returns:
@@ -87,7 +88,9 @@ def cut_out(
     Raises:
         ImageError: As for ``straight_rgba``, or no background for output "image".
     """
-    images, masks = pair(images, masks)
+    images, masks = pair(images, masks, channels=(3, 4))
+    if images.shape[-1] == 4:
+        masks = torch.minimum(masks, images[..., 3])  # not a product: masks of such images are limited already
     behind = _behind(images, options, backgrounds)
     only = len(images) == 1  # its colours are estimated once, however many backgrounds there are
     if behind is not None:
@@ -98,14 +101,14 @@ def cut_out(
     part = slice(box[1], box[3]), slice(box[0], box[2])
     channels = 4 if options.output in ("rgba", "premultiplied") else 3
     result = torch.empty(len(images), box[3] - box[1], box[2] - box[0], channels, device=images.device)
-    front = images[:1]
+    front = images[:1, ..., :3]
     for n in range(len(images)):  # one by one, so that a video needs no memory beyond the result
         if progress:
             progress(n, len(images))
         if n == 0 or not only:
-            front = images[n : n + 1]
+            front = images[n : n + 1, ..., :3]
             if options.colors is not None:
-                front = estimate_foreground(front, masks[n : n + 1], options.colors)
+                front = estimate_foreground(flatten_alpha(images[n : n + 1]), masks[n : n + 1], options.colors)
         composed = _compose(front, masks[n : n + 1], options, None if behind is None else behind[n : n + 1])
         result[n] = composed[0][part]
     if progress:
@@ -121,7 +124,9 @@ def _behind(images: Tensor, options: CutoutOptions, backgrounds: Tensor | None) 
         raise ImageError(
             "backgrounds is missing, expected an image to put behind the subject: pass one, or choose another output."
         )
-    backgrounds = check_images(backgrounds, "backgrounds")
+    backgrounds = check_images(backgrounds, "backgrounds", channels=(3, 4))
+    if backgrounds.shape[-1] == 4:
+        backgrounds = over_color(backgrounds[..., :3], backgrounds[..., 3], options.color)
     check_same_device(images, backgrounds, ("images", "backgrounds"))
     if len(backgrounds) > 1:
         return backgrounds

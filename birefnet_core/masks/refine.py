@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError
-from ..image_ops import check_images, check_masks, check_same_device, pair_batches, resize_images
+from ..image_ops import check_images, check_masks, check_same_device, flatten_alpha, pair_batches, resize_images
 from .components import LEVEL, fill_holes, keep_largest, remove_islands
 from .guided_filter import guided_filter
 from .levels import binarize, stretch_levels
@@ -107,8 +107,8 @@ def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = N
     Args:
         masks: B, H, W in [0, 1], floating point, any device.
         options: What to do.
-        images: B, H, W, 3 in [0, 1]: the guide of the guided filter, and what temporal smoothing sees motion
-            by. Resized to the masks if sizes differ; one image may go with many masks and the reverse.
+        images: B, H, W, 3 or 4 (alpha) in [0, 1]: the guide of the guided filter, and what temporal smoothing sees
+            motion by. Resized to the masks if sizes differ; one image may go with many masks and the reverse.
 
     Returns:
         B, H, W float32 on the masks' device; never the tensor passed in. Frames are handled a few at a
@@ -123,7 +123,7 @@ def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = N
     if options.guided_radius and images is None:
         raise ImageError("images is missing, expected the images the masks belong to: the guided filter needs them.")
     if images is not None:
-        images = check_images(images)
+        images = flatten_alpha(check_images(images, channels=(3, 4)))
         check_same_device(images, masks)
         images, masks = pair_batches(images, masks)
     if options.temporal_radius:

@@ -13,6 +13,7 @@ from ..mask_files import read_mask
 from .measures.boundary_accuracy import BoundaryIoU, MeanBoundaryAccuracy
 from .measures.e_measure import EMeasure
 from .measures.f_measure import FMeasure
+from .measures.haze import Haze
 from .measures.hce import RELAX, HumanCorrectionEfforts
 from .measures.mae import MeanAbsoluteError, MeanSquaredError
 from .measures.matting import AlphaMeanSquaredError, ConnectivityError, GradientError, SumOfAbsoluteDifferences
@@ -27,13 +28,13 @@ METRICS: dict[str, type[Metric]] = {
     for metric in (
         SMeasure, FMeasure, WeightedF, EMeasure, MeanAbsoluteError, MeanSquaredError,
         HumanCorrectionEfforts, BoundaryIoU, MeanBoundaryAccuracy,
-        SumOfAbsoluteDifferences, AlphaMeanSquaredError, GradientError, ConnectivityError,
+        SumOfAbsoluteDifferences, AlphaMeanSquaredError, GradientError, ConnectivityError, Haze,
     )
 }  # fmt: skip
 
 # Scores of an evaluation, in the order of its result.
 KEYS = ("Sm", "maxF", "meanF", "adpF", "wF", "maxE", "meanE", "adpE", "MAE", "MSE", "HCE", "BIoU", "mBA")
-MATTING_KEYS = ("SAD", "alphaMSE", "Grad", "Conn")
+MATTING_KEYS = ("SAD", "alphaMSE", "Grad", "Conn", "haze", "hazeArea")
 
 _METRIC_OF_KEY = {key: name for name, metric in METRICS.items() for key in (name, *metric.keys)}
 _OTHER_SHAPE = 0.01  # relative difference of aspect ratios above which a prediction is reported as distorted

@@ -42,7 +42,7 @@ def test_workflow_opens_without_missing_nodes(page, path, to_api):
     prompt = page.execute_async_script(PROMPT)
     for key, part in to_api(workflow).items():
         if part["class_type"].startswith("BiRefNet"):
-            assert prompt[key]["inputs"] == part["inputs"]
+            assert prompt[key]["inputs"].items() >= part["inputs"].items()  # inputs may have been added since
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("subgraphs/*.json")), ids=lambda path: path.stem)

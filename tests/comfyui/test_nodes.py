@@ -72,7 +72,7 @@ def test_a_refined_mask_and_its_scores_are_those_of_the_core(comfyui, demo_model
     assert np.abs(picture[..., 0].astype(int) - to_bytes(refined[0])).max() <= 1
     shown = dict(line.split() for line in outputs["5"]["text"][0].splitlines())
     scores = score_masks(refined, mask, list(shown))
-    assert set(shown) == {"Sm", "maxF", "wF", "meanE", "MAE", "BIoU", "SAD"}
+    assert set(shown) == {"Sm", "maxF", "wF", "meanE", "MAE", "BIoU", "SAD", "haze", "hazeArea", "Grad"}
     assert {name: float(value) for name, value in shown.items()} == pytest.approx(scores, abs=2e-3)
     errors = comfyui.pictures({"5": {"images": outputs["5"]["images"]}}, "5")
     assert errors[0].shape == (*mask.shape[1:], 3)

@@ -96,8 +96,9 @@ def test_a_region_of_one_pixel_is_taken(oracle, picture):
 
 
 BAD_REGIONS = {
-    "empty mask": (torch.zeros(1, 9, 9), "region mask 0 is empty: mark the subject"),
-    "second mask empty": (mask_of(9, 9, (1, 1, 3, 3), (1, 1, 0, 0)), "region mask 1 is empty"),
+    "empty mask": (torch.zeros(1, 9, 9), "region is empty: mark the subject"),
+    "all masks empty": (torch.zeros(2, 9, 9), "all 2 regions are empty: mark the subject"),
+    "all boxes empty": ([None, None], "all 2 regions are empty"),
     "no masks": (torch.zeros(0, 9, 9), "no pixels"),
     "masks for other images": (mask_of(9, 9, *[(1, 1, 3, 3)] * 3), "found 3 regions for 2 images"),
     "mask of bytes": (torch.ones(1, 9, 9, dtype=torch.uint8), "divide bytes by 255"),
@@ -127,3 +128,30 @@ def test_other_regions_are_refused(kind, oracle):
 def test_other_margins_are_refused(margin, oracle):
     with pytest.raises(bc.ConfigError, match="margin="):
         bc.Segmenter(oracle())(torch.rand(1, 10, 20, 3), 64, region=(1, 1, 5, 5), margin=margin)
+
+
+@pytest.mark.parametrize("region", [mask_of(120, 200, (60, 20, 80, 80), (1, 1, 0, 0)), [(60, 20, 80, 80), None]])
+def test_an_image_without_its_region_gets_an_empty_mask_and_a_line_in_the_log(region, oracle, picture, caplog):
+    images = picture(120, 200, 30).expand(2, -1, -1, -1)
+    masks = bc.Segmenter(oracle())(images, 64, region=region)
+    assert torch.equal(masks[:1], bc.Segmenter(oracle())(images[:1], 64, region=(60, 20, 80, 80)))
+    assert not masks[1].any()
+    (line,) = caplog.messages
+    assert "empty" in line and line.endswith(": 1.")
+
+
+def test_a_mask_fades_to_the_borders_of_its_crop_but_not_to_the_images(oracle, picture):
+    image, region = torch.full((1, 100, 100, 3), 1.0), (0, 40, 60, 60)  # touches the left and the lower border
+    hard = bc.Segmenter(oracle())(image, 64, region=region, margin=0)[0]
+    soft = bc.Segmenter(oracle())(image, 64, region=region, margin=0, falloff=0.1)[0]
+    assert torch.equal(soft[46:, :54], hard[46:, :54])  # a tenth of 60 pixels from two borders
+    assert torch.equal(soft[99, :54], hard[99, :54]) and torch.equal(soft[46:, 0], hard[46:, 0])
+    ratio = (soft / hard)[70, 54:60]
+    assert (ratio.diff() < 0).all() and 0 < ratio[-1] < 0.05 < 0.95 < ratio[0] < 1
+    assert not soft[:40].any() and not soft[:, 60:].any()
+
+
+@pytest.mark.parametrize("falloff", [-0.1, 0.6, float("nan"), "soft", None])
+def test_other_falloffs_are_refused(falloff, oracle):
+    with pytest.raises(bc.ConfigError, match="falloff="):
+        bc.Segmenter(oracle())(torch.rand(1, 10, 20, 3), 64, falloff=falloff)

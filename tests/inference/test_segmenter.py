@@ -72,13 +72,26 @@ def test_shrinking_is_antialiased():
     assert torch.equal(resize(stripes, (64, 512), antialias=True), stripes)
 
 
-def test_alpha_is_dropped_and_grey_is_spread(segment):
+def test_grey_is_spread(segment):
     grey = torch.rand(1, 40, 40, 1)
     rgb = grey.expand(-1, -1, -1, 3)
-    rgba = torch.cat([rgb, torch.rand(1, 40, 40, 1)], dim=-1)
-    expected = segment(rgb, 64)
-    assert torch.equal(segment(grey, 64), expected)
-    assert torch.equal(segment(rgba, 64), expected)
+    assert torch.equal(segment(grey, 64), segment(rgb, 64))
+
+
+@pytest.mark.parametrize("options", [{}, {"region": (5, 5, 30, 30)}, {"tiled": True}, {"flip": True}])
+def test_what_alpha_hides_does_not_count(segment, options):
+    rgb, hidden = torch.rand(1, 80, 90, 3), torch.rand(1, 80, 90, 3)
+    alpha = torch.ones(1, 80, 90, 1)
+    assert torch.equal(segment(torch.cat([rgb, alpha], -1), 32, **options), segment(rgb, 32, **options))
+    alpha[:, 20:60, 30:] = 0.25
+    alpha[:, :20] = 0
+    seen = alpha * rgb + (1 - alpha) * 0.5
+    expected = segment(seen, 32, **options) * alpha[..., 0]
+    torch.testing.assert_close(segment(torch.cat([rgb, alpha], -1), 32, **options), expected)
+    changed = torch.where(alpha > 0, rgb, hidden)
+    assert torch.equal(
+        segment(torch.cat([changed, alpha], -1), 32, **options), segment(torch.cat([rgb, alpha], -1), 32, **options)
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])

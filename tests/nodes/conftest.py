@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Input:
     def __init__(self, id, *, tooltip=None, optional=False, default=None, advanced=None, extra_dict=None, **options):
         self.id, self.tooltip, self.optional, self.default, self.options = id, tooltip, optional, default, options
+        self.min, self.max = options.get("min"), options.get("max")
 
     def __repr__(self):
         return f"{self.type} {self.id}"
@@ -33,7 +34,10 @@ class ComboInput(Input):
 
 
 class IntInput(Input):
-    def __init__(self, id, tooltip=None, optional=False, default=None, advanced=None, min=None, max=None, step=None):
+    def __init__(
+        self, id, tooltip=None, optional=False, default=None, advanced=None, min=None, max=None, step=None,
+        socketless=None, extra_dict=None,
+    ):  # fmt: skip
         super().__init__(id, tooltip=tooltip, optional=optional, default=default, min=min, max=max, step=step)
 
 
@@ -96,6 +100,14 @@ class Folders:
     def get_folder_paths(self, name):
         return self.folder_names_and_paths[name][0]
 
+    def get_annotated_filepath(self, name):
+        return str(Path(self.get_input_directory(), name))
+
+    def get_input_directory(self):
+        return str(Path(self.models_dir).parent / "input")
+
+    get_output_directory = get_temp_directory = get_input_directory
+
     def get_filename_list(self, name):
         folders, endings = self.folder_names_and_paths[name]
         files = [f.relative_to(p).as_posix() for p in map(Path, folders) for f in p.rglob("*") if f.suffix in endings]
@@ -145,7 +157,8 @@ def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
         def detach(self, unpatch_all=True):
             pass
 
-    types = {n: comfy_type(n.upper()) for n in ("Image", "Mask", "Float", "Boolean", "String")}
+    types = {n: comfy_type(n.upper()) for n in ("Image", "Mask", "Float", "Boolean", "String", "Color")}
+    types["BoundingBox"] = comfy_type("BOUNDING_BOX")
     io = SimpleNamespace(
         **types, Int=comfy_type("INT", IntInput), Combo=comfy_type("COMBO", ComboInput), Custom=comfy_type,
         Schema=Schema, ComfyNode=object, NodeOutput=NodeOutput,

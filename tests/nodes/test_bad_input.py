@@ -85,14 +85,14 @@ def test_sizes_that_differ_are_fitted(run, name, inputs, shape):
     assert result[1].shape == (1, 20, 30, 3) if shape is None else result[0].shape == shape
 
 
-@pytest.mark.parametrize("given", [None, [1], "image", image()[0], image(channels=5)])
+@pytest.mark.parametrize("given", [None, [1], "image", image()[0, 0], image(channels=5)])
 @pytest.mark.parametrize(
     ("name", "more"), [("Segment", {}), ("ApplyAlpha", {"mask": mask()}), ("RefineMask", {"mask": mask(), **GUIDED})]
 )
 def test_other_things_than_images_are_told(run, name, more, given):
     if name == "RefineMask" and given is None:
         return  # its image is optional
-    with pytest.raises(ValueError, match="expected images B, H, W"):
+    with pytest.raises(ValueError, match=r"expected (an image|images B x H x W)"):
         run(name, image=given, **more)
 
 
@@ -118,11 +118,38 @@ def test_masks_of_other_nodes_are_taken_in_any_shape(run, shape, dtype):
         ("ApplyAlpha", {"mask": mask(), "background": image(channels=4), "output": "over background"}),
     ],
 )
-def test_the_alpha_of_an_image_is_dropped(run, name, inputs):
+def test_colours_that_alpha_hides_do_not_count(run, name, inputs):
     transparent = image(channels=4)
-    opaque = {"background": inputs["background"][..., :3]} if "background" in inputs else {}
-    expected = run(name, **{**inputs, **opaque, "image": transparent[..., :3]})
-    assert torch.equal(run(name, **inputs, image=transparent)[0], expected[0])
+    transparent[:, 5:15, 5:15, 3], transparent[:, 15:, :, 3] = 0, 1
+    other = transparent.clone()
+    other[:, 5:15, 5:15, :3] = 0.3
+    result, expected = (run(name, **inputs, image=images)[0] for images in (transparent, other))
+    assert torch.equal(result[..., 3:] if result.ndim == 4 and result.shape[-1] == 4 else result,
+                       expected[..., 3:] if result.ndim == 4 and result.shape[-1] == 4 else expected)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"), [("Segment", {}), ("RefineMask", {"mask": mask(), **GUIDED}), ("ApplyAlpha", {"mask": mask()})]
+)
+def test_an_image_with_full_alpha_is_one_without(run, name, inputs):
+    opaque = torch.cat([image(), torch.ones(1, 20, 30, 1)], dim=-1)
+    assert torch.equal(run(name, **inputs, image=opaque)[0], run(name, **inputs, image=image())[0])
+
+
+def test_a_mask_is_limited_to_what_is_visible(run):
+    transparent = image(channels=4)
+    transparent[:, :10, :, 3] = 0
+    assert not run("Segment", image=transparent)[0][:, :10].any()
+    cutout, alpha = run("ApplyAlpha", image=transparent, mask=torch.ones(1, 20, 30))
+    assert torch.equal(alpha, transparent[..., 3]) and torch.equal(cutout[..., 3], alpha)
+    # The mask of such an image is limited already: doing so twice changes nothing.
+    assert torch.equal(run("ApplyAlpha", image=transparent, mask=alpha)[1], alpha)
+
+
+def test_a_transparent_background_shows_the_colour(run):
+    clear = torch.cat([image(), torch.zeros(1, 20, 30, 1)], dim=-1)
+    inputs = {"image": image(), "mask": torch.zeros(1, 20, 30), "output": "over background", "color": "#0000ff"}
+    assert torch.equal(run("ApplyAlpha", **inputs, background=clear)[0][0, 3, 3], torch.tensor([0.0, 0.0, 1.0]))
 
 
 @pytest.mark.parametrize(
@@ -150,4 +177,4 @@ def test_a_single_pixel_works(run, name, inputs):
 
 def test_a_single_pixel_is_compared(run):
     text, picture, *scores = run("CompareMasks", mask=torch.ones(1, 1, 1), ground_truth=torch.ones(1, 1, 1))
-    assert picture.shape == (1, 1, 1, 3) and "MAE 0.0000" in text and len(scores) == 7
+    assert picture.shape == (1, 1, 1, 3) and "MAE 0.0000" in text and len(scores) == 10

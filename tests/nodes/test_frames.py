@@ -66,6 +66,22 @@ def test_segment_holds_one_frame(nodes, defaults, small_file):
     assert one > 0 and many < one + FRAME
 
 
+@pytest.mark.parametrize("name", ["BiRefNetDespill", "BiRefNetCropAroundSubject", "BiRefNetStitchBack"])
+def test_mask_tools_hold_one_frame(nodes, defaults, name):
+    def run(frames):
+        image, mask = torch.rand(frames, HEIGHT, WIDTH, 3), torch.zeros(frames, HEIGHT, WIDTH)
+        mask[:, 20:100, 40:200] = 1
+        inputs = {"image": image, "mask": mask}
+        if name == "BiRefNetStitchBack":
+            cut = nodes["BiRefNetCropAroundSubject"]
+            crop, crop_mask, stitch = cut.execute(**inputs, **defaults(cut.__name__)).result
+            inputs = {"image": crop, "mask": crop_mask, "stitch": stitch}
+        return held(nodes[name], 2 if "Crop" in name else 1, **{**defaults(name), **inputs})
+
+    one, many = run(1), run(24)
+    assert one > 0 and many < one + 1.5 * FRAME
+
+
 @pytest.mark.parametrize("output", ["RGBA", "over color", "over background", "over checkerboard"])
 @pytest.mark.parametrize("crop", [False, True])
 def test_apply_alpha_holds_one_frame(nodes, defaults, output, crop):

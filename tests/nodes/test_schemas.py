@@ -13,6 +13,12 @@ STABLE = {
     "BiRefNetApplyAlpha": (["image", "mask", "output", "colors", "color"], ["cutout", "alpha"]),
     "BiRefNetRemoveBackground": (["image", "model"], ["cutout", "mask"]),
     "BiRefNetCompareMasks": (["mask", "ground_truth"], ["scores", "errors", "Sm", "maxF", "wF", "meanE", "MAE"]),
+    "BiRefNetTrimap": (["mask", "inside", "outside"], ["trimap", "band"]),
+    "BiRefNetDespill": (["image", "screen", "color", "limit", "strength"], ["despilled"]),
+    "BiRefNetCropAroundSubject": (["image", "mask", "padding", "size", "square"], ["crop", "crop_mask", "stitch"]),
+    "BiRefNetStitchBack": (["stitch", "image", "blend", "mask"], ["stitched"]),
+    "BiRefNetPointAtSubject": (["image", "mask", "coordinates"], ["points"]),
+    "BiRefNetBoxSubject": (["image", "region"], ["box"]),
 }
 
 

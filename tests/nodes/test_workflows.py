@@ -50,7 +50,8 @@ def test_workflow_fits_the_schemas(path, schemas, comfy, to_api):
             for slot in node["inputs"]:
                 if slot.get("link") is not None and "widget" not in slot:
                     assert links[slot["link"]][5] == inputs[slot["name"]].type
-            assert [slot["type"] for slot in node["outputs"]] == [output.type for output in schema.outputs]
+            saved = [slot["type"] for slot in node["outputs"]]  # outputs may have been added since
+            assert saved == [output.type for output in schema.outputs][: len(saved)]
     assert found
 
 

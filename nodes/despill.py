@@ -1,0 +1,89 @@
+"""BiRefNetDespill: images with a coloured shine -> images without."""
+
+from __future__ import annotations
+
+import torch
+
+from ..birefnet_core import ImageError
+from .comfy_compat import color_input, core, io, pick, preview, schema
+from .inputs import checked
+from .tensors import as_result, for_work, in_color
+
+SCREENS = {"green": "#00ff00", "blue": "#0000ff", "background": None, "color": None}
+LIMITS = {"balanced": "balanced", "average": "average", "maximum": "maximum"}
+
+
+class BiRefNetDespill(io.ComfyNode):
+    """Takes the colour of a screen out of the subject."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="BiRefNetDespill",
+            display_name="BiRefNet Despill",
+            description="Takes out the shine of a green screen, a blue screen or any other background, above all at "
+            "edges and in hair. Works on images and on cut-outs; alpha is kept.",
+            search_aliases=[
+                "green screen", "greenscreen", "blue screen", "chroma key", "spill suppression", "green edges", "halo",
+                "color fringe", "defringe", "decontaminate",
+            ],
+            essentials_category="Image Tools",
+            inputs=[
+                io.Image.Input("image", tooltip="A picture, or the cut-out of BiRefNet Apply Alpha."),
+                io.Combo.Input(
+                    "screen",
+                    options=list(SCREENS),
+                    default="green",
+                    tooltip="What shines on the subject. background: the color that is measured where the mask is 0. "
+                    "color: the one below.",
+                ),
+                color_input("color", "#00b140", "With screen color: its hue is taken out, whatever its brightness."),
+                io.Combo.Input(
+                    "limit",
+                    options=list(LIMITS),
+                    default="balanced",
+                    tooltip="balanced: right for most. average: takes out more, and dulls yellow and blond. maximum: "
+                    "mild, leaves yellow and turquoise alone.",
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="How much of the spill is taken out."
+                ),
+                io.Float.Input(
+                    "keep_brightness",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Gives back as grey the light that was taken out. More than 0 where edges get too dark.",
+                ),
+                io.Int.Input(
+                    "edge_width",
+                    default=0,
+                    min=0,
+                    max=512,
+                    tooltip="Only this many pixels inwards from the subject's edge, for subjects that have the color "
+                    "themselves; needs the mask. 0: everywhere.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="1 on the subject; for edge_width, and for screen background. A cut-out brings its own.",
+                ),
+            ],
+            outputs=[io.Image.Output("despilled", display_name="image", tooltip="With alpha if it came with alpha.")],
+        )  # fmt: skip
+
+    @classmethod
+    @checked
+    def execute(cls, image, screen: str, color: str, mask=None, **options) -> io.NodeOutput:
+        masks, key = core(".masks"), pick(SCREENS, screen, "screen")
+        pick(LIMITS, options["limit"], "limit")
+        image, mask = for_work(in_color(image), mask)
+        colors, alpha = image[..., :3], image[..., 3:]
+        mask = alpha[..., 0] if mask is None and alpha.shape[-1] else mask
+        if screen == "background" and mask is None:
+            raise ImageError("mask is not connected, expected one: screen background is measured where it is 0.")
+        key = color if screen == "color" else key or masks.background_color(colors, mask)
+        result = masks.remove_spill(colors, key, masks=mask, **options)
+        result = as_result(torch.cat([result, alpha.to(result.dtype)], dim=-1) if alpha.shape[-1] else result)
+        return io.NodeOutput(result, ui=preview(result, cls))

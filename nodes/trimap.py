@@ -1,0 +1,49 @@
+"""BiRefNetTrimap: masks -> trimaps."""
+
+from __future__ import annotations
+
+from .comfy_compat import core, io, mask_preview, schema
+from .inputs import checked
+from .tensors import as_result, for_work
+
+
+class BiRefNetTrimap(io.ComfyNode):
+    """Makes the trimaps that matting methods start from."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="BiRefNetTrimap",
+            display_name="BiRefNet Trimap",
+            description="Makes a trimap out of a mask: white is subject, black is background, and the grey band "
+            "between is left to a matting node to decide.",
+            search_aliases=["trimap", "matting", "unknown area", "edge band", "mask border", "vitmatte"],
+            inputs=[
+                io.Mask.Input("mask", tooltip="1 on the subject."),
+                io.Int.Input(
+                    "inside",
+                    default=10,
+                    min=0,
+                    max=512,
+                    tooltip="Width of the grey band within the subject, in pixels.",
+                ),
+                io.Int.Input(
+                    "outside",
+                    default=10,
+                    min=0,
+                    max=512,
+                    tooltip="Width of the grey band around the subject, in pixels. Wide for hair and fur.",
+                ),
+            ],
+            outputs=[
+                io.Mask.Output("trimap", tooltip="1 on the subject, 0 on the background, 0.5 between."),
+                io.Mask.Output("band", tooltip="1 on the grey band only, for work on the edge."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, mask, inside: int, outside: int) -> io.NodeOutput:
+        masks = core(".masks")
+        trimap = as_result(masks.make_trimap(*for_work(mask), inside, outside))
+        return io.NodeOutput(trimap, (trimap == masks.UNKNOWN).float(), ui=mask_preview(trimap, cls))
