@@ -10,7 +10,7 @@ of the masks alone and of their errors; mean absolute error to the exact alpha, 
 EDGE pixels of an edge, times 1000; S-measure. The second table is of ``Keyframes``: the share of the frames the network
 ran on, and the mean difference to its masks where it runs on all, times 1000.
 --cuts prints how many pairs of frames of one scene and of two are taken for a scene cut, and what decides it.
---cost prints milliseconds per frame of the flow and of the smoothing beside the network.
+--cost prints milliseconds of the processor per frame of the flow and of the smoothing beside the network.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def cuts(args: argparse.Namespace) -> None:
 
 
 def cost(args: argparse.Namespace) -> None:
-    """Milliseconds per frame, medians; one thread unless OMP_NUM_THREADS says more."""
+    """Milliseconds of the processor per frame, medians."""
     height, width = round(args.width * 0.5625), args.width
     coarse = torch.rand(12, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(0))
     frames = resize(coarse, (height, width))
@@ -184,13 +184,13 @@ def cost(args: argparse.Namespace) -> None:
         "radius 2, all": lambda t: steady.push(frames[t], masks[t]),
         f"network, {segment.training_size}": lambda t: segment(frames[t : t + 1].movedim(1, -1)),
     }
-    print("| step | ms per frame |\n|---|---|")
+    print("| step | processor ms per frame |\n|---|---|")
     for name, step in steps.items():
         times = []
         for t in range(1, len(frames)):
-            start = time.perf_counter()
+            start = time.process_time()
             step(t)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         print(f"| {name} | {1000 * float(np.median(times[3:])):.0f} |")
 
 

@@ -2,8 +2,9 @@
 
 Block matching at the coarsest level of a pyramid finds fast motion; Lucas-Kanade steps at every level refine it
 (B. D. Lucas, T. Kanade, IJCAI 1981; template gradients as in S. Baker, I. Matthews, "Lucas-Kanade 20 Years On", IJCV
-2004). After each level a pixel may take over a neighbour's motion where that fits better, as in PatchMatch (C. Barnes
-et al., SIGGRAPH 2009), which keeps the borders between motions sharp.
+2004), with the smoothness of A. Bruhn et al., "Lucas/Kanade Meets Horn/Schunck", IJCV 2005, where there is no texture.
+After each level a pixel may take over a neighbour's motion where that fits better, as in PatchMatch (C. Barnes et al.,
+SIGGRAPH 2009), which keeps the borders between motions sharp.
 
 Shapes: B pairs of frames, H W pixels, h w pixels of one level. A flow is B, 2, H, W: x and y in pixels.
 """
@@ -101,15 +102,13 @@ def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _take_over(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     """Gives each pixel the motion among its own, those of four neighbours and none that fits its patch best."""
-    best, least = flow, patch_error(first, second, flow)
-    candidates = [torch.zeros_like(flow)]
-    for shift in (-WINDOW, WINDOW):
-        candidates += [_moved(flow, shift, dim) for dim in (-2, -1)]
-    for candidate in candidates:
-        error = patch_error(first, second, candidate)
-        better = error < least
-        best, least = torch.where(better, candidate, best), torch.where(better, error, least)
-    return best
+    shifted = [_moved(flow, shift, dim) for shift in (-WINDOW, WINDOW) for dim in (-2, -1)]
+    candidates = torch.stack([flow, torch.zeros_like(flow), *shifted])  # N B 2 h w
+    count = len(candidates)
+    first, second = (frame.repeat(count, 1, 1, 1) for frame in (first, second))
+    errors = patch_error(first, second, candidates.flatten(0, 1)).unflatten(0, (count, -1))  # N B 1 h w
+    best = errors.argmin(dim=0, keepdim=True).expand(-1, -1, 2, -1, -1)
+    return candidates.gather(0, best)[0]
 
 
 def patch_error(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:

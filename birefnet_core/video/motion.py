@@ -1,6 +1,6 @@
 """Motion between the frames of a clip, found on small copies of them, and how far it can be trusted.
 
-Shapes: H W frame, h w small copy.
+Shapes: B frames, mostly one; H W frame, h w small copy.
 """
 
 from __future__ import annotations
@@ -74,8 +74,13 @@ def trust(first: SmallFrame, second: SmallFrame, motion: Motion) -> Tensor:
     Low where colours along it differ, where the way back leads elsewhere (the pixel is occluded in the second frame),
     and outside the second frame.
 
+    Args:
+        first: Its attributes may be 1, C, h, w where the others are B, C, h, w.
+        second: One frame, or B.
+        motion: B flows.
+
     Returns:
-        1, 1, h, w in [0, 1].
+        B, 1, h, w in [0, 1].
     """
     forward, backward = motion
     error = patch_error(first.colours, in_light_of(second.colours, first.colours), forward)

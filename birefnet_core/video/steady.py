@@ -120,9 +120,14 @@ class TemporalFilter:
         centre = self._window[index]
         size = centre.mask.shape[-2:]
         total, weights = centre.mask.clone(), torch.ones_like(centre.mask)
-        for other, motion in self._neighbours(index):
-            weight = self.strength * trust(centre.small, other.small, motion)
-            weight = resize(weight, size)[0]
+        neighbours = self._neighbours(index)
+        if not neighbours:
+            return total
+        small = SmallFrame(*map(torch.cat, zip(*(other.small for other, _ in neighbours), strict=True)))
+        motions = Motion(*map(torch.cat, zip(*(motion for _, motion in neighbours), strict=True)))
+        trusted = self.strength * trust(centre.small, small, motions)  # N 1 h w
+        for n, (other, motion) in enumerate(neighbours):
+            weight = resize(trusted[n : n + 1], size)[0]
             total.addcmul_(weight, carry(other.mask, motion.forward))
             weights.add_(weight)
         return total.div_(weights).clamp_(0, 1)  # rounding
