@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,3 +26,22 @@ def atomic_path(path: Path) -> Iterator[str]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
         raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """``atomic_path`` for a folder: what was at ``path`` before is replaced when the block succeeds."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part.mkdir()
+    old = part.with_suffix(".old")
+    try:
+        yield part
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        os.rename(part, path)
+    except BaseException:
+        if old.exists():
+            os.rename(old, path)
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,134 @@
+"""Audio and subtitles: copied into what is written, between the video's packets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+from .containers import Source, open_container
+from .options import Limits
+from .pyav import FAILURES, av
+
+# Container -> the encoder for audio it cannot hold as it is.
+AUDIO_ENCODERS = {"webm": "libopus", "mov": "aac", "mp4": "aac", "matroska": "flac"}
+OPUS_RATE = 48000
+
+
+class SideStreams:
+    """Copies the audio and subtitle streams of a clip; audio is encoded again where the container cannot hold it.
+
+    Reads the clip by itself, so that nothing has to wait in memory for the video to catch up.
+
+    Args:
+        source: The clip.
+        output: Where to; its streams are added at once.
+        start: Seconds cut off at the start, which timestamps are moved back by.
+        end: Seconds of the clip's time after which nothing is taken; None for all.
+        note: Called with a sentence for each stream that is not copied.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        output: av.container.OutputContainer,
+        *,
+        start: Fraction,
+        end: Fraction | None,
+        note: Callable[[str], None],
+    ) -> None:
+        self._output, self._start, self._end, self._note = output, start, end, note
+        self._input = open_container(source, Limits())
+        self._copied: dict[int, Any] = {}
+        self._encoded: dict[int, Any] = {}
+        streams = [*self._input.streams.audio, *self._input.streams.subtitles]
+        for stream in streams:
+            self._add(stream)
+        self._streams = [s for s in streams if s.index in self._copied or s.index in self._encoded]
+        self._packets = self._read()
+        self._next: tuple[Fraction, Any] | None = None
+        if start and self._streams:
+            self._input.seek(int(start * av.time_base))
+
+    def close(self) -> None:
+        self._input.close()
+
+    def write_until(self, seconds: Fraction | None) -> None:
+        """Writes what comes before a time of the output, or all that is left."""
+        while True:
+            if self._next is None:
+                self._next = next(self._packets, None)
+            if self._next is None or (seconds is not None and self._next[0] > seconds):
+                return
+            self._write(self._next[1])
+            self._next = None
+
+    def finish(self) -> None:
+        """Writes what is left, and what encoders have kept."""
+        self.write_until(None)
+        for stream in self._encoded.values():
+            self._output.mux(stream.encode(None))
+
+    def _add(self, stream: Any) -> None:
+        muxer = self._output.format.name
+        kind = f"{stream.type} ({stream.codec_context.name if stream.codec_context else 'unknown'})"
+        try:
+            copy = self._output.add_stream_from_template(template=stream, opaque=True)
+        except FAILURES as error:
+            encoder = AUDIO_ENCODERS.get(muxer)
+            if stream.type != "audio" or stream.codec_context is None or encoder not in av.codecs_available:
+                self._note(f"{kind} was left out: {muxer} files cannot hold it ({error})")
+                return
+            copy = self._encoder(stream, encoder)
+            self._note(f"{kind} was encoded again as {encoder}: {muxer} files cannot hold it")
+            self._encoded[stream.index] = copy
+        else:
+            self._copied[stream.index] = copy
+        copy.metadata.update({key: value for key, value in stream.metadata.items() if key in ("language", "title")})
+
+    def _encoder(self, stream: Any, encoder: str) -> Any:
+        rate = OPUS_RATE if encoder == "libopus" else stream.codec_context.sample_rate
+        channels = min(stream.codec_context.layout.nb_channels, 2)
+        added = self._output.add_stream(encoder, rate=rate)
+        added.codec_context.layout = "stereo" if channels == 2 else "mono"
+        if encoder != "flac":
+            added.codec_context.bit_rate = 96000 * channels
+        return added
+
+    def _read(self) -> Iterator[tuple[Fraction, Any]]:
+        """Packets within the cut and when they are due in the output."""
+        if not self._streams:
+            return
+        for packet in self._input.demux(*self._streams):
+            if packet.size == 0 or packet.pts is None:
+                continue
+            at = packet.pts * Fraction(packet.time_base)
+            if self._start and at < self._start:
+                continue
+            if self._end is not None and at >= self._end:
+                if packet.stream.type == "audio":
+                    return
+                continue
+            due = (packet.dts if packet.dts is not None else packet.pts) * Fraction(packet.time_base)
+            yield due - self._start, packet
+
+    def _write(self, packet: Any) -> None:
+        index, base = packet.stream.index, Fraction(packet.time_base)
+        shift = round(self._start / base)
+        if index in self._copied:
+            packet.pts -= shift
+            if packet.dts is not None:
+                packet.dts -= shift
+            packet.stream = self._copied[index]
+            self._output.mux(packet)
+            return
+        stream = self._encoded[index]
+        try:
+            frames = packet.decode()
+        except FAILURES as error:
+            self._note(f"a part of the audio is damaged and was left out ({error})")
+            return
+        for frame in frames:
+            if frame.pts is not None:
+                frame.pts -= round(self._start / Fraction(frame.time_base))
+            self._output.mux(stream.encode(frame))
