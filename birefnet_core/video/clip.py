@@ -32,6 +32,7 @@ TRANSFERS = {16: "pq", 18: "hlg"}
 # Matrix -> swscale's number of its coefficients; 5, those of BT.601, is what FFmpeg takes for unspecified ones.
 MATRICES = {BT709: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 BT601 = 5
+MOST_STEPS = 100  # frames; a last frame is not shown for longer, whatever the clip declares
 
 
 class Colour(NamedTuple):
@@ -40,12 +41,17 @@ class Colour(NamedTuple):
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
     matrix: int = UNSPECIFIED
-    range: int = LIMITED
+    range: int = 0  # not said, which is limited
 
     @property
     def coefficients(self) -> int:
         """swscale's number of the matrix."""
         return MATRICES.get(self.matrix, BT601)
+
+    @property
+    def samples(self) -> int:
+        """The range of the samples: ``LIMITED`` or ``FULL``."""
+        return FULL if self.range == FULL else LIMITED
 
 
 class Frame(NamedTuple):
@@ -138,6 +144,8 @@ class Clip:
         self._source = open_source(source, Fraction(frame_rate).limit_denominator(1001), self._limits)
         try:
             self._trim(start_time, duration)
+            rate = self._source.rate or Fraction(25)
+            self._step = max(1, round(1 / rate / self._source.time_base))
             self._frames = self._read()
             first = next(self._frames, None)
             if first is None:
@@ -200,18 +208,35 @@ class Clip:
         return Fraction(container.start_time, av.time_base)
 
     def _read(self) -> Iterator[Packets]:
-        """Frames within the cut, with increasing timestamps."""
-        step = max(1, round(1 / (self._source.rate or Fraction(25)) / self._source.time_base))
+        """Frames within the cut, with increasing timestamps, each shown until the next.
+
+        Durations of packets are of no use where the order of decoding is another; only the last frame's is taken.
+        """
+        held: Packets | None = None
+        try:
+            for packets in self._timed():
+                if held is not None:
+                    yield held._replace(duration=packets.pts - held.pts)  # type: ignore[operator]
+                held = packets
+                if self._end_pts is not None and (packets.pts or 0) >= self._end_pts:
+                    return
+        except Damage:
+            if held is not None:
+                yield held
+            raise
+        if held is not None:
+            left = (self._source.end_pts or 0) - (held.pts or 0)
+            yield held._replace(duration=left if 0 < left < MOST_STEPS * self._step else held.duration or self._step)
+
+    def _timed(self) -> Iterator[Packets]:
+        """Frames from the start of the cut on, with increasing timestamps."""
         last: int | None = None
         for frame, pts, duration in self._source.read():
             if pts is None or (last is not None and pts <= last):
-                pts = 0 if last is None else last + step
+                pts = 0 if last is None else last + self._step
             last = pts
-            if self._first_pts is not None and pts < self._first_pts:
-                continue
-            if self._end_pts is not None and pts >= self._end_pts:
-                return
-            yield Packets(frame, pts, duration)
+            if self._first_pts is None or pts >= self._first_pts:
+                yield Packets(frame, pts, duration)
 
     def _describe(self, frame: av.VideoFrame) -> VideoInfo:
         check_size(self.name, frame.width, frame.height, self._limits)
@@ -297,12 +322,12 @@ def colour_of(frame: av.VideoFrame, stream: av.VideoStream | None) -> tuple[Colo
         value = getattr(frame, name, unknown)
         return int(value if value != unknown or context is None else getattr(context, name, unknown))
 
-    full = tag("color_range", 0) == FULL or frame.format.name.startswith(("yuvj", "gray"))
+    full = frame.format.name.startswith(("yuvj", "gray"))
     matrix = RGB if frame.format.is_rgb or frame.format.name == "pal8" else tag("colorspace")
     transfer = tag("color_trc")
     # Floating point is light in linear units (EXR), and read as sRGB.
     name = "sdr" if "f32" in frame.format.name or "f16" in frame.format.name else TRANSFERS.get(transfer, "sdr")
-    return Colour(tag("color_primaries"), transfer, matrix, FULL if full else LIMITED), name
+    return Colour(tag("color_primaries"), transfer, matrix, FULL if full else tag("color_range", 0)), name
 
 
 def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]) -> np.ndarray:
@@ -315,7 +340,7 @@ def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]
         src_colorspace=source,
         # Ignored for RGB, but older PyAV sets the matrix only where the two differ.
         dst_colorspace=BT709 if source != BT709 else BT601,
-        src_color_range=colour.range,
+        src_color_range=colour.samples,
         dst_color_range=FULL,
     )
     pixels = converted.to_ndarray()

@@ -125,6 +125,7 @@ class ContainerSource:
         rate: Frames per second on average, or None.
         frames: Frames as declared, or None.
         duration: Seconds as declared, or None.
+        end_pts: Where the last frame ends as declared, or None.
     """
 
     def __init__(self, source: Source, limits: Limits, demuxer: str | None = None) -> None:
@@ -141,6 +142,7 @@ class ContainerSource:
         self.rate = Fraction(rate) if rate else None
         self.frames = self.stream.frames or None
         self.duration = self._declared_seconds()
+        self.end_pts = (self.stream.start_time or 0) + self.stream.duration if self.stream.duration else None
         self._sought = False
 
     def close(self) -> None:

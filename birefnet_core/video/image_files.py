@@ -78,6 +78,7 @@ class SequenceSource:
         self.time_base = 1 / rate
         self.frames: int | None = len(images)
         self.duration: float | None = float(len(images) * self.time_base)
+        self.end_pts: int | None = None
         self._first = 0
 
     def close(self) -> None:
@@ -116,6 +117,7 @@ class WebPSource:
         self.rate: Fraction | None = None
         self.frames: int | None = getattr(self._image, "n_frames", 1)
         self.duration: float | None = None
+        self.end_pts: int | None = None
 
     def close(self) -> None:
         self._image.close()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
 from .containers import Source, open_container
 from .options import Limits
-from .pyav import FAILURES, av
+from .pyav import FAILURES, av, reason
 
 # Container -> the encoder for audio it cannot hold as it is.
 AUDIO_ENCODERS = {"webm": "libopus", "mov": "aac", "mp4": "aac", "matroska": "flac"}
 OPUS_RATE = 48000
+MOST_TRIED = 2000  # packets that are read to find one of each stream
 
 
 class SideStreams:
@@ -42,8 +44,9 @@ class SideStreams:
         self._copied: dict[int, Any] = {}
         self._encoded: dict[int, Any] = {}
         streams = [*self._input.streams.audio, *self._input.streams.subtitles]
+        reasons = why_not_copied(source, output.format.name)
         for stream in streams:
-            self._add(stream)
+            self._add(stream, reasons[stream.index])
         self._streams = [s for s in streams if s.index in self._copied or s.index in self._encoded]
         self._packets = self._read()
         self._next: tuple[Fraction, Any] | None = None
@@ -69,22 +72,18 @@ class SideStreams:
         for stream in self._encoded.values():
             self._output.mux(stream.encode(None))
 
-    def _add(self, stream: Any) -> None:
-        muxer = self._output.format.name
+    def _add(self, stream: Any, problem: str | None) -> None:
+        muxer, encoder = self._output.format.name, AUDIO_ENCODERS.get(self._output.format.name)
         kind = f"{stream.type} ({stream.codec_context.name if stream.codec_context else 'unknown'})"
-        try:
-            copy = self._output.add_stream_from_template(template=stream, opaque=True)
-        except FAILURES as error:
-            encoder = AUDIO_ENCODERS.get(muxer)
-            if stream.type != "audio" or stream.codec_context is None or encoder not in av.codecs_available:
-                self._note(f"{kind} was left out: {muxer} files cannot hold it ({error})")
-                return
-            copy = self._encoder(stream, encoder)
-            self._note(f"{kind} was encoded again as {encoder}: {muxer} files cannot hold it")
-            self._encoded[stream.index] = copy
+        if problem is None:
+            added = self._copied[stream.index] = self._output.add_stream_from_template(template=stream, opaque=True)
+        elif stream.type == "audio" and stream.codec_context is not None and encoder in av.codecs_available:
+            added = self._encoded[stream.index] = self._encoder(stream, encoder)
+            self._note(f"{kind} was encoded again as {encoder}, as {muxer} files cannot hold it ({problem})")
         else:
-            self._copied[stream.index] = copy
-        copy.metadata.update({key: value for key, value in stream.metadata.items() if key in ("language", "title")})
+            self._note(f"{kind} was left out, as {muxer} files cannot hold it ({problem})")
+            return
+        added.metadata.update({key: value for key, value in stream.metadata.items() if key in ("language", "title")})
 
     def _encoder(self, stream: Any, encoder: str) -> Any:
         rate = OPUS_RATE if encoder == "libopus" else stream.codec_context.sample_rate
@@ -103,7 +102,7 @@ class SideStreams:
             if packet.size == 0 or packet.pts is None:
                 continue
             at = packet.pts * Fraction(packet.time_base)
-            if self._start and at < self._start:
+            if (self._start and at < self._start) or self._is_priming(packet, at):
                 continue
             if self._end is not None and at >= self._end:
                 if packet.stream.type == "audio":
@@ -111,6 +110,11 @@ class SideStreams:
                 continue
             due = (packet.dts if packet.dts is not None else packet.pts) * Fraction(packet.time_base)
             yield due - self._start, packet
+
+    def _is_priming(self, packet: Any, at: Fraction) -> bool:
+        """Whether a packet only prepares the decoder. Matroska would move everything else later to make room for it."""
+        matroska = self._output.format.name in ("matroska", "webm")
+        return matroska and at < 0 and packet.stream.codec_context.name != "opus"
 
     def _write(self, packet: Any) -> None:
         index, base = packet.stream.index, Fraction(packet.time_base)
@@ -132,3 +136,34 @@ class SideStreams:
             if frame.pts is not None:
                 frame.pts -= round(self._start / Fraction(frame.time_base))
             self._output.mux(stream.encode(frame))
+
+
+def why_not_copied(source: Source, muxer: str) -> dict[int, str | None]:
+    """Why a container cannot hold a clip's audio and subtitles, by the stream's index; None where it can.
+
+    Some say so only when the file is completed, which may be hours later; so a file with one packet is made in memory.
+    """
+    packets: dict[int, Any] = {}
+    with open_container(source, Limits()) as container:
+        audio = container.streams.audio
+        for number, packet in enumerate(container.demux(*audio) if audio else ()):
+            if packet.size:
+                packets.setdefault(packet.stream.index, packet)
+            if len(packets) == len(audio) or number > MOST_TRIED:
+                break
+        streams = [*audio, *container.streams.subtitles]
+        return {stream.index: _problem(stream, packets.get(stream.index), muxer) for stream in streams}
+
+
+def _problem(stream: Any, packet: Any, muxer: str) -> str | None:
+    try:
+        output = av.open(io.BytesIO(), "w", format=muxer)
+        copy = output.add_stream_from_template(template=stream, opaque=True)
+        output.start_encoding()
+        if packet is not None:
+            packet.stream = copy
+            output.mux(packet)
+        output.close()
+    except FAILURES as error:
+        return reason(error)
+    return None

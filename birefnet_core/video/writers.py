@@ -117,7 +117,7 @@ def _colour(output: Output, info: VideoInfo, hdr: bool, pixel_format: str) -> Co
     if not pixel_format.startswith("yuv"):
         return tags._replace(matrix=0, range=FULL)
     # ProRes is limited by convention, and has no place to say otherwise.
-    return tags._replace(range=LIMITED) if output.codec == "prores" else tags
+    return tags._replace(range=LIMITED) if output.codec == "prores" and tags.range == FULL else tags
 
 
 class Writer(Protocol):
@@ -168,7 +168,9 @@ class FileWriter:
             if films and plan.output.audio and plan.output.kind != "mask":
                 self._side = _side_streams(source, self._container, plan.info, note)
             self._palette = Palette(plan.info.time_base) if plan.encoder == "gif" else None
-            self._durations: dict[int, int] = {}
+            self._durations: dict[int, int] = {}  # of frames in the encoder, by their timestamps
+            self._first_pts = self._end = 0
+            self._first_dts: int | None = None
             self._container.start_encoding()
         except BaseException:
             self.close()
@@ -177,6 +179,8 @@ class FileWriter:
     def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
         frame = to_frame(self._plan, pixels)
         frame.pts, frame.time_base = pts, self._plan.info.time_base
+        if self._first_dts is None and not self._durations:
+            self._first_pts = pts
         self._durations[pts] = duration
         if self._palette is None:
             self._mux(self._stream.encode(frame))
@@ -187,7 +191,7 @@ class FileWriter:
     def finish(self) -> None:
         for mapped in self._palette.map(None) if self._palette is not None else ():
             self._mux(self._stream.encode(mapped))
-        self._mux(self._stream.encode(None))
+        self._mux(self._stream.encode(None), last=True)
         if self._side is not None:
             self._side.finish()
         self._container.close()
@@ -225,12 +229,19 @@ class FileWriter:
             stream.metadata["alpha_mode"] = "1"
         return stream
 
-    def _mux(self, packets: Any) -> None:
-        for packet in packets:
-            if packet.pts is not None and (duration := self._durations.pop(packet.pts, 0)):
+    def _mux(self, packets: Any, last: bool = False) -> None:
+        for number, packet in enumerate(packets, 1):
+            duration = self._durations.pop(packet.pts, 0)
+            if duration and packet.pts is not None:
                 packet.duration = duration
-            if self._side is not None and packet.dts is not None:
-                self._side.write_until(packet.dts * Fraction(packet.time_base))
+                self._end = max(self._end, packet.pts + duration)
+            if packet.dts is not None:
+                self._first_dts = packet.dts if self._first_dts is None else self._first_dts
+                if last and number == len(packets) and self._end and self._container.format.name in TURNING:
+                    # These files add up the distances in decoding order, and the last packet stands for what is left.
+                    packet.duration = max(self._end - self._first_pts - packet.dts + self._first_dts, 1)
+                if self._side is not None:
+                    self._side.write_until(packet.dts * Fraction(packet.time_base))
             self._container.mux(packet)
 
 
@@ -275,8 +286,13 @@ def to_frame(plan: Plan, pixels: np.ndarray) -> av.VideoFrame:
         src_colorspace=BT709 if target != BT709 else BT601,  # ignored for RGB; older PyAV wants the two to differ
         dst_colorspace=target,
         src_color_range=FULL,
-        dst_color_range=plan.colour.range if yuv else FULL,
+        dst_color_range=plan.colour.samples if yuv else FULL,
     )
+    # Some encoders write the tags of frames, not those of the stream. Older PyAV does not know all of them.
+    names = ("color_primaries", "color_trc", "colorspace", "color_range")
+    for name, value in zip(names, plan.colour, strict=True):
+        if hasattr(frame, name):
+            setattr(frame, name, value)
     return frame
 
 
