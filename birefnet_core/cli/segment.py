@@ -71,16 +71,17 @@ class Job:
 
 @dataclasses.dataclass
 class Summary:
-    """How many images were segmented, and why the others were not."""
+    """How many images, or clips, were segmented, and why the others were not."""
 
     written: int = 0
+    noun: str = "images"
     failures: list[str] = dataclasses.field(default_factory=list)
 
     def report(self) -> int:
         """Prints the summary and returns the exit code."""
         for failure in self.failures:
             print(f"not done: {failure}", file=sys.stderr)
-        print(f"{self.written} of {self.written + len(self.failures)} images segmented")
+        print(f"{self.written} of {self.written + len(self.failures)} {self.noun} segmented")
         return 1 if self.failures else 0
 
 

@@ -257,8 +257,8 @@ class Clip:
             time_base=source.time_base,
             rate=source.rate or Fraction(25),
             frames=self._expected(),
-            bits=16 if "16" in self._format or "48" in self._format or "64" in self._format else 8,
-            alpha="a" in self._format,
+            bits=8 if self._format in ("rgb24", "rgba") else 16,
+            alpha=self._format in ("rgba", "rgba64le", "gbrapf32le"),
             colour=Colour(BT709, SRGB_TRANSFER, BT709, LIMITED) if rgb and transfer == "sdr" else colour,
             transfer=transfer,
             orientation=orientation,
@@ -304,10 +304,12 @@ def open_source(source: Source, rate: Fraction, limits: Limits) -> ContainerSour
 
 
 def rgb_format(frame: av.VideoFrame) -> str:
-    """The RGB format that holds a frame's colours: rgb24, rgba, rgb48le, rgba64le, or gbrapf32le for light."""
+    """The format that holds a frame's colours: rgb24, rgba, rgb48le, rgba64le; for light gbr(a)pf32le, grayf32le."""
     components = frame.format.components
     alpha = frame.format.name == "pal8" or any(component.is_alpha for component in components)
     if "f16" in frame.format.name or "f32" in frame.format.name:
+        if len(components) == 1:  # swscale turns half-precision grey into wrong RGB
+            return "grayf32le"
         return "gbrapf32le" if alpha else "gbrpf32le"
     if any(component.bits > 8 for component in components):
         return "rgba64le" if alpha else "rgb48le"
@@ -346,8 +348,8 @@ def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]
     pixels = converted.to_ndarray()
     if pixels.dtype != np.float32:
         return pixels
-    if pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4):
-        pixels = pixels.transpose(1, 2, 0)
+    if rgb == "grayf32le":
+        pixels = pixels.reshape(*pixels.shape[:2], 1).repeat(3, axis=2)
     light = torch.from_numpy(np.array(pixels))
     light[..., :3] = srgb_from_linear(light[..., :3])
     return (light.clamp(0, 1) * 65535).round().numpy().astype(np.uint16)

@@ -211,7 +211,8 @@ class ContainerSource:
             raise VideoError(f"{self.name}: this FFmpeg cannot decode its video; convert it, to H.264 for example.")
         check_size(self.name, context.width, context.height, limits)
         with_alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.codec.name)
-        if with_alpha in av.codecs_available and self.stream.metadata.get("alpha_mode") == "1":
+        alpha = {key.lower(): value for key, value in self.stream.metadata.items()}.get("alpha_mode") == "1"
+        if alpha and with_alpha in av.codecs_available:
             context = av.CodecContext.create(with_alpha, "r")  # FFmpeg's own decoders drop the alpha channel
         else:
             context.thread_type = "AUTO"

@@ -12,6 +12,12 @@ MUXERS = {
     ".mov": "mov", ".mp4": "mp4", ".mkv": "matroska", ".webm": "webm",
     ".webp": "webp", ".gif": "gif", ".apng": "apng", ".png": "apng",
 }  # fmt: skip
+# Files that are taken for clips where a folder is given.
+CLIP_SUFFIXES = frozenset(
+    {
+        *MUXERS, ".m4v", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp", ".mxf",
+    } - {".png", ".webp"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +71,7 @@ CODECS: dict[str, Codec] = {
         suffixes=(".webm", ".mkv"),
         kinds=("cutout", "composite"),
         formats={"cutout": "yuva420p", "composite": "yuv420p"},
-        crf=12,
+        crf=8,
         options={"row-mt": "1", "deadline": "good", "cpu-used": "4"},
         cutout_options={"auto-alt-ref": "0"},  # libvpx refuses alpha otherwise
     ),

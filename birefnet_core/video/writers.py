@@ -210,6 +210,8 @@ class FileWriter:
         if plan.output.kind == "cutout":
             options.update(codec.cutout_options)
         crf = plan.output.crf if plan.output.crf is not None else codec.crf
+        if plan.output.kind == "mask" and plan.output.crf is None and crf is not None:
+            crf //= 2  # a mask's edges are all there is in it, and it takes little space
         if crf is not None:
             options["crf"] = str(crf)
         stream: Any = self._container.add_stream(plan.encoder, rate=info.rate, options=options)
@@ -225,8 +227,6 @@ class FileWriter:
         context.colorspace, context.color_range = matrix, value_range
         if plan.orientation != Orientation():
             stream.set_display_matrix(plan.orientation.matrix(context.width, context.height))
-        if plan.pixel_format.startswith("yuva"):
-            stream.metadata["alpha_mode"] = "1"
         return stream
 
     def _mux(self, packets: Any, last: bool = False) -> None:

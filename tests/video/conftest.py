@@ -107,6 +107,7 @@ def probe(path: Path) -> SimpleNamespace:
         context = stream.codec_context
         frames = [(frame.pts * frame.time_base, frame.rotation) for frame in container.decode(stream)]
         found = SimpleNamespace(
+            start=(container.start_time or 0) / 1e6,
             codec=context.name,
             pixels=context.pix_fmt,
             size=(context.width, context.height),
