@@ -161,7 +161,7 @@ class FileWriter:
     def __init__(self, plan: Plan, part: str, source: Source, note: Callable[[str], None]) -> None:
         self._plan, self._side = plan, None
         muxer = _muxer(plan.output)
-        self._container = av.open(part, "w", format=muxer, container_options=_container_options(muxer))
+        self._container = av.open(part, "w", format=muxer, container_options=_container_options(muxer, plan.info))
         try:
             self._stream = self._add_video()
             films = muxer in ("mov", "mp4", "matroska", "webm")
@@ -296,10 +296,12 @@ def to_frame(plan: Plan, pixels: np.ndarray) -> av.VideoFrame:
     return frame
 
 
-def _container_options(muxer: str) -> dict[str, str]:
+def _container_options(muxer: str, info: VideoInfo) -> dict[str, str]:
     options = {"max_interleave_delta": str(INTERLEAVE)}
-    if muxer in ("mov", "mp4"):
+    if muxer in TURNING:
         options["movflags"] = "use_metadata_tags" + ("+faststart" if muxer == "mp4" else "")
+        # Starts are rounded to this, which otherwise is a millisecond.
+        options["movie_timescale"] = str(min(max(info.time_base.denominator, 1000), 1_000_000))
     if muxer in ("webp", "gif"):
         options["loop"] = "0"
     if muxer == "apng":
