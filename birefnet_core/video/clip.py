@@ -334,18 +334,19 @@ def colour_of(frame: av.VideoFrame, stream: av.VideoStream | None) -> tuple[Colo
 
 def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]) -> np.ndarray:
     """A decoded frame as H, W, C of a format from ``rgb_format``; light becomes sRGB in 16 bits."""
-    source = colour.coefficients
-    converted = frame.reformat(
-        width=size[0],
-        height=size[1],
-        format=rgb,
-        src_colorspace=source,
-        # Ignored for RGB, but older PyAV sets the matrix only where the two differ.
-        dst_colorspace=BT709 if source != BT709 else BT601,
-        src_color_range=colour.samples,
-        dst_color_range=FULL,
-    )
-    pixels = converted.to_ndarray()
+    if frame.format.name != rgb or (frame.width, frame.height) != size:
+        source = colour.coefficients
+        frame = frame.reformat(
+            width=size[0],
+            height=size[1],
+            format=rgb,
+            src_colorspace=source,
+            # Ignored for RGB, but older PyAV sets the matrix only where the two differ.
+            dst_colorspace=BT709 if source != BT709 else BT601,
+            src_color_range=colour.samples,
+            dst_color_range=FULL,
+        )
+    pixels = frame.to_ndarray()
     if pixels.dtype != np.float32:
         return pixels
     if rgb == "grayf32le":

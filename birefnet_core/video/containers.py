@@ -199,7 +199,7 @@ class ContainerSource:
 
     def _video(self) -> av.VideoStream:
         streams = self.container.streams
-        videos = [stream for stream in streams.video if not int(stream.disposition) & 1024]  # no cover pictures
+        videos = [stream for stream in streams.video if not stream.disposition.value & 1024]  # no cover pictures
         if not videos:
             found = enumerate_names([f"{stream.type} ({_codec(stream)})" for stream in streams]) or "nothing"
             raise VideoError(f"{self.name}: has no video, only {found}; expected a clip with a video stream.")

@@ -276,6 +276,8 @@ def to_frame(plan: Plan, pixels: np.ndarray) -> av.VideoFrame:
     """An array H, W, C as a frame of the plan's pixel format, turned as it is stored."""
     pixels = np.ascontiguousarray(plan.orientation.stored(pixels))
     name = ARRAYS[pixels.shape[2], pixels.dtype.str[1:]]
+    if plan.pixel_format == name.replace("le", "be"):  # PyAV swaps the bytes, exactly
+        name = plan.pixel_format
     frame = av.VideoFrame.from_ndarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, format=name)
     if plan.pixel_format == name or plan.encoder == "gif":
         return frame

