@@ -296,8 +296,6 @@ class Clip:
 
 def open_source(source: Source, rate: Fraction, limits: Limits) -> ContainerSource | SequenceSource | WebPSource:
     """Opens what a path or bytes hold."""
-    if not isinstance(source, (str, Path, io.BytesIO)):
-        raise VideoError(f"the source is {type(source).__name__}, expected a path or io.BytesIO.")
     if not isinstance(source, io.BytesIO) and (images := find_sequence(source)) is not None:
         return SequenceSource(str(source), images, rate, limits)
     return WebPSource(source, limits) if is_webp(source) else ContainerSource(source, limits)

@@ -25,10 +25,13 @@ def check_paths(source: Source, outputs: Sequence[Output], overwrite: bool) -> N
         overwrite: Whether outputs that are there may be replaced.
 
     Raises:
+        VideoError: A source of another type.
         ConfigError: Nothing to write, or such a clash.
     """
     if not outputs:
         raise ConfigError("there is nothing to write: name at least one output.")
+    if not isinstance(source, (str, Path, io.BytesIO)):
+        raise VideoError(f"the source is {type(source).__name__}, expected a path or io.BytesIO.")
     inputs = [] if isinstance(source, io.BytesIO) else _files(Path(source))
     for output in outputs:
         inputs += _files(output.background) if isinstance(output.background, Path) else []

@@ -16,8 +16,8 @@ from .pyav import FAILURES, reason
 from .report import VideoReport
 from .writers import Writer
 
-QUEUE_BYTES = 2**27  # of frames that wait between two stages
-MOST_WAITING = 16
+QUEUE_BYTES = 2**26  # of frames that wait between two stages
+MOST_WAITING = 8
 
 
 def queue_size(frame_bytes: int) -> int:

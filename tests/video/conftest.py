@@ -46,7 +46,7 @@ class KnownMasks:
             progress(0, 1)
         masks = [soft_ellipse(*images.shape[1:3], self.seen + n) for n in range(len(images))]
         self.seen += len(images)
-        self.images += list(images)
+        self.images = [*self.images, *images][-48:]
         return torch.stack(masks)
 
 
