@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,9 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--colors", default=METHODS[0], choices=(*METHODS, "none"), help="how the subject's colours are found")
     add("--size", type=parse_size, metavar="S", help="N, WxH or native; default: the training size")
     add("--temporal-radius", type=int, default=0, metavar="N", help="smooth masks over N frames before and after")
+    add("--every", type=int, default=1, metavar="N", help="the network on every N-th frame at least, motion between")
     add("--start", type=float, default=0.0, metavar="S", help="seconds to begin at; negative: from the end")
     add("--duration", type=float, metavar="S", help="seconds to take")
-    add("--fps", type=Fraction, default=Fraction(25), metavar="R", help="of image sequences: 24, 24000/1001 (%(default)s)")
+    add("--fps", type=Fraction, default=Fraction(25), metavar="R", help="of image sequences, such as 24000/1001")
     add("--no-audio", action="store_true", help="leave out audio and subtitles")
     add("--keep-partial", action="store_true", help="on damage or Ctrl+C keep the frames that are finished")
     add("--batch-size", type=int, metavar="N", help="frames for each pass; default: what fits a GPU, 1 elsewhere")
@@ -112,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                         job.source,
                         job.outputs,
                         options=options,
-                        progress=lambda progress, bar=bar: _advance(bar, progress),
+                        progress=partial(_advance, bar),
                         cancelled=signals.stopped.is_set,
                     )
             except (VideoError, ConfigError) as error:
@@ -165,6 +167,7 @@ def video_options(args: argparse.Namespace) -> VideoOptions:
     return VideoOptions(
         size=args.size,
         refine=RefineOptions(temporal_radius=args.temporal_radius),
+        every=args.every,
         colors=None if args.colors == "none" else args.colors,
         start_time=args.start,
         duration=args.duration,

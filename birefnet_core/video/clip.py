@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
@@ -284,7 +283,8 @@ class Clip:
         frame, pts, duration = packets
         if (frame.width, frame.height) != self._size:
             check_size(self.name, frame.width, frame.height, self._limits)
-            self.notes.add(f"frames of {frame.width} x {frame.height} were resized to {self._size[0]} x {self._size[1]}")
+            width, height = self._size
+            self.notes.add(f"frames of {frame.width} x {frame.height} were resized to {width} x {height}")
         if getattr(frame, "is_corrupt", False):
             self.notes.add("some frames are damaged: the decoder filled gaps in the data")
         try:

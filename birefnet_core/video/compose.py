@@ -113,7 +113,7 @@ class ClipBackground:
         self, output: Output, info: VideoInfo, options: VideoOptions, device: torch.device, report: VideoReport
     ) -> None:
         self._output, self._size, self._device = output, (info.height, info.width), device
-        self._open = lambda: Clip(  # noqa: E731
+        self._open = lambda: Clip(
             Path(str(output.background)), frame_rate=options.frame_rate, limits=options.limits
         )
         with self._open() as clip:

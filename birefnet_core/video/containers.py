@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import VideoError
 from ..text import enumerate_names
@@ -205,8 +205,8 @@ class ContainerSource:
             raise VideoError(f"{self.name}: has no video, only {found}; expected a clip with a video stream.")
         return videos[0]
 
-    def _open_decoder(self, limits: Limits) -> av.VideoCodecContext:
-        context = self.stream.codec_context
+    def _open_decoder(self, limits: Limits) -> Any:
+        context: Any = self.stream.codec_context
         if context is None:
             raise VideoError(f"{self.name}: this FFmpeg cannot decode its video; convert it, to H.264 for example.")
         check_size(self.name, context.width, context.height, limits)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -109,7 +110,8 @@ class WebPSource:
     def __init__(self, source: Source, limits: Limits) -> None:
         self.name = source_name(source)
         try:
-            self._image = Image.open(SharedBytes(source) if isinstance(source, io.BytesIO) else source)
+            file: Any = SharedBytes(source) if isinstance(source, io.BytesIO) else source
+            self._image = Image.open(file)
         except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
             raise VideoError(f"{self.name}: cannot be read as WebP ({first_line(error)}).") from error
         check_size(self.name, *self._image.size, limits)

@@ -114,6 +114,8 @@ class VideoOptions:
         refine: What is done to each mask. ``temporal_radius`` frames before and after are averaged along the motion,
             before everything else; see ``steady.TemporalFilter``.
         temporal_strength: Weight of the neighbours in that average, 0 to 1.
+        every: The network runs on at least one of so many frames, and on more where the clip moves; the masks between
+            are fetched along the motion, see ``keyframes.Keyframes``. 1 runs it on all.
         colors: Method of ``estimate_foreground``; None keeps the clip's colours, in which the old background shines
             through at soft edges.
         start_time: Seconds to begin at; negative counts from the end.
@@ -133,6 +135,7 @@ class VideoOptions:
     flip: bool = False
     refine: RefineOptions = field(default_factory=RefineOptions)
     temporal_strength: float = 1.0
+    every: int = 1
     colors: str | None = METHODS[0]
     start_time: float = 0.0
     duration: float | None = None
@@ -144,6 +147,8 @@ class VideoOptions:
     def __post_init__(self) -> None:
         if self.colors not in (*METHODS, None):
             raise ConfigError(f"colors is {self.colors!r}, expected one of {', '.join(METHODS)}, or None.")
+        if self.every < 1:
+            raise ConfigError(f"every is {self.every}, expected 1 (all frames) or more.")
         if not math.isfinite(self.start_time):
             raise ConfigError(f"start_time is {self.start_time}, expected seconds.")
         if self.duration is not None and not 0 <= self.duration < math.inf:

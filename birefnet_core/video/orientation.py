@@ -58,7 +58,7 @@ class Orientation(NamedTuple):
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """The orientation a decoded frame carries; angles that are no quarter turns are not turned."""
     try:
-        data = bytes(frame.side_data["DISPLAYMATRIX"])  # type: ignore[literal-required]
+        data = bytes(frame.side_data["DISPLAYMATRIX"])  # type: ignore[typeddict-item]
     except (KeyError, ValueError, TypeError):  # none; or others this PyAV has no name for
         return _TURNS.get(getattr(frame, "rotation", 0) % 360, Orientation())
     # x' = a x + c y, y' = b x + d y

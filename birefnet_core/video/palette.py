@@ -15,7 +15,8 @@ class Palette:
     """FFmpeg's palettegen and paletteuse, frame by frame."""
 
     def __init__(self, time_base: Fraction) -> None:
-        self._time_base, self._graph = time_base, None
+        self._time_base = time_base
+        self._graph: Any = None
 
     def map(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
         """RGB or RGBA to pal8; None flushes."""

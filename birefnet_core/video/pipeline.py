@@ -189,15 +189,45 @@ class _Run:
 
     def _segmented(self, items: Iterator[_Item]) -> Iterator[tuple[_Item, Tensor]]:
         """Each frame with its mask H, W."""
-        options = self._options
+        if self._options.every > 1:
+            yield from self._interpolated(items)
+            return
         while batch := list(islice(items, self._segmenter.batch_size)):
-            self._poll()
-            with self._report.stage("segment"):
-                images = torch.stack([self._image(item) for item in batch])  # B H W 3
-                masks = self._segmenter(
-                    images, options.size, tiled=options.tiled, flip=options.flip, progress=lambda *_: self._poll()
-                )
-            yield from zip(batch, masks, strict=True)
+            yield from zip(batch, self._masks(batch), strict=True)
+
+    def _interpolated(self, items: Iterator[_Item]) -> Iterator[tuple[_Item, Tensor]]:
+        """As ``_segmented``, with the network on some frames only."""
+        from .keyframes import Keyframes  # type: ignore[import-not-found]
+
+        keyframes, waiting, ended = Keyframes(every=self._options.every), deque[_Item](), False
+        while not ended:
+            group: list[tuple[_Item, bool]] = []
+            while not ended and sum(wanted for _, wanted in group) < self._segmenter.batch_size:
+                item = next(items, None)
+                if item is None:
+                    ended = True
+                    break
+                with self._report.stage("motion"):
+                    group.append((item, keyframes.wants(self._image(item).permute(2, 0, 1))))
+            masks = iter(self._masks([item for item, wanted in group if wanted]))
+            for item, wanted in group:
+                waiting.append(item)
+                with self._report.stage("motion"):
+                    done = keyframes.push(next(masks)[None] if wanted else None)
+                yield from ((waiting.popleft(), mask[0]) for mask in done)
+        yield from ((waiting.popleft(), mask[0]) for mask in keyframes.flush())
+        self._report.note(f"the network ran on {keyframes.runs} of {keyframes.frames} frames")
+
+    def _masks(self, batch: Sequence[_Item]) -> Iterable[Tensor]:
+        self._poll()
+        if not batch:
+            return ()
+        options = self._options
+        with self._report.stage("segment"):
+            images = torch.stack([self._image(item) for item in batch])  # B H W 3
+            return self._segmenter(
+                images, options.size, tiled=options.tiled, flip=options.flip, progress=lambda *_: self._poll()
+            )
 
     def _smoothed(self, pairs: Iterable[tuple[_Item, Tensor]]) -> Iterator[tuple[_Item, Tensor]]:
         """Masks averaged with those of the frames around; they come a few frames later."""
@@ -219,7 +249,7 @@ class _Run:
         radius = self._options.refine.temporal_radius
         if not radius:
             return None
-        from .steady import TemporalFilter
+        from .steady import TemporalFilter  # type: ignore[import-not-found]
 
         return TemporalFilter(radius=radius, strength=self._options.temporal_strength)
 

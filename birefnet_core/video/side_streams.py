@@ -88,7 +88,7 @@ class SideStreams:
     def _encoder(self, stream: Any, encoder: str) -> Any:
         rate = OPUS_RATE if encoder == "libopus" else stream.codec_context.sample_rate
         channels = min(stream.codec_context.layout.nb_channels, 2)
-        added = self._output.add_stream(encoder, rate=rate)
+        added: Any = self._output.add_stream(encoder, rate=rate)
         added.codec_context.layout = "stereo" if channels == 2 else "mono"
         if encoder != "flac":
             added.codec_context.bit_rate = 96000 * channels

@@ -5,6 +5,7 @@ Shapes: H W pixels, C colours and alpha. Arrays are upright.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -199,10 +200,8 @@ class FileWriter:
     def close(self) -> None:
         if self._side is not None:
             self._side.close()
-        try:
-            self._container.close()  # again after ``finish``, which does nothing
-        except FAILURES:
-            pass  # the file is going to be deleted
+        with contextlib.suppress(*FAILURES):  # the file is going to be deleted; after ``finish`` this does nothing
+            self._container.close()
 
     def _add_video(self) -> Any:
         plan, codec, info = self._plan, self._plan.output.format, self._plan.info
@@ -250,8 +249,8 @@ class ImageWriter:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._plan, self._folder, self._count = plan, folder, 0
-        self._context: Any = av.CodecContext.create(plan.encoder, "w")
-        context = self._context
+        context: Any = av.CodecContext.create(plan.encoder, "w")
+        self._context = context
         context.width, context.height = plan.info.width, plan.info.height
         context.pix_fmt, context.time_base, context.thread_count = plan.pixel_format, plan.info.time_base, 1
         context.options = dict(plan.output.format.options)

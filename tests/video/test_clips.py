@@ -4,9 +4,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from .conftest import av, make_clip, probe
 
 from birefnet_core.video import Clip, Output, VideoOptions, segment_video
+
+from .conftest import av, make_clip, probe
 
 VARIABLE = [0, 3000, 9000, 10000, 20000, 21500, 30000, 33000, 36000, 60000, 63001, 66000]
 KINDS = {
@@ -152,21 +153,21 @@ def test_subtitles_are_copied_or_named(tmp_path, segmenter):
     assert any("subtitle" in note and "left out" in note for note in report.notes)
 
 
-@pytest.mark.parametrize(("start", "duration", "frames"), [(0.25, None, 6), (0, 0.25, 6), (0.125, 0.25, 6), (-0.25, 0, 6)])
-def test_a_cut_begins_and_ends_where_it_is_said(tmp_path, segmenter, start, duration, frames):
+@pytest.mark.parametrize(("start", "duration"), [(0.25, None), (0, 0.25), (0.125, 0.25), (-0.25, 0)])
+def test_a_cut_begins_and_ends_where_it_is_said(tmp_path, segmenter, start, duration):
     source = make_clip(tmp_path, options={"g": "4"})
     out = tmp_path / "out.mov"
     report = segment_video(
         segmenter, source, Output(path=out), options=VideoOptions(start_time=start, duration=duration)
     )
     found = probe(out)
-    assert report.frames == len(found.times) == frames
+    assert report.frames == len(found.times) == 6
     assert found.times[0] == 0
     first = round((start if start >= 0 else 0.5 + start) * 24)
     with Clip(source) as clip:
         expected = [frame.pixels for frame in clip][first]
     assert np.abs(segmenter.images[0].numpy() * 255 - expected).max() < 1
-    assert abs(found.samples / 48000 - frames / 24) < 0.05
+    assert abs(found.samples / 48000 - 6 / 24) < 0.05
 
 
 def test_pixels_that_are_not_square_stay_so(tmp_path, segmenter):

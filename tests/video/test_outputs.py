@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from birefnet_core.errors import ConfigError
@@ -106,7 +105,7 @@ def test_masks_come_back(tmp_path, segmenter, source, name, codec, pixels, most)
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("out.mp4", None), ("out.mp4", "hevc"), ("out.mkv", "av1"), ("out.webm", None), ("out.mov", "prores"), ("out", None)],
+    [("a.mp4", None), ("a.mp4", "hevc"), ("a.mkv", "av1"), ("a.webm", None), ("a.mov", "prores"), ("frames", None)],
 )
 def test_a_composite_shows_the_background_outside(tmp_path, segmenter, source, name, codec):
     out = Output(path=tmp_path / name, kind="composite", codec=codec, background="#20a060", crf=None)
@@ -143,7 +142,7 @@ def test_several_outputs_are_written_in_one_pass(tmp_path, segmenter, source):
     outputs = [
         Output(path=tmp_path / "out.mov"),
         Output(path=tmp_path / "mask.mkv", kind="mask"),
-        Output(path=tmp_path / "over.mp4", kind="composite", background="white"[:0] or "#fff"),
+        Output(path=tmp_path / "over.mp4", kind="composite", background="#fff"),
     ]
     report = segment_video(segmenter, source, outputs)
     assert segmenter.seen == 12
@@ -206,7 +205,9 @@ def test_what_cannot_be_written_is_said_at_once(arguments, words):
         Output(**arguments)
 
 
-@pytest.mark.parametrize("arguments", [{"colors": "magic"}, {"duration": -1}, {"frame_rate": 0}, {"start_time": np.inf}])
+@pytest.mark.parametrize(
+    "arguments", [{"colors": "magic"}, {"duration": -1}, {"frame_rate": 0}, {"start_time": np.inf}]
+)
 def test_options_out_of_range_are_refused(arguments):
     with pytest.raises(ConfigError, match=next(iter(arguments))):
         VideoOptions(**arguments)
@@ -223,8 +224,6 @@ def test_a_missing_encoder_is_named(tmp_path, segmenter, source, monkeypatch):
 
 def test_hdr_is_shown_to_the_network_as_sdr_and_kept_in_the_output(tmp_path, segmenter):
     """A PQ clip: white of SDR, 203 cd/m2, is 0.58 in PQ."""
-    folder = tmp_path / "white"
-    folder.mkdir()
     source = make_clip(
         tmp_path, codec="libx265", pixels="yuv420p10le", colour=(9, 16, 9, 1), audio=None,
         options={"x265-params": "log-level=error"},
@@ -240,4 +239,46 @@ def test_hdr_is_shown_to_the_network_as_sdr_and_kept_in_the_output(tmp_path, seg
             assert np.abs(seen - first.pixels / 65535).max() > 0.1  # not what is stored
     report = segment_video(KnownMasks(), source, Output(path=tmp_path / "out.webm"), options=PLAIN)
     assert any("tone-mapped" in note for note in report.notes)
-    assert torch.is_tensor(segmenter.images) is False
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_masks_come_to_their_frames_when_they_are_smoothed(tmp_path, source, batch_size):
+    """Smoothing holds frames back; a still subject keeps its mask, and each frame its own colours and time."""
+    pytest.importorskip("birefnet_core.video.steady")
+
+    class Still(KnownMasks):
+        def __call__(self, images, size=None, **options):
+            return soft_ellipse(*images.shape[1:3]).expand(len(images), -1, -1).clone()
+
+    options = VideoOptions(refine=RefineOptions(temporal_radius=2), colors=None)
+    segment_video(Still(batch_size), source, Output(path=tmp_path / "out.mov"), options=options)
+    with Clip(source) as before, Clip(tmp_path / "out.mov") as after:
+        for first, second in zip(before, after, strict=True):
+            alpha = second.pixels[..., 3] / 65535
+            assert second.pts == first.pts
+            assert np.abs(alpha - soft_ellipse(64, 96).numpy()).mean() < 0.02
+            assert np.abs(first.pixels / 255 - second.pixels[..., :3] / 65535)[alpha > 0.99].max() < 3 / 255
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_network_may_run_on_some_frames_only(tmp_path, batch_size):
+    pytest.importorskip("birefnet_core.video.keyframes")
+    folder = tmp_path / "still"
+    folder.mkdir()
+    for number in range(10):
+        Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 96, 3), dtype=np.uint8)).save(
+            folder / f"{number}.png"
+        )
+
+    class Still(KnownMasks):
+        def __call__(self, images, size=None, **options):
+            self.seen += len(images)
+            return soft_ellipse(*images.shape[1:3]).expand(len(images), -1, -1).clone()
+
+    segmenter = Still(batch_size)
+    options = VideoOptions(every=4, colors=None)
+    report = segment_video(segmenter, folder, Output(path=tmp_path / "mask", kind="mask"), options=options)
+    assert segmenter.seen < report.frames == 10
+    assert any("the network ran on" in note for note in report.notes)
+    for frame in read_rgba(tmp_path / "mask"):
+        assert np.abs(frame[..., 0] - soft_ellipse(64, 96).numpy()).mean() < 0.02
