@@ -19,24 +19,12 @@ from ..masks.compose import fit_images
 from .clip import Clip, Frame, VideoInfo
 from .options import Output, VideoOptions
 from .report import VideoReport
+from .samples import as_float, quantize, to_tensor
 from .stages import Decoding
 from .transfer import from_sdr, to_linear, to_sdr
 from .writers import Plan
 
 ANIMATED = (".gif", ".webp", ".apng", ".png")  # image suffixes that may be clips
-
-
-def as_float(pixels: Tensor) -> Tensor:
-    """uint8 or uint16 -> float32 in [0, 1]."""
-    return pixels.float().div_(255 if pixels.dtype == torch.uint8 else 65535)
-
-
-def quantize(values: Tensor, bits: int) -> Tensor:
-    """Floats -> uint8 (8 bits), uint16 (16) or float32 as it is (32)."""
-    if bits == 32:
-        return values
-    most, dtype = (255, torch.uint8) if bits == 8 else (65535, torch.uint16)
-    return values.clamp(0, 1).mul_(most).round_().to(torch.int32 if bits == 16 else dtype).to(dtype)
 
 
 class Composer:
@@ -154,7 +142,7 @@ class ClipBackground:
             first += last + max(duration, 1)
 
     def _fit(self, frame: Frame) -> Tensor:
-        pixels = as_float(torch.from_numpy(frame.pixels[..., :3].copy()).to(self._device))
+        pixels = as_float(to_tensor(frame.pixels).to(self._device)[..., :3])
         pixels = to_sdr(pixels, self._info.transfer, self._info.colour.primaries)
         return fit_images(pixels[None], self._size, self._output.fit)[0]
 

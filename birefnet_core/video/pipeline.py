@@ -14,23 +14,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import VideoError
-from ..inference import Segmenter
 from ..masks import RefineOptions, estimate_foreground, refine_mask
 from .clip import Clip, Frame, VideoInfo
-from .compose import Composer, as_float
+from .compose import Composer
 from .containers import Damage, Source
 from .options import Output, VideoOptions
 from .paths import check_paths, temporary_path
 from .report import VideoProgress, VideoReport
+from .samples import as_float, to_tensor
 from .stages import Decoding, Encoding, queue_size
 from .transfer import to_sdr
 from .writers import make_plan, open_writer
+
+if TYPE_CHECKING:  # it brings the network, whose packages take seconds to import
+    from ..inference import Segmenter
 
 
 class VideoCancelled(VideoError):
@@ -110,8 +113,9 @@ class _Item(NamedTuple):
     """A frame on its way.
 
     Attributes:
-        frame: As decoded; its pixels are dropped.
-        pixels: H, W, C integers on the device.
+        pts: Its time, in the clip's time base.
+        duration: How long it is shown, in the same.
+        pixels: H, W, C samples on the device.
     """
 
     pts: int
@@ -184,8 +188,7 @@ class _Run:
 
     def _upload(self, frames: Iterable[Frame]) -> Iterator[_Item]:
         for frame in frames:
-            pixels = torch.from_numpy(frame.pixels if frame.pixels.flags.c_contiguous else frame.pixels.copy())
-            yield _Item(frame.pts, frame.duration, pixels.to(self._device))
+            yield _Item(frame.pts, frame.duration, to_tensor(frame.pixels).to(self._device))
 
     def _segmented(self, items: Iterator[_Item]) -> Iterator[tuple[_Item, Tensor]]:
         """Each frame with its mask H, W."""

@@ -14,13 +14,15 @@ from .pyav import FAILURES, av, reason
 # Container -> the encoder for audio it cannot hold as it is.
 AUDIO_ENCODERS = {"webm": "libopus", "mov": "aac", "mp4": "aac", "matroska": "flac"}
 OPUS_RATE = 48000
+# What a container says of itself, which is not true of another.
+CONTAINER_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands")
 MOST_TRIED = 2000  # packets that are read to find one of each stream
 
 
 class SideStreams:
-    """Copies the audio and subtitle streams of a clip; audio is encoded again where the container cannot hold it.
+    """Copies the audio and subtitles of a clip, and its title and other tags.
 
-    Reads the clip by itself, so that nothing has to wait in memory for the video to catch up.
+    Audio is encoded again where the container cannot hold it. Reads the clip by itself, so that nothing has to wait in memory for the video to catch up.
 
     Args:
         source: The clip.
@@ -41,6 +43,8 @@ class SideStreams:
     ) -> None:
         self._output, self._start, self._end, self._note = output, start, end, note
         self._input = open_container(source, Limits())
+        tags = {key: value for key, value in self._input.metadata.items() if key.lower() not in CONTAINER_TAGS}
+        output.metadata.update(tags)
         self._copied: dict[int, Any] = {}
         self._encoded: dict[int, Any] = {}
         streams = [*self._input.streams.audio, *self._input.streams.subtitles]

@@ -14,6 +14,7 @@ from .channel import Channel, Closed
 from .clip import Frame
 from .pyav import FAILURES, reason
 from .report import VideoReport
+from .samples import to_array
 from .writers import Writer
 
 QUEUE_BYTES = 2**26  # of frames that wait between two stages
@@ -111,7 +112,7 @@ class Encoding:
         try:
             for pixels, pts, duration in self._channel.read():
                 with self._report.stage(self._name):
-                    self._writer.write(pixels.cpu().numpy(), pts, duration)
+                    self._writer.write(to_array(pixels), pts, duration)
             if not self._channel.closed:
                 with self._report.stage(self._name):
                     self._writer.finish()

@@ -189,3 +189,20 @@ def test_bytes_are_read_as_files_are(tmp_path, segmenter):
     segment_video(segmenter, io.BytesIO(source.read_bytes()), Output(path=tmp_path / "out.mov"))
     before, after = probe(source), probe(tmp_path / "out.mov")
     assert (after.times, after.samples) == (before.times, before.samples)
+
+
+def test_tags_of_the_container_are_kept(tmp_path, segmenter):
+    source = make_clip(tmp_path)
+    tagged = tmp_path / "tagged.mp4"
+    options = {"movflags": "use_metadata_tags"}
+    with av.open(str(source)) as before, av.open(str(tagged), "w", options=options) as after:
+        stream = after.add_stream_from_template(before.streams.video[0], opaque=True)
+        after.metadata.update({"title": "A title", "prompt": '{"1": {}}'})
+        for packet in before.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                after.mux(packet)
+    segment_video(segmenter, tagged, Output(path=tmp_path / "out.mov"))
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.metadata["title"] == "A title"
+        assert container.metadata["prompt"] == '{"1": {}}'
