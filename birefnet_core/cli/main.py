@@ -19,7 +19,7 @@ from ..torchrun import current_process
 # listing checkpoints needs.
 COMMANDS = {
     "segment": "write masks, and cut-outs, of images",
-    "video": "write clips' subjects with transparency, over another background, or as masks",
+    "video": "write cut-outs, composites and masks of clips",
     "evaluate": "score predicted masks against ground truths",
     "checkpoints": "list the known checkpoints, and which are on this disk",
     "export": "write the network as an ONNX file",
