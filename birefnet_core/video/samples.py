@@ -19,7 +19,7 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     """H, W, C uint8 or uint16 -> uint8, or int16 less 32768."""
     if pixels.dtype == np.uint16:
         return torch.from_numpy((pixels ^ np.uint16(MIDDLE)).view(np.int16))
-    return torch.from_numpy(np.require(pixels, requirements="CW"))
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
 
 def to_array(samples: Tensor) -> np.ndarray:

@@ -22,7 +22,8 @@ MOST_TRIED = 2000  # packets that are read to find one of each stream
 class SideStreams:
     """Copies the audio and subtitles of a clip, and its title and other tags.
 
-    Audio is encoded again where the container cannot hold it. Reads the clip by itself, so that nothing has to wait in memory for the video to catch up.
+    Audio is encoded again where the container cannot hold it. Reads the clip by itself, so that nothing has to wait
+    in memory for the video to catch up.
 
     Args:
         source: The clip.

@@ -6,6 +6,7 @@ Shapes: H W pixels, C colours and alpha. Arrays are upright.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +27,8 @@ from .side_streams import SideStreams
 
 # Containers whose display matrix this FFmpeg writes and players obey; in others frames are stored upright.
 TURNING = ("mov", "mp4")
+ENCODER_THREADS = min(8, os.cpu_count() or 1)  # FFmpeg's own default is one
+SVT_MOST_RATE = 240  # SVT-AV1 refuses more; timestamps are what counts
 INTERLEAVE = 1_000_000  # microseconds of one stream that wait for packets of another, in memory
 ARRAYS = {
     (1, "u1"): "gray", (3, "u1"): "rgb24", (4, "u1"): "rgba",
@@ -213,8 +216,10 @@ class FileWriter:
             crf //= 2  # a mask's edges are all there is in it, and it takes little space
         if crf is not None:
             options["crf"] = str(crf)
-        stream: Any = self._container.add_stream(plan.encoder, rate=info.rate, options=options)
+        rate = min(info.rate, Fraction(SVT_MOST_RATE)) if plan.encoder == "libsvtav1" else info.rate
+        stream: Any = self._container.add_stream(plan.encoder, rate=rate, options=options)
         context = stream.codec_context
+        context.thread_type, context.thread_count = "AUTO", ENCODER_THREADS
         context.width, context.height = plan.orientation.size(info.width, info.height)
         context.pix_fmt, context.bit_rate = plan.pixel_format, 0
         context.time_base = stream.time_base = info.time_base

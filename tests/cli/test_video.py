@@ -13,6 +13,8 @@ from birefnet_core.cli.main import main
 
 from ..video.conftest import make_clip, picture, probe
 
+pytest.importorskip("av")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
