@@ -21,6 +21,7 @@ from .errors import (
     ImageError,
     MemoryLimitError,
     TrainingError,
+    VideoError,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ __all__ = [
     "MemoryLimitError",
     "PatchOrder",
     "TrainingError",
+    "VideoError",
     "list_checkpoints",
     *_LAZY,
 ]

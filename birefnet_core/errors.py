@@ -29,6 +29,10 @@ class ImageError(BiRefNetError, ValueError):
     """An image or mask of the wrong shape, type or content."""
 
 
+class VideoError(BiRefNetError, ValueError):
+    """A clip that cannot be read, or a video that cannot be written."""
+
+
 class DatasetError(BiRefNetError):
     """A data set whose files do not pair, do not fit or cannot be read."""
 

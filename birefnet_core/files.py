@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import itertools
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -122,3 +124,22 @@ def _lock(descriptor: int) -> None:
     """
     if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """``atomic_path`` for a folder: what was at ``path`` before is replaced when the block succeeds."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part.mkdir()
+    old = part.with_suffix(".old")
+    try:
+        yield part
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        os.rename(part, path)
+    except BaseException:
+        if old.exists():
+            os.rename(old, path)
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -30,6 +30,7 @@ from .console import (
 # listing checkpoints needs.
 COMMANDS = {
     "segment": "write masks, and cut-outs, of images",
+    "video": "write cut-outs, composites and masks of clips",
     "evaluate": "score predicted masks against ground truths",
     "checkpoints": "list the known checkpoints, and which are on this disk",
     "export": "write the network as an ONNX file",

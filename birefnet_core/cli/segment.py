@@ -64,12 +64,13 @@ def parse_size(text: str) -> int | tuple[int, int] | str:
 
 @dataclasses.dataclass
 class Summary:
-    """How many images were segmented, and why the others were not."""
+    """How many images, or clips, were segmented, and why the others were not."""
 
     written: int = 0
     there: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    noun: str = "images"
 
     def report(self, where: str = "") -> int:
         """Prints the summary and returns the exit code.
@@ -85,7 +86,8 @@ class Summary:
             say(f"note: {len(self.notes) - _MOST_NOTES} more such notes", error=True)
         done = self.written + self.there
         there = f" ({self.there} of them before)" if self.there else ""
-        say(f"{done} of {done + len(self.failures)} images segmented{there}{f': {where}' if done and where else ''}")
+        where = f": {where}" if done and where else ""
+        say(f"{done} of {done + len(self.failures)} {self.noun} segmented{there}{where}")
         return 1 if self.failures else 0
 
 

@@ -160,9 +160,7 @@ def stitch_back(
     return stitched
 
 
-def _new_pixels(
-    crop: Tensor, mask: Tensor | None, box: Box, size: Sequence[int], blend: int
-) -> tuple[Tensor, Tensor]:
+def _new_pixels(crop: Tensor, mask: Tensor | None, box: Box, size: Sequence[int], blend: int) -> tuple[Tensor, Tensor]:
     """A crop at the size of its box, h w 3, and how much of it is taken, h w 1."""
     left, top, right, bottom = box
     here = bottom - top, right - left

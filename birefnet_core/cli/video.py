@@ -1,0 +1,299 @@
+"""birefnet video CLIP... -o OUT
+
+Under torchrun each process segments its part of the clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub.utils import tqdm
+
+from ..checkpoints import load_model
+from ..devices import DTYPES, choose_device, choose_dtype
+from ..errors import ConfigError, VideoError
+from ..inference import Segmenter
+from ..inference.out_of_memory import free_memory
+from ..masks import FITS, METHODS, RefineOptions, parse_color
+from ..torchrun import current_process
+from ..video import CODECS, Output, VideoOptions, VideoProgress, VideoReport
+from ..video.formats import CLIP_SUFFIXES, MUXERS
+from .segment import DEFAULT_MODEL, DTYPE_HELP, Summary, parse_size
+
+if TYPE_CHECKING:
+    import torch
+
+DESCRIPTION = (
+    "Writes each clip's subject with transparency (.mov: ProRes 4444, .webm: VP9, .webp, .gif, .apng, or images), over "
+    "a --background (.mp4, .mov, .mkv, .webm), or its mask."
+)
+MOST_BATCHED, SHARE = 8, 0.6  # frames for each pass on a GPU, within this part of its free memory
+FOLDER_SUFFIXES = {"cutout": ".mov", "mask": ".mkv", "composite": ".mp4"}  # of files in an output folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="CLIP", help="clips, folders of clips, or images: a folder, shot/%%04d.png")
+    add("-o", "--output", required=True, metavar="OUT", help="file, whose ending says what to write; or a folder")
+    add("--model", default=DEFAULT_MODEL, help="name, hub repo id, file or folder (%(default)s)")
+    add("--patch-order", default="auto", choices=("auto", "channels_first", "columns_first"))
+    add("--background", metavar="B", help="put the subject over a colour, an image or a clip instead")
+    add("--fit", default=FITS[0], choices=FITS, help="how an image or clip lies behind the subject (%(default)s)")
+    add("--only-mask", action="store_true", help="write the mask instead of the cut-out")
+    add("--mask", action="store_true", help="also write the mask, as NAME_mask.mkv beside")
+    add("--mask-codec", default="ffv1", choices=[name for name, codec in CODECS.items() if "mask" in codec.kinds])
+    add("--codec", choices=CODECS, help="default: by the ending of OUT; png and exr write a folder of images")
+    add("--crf", type=int, metavar="N", help="quality of lossy codecs, lower is better")
+    add("--premultiplied", action="store_true", help="multiply a cut-out's colours with alpha; straight otherwise")
+    add("--colors", default=METHODS[0], choices=(*METHODS, "none"), help="how the subject's colours are found")
+    add("--size", type=parse_size, metavar="S", help="N, WxH or native; default: the training size")
+    add("--temporal-radius", type=int, default=0, metavar="N", help="smooth masks over N frames before and after")
+    add("--every", type=int, default=1, metavar="N", help="the network on every N-th frame at least, motion between")
+    add("--start", type=float, default=0.0, metavar="S", help="seconds to begin at; negative: from the end")
+    add("--duration", type=float, metavar="S", help="seconds to take")
+    add("--fps", type=Fraction, default=Fraction(25), metavar="R", help="of image sequences, such as 24000/1001")
+    add("--no-audio", action="store_true", help="leave out audio and subtitles")
+    add("--keep-partial", action="store_true", help="on damage or Ctrl+C keep the frames that are finished")
+    add("--batch-size", type=int, metavar="N", help="frames for each pass; default: what fits a GPU, 1 elsewhere")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
+    add("--dtype", default="auto", choices=("auto", *DTYPES), help=DTYPE_HELP)
+    add("--compile", action="store_true", help="torch.compile")
+    add("--recursive", action="store_true", help="also the clips in subfolders")
+    add("--resume", action="store_true", help="skip clips whose outputs are already there")
+    add("--overwrite", action="store_true", help="replace files that are already there")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip and what is made of it."""
+
+    source: str
+    outputs: tuple[Output, ...]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segments the clips; those that cannot be read are skipped and reported at the end."""
+    from ..video import segment_video  # names PyAV where it is missing, before a model is loaded
+
+    rank, processes, local_rank = current_process()
+    summary = Summary(noun="clips")
+    jobs = list(plan(args, summary))
+    if processes > 1:  # each clip is segmented by one process; the first reports what concerns all of them
+        jobs = jobs[rank::processes]
+        summary = summary if rank == 0 else Summary(noun="clips")
+    jobs = [job for job in jobs if args.overwrite or _is_free(job, args.resume, summary)]
+    if not jobs:
+        return summary.report()
+    device = choose_device(args.device)
+    if processes > 1 and device.type == "cuda" and device.index is None:
+        device = choose_device(f"cuda:{local_rank}")
+    options = video_options(args)
+    model = load_model(args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order)
+    segmenter = Segmenter(model, compile=args.compile, batch_size=args.batch_size or 1)
+    if args.batch_size is None:
+        segmenter.batch_size = fitting_batch_size(segmenter, args.size, device)
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder's own printing: errors only
+    with _Signals(args.keep_partial) as signals:
+        for job in jobs:
+            try:
+                with _bar(job, args.quiet) as bar:
+                    report = segment_video(
+                        segmenter,
+                        job.source,
+                        job.outputs,
+                        options=options,
+                        progress=partial(_advance, bar),
+                        cancelled=signals.stopped.is_set,
+                    )
+            except (VideoError, ConfigError) as error:
+                summary.failures.append(str(error))
+            else:
+                _count(job, report, summary)
+            if signals.stopped.is_set():
+                raise KeyboardInterrupt
+    return summary.report()
+
+
+def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
+    """Finds the clips and decides what is written where; a folder's layout is kept.
+
+    Args:
+        args: Of the command line.
+        summary: Gets what cannot be segmented.
+
+    Raises:
+        ConfigError: Nothing to do, outputs that do not fit each other, or one output file for several clips.
+    """
+    found = list(_find(args.inputs, args.recursive, summary))
+    if not found and not summary.failures:
+        known = ", ".join(sorted(CLIP_SUFFIXES))
+        raise ConfigError(f"no clips in {', '.join(args.inputs)}; known endings are {known}.")
+    out = Path(args.output)
+    images = args.codec is not None and not CODECS[args.codec].suffixes
+    single = not out.is_dir() and out.suffix.lower() in MUXERS
+    if single and len(found) > 1:
+        raise ConfigError(f"{out} is one file, but there are {len(found)} clips: give a folder.")
+    single = single or (images and len(found) == 1)
+    kind = "composite" if args.background else "mask" if args.only_mask else "cutout"
+    suffix = "" if images else _suffix(args.codec, kind)
+    taken: dict[Path, str] = {}
+    for source, relative in found:
+        path = out if single else out / relative.with_suffix(suffix)
+        if path in taken:
+            summary.failures.append(f"{source}: {taken[path]} has the same output {path}")
+            continue
+        taken[path] = source
+        yield Job(source, tuple(_outputs(args, kind, path)))
+
+
+def video_options(args: argparse.Namespace) -> VideoOptions:
+    """The options of a run.
+
+    Raises:
+        ConfigError: A value out of its range.
+    """
+    return VideoOptions(
+        size=args.size,
+        refine=RefineOptions(temporal_radius=args.temporal_radius),
+        every=args.every,
+        colors=None if args.colors == "none" else args.colors,
+        start_time=args.start,
+        duration=args.duration,
+        frame_rate=args.fps,
+        keep_partial=args.keep_partial,
+        overwrite=args.overwrite or args.resume,  # what is there of a clip that is not done
+    )
+
+
+def fitting_batch_size(segmenter: Segmenter, size: object, device: torch.device) -> int:
+    """Frames for each pass that fit a GPU's free memory; 1 on a CPU, where more are no faster."""
+    free = free_memory(device)
+    if free is None or size == "native":
+        return 1
+    height, width = segmenter.network_size(size, 1, 1)  # type: ignore[arg-type]
+    batch = MOST_BATCHED
+    while batch > 1 and segmenter.memory_required(height, width, batch_size=batch) > SHARE * free:
+        batch //= 2
+    return batch
+
+
+def _outputs(args: argparse.Namespace, kind: str, path: Path) -> Iterator[Output]:
+    background = _background(args.background) if args.background else None
+    main = Output(
+        path=path,
+        kind=kind,
+        codec=args.codec,
+        crf=args.crf,
+        premultiplied=args.premultiplied,
+        background=background,
+        fit=args.fit,
+        audio=not args.no_audio,
+    )
+    yield main
+    if args.mask and kind != "mask":
+        suffix = _suffix(args.mask_codec, "mask")
+        beside = path.with_name(f"{path.stem if path.suffix.lower() in MUXERS else path.name}_mask{suffix}")
+        yield replace(
+            main, path=beside, kind="mask", codec=args.mask_codec, crf=None, background=None, premultiplied=False
+        )
+
+
+def _suffix(codec: str | None, kind: str) -> str:
+    """Ending of files by a codec; empty for folders of images."""
+    if codec is None:
+        return FOLDER_SUFFIXES[kind]
+    return next(iter(CODECS[codec].suffixes), "")
+
+
+def _background(text: str) -> str | Path:
+    """A colour, or the path of an image, a clip or a sequence."""
+    path = Path(text)
+    if path.exists() or "%" in path.name or "*" in path.name:
+        return path
+    try:
+        parse_color(text)
+    except ConfigError as error:
+        raise ConfigError(f"--background {text!r}: no file of that name, and {error}") from None
+    return text
+
+
+def _find(inputs: Sequence[str], recursive: bool, summary: Summary) -> Iterator[tuple[str, Path]]:
+    """Clips, each with its place relative to the output folder."""
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            files = sorted(path.rglob("*") if recursive else path.iterdir())
+            clips = [f for f in files if f.suffix.lower() in CLIP_SUFFIXES and f.is_file() and f.name[0] != "."]
+            yield from ((str(clip), clip.relative_to(path)) for clip in clips)
+            if not clips and any(file.is_file() for file in files):  # a sequence of images
+                yield text, Path(path.resolve().name + ".images")
+        elif path.exists() or "%" in path.name or "*" in path.name:
+            yield text, Path(path.name.replace("%", "").replace("*", "") if not path.exists() else path.name)
+        else:
+            summary.failures.append(f"{text}: no such file or folder")
+
+
+def _is_free(job: Job, resume: bool, summary: Summary) -> bool:
+    existing = [output.path for output in job.outputs if output.path.exists()]
+    if resume:
+        if len(existing) == len(job.outputs):
+            summary.written += 1
+        return len(existing) < len(job.outputs)
+    if existing:
+        summary.failures.append(f"{job.source}: {existing[0]} is already there (--overwrite replaces it)")
+    return not existing
+
+
+def _count(job: Job, report: VideoReport, summary: Summary) -> None:
+    for note in report.notes:
+        print(f"{job.source}: {note}", file=sys.stderr)
+    if report.damage:
+        summary.failures.append(report.damage)
+    elif report.cancelled:
+        print(f"{job.source}: stopped; the first {report.frames} frames were kept", file=sys.stderr)
+    else:
+        summary.written += 1
+
+
+def _bar(job: Job, quiet: bool) -> tqdm:
+    return tqdm(desc=Path(job.source).name, unit="frame", disable=quiet or not sys.stderr.isatty())
+
+
+def _advance(bar: tqdm, progress: VideoProgress) -> None:
+    bar.total = progress.total
+    bar.update(progress.done - bar.n)
+
+
+class _Signals:
+    """Lets SIGTERM clean up as Ctrl+C does, and lets either end a clip early where that is to be kept."""
+
+    def __init__(self, finish: bool) -> None:
+        self.stopped, self._finish = threading.Event(), finish
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: object) -> None:
+        if not self._finish or self.stopped.is_set():  # the second time at once
+            raise KeyboardInterrupt
+        self.stopped.set()

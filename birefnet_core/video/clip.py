@@ -1,0 +1,354 @@
+"""Clips as streams of upright RGB frames, whatever they are stored as.
+
+Shapes: H W pixels, C colours and alpha.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..errors import VideoError
+from .containers import ContainerSource, Damage, Packets, Source, check_size, source_name
+from .image_files import SequenceSource, WebPSource, find_sequence, is_webp
+from .options import Limits
+from .orientation import Orientation, orientation_of
+from .pyav import FAILURES, av, reason
+from .transfer import srgb_from_linear
+
+# FFmpeg's numbers (ITU-T H.273).
+BT709, UNSPECIFIED, RGB, SRGB_TRANSFER = 1, 2, 0, 13
+LIMITED, FULL = 1, 2
+TRANSFERS = {16: "pq", 18: "hlg"}
+# Matrix -> swscale's number of its coefficients; 5, those of BT.601, is what FFmpeg takes for unspecified ones.
+MATRICES = {BT709: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+BT601 = 5
+MOST_STEPS = 100  # frames; a last frame is not shown for longer, whatever the clip declares
+
+
+class Colour(NamedTuple):
+    """Colour tags by FFmpeg's numbers (ITU-T H.273)."""
+
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    matrix: int = UNSPECIFIED
+    range: int = 0  # not said, which is limited
+
+    @property
+    def coefficients(self) -> int:
+        """swscale's number of the matrix."""
+        return MATRICES.get(self.matrix, BT601)
+
+    @property
+    def samples(self) -> int:
+        """The range of the samples: ``LIMITED`` or ``FULL``."""
+        return FULL if self.range == FULL else LIMITED
+
+
+class Frame(NamedTuple):
+    """One upright frame.
+
+    Attributes:
+        pts: When it is shown, in units of the clip's time base.
+        duration: How long, in the same; 0 where the clip does not say.
+        pixels: H, W, C with C = 3 or 4 (straight alpha), uint8 or uint16, as the clip's transfer function codes them.
+    """
+
+    pts: int
+    duration: int
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What a clip is.
+
+    Attributes:
+        name: Path.
+        width: Of upright frames, in pixels.
+        height: Of upright frames.
+        time_base: Unit of the timestamps, in seconds.
+        rate: Frames per second on average.
+        frames: As declared, for progress only; None where unknown.
+        bits: Of a colour: 8, or 16 for everything above.
+        alpha: Whether frames have an alpha channel.
+        colour: Tags, of what is to be written; RGB clips get those of sRGB.
+        transfer: "sdr", "pq" or "hlg".
+        orientation: From stored frames to upright ones.
+        pixel_aspect: Width by height of a pixel, upright.
+        interlaced: Whether frames are two fields.
+        start: Seconds the timestamps were moved back by: what was cut off before, and what a recording starts at.
+        end: Seconds of the clip's own time at which it was cut, or None.
+    """
+
+    name: str
+    width: int
+    height: int
+    time_base: Fraction
+    rate: Fraction
+    frames: int | None
+    bits: int
+    alpha: bool
+    colour: Colour
+    transfer: str
+    orientation: Orientation
+    pixel_aspect: Fraction
+    interlaced: bool
+    start: Fraction
+    end: Fraction | None
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height before turning."""
+        return self.orientation.size(self.width, self.height)
+
+
+class Clip:
+    """A clip, opened, with its first frame decoded. Iterating gives its frames, once.
+
+    Args:
+        source: A video file or its bytes; a folder of images or a pattern, see ``find_sequence``.
+        start_time: Seconds to begin at; negative counts from the end.
+        duration: Seconds to take; None or 0 for all.
+        frame_rate: Of image sequences.
+        limits: Bounds.
+
+    Attributes:
+        info: What it is.
+        notes: What was done to frames that are not as the others.
+
+    Raises:
+        VideoError: Nothing that can be read, or not a single frame.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        start_time: float = 0.0,
+        duration: float | None = None,
+        frame_rate: Fraction | float = Fraction(25),
+        limits: Limits | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
+        self.name, self.notes = source_name(source), set[str]()
+        self._source = open_source(source, Fraction(frame_rate).limit_denominator(1001), self._limits)
+        try:
+            self._trim(start_time, duration)
+            rate = self._source.rate or Fraction(25)
+            self._step = max(1, round(1 / rate / self._source.time_base))
+            self._frames = self._read()
+            first = next(self._frames, None)
+            if first is None:
+                raise VideoError(f"{self.name}: no frame could be decoded, expected at least one; is it damaged?")
+            self._first: Packets | None = first
+            self._start = Fraction(first.pts or 0) * self._source.time_base if self._trimmed else self._recorded_at()
+            self.info = self._describe(first.frame)
+        except Damage as error:
+            self.close()
+            raise VideoError(f"{self.name}: not a single frame: {error}.") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Clip:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._source.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames.
+
+        Raises:
+            Damage: The clip is damaged after the frames that came.
+            VideoError: It has more frames than the limits allow.
+        """
+        first, self._first = self._first, None
+        shift = round(self._start / self._source.time_base)
+        if first is not None:
+            yield self._convert(first, shift)
+        for count, packets in enumerate(self._frames, 2):
+            if count > self._limits.frames:
+                raise VideoError(f"{self.name}: more than {self._limits.frames} frames; cut it, or raise the limits.")
+            yield self._convert(packets, shift)
+
+    def _trim(self, start_time: float, duration: float | None) -> None:
+        start = Fraction(start_time)
+        if start < 0:
+            start = max(start + Fraction(self._source.duration or 0), Fraction(0))
+        self._end = start + Fraction(duration) if duration else None
+        self._trimmed = bool(start or self._end)
+        self._first_pts = int(start / self._source.time_base) if start else None
+        self._end_pts = int(self._end / self._source.time_base) if self._end else None
+        if start:
+            self._source.seek(start)
+
+    def _recorded_at(self) -> Fraction:
+        """Broadcasts begin at any time; players begin at their first frame."""
+        if not isinstance(self._source, ContainerSource):
+            return Fraction(0)
+        container = self._source.container
+        if not container.format.name.startswith("mpeg") or not container.start_time:
+            return Fraction(0)
+        return Fraction(container.start_time, av.time_base)
+
+    def _read(self) -> Iterator[Packets]:
+        """Frames within the cut, with increasing timestamps, each shown until the next.
+
+        Durations of packets are of no use where the order of decoding is another; only the last frame's is taken.
+        """
+        held: Packets | None = None
+        try:
+            for packets in self._timed():
+                if held is not None:
+                    yield held._replace(duration=packets.pts - held.pts)  # type: ignore[operator]
+                held = packets
+                if self._end_pts is not None and (packets.pts or 0) >= self._end_pts:
+                    return
+        except Damage:
+            if held is not None:
+                yield held
+            raise
+        if held is not None:
+            left = (self._source.end_pts or 0) - (held.pts or 0)
+            yield held._replace(duration=left if 0 < left < MOST_STEPS * self._step else held.duration or self._step)
+
+    def _timed(self) -> Iterator[Packets]:
+        """Frames from the start of the cut on, with increasing timestamps."""
+        last: int | None = None
+        for frame, pts, duration in self._source.read():
+            if pts is None or (last is not None and pts <= last):
+                pts = 0 if last is None else last + self._step
+            last = pts
+            if self._first_pts is None or pts >= self._first_pts:
+                yield Packets(frame, pts, duration)
+
+    def _describe(self, frame: av.VideoFrame) -> VideoInfo:
+        check_size(self.name, frame.width, frame.height, self._limits)
+        source, stream = self._source, None
+        if isinstance(source, ContainerSource):
+            stream = source.stream
+        self._format, self._size = rgb_format(frame), (frame.width, frame.height)
+        colour, transfer = colour_of(frame, stream)
+        self._stored = colour
+        orientation = orientation_of(frame)
+        width, height = orientation.size(frame.width, frame.height)
+        aspect = (stream.sample_aspect_ratio if stream else None) or Fraction(1)
+        rgb = colour.matrix == RGB
+        return VideoInfo(
+            name=self.name,
+            width=width,
+            height=height,
+            time_base=source.time_base,
+            rate=source.rate or Fraction(25),
+            frames=self._expected(),
+            bits=8 if self._format in ("rgb24", "rgba") else 16,
+            alpha=self._format in ("rgba", "rgba64le", "gbrapf32le"),
+            colour=Colour(BT709, SRGB_TRANSFER, BT709, LIMITED) if rgb and transfer == "sdr" else colour,
+            transfer=transfer,
+            orientation=orientation,
+            pixel_aspect=1 / aspect if orientation.transpose else aspect,
+            interlaced=bool(frame.interlaced_frame),
+            start=self._start,
+            end=self._end,
+        )
+
+    def _expected(self) -> int | None:
+        """Frames by what is declared: for progress, never for memory."""
+        source = self._source
+        if not self._trimmed and source.frames:
+            return source.frames
+        seconds = source.duration
+        if self._end is not None:
+            seconds = min(float(self._end), seconds or math.inf)
+        if not seconds or not source.rate:
+            return None
+        return max(1, round((seconds - float(self._start if self._trimmed else 0)) * float(source.rate)))
+
+    def _convert(self, packets: Packets, shift: int) -> Frame:
+        frame, pts, duration = packets
+        if (frame.width, frame.height) != self._size:
+            check_size(self.name, frame.width, frame.height, self._limits)
+            width, height = self._size
+            self.notes.add(f"frames of {frame.width} x {frame.height} were resized to {width} x {height}")
+        if getattr(frame, "is_corrupt", False):
+            self.notes.add("some frames are damaged: the decoder filled gaps in the data")
+        try:
+            pixels = to_rgb(frame, self._format, self._stored, self._size)
+        except FAILURES as error:
+            raise Damage(f"a frame of {frame.format.name} cannot be converted ({reason(error)})") from error
+        return Frame((pts or 0) - shift, duration, self.info.orientation.upright(pixels))
+
+
+def open_source(source: Source, rate: Fraction, limits: Limits) -> ContainerSource | SequenceSource | WebPSource:
+    """Opens what a path or bytes hold."""
+    if not isinstance(source, io.BytesIO) and (images := find_sequence(source)) is not None:
+        return SequenceSource(str(source), images, rate, limits)
+    return WebPSource(source, limits) if is_webp(source) else ContainerSource(source, limits)
+
+
+def rgb_format(frame: av.VideoFrame) -> str:
+    """The format that holds a frame's colours: rgb24, rgba, rgb48le, rgba64le; for light gbr(a)pf32le, grayf32le."""
+    components = frame.format.components
+    alpha = frame.format.name == "pal8" or any(component.is_alpha for component in components)
+    if "f16" in frame.format.name or "f32" in frame.format.name:
+        if len(components) == 1:  # swscale turns half-precision grey into wrong RGB
+            return "grayf32le"
+        return "gbrapf32le" if alpha else "gbrpf32le"
+    if any(component.bits > 8 for component in components):
+        return "rgba64le" if alpha else "rgb48le"
+    return "rgba" if alpha else "rgb24"
+
+
+def colour_of(frame: av.VideoFrame, stream: av.VideoStream | None) -> tuple[Colour, str]:
+    """A frame's colour tags and the name of its transfer function."""
+    context = stream.codec_context if stream else None
+
+    def tag(name: str, unknown: int = UNSPECIFIED) -> int:
+        value = getattr(frame, name, unknown)
+        return int(value if value != unknown or context is None else getattr(context, name, unknown))
+
+    full = frame.format.name.startswith(("yuvj", "gray"))
+    matrix = RGB if frame.format.is_rgb or frame.format.name == "pal8" else tag("colorspace")
+    transfer = tag("color_trc")
+    # Floating point is light in linear units (EXR), and read as sRGB.
+    name = "sdr" if "f32" in frame.format.name or "f16" in frame.format.name else TRANSFERS.get(transfer, "sdr")
+    return Colour(tag("color_primaries"), transfer, matrix, FULL if full else tag("color_range", 0)), name
+
+
+def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]) -> np.ndarray:
+    """A decoded frame as H, W, C of a format from ``rgb_format``; light becomes sRGB in 16 bits."""
+    if frame.format.name != rgb or (frame.width, frame.height) != size:
+        source = colour.coefficients
+        frame = frame.reformat(
+            width=size[0],
+            height=size[1],
+            format=rgb,
+            src_colorspace=source,
+            # Ignored for RGB, but older PyAV sets the matrix only where the two differ.
+            dst_colorspace=BT709 if source != BT709 else BT601,
+            src_color_range=colour.samples,
+            dst_color_range=FULL,
+        )
+    pixels = frame.to_ndarray()
+    if pixels.dtype != np.float32:
+        return pixels
+    if rgb == "grayf32le":
+        pixels = pixels.reshape(*pixels.shape[:2], 1).repeat(3, axis=2)
+    light = torch.from_numpy(np.array(pixels))
+    light[..., :3] = srgb_from_linear(light[..., :3])
+    return (light.clamp(0, 1) * 65535).round().numpy().astype(np.uint16)

@@ -1,0 +1,189 @@
+"""From colours and a mask to the numbers an encoder takes.
+
+Shapes: H W frame, C colours and alpha. Everything is on the segmenter's device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ImageError, VideoError
+from ..images import IMAGE_SUFFIXES, read_image
+from ..masks import parse_color
+from ..masks.compose import fit_images
+from .clip import Clip, Frame, VideoInfo
+from .options import Output, VideoOptions
+from .report import VideoReport
+from .samples import as_float, quantize, to_tensor
+from .stages import Decoding
+from .transfer import from_sdr, to_linear, to_sdr
+from .writers import Plan
+
+ANIMATED = (".gif", ".webp", ".apng", ".png")  # image suffixes that may be clips
+
+
+class Composer:
+    """Makes the frames of one output.
+
+    Args:
+        plan: How it is written.
+        options: Of the run.
+        device: The segmenter's.
+        report: Gets notes.
+    """
+
+    def __init__(self, plan: Plan, options: VideoOptions, device: torch.device, report: VideoReport) -> None:
+        self.plan = plan
+        self._background = None
+        if plan.output.background is not None:
+            self._background = open_background(plan.output, plan.info, options, device, report)
+
+    @property
+    def needs_colours(self) -> bool:
+        """Whether it shows the subject's colours."""
+        return self.plan.output.kind != "mask"
+
+    def close(self) -> None:
+        if self._background is not None:
+            self._background.close()
+
+    def __call__(self, colours: Tensor, mask: Tensor, seconds: Fraction) -> Tensor:
+        """Makes one frame.
+
+        Args:
+            colours: H, W, 3 of the subject, as the clip codes them; of no account for a mask.
+            mask: H, W.
+            seconds: When it is shown.
+
+        Returns:
+            H, W, C of the plan's bits.
+        """
+        plan, kind = self.plan, self.plan.output.kind
+        if kind == "mask":
+            return quantize(mask[..., None], plan.bits)
+        transfer, primaries = plan.info.transfer, plan.info.colour.primaries
+        if not plan.hdr:
+            colours, transfer = to_sdr(colours, transfer, primaries), "sdr"
+        if self._background is not None:
+            behind = from_sdr(self._background.at(seconds), transfer, primaries)
+            result = torch.lerp(behind, colours, mask[..., None])
+            return quantize(to_linear(result, transfer) if plan.bits == 32 else result, plan.bits)
+        if plan.bits == 32:  # EXR holds light
+            colours = to_linear(colours, transfer)
+        if plan.output.premultiplied:
+            colours = colours * mask[..., None]
+        return quantize(torch.cat([colours, mask[..., None]], dim=-1), plan.bits)
+
+
+class StillBackground:
+    """A colour or an image."""
+
+    def __init__(self, image: Tensor) -> None:
+        self._image = image
+
+    def at(self, seconds: Fraction) -> Tensor:
+        """H, W, 3 sRGB."""
+        return self._image
+
+    def close(self) -> None:
+        pass
+
+
+class ClipBackground:
+    """Another clip, decoded ahead in a thread; it begins again when it ends before the subject's."""
+
+    def __init__(
+        self, output: Output, info: VideoInfo, options: VideoOptions, device: torch.device, report: VideoReport
+    ) -> None:
+        self._output, self._size, self._device = output, (info.height, info.width), device
+        self._open = lambda: Clip(Path(str(output.background)), frame_rate=options.frame_rate, limits=options.limits)
+        with self._open() as clip:
+            self._info = clip.info
+        self._decoding = Decoding(self._loop(), 4, report, "decode background")
+        self._frames = self._decoding.read()
+        self._next: Frame | None = None
+        self._shown: Tensor | None = None
+
+    def at(self, seconds: Fraction) -> Tensor:
+        """The frame that is shown at a time: H, W, 3 sRGB."""
+        latest: Frame | None = None
+        while True:
+            if self._next is None:
+                self._next = next(self._frames, None)
+            if self._next is None or (
+                self._next.pts * self._info.time_base > seconds and (latest or self._shown is not None)
+            ):
+                break
+            latest, self._next = self._next, None
+        if latest is not None:
+            self._shown = self._fit(latest)
+        if self._shown is None:
+            raise VideoError(f"{self._info.name}: the background has no frames.")
+        return self._shown
+
+    def close(self) -> None:
+        self._decoding.close()
+
+    def _loop(self) -> Iterator[Frame]:
+        first = 0
+        while True:
+            last, duration = 0, 1
+            with self._open() as clip:
+                for frame in clip:
+                    last, duration = frame.pts, frame.duration or duration
+                    yield frame._replace(pts=first + frame.pts)
+            first += last + max(duration, 1)
+
+    def _fit(self, frame: Frame) -> Tensor:
+        pixels = as_float(to_tensor(frame.pixels).to(self._device)[..., :3])
+        pixels = to_sdr(pixels, self._info.transfer, self._info.colour.primaries)
+        return fit_images(pixels[None], self._size, self._output.fit)[0]
+
+
+Background = StillBackground | ClipBackground
+
+
+def open_background(
+    output: Output, info: VideoInfo, options: VideoOptions, device: torch.device, report: VideoReport
+) -> Background:
+    """What lies behind the subject of a composite.
+
+    Args:
+        output: Whose background.
+        info: The subject's clip.
+        options: Of the run.
+        device: Where frames are made.
+        report: Gets the time of a clip's decoding.
+
+    Raises:
+        VideoError: An image or clip that cannot be read.
+    """
+    background = output.background
+    if not isinstance(background, Path):
+        colour = torch.tensor(parse_color(background or "#000000"), device=device)
+        return StillBackground(colour.expand(info.height, info.width, 3))
+    suffix = background.suffix.lower()
+    if suffix in IMAGE_SUFFIXES and background.is_file() and not (suffix in ANIMATED and _moves(background, options)):
+        try:
+            image = read_image(background)[None].to(device)
+        except ImageError as error:
+            raise VideoError(str(error)) from error
+        return StillBackground(fit_images(image, (info.height, info.width), output.fit)[0])
+    return ClipBackground(output, info, options, device, report)
+
+
+def _moves(path: Path, options: VideoOptions) -> bool:
+    """Whether an image file is an animation."""
+    with Clip(path, limits=options.limits) as clip:
+        frames: Callable[[], object] = iter(clip).__next__
+        try:
+            frames()
+            frames()
+        except (StopIteration, VideoError):
+            return False
+    return True

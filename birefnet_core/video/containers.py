@@ -1,0 +1,254 @@
+"""Opening clips, which may come from anybody: what is read, and what is wrong with what is not."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import VideoError
+from ..text import enumerate_names
+from .options import Limits
+from .pyav import FAILURES, av, reason
+
+Source = str | Path | io.BytesIO
+
+# Demuxers that read one file. Playlists and scripts (hls, dash, concat, lavfi, ...) open others, which a clip from
+# anybody must not.
+DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "live_flv", "gif", "apng",
+    "asf", "ogg", "mxf", "nut", "yuv4mpegpipe", "ivf", "h264", "hevc", "av1", "obu", "m4v", "mjpeg", "dv", "rm",
+    "wtv", "vc1", "dirac", "cavsvideo", "png_pipe", "jpeg_pipe", "exr_pipe", "tiff_pipe", "bmp_pipe", "dpx_pipe",
+    "webp_pipe", "wav", "mp3", "flac", "aac", "aiff", "caf",
+)  # fmt: skip
+DECODER_THREADS = min(4, os.cpu_count() or 1)  # each holds a frame
+EARLY = 250  # packets before the first frame that may fail: recordings begin in the middle of a group of pictures
+
+
+class Packets(NamedTuple):
+    """A decoded frame, and what its packet said of it.
+
+    Attributes:
+        frame: Decoded.
+        pts: In the source's time base, or None.
+        duration: In the same; 0 where unknown.
+    """
+
+    frame: av.VideoFrame
+    pts: int | None
+    duration: int
+
+
+class Damage(VideoError):
+    """The clip ends early, or goes on in a way that cannot be decoded."""
+
+
+def source_name(source: Source) -> str:
+    return "the clip" if isinstance(source, io.BytesIO) else str(source)
+
+
+class SharedBytes(io.RawIOBase):
+    """Reads the bytes of a BytesIO at a position of its own, so that several readers may."""
+
+    def __init__(self, source: io.BytesIO) -> None:
+        self._bytes, self._position = source.getbuffer(), 0
+
+    def read(self, size: int = -1) -> bytes:
+        end = len(self._bytes) if size < 0 else self._position + size
+        data = bytes(self._bytes[self._position : end])
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._bytes)}[whence]
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            self._bytes.release()
+        super().close()
+
+
+def open_container(source: Source, limits: Limits, demuxer: str | None = None) -> av.container.InputContainer:
+    """Opens a clip with FFmpeg.
+
+    Args:
+        source: A path or bytes.
+        limits: Frames of more pixels are refused by the decoder.
+        demuxer: FFmpeg's, where the content is not to decide.
+
+    Raises:
+        VideoError: Not there, empty, or nothing that can be read.
+    """
+    name = source_name(source)
+    if isinstance(source, io.BytesIO):
+        size = source.getbuffer().nbytes
+        file: str | SharedBytes = SharedBytes(source)
+    else:
+        try:
+            size = os.stat(source).st_size
+        except OSError as error:
+            raise VideoError(f"{name}: cannot be opened ({reason(error)}); expected a clip.") from None
+        file = os.path.abspath(source)
+    if not size:
+        raise VideoError(f"{name}: the file is empty (0 bytes), expected a clip: copy or download it again.")
+    options = {"max_pixels": str(limits.pixels), "format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file"}
+    try:
+        return av.open(file, "r", format=demuxer, options=options, metadata_errors="replace")
+    except FAILURES as error:
+        raise VideoError(
+            f"{name}: cannot be read as a clip ({reason(error)}). Expected a video file such as MP4, MOV, MKV, WebM or "
+            "GIF, whole: an MP4 or MOV that was cut off has lost its index. Copy it again, or convert it with FFmpeg."
+        ) from error
+
+
+class ContainerSource:
+    """The frames of a container's first video.
+
+    Attributes:
+        container: Opened.
+        stream: Its video.
+        time_base: Of the timestamps.
+        rate: Frames per second on average, or None.
+        frames: Frames as declared, or None.
+        duration: Seconds as declared, or None.
+        end_pts: Where the last frame ends as declared, or None.
+    """
+
+    def __init__(self, source: Source, limits: Limits, demuxer: str | None = None) -> None:
+        self.name = source_name(source)
+        self.container = open_container(source, limits, demuxer)
+        try:
+            self.stream = self._video()
+            self._decoder = self._open_decoder(limits)
+        except BaseException:
+            self.container.close()
+            raise
+        self.time_base = Fraction(self.stream.time_base or Fraction(1, 1000))
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        self.rate = Fraction(rate) if rate else None
+        self.frames = self.stream.frames or None
+        self.duration = self._declared_seconds()
+        self.end_pts = (self.stream.start_time or 0) + self.stream.duration if self.stream.duration else None
+        self._sought = False
+
+    def close(self) -> None:
+        self.container.close()
+
+    def seek(self, seconds: Fraction) -> None:
+        """To the last key frame at or before a time."""
+        self._sought = True
+        try:
+            self.container.seek(int(seconds / self.time_base), stream=self.stream)
+        except FAILURES:  # what cannot seek is read from the start
+            self.container.seek(0)
+
+    def read(self) -> Iterator[Packets]:
+        """Decodes; the frames come in the order in which they are shown.
+
+        Raises:
+            Damage: A packet cannot be decoded, or the file ends before its end.
+        """
+        durations: dict[int, int] = {}
+        packets = decoded = 0
+        last = 0.0
+        try:
+            for packet in self.container.demux(self.stream):
+                packets += packet.size > 0
+                if packet.pts is not None:
+                    durations[packet.pts] = packet.duration or 0
+                    last = max(last, float((packet.pts + (packet.duration or 0)) * self.time_base))
+                try:
+                    frames = self._decoder.decode(packet if packet.size else None)
+                except av.EOFError:
+                    break
+                except FAILURES:
+                    if decoded or packets > EARLY:
+                        raise
+                    continue
+                for frame in frames:
+                    decoded += 1
+                    yield Packets(frame, frame.pts, durations.pop(frame.pts, 0) if frame.pts is not None else 0)
+                    if len(durations) > 256 and frame.pts is not None:
+                        durations = {pts: value for pts, value in durations.items() if pts > frame.pts}
+        except FAILURES as error:
+            raise Damage(f"frame {decoded + 1} cannot be decoded ({reason(error)})") from error
+        if not self._sought:
+            self._check_end(packets, last)
+
+    def _check_end(self, packets: int, last: float) -> None:
+        """Whether the file holds what its index promises; a few frames less are no reason to complain."""
+        if self.frames and packets < 0.98 * self.frames - 2 and self.container.format.name.startswith("mov"):
+            raise Damage(f"the file has {packets} frames, and its index promises {self.frames}: it was cut off")
+        tagged = self._tagged_seconds()
+        if tagged and packets and last < 0.98 * tagged - 0.5:
+            raise Damage(f"the frames end at {last:.1f} s, and the file promises {tagged:.1f} s: it was cut off")
+
+    def _video(self) -> av.VideoStream:
+        streams = self.container.streams
+        videos = [stream for stream in streams.video if not stream.disposition.value & 1024]  # no cover pictures
+        if not videos:
+            found = enumerate_names([f"{stream.type} ({_codec(stream)})" for stream in streams]) or "nothing"
+            raise VideoError(f"{self.name}: has no video, only {found}; expected a clip with a video stream.")
+        return videos[0]
+
+    def _open_decoder(self, limits: Limits) -> Any:
+        context: Any = self.stream.codec_context
+        if context is None:
+            raise VideoError(f"{self.name}: this FFmpeg cannot decode its video; convert it, to H.264 for example.")
+        check_size(self.name, context.width, context.height, limits)
+        with_alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.codec.name)
+        alpha = {key.lower(): value for key, value in self.stream.metadata.items()}.get("alpha_mode") == "1"
+        if alpha and with_alpha in av.codecs_available:
+            context = av.CodecContext.create(with_alpha, "r")  # FFmpeg's own decoders drop the alpha channel
+        else:
+            context.thread_type = "AUTO"
+            context.thread_count = DECODER_THREADS
+        context.options = {**context.options, "max_pixels": str(limits.pixels)}
+        return context
+
+    def _declared_seconds(self) -> float | None:
+        if self.stream.duration:
+            return float(self.stream.duration * self.time_base)
+        tagged = self._tagged_seconds()
+        if tagged:
+            return tagged
+        return self.container.duration / av.time_base if self.container.duration else None
+
+    def _tagged_seconds(self) -> float | None:
+        """The video's duration as Matroska files have it."""
+        parts = self.stream.metadata.get("DURATION", "").split(":")
+        try:
+            hours, minutes, seconds = (float(part) for part in parts)
+        except ValueError:
+            return None
+        return 3600 * hours + 60 * minutes + seconds
+
+
+def check_size(name: str, width: int, height: int, limits: Limits) -> None:
+    """Raises a VideoError for frames without pixels, or with more than the limits allow."""
+    if width < 1 or height < 1:
+        raise VideoError(f"{name}: its frames are {width} x {height} pixels; the clip is damaged, or no video.")
+    if max(width, height) > limits.side or width * height > limits.pixels:
+        raise VideoError(
+            f"{name}: its frames are {width} x {height} pixels, expected at most {limits.side} on a side and "
+            f"{limits.pixels} in all: scale the clip down, or raise the limits."
+        )
+
+
+def _codec(stream: av.stream.Stream) -> str:
+    context = getattr(stream, "codec_context", None)
+    return context.name if context is not None else "unknown"

@@ -1,0 +1,145 @@
+"""Frames from image files: sequences, and animated WebP, which FFmpeg does not read everywhere."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import VideoError
+from ..text import first_line
+from .containers import ContainerSource, Damage, Packets, SharedBytes, Source, check_size, source_name
+from .options import Limits
+from .pyav import av
+
+# Suffix -> FFmpeg's demuxer of a single image. Named, as by itself FFmpeg takes "%" in a name for a pattern.
+IMAGE_DEMUXERS = {
+    ".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe", ".exr": "exr_pipe", ".tif": "tiff_pipe",
+    ".tiff": "tiff_pipe", ".bmp": "bmp_pipe", ".dpx": "dpx_pipe", ".webp": "webp_pipe",
+}  # fmt: skip
+MILLISECONDS = Fraction(1, 1000)
+
+
+def find_sequence(source: str | Path) -> list[Path] | None:
+    """The images of a sequence in order of their numbers; None where the source is a single file.
+
+    Args:
+        source: A folder, a printf pattern such as ``shot/%04d.png``, or a glob such as ``shot/*.exr``.
+
+    Raises:
+        VideoError: A folder or pattern without images.
+    """
+    path = Path(source)
+    if path.is_file():
+        return None
+    if path.is_dir():
+        folder, accepted = path, re.compile(".*")
+    elif re.search(r"%\d*d", path.name):
+        folder, accepted = path.parent, re.compile(_expression(path.name, r"%\d*d", r"\\d+"))
+    elif "*" in path.name:
+        folder, accepted = path.parent, re.compile(_expression(path.name, r"\*", ".*"))
+    else:
+        return None
+    images = sorted(
+        (
+            file
+            for file in (folder.iterdir() if folder.is_dir() else ())
+            if file.suffix.lower() in IMAGE_DEMUXERS and accepted.fullmatch(file.name) and not file.name.startswith(".")
+        ),
+        key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)],
+    )
+    if not images:
+        known = ", ".join(IMAGE_DEMUXERS)
+        raise VideoError(f"{source}: no images there, expected a clip or a sequence of images ({known}).")
+    return images
+
+
+def is_webp(source: Source) -> bool:
+    """By content, not by name."""
+    try:
+        with SharedBytes(source) if isinstance(source, io.BytesIO) else open(source, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
+
+
+class SequenceSource:
+    """A sequence of image files at a constant rate; see ``ContainerSource``."""
+
+    def __init__(self, name: str, images: list[Path], rate: Fraction, limits: Limits) -> None:
+        self.name, self._images, self._limits = name, images, limits
+        self.rate: Fraction | None = rate
+        self.time_base = 1 / rate
+        self.frames: int | None = len(images)
+        self.duration: float | None = float(len(images) * self.time_base)
+        self.end_pts: int | None = None
+        self._first = 0
+
+    def close(self) -> None:
+        pass
+
+    def seek(self, seconds: Fraction) -> None:
+        self._first = max(int(seconds / self.time_base), 0)
+
+    def read(self) -> Iterator[Packets]:
+        for number in range(self._first, len(self._images)):
+            path = self._images[number]
+            try:
+                source = ContainerSource(path, self._limits, IMAGE_DEMUXERS[path.suffix.lower()])
+                try:
+                    frame = next(source.read()).frame
+                finally:
+                    source.close()
+            except StopIteration:
+                raise Damage(f"{path} holds no image") from None
+            except VideoError as error:
+                raise Damage(str(error)) from error
+            yield Packets(frame, number, 1)
+
+
+class WebPSource:
+    """An animated WebP by Pillow; see ``ContainerSource``."""
+
+    def __init__(self, source: Source, limits: Limits) -> None:
+        self.name = source_name(source)
+        try:
+            file: Any = SharedBytes(source) if isinstance(source, io.BytesIO) else source
+            self._image = Image.open(file)
+        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+            raise VideoError(f"{self.name}: cannot be read as WebP ({first_line(error)}).") from error
+        check_size(self.name, *self._image.size, limits)
+        self.time_base = MILLISECONDS
+        self.rate: Fraction | None = None
+        self.frames: int | None = getattr(self._image, "n_frames", 1)
+        self.duration: float | None = None
+        self.end_pts: int | None = None
+
+    def close(self) -> None:
+        self._image.close()
+
+    def seek(self, seconds: Fraction) -> None:
+        pass
+
+    def read(self) -> Iterator[Packets]:
+        pts = 0
+        for number in range(self.frames or 1):
+            try:
+                self._image.seek(number)
+                pixels = np.ascontiguousarray(self._image.convert("RGBA"))
+            except (OSError, EOFError, SyntaxError, ValueError) as error:
+                raise Damage(f"frame {number + 1} cannot be decoded ({first_line(error)})") from error
+            duration = int(self._image.info.get("duration", 0)) or 100  # as browsers do where there is none
+            yield Packets(av.VideoFrame.from_ndarray(pixels, format="rgba"), pts, duration)
+            pts += duration
+
+
+def _expression(name: str, wildcard: str, meaning: str) -> str:
+    """A regular expression for a file name with wildcards."""
+    return meaning.replace("\\\\", "\\").join(re.escape(part) for part in re.split(wildcard, name))

@@ -1,0 +1,184 @@
+"""The command line: clips in, cut-outs out."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import birefnet_core as bc
+from birefnet_core.cli.main import main
+
+from ..video.conftest import make_clip, picture, probe
+
+pytest.importorskip("av")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model_file(filled, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    return bc.save_checkpoint(bc.model_from_state_dict(filled("pvt_v2_b0")), path, training_size=(64, 64))
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = tmp_path / "clips"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("a.mp4", "b.mkv", "deeper/c.mp4"):
+        make_clip(folder, name=name, frames=3, size=(64, 48))
+    (folder / "notes.txt").write_text("no clip")
+    return folder
+
+
+@pytest.fixture
+def video(model_file, tmp_path):
+    def run(*arguments, out="out"):
+        options = ["--model", str(model_file), "--device", "cpu", "--dtype", "fp32", "--colors", "none"]
+        return main(["video", *map(str, arguments), "-o", str(tmp_path / out), *options]), tmp_path / out
+
+    return run
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("out", "codec"), [("o.mov", "prores"), ("o.webm", "vp9"), ("o.gif", "gif"), ("o.apng", "apng")]
+)
+def test_the_ending_says_what_is_written(video, clips, out, codec):
+    code, path = video(clips / "a.mp4", out=out)
+    assert code == 0
+    assert probe(path).codec == codec
+    assert len(probe(path).times) == 3
+
+
+def test_a_folder_of_clips_keeps_its_layout(video, clips, capsys):
+    code, out = video(clips, "--recursive", "--mask")
+    assert code == 0
+    assert files(out) == ["a.mov", "a_mask.mkv", "b.mov", "b_mask.mkv", "deeper/c.mov", "deeper/c_mask.mkv"]
+    assert "3 of 3 clips segmented" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--background", "#fff"], ["a.mp4", "b.mp4"]),
+        (["--only-mask"], ["a.mkv", "b.mkv"]),
+        (["--codec", "vp9"], ["a.webm", "b.webm"]),
+        (["--codec", "png"], [f"{clip}/frame_00000{n}.png" for clip in "ab" for n in (1, 2, 3)]),
+        (["--codec", "exr", "--only-mask"], [f"{clip}/frame_00000{n}.exr" for clip in "ab" for n in (1, 2, 3)]),
+        (["--background", "0,0,255", "--codec", "hevc", "--crf", "30"], ["a.mp4", "b.mp4"]),
+    ],
+)
+def test_flags_choose_the_kind_and_the_codec(video, clips, flags, expected):
+    code, out = video(clips, *flags)
+    assert code == 0
+    assert files(out) == expected
+
+
+def test_images_are_a_clip(video, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "shot.v2").mkdir()
+    for number in range(3):
+        Image.fromarray(picture(number, 64, 48)).save(tmp_path / "shot.v2" / f"{number:04d}.png")
+    code, out = video(tmp_path / "shot.v2", "--fps", "24000/1001")
+    assert (code, files(out)) == (0, ["shot.v2.mov"])
+    code, out = video(tmp_path / "shot.v2" / "%04d.png", out="one.webm")
+    assert (code, len(probe(out).times)) == (0, 3)
+
+
+def test_clips_that_cannot_be_read_are_skipped_and_named(video, clips, capsys):
+    (clips / "bad.mp4").write_bytes(b"no clip")
+    code, out = video(clips, clips / "nowhere.mp4")
+    assert code == 1
+    assert files(out) == ["a.mov", "b.mov"]
+    shown = capsys.readouterr()
+    assert "2 of 4 clips segmented" in shown.out
+    assert "bad.mp4: cannot be read as a clip" in shown.err
+    assert "nowhere.mp4: no such file" in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_resume_skips_what_is_done_and_nothing_is_overwritten(video, clips, capsys):
+    video(clips / "a.mp4", out="out/a.mov")
+    (clips.parent / "out" / "b.mov").write_bytes(b"mine")
+    before = (clips.parent / "out" / "a.mov").stat().st_mtime_ns
+    code, out = video(clips)
+    assert code == 1
+    assert "already there (--overwrite replaces it)" in capsys.readouterr().err
+    code, out = video(clips, "--resume", "--mask")  # of neither the mask is there
+    assert code == 0
+    assert files(out) == ["a.mov", "a_mask.mkv", "b.mov", "b_mask.mkv"]
+    assert (out / "a.mov").stat().st_mtime_ns != before
+    done = (out / "a.mov").stat().st_mtime_ns
+    assert video(clips, "--resume", "--mask")[0] == 0
+    assert (out / "a.mov").stat().st_mtime_ns == done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--background", "reddish"], "no file of that name"),
+        (["--codec", "h264"], "cannot hold a cutout"),
+        (["--temporal-radius", "-1"], "temporal_radius"),
+        (["--size", "native", "--crf", "3"], "a codec that has a CRF"),
+    ],
+)
+def test_wrong_calls_end_with_2(video, clips, capsys, arguments, words):
+    code, out = video(clips, *arguments)
+    assert code == 2
+    assert words in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_one_file_for_several_clips_is_refused(video, clips, capsys):
+    assert video(clips, out="one.mov")[0] == 2
+    assert "is one file, but there are 2 clips" in capsys.readouterr().err
+
+
+def test_torchrun_shares_the_clips(video, clips, monkeypatch):
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        code, out = video(clips, out=f"of{rank}")
+        assert (code, files(out)) == (0, [["a.mov"], ["b.mov"]][int(rank)])
+
+
+def test_a_cut_and_no_sound(video, clips):
+    _, path = video(clips / "a.mp4", "--start", "0.04", "--duration", "0.05", "--no-audio", out="o.mov")
+    found = probe(path)
+    assert (len(found.times), found.audio) == (2, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("keep", [False, True])
+def test_interrupting_removes_or_keeps_what_is_finished(video, tmp_path, monkeypatch, capsys, keep, number):
+    source = make_clip(tmp_path, frames=40, size=(64, 48))
+    monkeypatch.setattr(
+        "birefnet_core.cli.video._advance", lambda bar, state: state.done == 3 and os.kill(os.getpid(), number)
+    )
+    before = signal.getsignal(number)
+    code, path = video(source, *(["--keep-partial"] * keep), out="out/o.mov")
+    assert code == 130
+    assert signal.getsignal(number) is before
+    if keep:
+        assert len(probe(path).times) == 3
+        assert "first 3 frames were kept" in capsys.readouterr().err
+    else:
+        assert files(tmp_path / "out") == []
+
+
+def test_without_pyav_one_sentence_says_so(model_file, clips, tmp_path):
+    code = (
+        "import sys; sys.modules['av'] = None\nfrom birefnet_core.cli.main import main\n"
+        f"sys.exit(main(['video', {str(clips / 'a.mp4')!r}, '-o', {str(tmp_path / 'o.mov')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install av" in done.stderr and "Traceback" not in done.stderr

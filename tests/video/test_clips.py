@@ -1,0 +1,208 @@
+"""Clips of many kinds: frames, times, sound, turning and colour tags are those of the input."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from birefnet_core.video import Clip, Output, VideoOptions, segment_video
+
+from .conftest import av, make_clip, probe
+
+VARIABLE = [0, 3000, 9000, 10000, 20000, 21500, 30000, 33000, 36000, 60000, 63001, 66000]
+KINDS = {
+    "h264": {},
+    "hevc_hdr_10_bit": {
+        "codec": "libx265", "pixels": "yuv420p10le", "options": {"x265-params": "log-level=error"},
+        "colour": (9, 16, 9, 1),
+    },
+    "vp9": {"name": "clip.webm", "codec": "libvpx-vp9", "audio": "libopus"},
+    "prores": {
+        "name": "clip.mov", "codec": "prores_ks", "pixels": "yuv422p10le", "audio": "pcm_s16le",
+        "colour": (1, 1, 1, 1),
+    },
+    "mjpeg": {"name": "clip.avi", "codec": "mjpeg", "pixels": "yuvj420p", "audio": "pcm_s16le"},
+    "gif": {"name": "clip.gif", "codec": "gif", "pixels": "rgb8", "rate": 10, "audio": None},
+    "odd_size": {"name": "clip.mkv", "codec": "ffv1", "pixels": "yuv444p", "size": (97, 63), "audio": None},
+    "turned": {"rotation": -90.0},
+    "upside_down": {"name": "clip.mov", "rotation": 180.0},
+    "variable_rate": {"time_base": Fraction(1, 90000), "pts": VARIABLE},
+    "silent": {"audio": None, "rate": 30},
+    "h264_10_bit": {"name": "clip.mkv", "pixels": "yuv420p10le", "audio": "flac"},
+    "broadcast": {"name": "clip.ts", "options": {"bf": "0"}, "audio": "aac"},
+}  # fmt: skip
+
+
+def close(found, expected, tolerance):
+    assert len(found) == len(expected)
+    assert np.abs(np.subtract(found, expected)).max() <= tolerance
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".webm", ".mp4", ".mkv"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_times_sound_and_turning_are_kept(tmp_path, segmenter, kind, suffix):
+    source = make_clip(tmp_path, **KINDS[kind])
+    out = tmp_path / f"out{suffix}"
+    cutout = suffix in (".mov", ".webm")
+    background = None if cutout else "#204060"
+    output = Output(path=out, kind="cutout" if cutout else "composite", background=background)
+    report = segment_video(segmenter, source, output)
+    before, after = probe(source), probe(out)
+
+    begin = before.start if kind == "broadcast" else 0  # a broadcast begins anywhere, a file at 0
+    exact = suffix in (".mov", ".mp4")  # Matroska and WebM count in milliseconds
+    tolerance = 5.5e-4 if not exact else 5e-5 if kind == "broadcast" else 1e-9
+    close(after.times, [time - begin for time in before.times], tolerance)
+    assert report.frames == len(before.times)
+    if exact and before.duration is not None:
+        assert after.duration == pytest.approx(before.duration, abs=1e-3 if kind == "broadcast" else 1e-9)
+    assert len(after.audio) == len(before.audio)
+    if before.audio and after.audio == before.audio and "opus" not in before.audio:
+        assert after.samples == before.samples
+    if before.audio and after.audio != before.audio:
+        assert any("encoded again" in note for note in report.notes)
+        assert abs(after.samples - before.samples) <= 2048
+
+    turned = kind in ("turned", "upside_down")
+    if exact or not turned:
+        assert (after.rotation, after.size) == (before.rotation, before.size)
+    else:  # stored upright
+        assert after.rotation == {0}
+        assert after.size == (before.size[::-1] if kind == "turned" else before.size)
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".mp4", ".mkv"])
+@pytest.mark.parametrize("colour", [(1, 1, 1, 1), (9, 16, 9, 1), (6, 6, 6, 1), (9, 18, 9, 1)])
+def test_colour_tags_and_bits_are_kept(tmp_path, segmenter, colour, suffix):
+    source = make_clip(tmp_path, colour=colour, pixels="yuv420p10le", codec="libx264", audio=None)
+    output = Output(path=tmp_path / f"out{suffix}", kind="composite", background="#888", codec="h264")
+    if suffix == ".mov":
+        output = Output(path=tmp_path / "out.mov")
+    segment_video(segmenter, source, output)
+    found = probe(output.path)
+    assert found.colour[:3] == colour[:3]
+    assert found.colour[3] in (1, 0)  # ProRes is limited, and older FFmpeg does not say so
+    assert "10le" in found.pixels or "12le" in found.pixels
+
+
+def test_full_range_is_kept(tmp_path, segmenter):
+    source = make_clip(tmp_path, colour=(1, 1, 1, 2), audio=None)
+    out = tmp_path / "out.mp4"
+    segment_video(segmenter, source, Output(path=out, kind="composite", background="#888"))
+    assert probe(out).colour == (1, 1, 1, 2)
+
+
+@pytest.mark.parametrize("rotation", [90.0, -90.0, 180.0])
+def test_the_network_sees_frames_upright(tmp_path, segmenter, rotation):
+    plain = make_clip(tmp_path, name="plain.mp4", audio=None)
+    turned = make_clip(tmp_path, name="turned.mp4", audio=None, rotation=rotation)
+    with Clip(plain) as first, Clip(turned) as second:
+        before, after = next(iter(first)).pixels, next(iter(second)).pixels
+    assert np.array_equal(after, np.rot90(before, int(rotation) // 90))
+    segment_video(segmenter, turned, Output(path=tmp_path / "out.webm"))
+    assert tuple(segmenter.images[0].shape[:2]) == after.shape[:2]
+
+
+def test_a_mirrored_clip_stays_mirrored(tmp_path, segmenter):
+    if not hasattr(av.video.stream.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV cannot write turned clips")
+    path = tmp_path / "mirrored.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("prores_ks", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv422p10le"
+        stream.set_display_rotation(0, hflip=True)
+        image = np.zeros((48, 64, 3), np.uint8)
+        image[:, :20] = 255
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(stream.encode(None))
+    with Clip(path) as clip:
+        assert next(iter(clip)).pixels[24, -1].min() > 60000
+    segment_video(segmenter, path, Output(path=tmp_path / "out.mov"), options=VideoOptions(colors=None))
+    with Clip(tmp_path / "out.mov") as clip:
+        assert clip.info.orientation == (False, True, False)
+        assert next(iter(clip)).pixels[24, -1, :3].min() > 60000
+
+
+def test_colours_of_the_subject_are_kept(tmp_path, segmenter):
+    source = make_clip(tmp_path, colour=(1, 1, 1, 1), audio=None)
+    segment_video(segmenter, source, Output(path=tmp_path / "out.mov"), options=VideoOptions(colors=None))
+    with Clip(source) as first, Clip(tmp_path / "out.mov") as second:
+        for before, after in zip(first, second, strict=True):
+            inside = after.pixels[..., 3] > 65000
+            error = np.abs(before.pixels / 255 - after.pixels[..., :3] / 65535)[inside]
+            assert error.max() < 3 / 255
+
+
+def test_subtitles_are_copied_or_named(tmp_path, segmenter):
+    with_text = tmp_path / "text.mkv"
+    source = make_clip(tmp_path, audio=None)
+    with av.open(str(source)) as before, av.open(str(with_text), "w") as after:
+        video = after.add_stream_from_template(before.streams.video[0], opaque=True)
+        (tmp_path / "text.srt").write_text("1\n00:00:00,100 --> 00:00:00,300\nHello\n")
+        with av.open(str(tmp_path / "text.srt")) as text:
+            subtitle = after.add_stream_from_template(text.streams[0], opaque=True)
+            for packet in [*before.demux(video=0), *text.demux()]:
+                if packet.size:
+                    packet.stream = video if packet.stream.type == "video" else subtitle
+                    after.mux(packet)
+    assert probe(with_text).subtitles
+    out = Output(path=tmp_path / "out.mkv", kind="composite", background="#000")
+    segment_video(segmenter, with_text, out)
+    assert probe(out.path).subtitles == probe(with_text).subtitles
+    report = segment_video(segmenter, with_text, Output(path=tmp_path / "out.mov"))
+    assert any("subtitle" in note and "left out" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("start", "duration"), [(0.25, None), (0, 0.25), (0.125, 0.25), (-0.25, 0)])
+def test_a_cut_begins_and_ends_where_it_is_said(tmp_path, segmenter, start, duration):
+    source = make_clip(tmp_path, options={"g": "4"})
+    out = tmp_path / "out.mov"
+    report = segment_video(
+        segmenter, source, Output(path=out), options=VideoOptions(start_time=start, duration=duration)
+    )
+    found = probe(out)
+    assert report.frames == len(found.times) == 6
+    assert found.times[0] == 0
+    first = round((start if start >= 0 else 0.5 + start) * 24)
+    with Clip(source) as clip:
+        expected = [frame.pixels for frame in clip][first]
+    assert np.abs(segmenter.images[0].numpy() * 255 - expected).max() < 1
+    assert abs(found.samples / 48000 - 6 / 24) < 0.05
+
+
+def test_pixels_that_are_not_square_stay_so(tmp_path, segmenter):
+    path = tmp_path / "wide.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        container.mux(stream.encode(av.VideoFrame(64, 48)))
+        container.mux(stream.encode(None))
+    segment_video(segmenter, path, Output(path=tmp_path / "out.mov"))
+    assert probe(tmp_path / "out.mov").aspect == Fraction(4, 3)
+
+
+def test_bytes_are_read_as_files_are(tmp_path, segmenter):
+    import io
+
+    source = make_clip(tmp_path)
+    segment_video(segmenter, io.BytesIO(source.read_bytes()), Output(path=tmp_path / "out.mov"))
+    before, after = probe(source), probe(tmp_path / "out.mov")
+    assert (after.times, after.samples) == (before.times, before.samples)
+
+
+def test_tags_of_the_container_are_kept(tmp_path, segmenter):
+    source = make_clip(tmp_path)
+    tagged = tmp_path / "tagged.mp4"
+    options = {"movflags": "use_metadata_tags"}
+    with av.open(str(source)) as before, av.open(str(tagged), "w", options=options) as after:
+        stream = after.add_stream_from_template(before.streams.video[0], opaque=True)
+        after.metadata.update({"title": "A title", "prompt": '{"1": {}}'})
+        for packet in before.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                after.mux(packet)
+    segment_video(segmenter, tagged, Output(path=tmp_path / "out.mov"))
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.metadata["title"] == "A title"
+        assert container.metadata["prompt"] == '{"1": {}}'

@@ -1,0 +1,131 @@
+"""Sequences of images, animations, and what a clip says of itself."""
+
+import io
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from birefnet_core.errors import VideoError
+from birefnet_core.video import Clip, Output, VideoOptions, segment_video
+from birefnet_core.video.image_files import find_sequence
+
+from .conftest import av, make_clip, picture, probe, read_rgba
+
+
+@pytest.fixture
+def shot(tmp_path):
+    """Images 9, 10, 11, whose names sort otherwise."""
+    folder = tmp_path / "shot"
+    folder.mkdir()
+    for number in (9, 10, 11):
+        Image.fromarray(picture(number, 64, 48)).save(folder / f"a{number}.png")
+    (folder / "notes.txt").write_text("no image")
+    Image.fromarray(picture(0, 64, 48)).save(folder / ".hidden.png")
+    Image.fromarray(picture(0, 64, 48)).save(folder / "b1.jpg")
+    return folder
+
+
+def test_a_sequence_is_read_in_order_of_its_numbers(shot):
+    for source, names in (
+        (shot / "a%d.png", ["a9.png", "a10.png", "a11.png"]),
+        (shot / "a%04d.png", ["a9.png", "a10.png", "a11.png"]),
+        (shot / "*.jpg", ["b1.jpg"]),
+        (shot, ["a9.png", "a10.png", "a11.png", "b1.jpg"]),
+    ):
+        assert [path.name for path in find_sequence(source)] == names
+    with pytest.raises(VideoError, match="no images there"):
+        find_sequence(shot / "c%d.png")
+
+
+def test_a_sequence_becomes_a_clip_at_its_rate(tmp_path, segmenter, shot):
+    options = VideoOptions(frame_rate=Fraction(24000, 1001), colors=None)
+    report = segment_video(segmenter, shot / "a%d.png", Output(path=tmp_path / "out.mov"), options=options)
+    found = probe(tmp_path / "out.mov")
+    assert report.frames == 3
+    assert found.times == pytest.approx([n * 1001 / 24000 for n in range(3)])
+    assert found.colour[:3] == (1, 13, 1)
+    for number, frame in zip((9, 10, 11), read_rgba(tmp_path / "out.mov"), strict=True):
+        inside = frame[..., 3] > 0.99
+        assert np.abs(frame[..., :3] * 255 - picture(number, 64, 48))[inside].max() < 3
+
+
+def test_a_cut_of_a_sequence_begins_at_its_frame(tmp_path, segmenter, shot):
+    options = VideoOptions(frame_rate=10, start_time=0.1, duration=0.1)
+    segment_video(segmenter, shot / "a%d.png", Output(path=tmp_path / "out.mov"), options=options)
+    assert np.abs(segmenter.images[0].numpy() * 255 - picture(10, 64, 48)).max() < 1
+    assert len(segmenter.images) == 1
+
+
+def test_deep_images_stay_deep(tmp_path, segmenter):
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    pixels = np.random.RandomState(0).randint(0, 65536, (48, 64, 3)).astype(np.uint16)
+    context = av.CodecContext.create("png", "w")
+    context.width, context.height, context.pix_fmt, context.time_base = 64, 48, "rgb48be", Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb48be")
+    frame.pts = 0
+    (folder / "0.png").write_bytes(b"".join(bytes(packet) for packet in context.encode(frame)))
+    segment_video(segmenter, folder, Output(path=tmp_path / "out"), options=VideoOptions(colors=None))
+    with Clip(tmp_path / "out") as clip:
+        assert np.abs(next(iter(clip)).pixels[..., :3].astype(int) - pixels).max() <= 1
+
+
+def test_light_of_exr_comes_back(tmp_path, segmenter):
+    """Colours of an 8-bit clip, as linear light in EXR and back."""
+    source = make_clip(tmp_path, audio=None, frames=2)
+    segment_video(segmenter, source, Output(path=tmp_path / "light", codec="exr"), options=VideoOptions(colors=None))
+    with Clip(source) as before, Clip(tmp_path / "light") as after:
+        assert after.info.bits == 16
+        for first, second in zip(before, after, strict=True):
+            assert np.abs(first.pixels / 255 - second.pixels[..., :3] / 65535).max() < 2 / 255
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_animated_webp_is_read_with_its_times(tmp_path, segmenter, as_bytes):
+    images = [Image.fromarray(picture(number, 64, 48)) for number in range(4)]
+    path = tmp_path / "in.webp"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=[100, 50, 200, 100], lossless=True)
+    source = io.BytesIO(path.read_bytes()) if as_bytes else path
+    segment_video(segmenter, source, Output(path=tmp_path / "out.mov"))
+    assert probe(tmp_path / "out.mov").times == pytest.approx([0, 0.1, 0.15, 0.35])
+    assert probe(tmp_path / "out.mov").duration == pytest.approx(0.45)
+
+
+def test_a_damaged_webp_is_named(tmp_path):
+    images = [Image.fromarray(picture(number, 64, 48)) for number in range(4)]
+    path = tmp_path / "in.webp"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100, lossless=True)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(VideoError, match=r"in\.webp"):
+        list(Clip(path))
+
+
+def test_interlaced_clips_are_named(tmp_path, segmenter):
+    source = make_clip(
+        tmp_path, name="in.mkv", codec="mpeg2video", options={"flags": "+ildct+ilme"}, audio=None, rate=25
+    )
+    report = segment_video(segmenter, source, Output(path=tmp_path / "out.mov"))
+    assert any("interlaced" in note for note in report.notes)
+
+
+def test_declared_counts_are_not_trusted(tmp_path, segmenter):
+    """A clip that declares fewer frames than it has: all are taken, and progress never exceeds its total."""
+    source = make_clip(tmp_path, name="in.avi", codec="mpeg4", audio=None)
+    data = bytearray(source.read_bytes())
+    for place, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
+        at = data.index(place) + offset
+        data[at : at + 4] = (3).to_bytes(4, "little")
+    source.write_bytes(bytes(data))
+    states = []
+    report = segment_video(
+        segmenter, source, Output(path=tmp_path / "out.mov"), progress=lambda p: states.append((p.done, p.total))
+    )
+    assert report.frames == 12
+    assert all(done <= (total or done) for done, total in states)
+
+
+def test_the_source_is_a_path_or_bytes(segmenter, tmp_path):
+    with pytest.raises(VideoError, match="expected a path"):
+        segment_video(segmenter, 5, Output(path=tmp_path / "out.mov"))
