@@ -31,10 +31,9 @@ def progress_bar() -> Callable[[int, int], None]:
 
 def to_rgb(images: Tensor) -> Tensor:
     """Images with 1, 3 or 4 channels -> 3; alpha is dropped."""
-    if not isinstance(images, Tensor):
-        raise ImageError(f"expected images B, H, W with 1, 3 or 4 channels, found {type(images).__name__}.")
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
-        raise ImageError(f"expected images B, H, W with 1, 3 or 4 channels, found shape {tuple(images.shape)}.")
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        found = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise ImageError(f"expected images B, H, W with 1, 3 or 4 channels, found {found}.")
     return images[..., :3].expand(-1, -1, -1, 3)
 
 

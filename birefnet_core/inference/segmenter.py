@@ -26,8 +26,8 @@ from .warm_up import WarmUp
 
 Size = int | Sequence[int] | str | None
 
-MOST_SIDE = 1_000_000  # pixels of the network's input; more is a mistake, and overflows torch's sizes
 FALLBACK_SIZE = (1024, 1024)  # of the paper, for networks without a checkpoint
+LARGEST_SIDE = 2**16  # pixels; no device has the memory for more
 
 
 class Segmenter:
@@ -108,10 +108,8 @@ class Segmenter:
             wanted = size
         else:
             raise ConfigError(f"size={size!r}: expected None, a number, (width, height) or 'native'.")
-        if not all(isinstance(side, Integral) and side > 0 for side in wanted):
-            raise ConfigError(f"size={size!r}: width and height must be whole numbers above 0.")
-        if max(wanted) > MOST_SIDE:
-            raise ConfigError(f"size={size!r}: width and height may be up to {MOST_SIDE}.")
+        if not all(isinstance(side, Integral) and 0 < side <= LARGEST_SIDE for side in wanted):
+            raise ConfigError(f"size={size!r}: width and height must be whole numbers above 0, at most {LARGEST_SIDE}.")
         smallest = self.model.min_side
         width, height = (max(smallest, round(int(side) / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in wanted)
         return height, width
