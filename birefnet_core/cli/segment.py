@@ -144,7 +144,7 @@ def _segment_all(jobs: list[Job], args: argparse.Namespace, processes: ProcessSt
             try:
                 segment_file(segmenter, job, args)
                 summary.written += 1
-            except NOT_SEGMENTED as error:
+            except (*NOT_SEGMENTED, ConfigError) as error:  # the last where an image's native size is too large
                 summary.failures.append(failure_of(job.source, error))
             summary.notes += [f"{job.source}: {note}" for note in job.notes]
             progress.step()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from birefnet_core.errors import CheckpointError, MemoryLimitError
+from birefnet_core.errors import CheckpointError, ConfigError, MemoryLimitError
 from birefnet_core.files import _part_name
 
 from .stub_segmenter import PIXELS, Brightness, names, run, save
@@ -26,6 +26,7 @@ from .stub_segmenter import PIXELS, Brightness, names, run, save
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
         (RuntimeError("std::bad_alloc"), "too little memory"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "too little memory"),
+        (ConfigError("width and height must be at most 65536"), "at most 65536"),
         (CheckpointError("the network computes NaN"), "computes NaN"),
     ],
 )
