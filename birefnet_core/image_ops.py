@@ -224,7 +224,7 @@ def _resize_bicubic(x: Tensor, size: Sequence[int]) -> Tensor:
 def _check_tensor(x: Tensor, name: str, expected: str) -> None:
     if not isinstance(x, Tensor):
         raise ImageError(f"{name} is {type(x).__name__}, expected a tensor {expected}: convert with torch.as_tensor.")
-    if not x.is_floating_point():
+    if not x.is_floating_point() or x.dtype.itemsize == 1:  # torch computes nothing in float8
         hint = "divide bytes by 255" if x.dtype == torch.uint8 else "convert with .float()"
         raise ImageError(f"{name} has type {x.dtype}, expected floating point in [0, 1]: {hint}.")
 

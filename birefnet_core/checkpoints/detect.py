@@ -79,7 +79,7 @@ def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
             groups.setdefault(".".join(parts[:first]), {})[".".join(parts[first:])] = name
     if len(groups) == 1:
         return next(iter(groups.values()))
-    whole = {prefix: names for prefix, names in groups.items() if len({n.partition(".")[0] for n in names}) > 1}
+    whole = {prefix: names for prefix, names in groups.items() if len(_roots(names)) > 1}
     if "" in whole or not whole:
         return {f"{before}.{n}".lstrip("."): name for before, names in groups.items() for n, name in names.items()}
     prefix = max(whole, key=lambda prefix: (len(whole[prefix]), "ema" in prefix))
@@ -87,6 +87,10 @@ def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
     if left:
         logger.info("Loading the network under %r; %d other entries are left out.", prefix, left)
     return whole[prefix]
+
+
+def _roots(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}.intersection(_ROOTS)
 
 
 def has_own_names(names: Iterable[str]) -> bool:

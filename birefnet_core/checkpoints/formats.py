@@ -31,6 +31,9 @@ def problem_of(path: Path, *, safetensors: bool) -> str | None:
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(_HEAD)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        head = head.decode("utf-16", "ignore").encode()
+    head = head.removeprefix(b"\xef\xbb\xbf")  # UTF-8's mark
     if size < 8:
         return f"the file has only {size} bytes, no checkpoint is that small. {AGAIN}"
     if not head.strip(b"\0"):

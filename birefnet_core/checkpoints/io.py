@@ -86,6 +86,8 @@ def _shards(path: Path) -> list[Path]:
         name = Path(path.name.removesuffix(_INDEX))  # model.safetensors
         beside = sorted(path.parent.glob(f"*{name.suffix}"))
         shard = next((m for p in beside if (m := SHARD.fullmatch(p.name)) and m[1] == name.stem), None)
+        if shard is None:
+            raise CheckpointError(f"{path}: the index of a checkpoint in shards, and none of them is in its folder.")
     if shard is None:
         return [path]
     count = int(shard[3])

@@ -26,6 +26,10 @@ from .hub import HubFile, Progress, download, find_in_cache, first_shard, pick_w
 
 _PATH = re.compile(rf"[./~]|[A-Za-z]:[\\/]|.*\\|[^/]*/[^/]*/|.*({'|'.join(WEIGHT_SUFFIXES)}|\.onnx)$", re.IGNORECASE)
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+#-]{0,200}")  # names of files are made of it
+_DISTRIBUTED = (
+    " These are files of torch.distributed.checkpoint: make one of them by "
+    "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pth`."
+)
 _LONGEST = 4096  # characters; no system has longer paths
 _MANY = 8  # names a message lists
 
@@ -202,10 +206,12 @@ def _existing(text: str, folders: Sequence[Path], *, required: bool) -> Path | N
             if found is not None:
                 return found
             if required:
-                held = enumerate_names(sorted(child.name for child in _children(path)), _MANY) or "nothing"
+                names = sorted(child.name for child in _children(path))
+                held = enumerate_names(names, _MANY) or "nothing"
+                advice = _DISTRIBUTED if any(name.endswith(".distcp") for name in names) else ""
                 raise CheckpointError(
                     f"The folder {path.absolute()} holds no weights. Found: {held}. "
-                    f"Expected {GENERIC_FILE}, or exactly one of {', '.join(WEIGHT_SUFFIXES)}."
+                    f"Expected {GENERIC_FILE}, or exactly one of {', '.join(WEIGHT_SUFFIXES)}.{advice}"
                 )
     return None
 

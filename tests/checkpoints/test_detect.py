@@ -69,7 +69,7 @@ def under(prefix, names=tuple(NETWORK)):
         ({**under("model."), "criterion.weight": torch.ones(3)}, "model."),  # Lightning
         ({**under("model."), **under("loss.vgg.", ["features.0.weight"])}, "model."),
         ({**under("model."), **under("ema_model.module."), "step": torch.tensor(1)}, "ema_model.module."),
-        ({**under("online_model."), **under("ema_model."), "initted": torch.tensor(True)}, "ema_model."),
+        ({**under("online_model."), **under("ema_model."), **under("", ["initted", "step"])}, "ema_model."),
         ({**under("my.own.wrapper."), "teacher.bb.norm0.weight": torch.zeros(1)}, "my.own.wrapper."),
         (under("module.module.model."), "module.module.model."),
     ],

@@ -34,6 +34,8 @@ ANY_ENDING = {
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "Git LFS pointer.*lfs pull"),
     "page": (b"\n <!DOCTYPE html><html><body>Not found</body></html>", "web page"),
     "page without doctype": (b"<HTML><head></head></HTML>", "web page"),
+    "page with a mark": (b"\xef\xbb\xbf<!DOCTYPE html><html></html>", "web page"),
+    "page of Windows": ("<!doctype html><html></html>".encode("utf-16"), "web page"),
     "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
     "error as JSON": (b'{"error":"Repository not found"}', "but JSON that begins with .*Repository not found"),
     "error as text": (b"Invalid username or password.", "but text that begins with 'Invalid username"),

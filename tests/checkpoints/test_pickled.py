@@ -78,7 +78,7 @@ def test_every_flipped_bit_of_a_zip_is_noticed(tmp_path):
         content = bytearray(whole)
         content[start + rng.randrange(entry.file_size)] ^= 1 << rng.randrange(8)
         path.write_bytes(content)
-        with pytest.raises(bc.CheckpointError, match=r"truncated or corrupted .*CRC"):
+        with pytest.raises(bc.CheckpointError, match=r"truncated or corrupted|never executed"):
             read_file(path)
 
 
@@ -248,6 +248,9 @@ def test_shards_are_read_together(tmp_path, save):
     for path in (files[0], index):
         with pytest.raises(bc.CheckpointError, match=r"one of 2 shards .*model-00002-of-00002\.\w+ are missing"):
             read_file(path)
+    files[0].unlink()
+    with pytest.raises(bc.CheckpointError, match="index of a checkpoint in shards, and none of them"):
+        read_file(index)
 
 
 def test_impossible_numbers_of_shards_are_refused(tmp_path):
