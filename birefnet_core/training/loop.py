@@ -37,7 +37,7 @@ from .interrupt import StopSignal
 from .lora import extract_adapter, merged
 from .loss_meter import LossMeter
 from .model_setup import PhasedModel, amp_dtype, autocast, build_network, sync_gradients
-from .optim import fit_to_steps, lr_multiplier, make_optimizer, set_lr
+from .optim import fit_recipe, lr_multiplier, make_optimizer, set_lr
 from .recipe import Recipe
 from .report import save_png
 from .run_folder import Position, RunFolder, is_full_disk
@@ -207,16 +207,16 @@ class Trainer:
             self.save()
 
     def _fit_schedule(self) -> None:
-        """Makes what ``run`` computes by: the recipe, its phases shortened where the whole training is short."""
-        self.schedule = fit_to_steps(self.recipe, self.sampler.steps) if self.state.fitted else self.recipe
+        """Makes what ``run`` computes by: the recipe, fitted to the number of steps and the size of the batches."""
+        self.schedule = fit_recipe(self.recipe, self.sampler.steps) if self.state.fitted else self.recipe
         changed = [
             f"{name} {getattr(self.schedule, name)} instead of {getattr(self.recipe, name)}"
-            for name in ("decoder_epochs", "warmup_steps")
+            for name in ("decoder_epochs", "warmup_steps", "freeze_bn")
             if getattr(self.schedule, name) != getattr(self.recipe, name)
         ]
         if changed:
-            steps = self.sampler.steps * self.recipe.epochs
-            logger.info("For a training of %d steps: %s.", steps, ", ".join(changed))
+            steps, size = self.sampler.steps * self.recipe.epochs, self.recipe.batch_size
+            logger.info("For %d steps in batches of %d: %s.", steps, size, ", ".join(changed))
 
     def run(self, stop: StopSignal) -> TrainingResult:
         """Trains to the last epoch, or until a signal asks to stop."""

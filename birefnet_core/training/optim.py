@@ -61,11 +61,12 @@ def lr_multiplier(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     return warm
 
 
-def fit_to_steps(recipe: Recipe, steps_per_epoch: int) -> Recipe:
-    """The recipe with phases that a short training can afford; a long one keeps its own.
+def fit_recipe(recipe: Recipe, steps_per_epoch: int) -> Recipe:
+    """The recipe with phases that a short training can afford, and norms that its batches can.
 
     At most a tenth of the steps warm up, and at most a quarter of the epochs train the decoder alone. The moving
-    average needs no such limit: its decay grows with the steps done.
+    average needs no such limit: its decay grows with the steps done. A trained network keeps the statistics of its
+    BatchNorm in batches of two: those of so few images spoil it from the first steps on.
 
     Args:
         recipe: The recipe.
@@ -76,6 +77,7 @@ def fit_to_steps(recipe: Recipe, steps_per_epoch: int) -> Recipe:
         recipe,
         warmup_steps=min(recipe.warmup_steps, steps // 10),
         decoder_epochs=min(recipe.decoder_epochs, (recipe.epochs + 1) // 4),
+        freeze_bn=recipe.freeze_bn or (bool(recipe.init) and recipe.batch_size == 2 and not recipe.sync_bn),
     )
 
 

@@ -54,7 +54,7 @@ class Recipe:
             catalogue.
         train: "all" parameters, the "decoder" only, or low-rank adapters ("lora").
         decoder_epochs: First epochs in which the encoder is frozen although ``train`` is "all"; at most a quarter.
-        freeze_bn: BatchNorm keeps its statistics. Always so at batch size 1 and for "lora".
+        freeze_bn: BatchNorm keeps its statistics. Always so at batch size 1, with ``init`` at 2, and for "lora".
         lora_rank: Rank of the adapters.
         lora_alpha: Their scale, divided by the rank.
         classes: "file_name" reads the auxiliary class from DIS5K's file names, "none" leaves it out.

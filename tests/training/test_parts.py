@@ -18,7 +18,7 @@ from birefnet_core.training.model_setup import (
     phase_of,
     set_phase,
 )
-from birefnet_core.training.optim import fit_to_steps, lr_multiplier, make_optimizer
+from birefnet_core.training.optim import fit_recipe, lr_multiplier, make_optimizer
 from birefnet_core.training.report import plot, ticks
 
 from .conftest import TINY
@@ -100,10 +100,25 @@ def test_rate_warms_up_and_falls(tiny_recipe):
 
 def test_short_trainings_warm_up_for_a_tenth_and_train_the_decoder_alone_for_a_quarter():
     recipe = from_values({"epochs": 40, "warmup_steps": 20, "decoder_epochs": 5, "ema": 0.99})
-    assert fit_to_steps(recipe, 5) == recipe
-    fitted = [fit_to_steps(recipe.replace(epochs=epochs), 5) for epochs in (1, 2, 4, 8, 20)]
+    assert fit_recipe(recipe, 5) == recipe
+    fitted = [fit_recipe(recipe.replace(epochs=epochs), 5) for epochs in (1, 2, 4, 8, 20)]
     assert [(one.warmup_steps, one.decoder_epochs) for one in fitted] == [(0, 0), (1, 0), (2, 1), (4, 2), (10, 5)]
     assert all(one.ema == 0.99 for one in fitted)  # its decay grows with the steps done
+
+
+@pytest.mark.parametrize(
+    ("values", "frozen"),
+    [
+        ({"init": "demo", "batch_size": 2}, True),
+        ({"init": "demo", "batch_size": 2, "accumulate": 8}, True),
+        ({"init": "demo", "batch_size": 2, "sync_bn": True}, False),
+        ({"init": "demo", "batch_size": 4}, False),
+        ({"init": "demo", "batch_size": 4, "freeze_bn": True}, True),
+        ({"batch_size": 2}, False),
+    ],
+)
+def test_a_trained_network_keeps_its_statistics_in_batches_of_two(values, frozen):
+    assert fit_recipe(from_values(values), 10).freeze_bn == frozen
 
 
 def test_optimizer_has_every_parameter_once_in_its_group(tiny_recipe):
