@@ -127,8 +127,9 @@ def resolve(
     if local_only or constants.HF_HUB_OFFLINE:
         switch = "local_only=True" if local_only else "HF_HUB_OFFLINE=1"
         raise CheckpointError(
-            f"{wanted.label} ({file.repo}) is not on this disk, and {switch} forbids the network. Use {DEMO!r}, which "
-            f"comes with this package; or download once without {switch.partition('=')[0]}; or {file.by_hand}. Looked "
+            f"{wanted.entry.name if wanted.entry else file.repo} is not on this disk, and {switch} forbids the network."
+            f" Use {DEMO!r}, which comes with this package; or {file.by_hand}; or download once without "
+            f"{switch.partition('=')[0]}. Looked "
             f"in {', '.join(map(str, (*places, file.cache)))}."
         )
     path, commit = download(file, progress)
