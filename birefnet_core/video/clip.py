@@ -85,6 +85,7 @@ class VideoInfo:
         orientation: From stored frames to upright ones.
         pixel_aspect: Width by height of a pixel, upright.
         interlaced: Whether frames are two fields.
+        field_order: FFmpeg's number, 0 where unknown, as with older PyAV.
         start: Seconds the timestamps were moved back by: what was cut off before, and what a recording starts at.
         end: Seconds of the clip's own time at which it was cut, or None.
     """
@@ -102,6 +103,7 @@ class VideoInfo:
     orientation: Orientation
     pixel_aspect: Fraction
     interlaced: bool
+    field_order: int
     start: Fraction
     end: Fraction | None
 
@@ -263,6 +265,7 @@ class Clip:
             orientation=orientation,
             pixel_aspect=1 / aspect if orientation.transpose else aspect,
             interlaced=bool(frame.interlaced_frame),
+            field_order=getattr(stream.codec_context, "field_order", 0) if stream else 0,
             start=self._start,
             end=self._end,
         )

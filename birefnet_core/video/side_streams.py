@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -103,18 +104,23 @@ class SideStreams:
         """Packets within the cut and when they are due in the output."""
         if not self._streams:
             return
-        for packet in self._input.demux(*self._streams):
-            if packet.size == 0 or packet.pts is None:
-                continue
-            at = packet.pts * Fraction(packet.time_base)
-            if (self._start and at < self._start) or self._is_priming(packet, at):
-                continue
-            if self._end is not None and at >= self._end:
-                if packet.stream.type == "audio":
-                    return
-                continue
-            due = (packet.dts if packet.dts is not None else packet.pts) * Fraction(packet.time_base)
-            yield due - self._start, packet
+        try:
+            for packet in self._input.demux(*self._streams):
+                if packet.size and packet.pts is not None:
+                    at = packet.pts * Fraction(packet.time_base)
+                    if self._end is not None and at >= self._end and packet.stream.type == "audio":
+                        return
+                    if self._is_within(packet, at):
+                        due = (packet.dts if packet.dts is not None else packet.pts) * Fraction(packet.time_base)
+                        yield due - self._start, packet
+        except FAILURES as error:
+            self._note(f"audio and subtitles are damaged, and end before the video ({reason(error)})")
+
+    def _is_within(self, packet: Any, at: Fraction) -> bool:
+        """Whether a packet belongs to the cut."""
+        if self._is_priming(packet, at) or (self._start and at < self._start):
+            return False
+        return self._end is None or at < self._end
 
     def _is_priming(self, packet: Any, at: Fraction) -> bool:
         """Whether a packet only prepares the decoder. Matroska would move everything else later to make room for it."""
@@ -124,23 +130,23 @@ class SideStreams:
     def _write(self, packet: Any) -> None:
         index, base = packet.stream.index, Fraction(packet.time_base)
         shift = round(self._start / base)
-        if index in self._copied:
-            packet.pts -= shift
-            if packet.dts is not None:
-                packet.dts -= shift
-            packet.stream = self._copied[index]
-            self._output.mux(packet)
-            return
-        stream = self._encoded[index]
         try:
-            frames = packet.decode()
+            if index in self._copied:
+                packet.pts -= shift
+                if packet.dts is not None:
+                    packet.dts -= shift
+                packet.stream = self._copied[index]
+                self._output.mux(packet)
+                return
+            for frame in packet.decode():
+                if frame.pts is not None:
+                    frame.pts -= round(self._start / Fraction(frame.time_base))
+                self._output.mux(self._encoded[index].encode(frame))
         except FAILURES as error:
-            self._note(f"a part of the audio is damaged and was left out ({error})")
-            return
-        for frame in frames:
-            if frame.pts is not None:
-                frame.pts -= round(self._start / Fraction(frame.time_base))
-            self._output.mux(stream.encode(frame))
+            # What is wrong with the packet, unlike a full disk, is no reason to give up the video.
+            if not isinstance(error, av.InvalidDataError) and getattr(error, "errno", None) != errno.EINVAL:
+                raise
+            self._note(f"a part of the audio or subtitles is damaged and was left out ({reason(error)})")
 
 
 def why_not_copied(source: Source, muxer: str) -> dict[int, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from .writers import Writer
 
 QUEUE_BYTES = 2**26  # of frames that wait between two stages
 MOST_WAITING = 8
+# What systems say where no more can be written.
+FULL = {getattr(errno, name, errno.ENOSPC) for name in ("ENOSPC", "EFBIG", "EDQUOT")}
 
 
 def queue_size(frame_bytes: int) -> int:
@@ -122,9 +125,10 @@ class Encoding:
 
     def _raise(self) -> None:
         if isinstance(self._error, FAILURES) and not isinstance(self._error, BiRefNetError):
+            full = getattr(self._error, "errno", None) in FULL
+            advice = "Make room on the disk, or give another." if full else "The clip may be damaged."
             raise VideoError(
-                f"{self._path}: not written ({reason(self._error)}); nothing is left under that name. "
-                "Is there space left on the disk?"
+                f"{self._path}: not written ({reason(self._error)}); nothing is left of it. {advice}"
             ) from self._error
         if self._error is not None:
             raise self._error

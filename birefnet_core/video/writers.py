@@ -229,6 +229,8 @@ class FileWriter:
         primaries, transfer, matrix, value_range = plan.colour
         context.color_primaries, context.color_trc = primaries, transfer
         context.colorspace, context.color_range = matrix, value_range
+        if info.interlaced and info.field_order and hasattr(context, "field_order"):
+            context.field_order = info.field_order
         if plan.orientation != Orientation():
             stream.set_display_matrix(plan.orientation.matrix(context.width, context.height))
         return stream

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from birefnet_core.errors import ConfigError
 from birefnet_core.masks import RefineOptions
 from birefnet_core.video import CODECS, Clip, Output, VideoOptions, segment_video
+from birefnet_core.video.transfer import to_sdr
 
 from .conftest import KnownMasks, make_clip, probe, read_rgba, soft_ellipse
 
@@ -282,3 +284,18 @@ def test_the_network_may_run_on_some_frames_only(tmp_path, batch_size):
     assert any("the network ran on" in note for note in report.notes)
     for frame in read_rgba(tmp_path / "mask"):
         assert np.abs(frame[..., 0] - soft_ellipse(64, 96).numpy()).mean() < 0.02
+
+
+@pytest.mark.parametrize("colour", [(9, 16, 9, 1), (9, 18, 9, 1)], ids=["pq", "hlg"])
+def test_a_background_has_its_colour_in_hdr_too(tmp_path, segmenter, colour):
+    source = make_clip(
+        tmp_path, codec="libx265", pixels="yuv420p10le", colour=colour, audio=None,
+        options={"x265-params": "log-level=error"},
+    )  # fmt: skip
+    out = Output(path=tmp_path / "out.mp4", kind="composite", codec="hevc", background="#20a060", crf=4)
+    segment_video(segmenter, source, out)
+    with Clip(out.path) as clip:
+        assert clip.info.bits == 16
+        pixels = torch.from_numpy(next(iter(clip)).pixels / np.float32(65535))
+        shown = to_sdr(pixels, clip.info.transfer, clip.info.colour.primaries)[soft_ellipse(64, 96) == 0]
+    assert np.abs(shown.mean(0).numpy() * 255 - (0x20, 0xA0, 0x60)).max() < 4

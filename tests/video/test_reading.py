@@ -108,6 +108,9 @@ def test_interlaced_clips_are_named(tmp_path, segmenter):
     )
     report = segment_video(segmenter, source, Output(path=tmp_path / "out.mov"))
     assert any("interlaced" in note for note in report.notes)
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mov")) as after:
+        orders = [getattr(c.streams.video[0].codec_context, "field_order", 0) for c in (before, after)]
+    assert orders[0] == orders[1]
 
 
 def test_declared_counts_are_not_trusted(tmp_path, segmenter):
