@@ -200,7 +200,7 @@ class _Run:
 
     def _interpolated(self, items: Iterator[_Item]) -> Iterator[tuple[_Item, Tensor]]:
         """As ``_segmented``, with the network on some frames only."""
-        from .keyframes import Keyframes  # type: ignore[import-not-found]
+        from .keyframes import Keyframes
 
         keyframes, waiting, ended = Keyframes(every=self._options.every), deque[_Item](), False
         while not ended:
@@ -252,7 +252,7 @@ class _Run:
         radius = self._options.refine.temporal_radius
         if not radius:
             return None
-        from .steady import TemporalFilter  # type: ignore[import-not-found]
+        from .steady import TemporalFilter
 
         return TemporalFilter(radius=radius, strength=self._options.temporal_strength)
 
