@@ -147,14 +147,16 @@ def find_published(name: str) -> CatalogueEntry | None:
 
     Where a repository has several entries, the first of them.
     """
-    key = bare_name(name)
+    return _entries_by_key().get(bare_name(name))
+
+
+@cache
+def _entries_by_key() -> dict[str, CatalogueEntry]:
+    found = {entry.name.casefold(): entry for entry in list_checkpoints()}
     for entry in list_checkpoints():
-        if entry.name.casefold() == key:
-            return entry
-    for entry in list_checkpoints():
-        if key in map(str.casefold, entry.aliases if entry.many_files else (*entry.repos, *entry.aliases)):
-            return entry
-    return None
+        for name in entry.aliases if entry.many_files else (*entry.repos, *entry.aliases):
+            found.setdefault(name.casefold(), entry)
+    return found
 
 
 def find_by_short_name(name: str) -> CatalogueEntry | None:
