@@ -131,7 +131,7 @@ def first_shard(names: Iterable[str]) -> str | None:
 
 def find_in_cache(wanted: HubFile) -> tuple[Path, str] | None:
     """The file in the client's cache and its commit, or None. Never uses the network."""
-    if not wanted.storage.is_dir():
+    if not os.path.isdir(wanted.storage):
         return None  # without importing the client's HTTP library, as ComfyUI's start lists what is on this disk
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
@@ -224,10 +224,11 @@ def _fetch(wanted: HubFile, remote: _RemoteFile, part: str, progress: Progress |
     from huggingface_hub.utils import build_hf_headers
 
     url = hf_hub_url(wanted.repo, wanted.file, revision=remote.commit)
+    headers, name = build_hf_headers(token=wanted.token), PurePosixPath(wanted.file).name
     with _Download(wanted, remote, part, progress) as file:
         file.report(0)
-        file_download.http_get(url, file, headers=build_hf_headers(token=wanted.token), expected_size=remote.size)
-        done = file.tell()
+        file_download.http_get(url, file, headers=headers, expected_size=remote.size, displayed_filename=name)
+    done = os.path.getsize(part)  # some clients open the file anew
     if remote.size not in (None, done):
         raise CheckpointError(message("corrupt", wanted.fields, f"{done} bytes instead of {remote.size}"))
     digest = _sha256(Path(part)) if _SHA256.fullmatch(remote.etag) else remote.etag

@@ -1,5 +1,6 @@
 """Weights that no mask can be computed with are refused, and named, before one is made."""
 
+import copy
 import json
 
 import pytest
@@ -14,9 +15,14 @@ WEIGHT, BIAS = "bb.patch_embed1.proj.weight", "decoder.conv_out1.0.bias"
 VARIANCE = "decoder.decoder_block4.bn_in.running_var"
 
 
-@pytest.fixture
-def state(filled):
+@pytest.fixture(scope="module")
+def weights(filled):
     return filled("pvt_v2_b0")
+
+
+@pytest.fixture
+def state(weights):
+    return dict(weights)
 
 
 def spoiled(value: float, at: int | None = None):
@@ -28,8 +34,16 @@ def spoiled(value: float, at: int | None = None):
     return change
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("network", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "network"),
+    [
+        (torch.float32, torch.float32),
+        (torch.float32, torch.float16),
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float64, torch.float16),
+    ],
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_named(state, tmp_path, value, dtype, network):
     state[WEIGHT] = spoiled(value, at=7)(state[WEIGHT]).to(dtype)
@@ -69,8 +83,8 @@ def test_all_weights_that_are_not_finite_are_counted(state):
         bc.model_from_state_dict(state)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64, torch.bool, torch.uint8])
-@pytest.mark.parametrize("network", [None, torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.uint8])
+@pytest.mark.parametrize("network", [None, torch.float16])
 def test_integers_and_booleans_are_refused(state, dtype, network):
     state[WEIGHT] = (state[WEIGHT] * 100).to(dtype)
     with pytest.raises(bc.CheckpointError, match=rf"1 weights are not floating point \({WEIGHT} \({dtype}\)\)"):
@@ -120,7 +134,7 @@ ODD = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ODD)
-@pytest.mark.parametrize("name", [WEIGHT, "decoder.ipt_blk2.conv1.weight", "hello"])
+@pytest.mark.parametrize("name", [WEIGHT, "hello"])
 def test_tensors_that_are_not_plain_are_named(state, tmp_path, kind, name):
     make, words = ODD[kind]
     try:
@@ -193,9 +207,14 @@ def test_training_sizes_that_are_none_are_refused(state, tmp_path, size):
 UP, DOWN = "decoder.conv_out1.0.weight.lora_up", "decoder.conv_out1.0.weight.lora_down"
 
 
+@pytest.fixture(scope="module")
+def network(weights):
+    return bc.model_from_state_dict(weights)
+
+
 @pytest.fixture
-def model(state):
-    return bc.model_from_state_dict(state)
+def model(network):
+    return copy.deepcopy(network)
 
 
 def save_adapter(path, model, up=None, down=None, rank=2, **metadata):
