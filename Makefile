@@ -1,4 +1,4 @@
-# Every target does its own set-up: a virtual environment in .venv with this checkout and its development tools.
+# Every target does its own set-up: a virtual environment in .venv with this checkout and what the target needs.
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
@@ -10,9 +10,24 @@ $(VENV)/.ready: pyproject.toml setup.py
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
-# A real photo through the whole pipeline; MODEL=BiRefNet_lite downloads and uses published weights.
+# What nodes and library need, without development tools; torch's build for CPUs where Linux has no NVIDIA GPU.
+CPU_BUILDS := https://download.pytorch.org/whl/cpu
+$(VENV)/.demo: pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	@pip="$(RUN) -m pip install --disable-pip-version-check"; \
+	if [ "$$(uname)" = Linux ] && ! nvidia-smi -L 2>/dev/null | grep -q GPU \
+	  && $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_BUILDS)/torch/', timeout=10)" 2>/dev/null; then \
+	  echo "No NVIDIA GPU found: installing torch for CPUs and what the pack needs into $(VENV), a download of 0.3 GB."; \
+	  $$pip --extra-index-url $(CPU_BUILDS) --editable .; \
+	else \
+	  echo "Installing torch and what the pack needs into $(VENV): a download of 3 GB on Linux, of 0.3 GB elsewhere."; \
+	  $$pip --editable .; \
+	fi
+	@touch $@
+
+# Photographs through the whole pipeline; MODEL=BiRefNet_lite downloads and uses published weights.
 MODEL ?=
-demo: $(VENV)/.ready
+demo: $(VENV)/.demo
 	$(RUN) examples/demo.py --output demo_output $(if $(MODEL),--model $(MODEL))
 
 lint: $(VENV)/.ready

@@ -11,7 +11,9 @@ Forms, each with what the one before it has:
   network as it stands, in eval mode;
 - norms: BatchNorm folded into convolutions, whereby a deformable convolution's ReLU and projection are computed chunk
   by chunk;
-- fused: all of ``fuse_for_inference``, which ``Segmenter`` runs.
+- fused: all of ``fuse_for_inference``, which ``Segmenter`` runs;
+- fused, inputs: the same with the concatenations of "inputs", and fused, concatenated: with those of "concatenated".
+  They show what the convolutions of maps that are not concatenated are worth to the network that is run.
 
 Each measurement is a process of its own; the forms take turns, so that a change of the machine's speed meets all of
 them. The first pass, at 256 x 256, is not measured. "MB" is the process's largest resident size, "pass MB" what came
@@ -34,7 +36,7 @@ from resident import watched
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-FORMS = ("concatenated", "inputs", "plain", "norms", "fused")
+FORMS = ("concatenated", "inputs", "plain", "norms", "fused", "fused, inputs", "fused, concatenated")
 
 
 def concatenate(model, *, inputs: bool) -> None:
@@ -74,14 +76,14 @@ def make(variant: str, form: str):
     model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.fill_(0.01)
-    if form in ("concatenated", "inputs"):
-        concatenate(model, inputs=form == "concatenated")
+    if form.startswith("fused"):
+        model = bc.fuse_for_inference(model)
     elif form == "norms":
         for module in list(model.modules()):
             if hasattr(module, "fuse") and not isinstance(module, DeformableConv2d):
                 module.fuse()
-    elif form == "fused":
-        model = bc.fuse_for_inference(model)
+    if form.endswith(("concatenated", "inputs")):
+        concatenate(model, inputs=form.endswith("concatenated"))
     return model
 
 
