@@ -19,6 +19,7 @@ from .scene_cuts import is_cut
 # Mean over a window of the change that cancels out within it: above, it is detail that the flow has missed. Chosen on
 # rendered clips, where it takes two thirds of the error away that smoothing makes in exact masks, and costs no flicker.
 MOST_CANCELLED = 0.05
+WINDOW = 2  # radius of that window, in pixels of the flow
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Frame:
@@ -129,11 +130,11 @@ class TemporalFilter:
         small = SmallFrame(*map(torch.cat, zip(*(other.small for other, _ in neighbours), strict=True)))
         motions = Motion(*map(torch.cat, zip(*(motion for _, motion in neighbours), strict=True)))
         trusted = self.strength * trust(centre.small, small, motions)  # N 1 h w
-        reach = max(2, round(2 * max(size) / max(trusted.shape[-2:])))  # two pixels of the flow
         total, weights = torch.zeros_like(centre.mask), torch.ones_like(centre.mask)
         for n, (other, motion) in enumerate(neighbours):
             change = carry(other.mask, motion.forward) - centre.mask
-            weight = resize(trusted[n : n + 1], size)[0] * _flicker_weight(change, reach)
+            weight = trusted[n : n + 1] * _flicker_weight(change[None], trusted.shape[-2:])
+            weight = resize(weight, size)[0]
             total.addcmul_(weight, change)
             weights.add_(weight)
         return total.div_(weights).add_(centre.mask).clamp_(0, 1)
@@ -156,14 +157,21 @@ class TemporalFilter:
         return found
 
 
-def _flicker_weight(change: Tensor, reach: int) -> Tensor:
-    """How far the change of a mask along the motion is flicker: 1, H, W.
+def _flicker_weight(change: Tensor, size: torch.Size) -> Tensor:
+    """How far the change of a mask along the motion is flicker.
 
     Flicker raises or lowers the mask over some area. A detail that the flow has missed by a pixel, such as a hair, is
     gone from one place and new beside it: such changes cancel out within a window, and averaging would smear them.
+
+    Args:
+        change: 1, 1, H, W.
+        size: h, w, the flow's.
+
+    Returns:
+        1, 1, h, w in [0, 1].
     """
-    cancelled = box_mean(change.abs(), reach) - box_mean(change, reach).abs()
-    return torch.exp(-((cancelled / MOST_CANCELLED) ** 2))
+    amount, sum_of_both = (box_mean(resize(x, size, antialias=True), WINDOW) for x in (change.abs(), change))
+    return torch.exp(-(((amount - sum_of_both.abs()) / MOST_CANCELLED) ** 2))
 
 
 def _check(frame: Tensor, mask: Tensor) -> None:
