@@ -117,7 +117,10 @@ def measure(args: argparse.Namespace) -> None:
         clip = render_clip(CLIPS[name], sources, args.frames, args.width)
         frames = torch.from_numpy(clip.images).movedim(-1, 1)
         masks = torch.cat([segment(image[None]) for image in torch.from_numpy(clip.images)])
-        print(f"| {name} | truth | {score(torch.from_numpy(clip.alphas), clip)['flicker']:.2f} | 0 | 0 | 0 | 1 |")
+        exact = torch.from_numpy(clip.alphas)
+        first = score(exact, clip)
+        print(f"| {name} | exact | {columns(first, first)} |")
+        print(f"| {name} | exact, radius 2 | {columns(score(smoothed(2)(frames, exact), clip), first)} |")
         results = []
         for method, run in methods.items():
             results.append(run(frames, masks))

@@ -12,9 +12,14 @@ from torch import Tensor
 
 from ..errors import ConfigError, ImageError
 from ..image_ops import resize
+from ..masks.windows import box_mean
 from .motion import SIDE, Motion, SmallFrame, carry, motion_between, small_copy, trust
 from .scene_cuts import is_cut
 
+# Mean over a window of the change that cancels out within it: above, it is detail that the flow has missed. Chosen on
+# rendered clips, where it takes two thirds of the error away that smoothing makes in exact masks, and costs no flicker.
+MOST_CANCELLED = 0.05
+WINDOW = 2  # radius of that window, in pixels of the flow
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Frame:
@@ -36,8 +41,8 @@ class TemporalFilter:
 
     Optical flow between small copies of the frames says where a pixel is in the frames before and after. A neighbour
     counts as far as its motion can be trusted (``motion.trust``): not where the pixel is occluded there, leaves the
-    frame or changes its colour, and never beyond a scene cut. So flicker is averaged out, and edges of what moves stay
-    sharp.
+    frame or changes its colour, and never beyond a scene cut; nor where details of the masks do not meet. So flicker is
+    averaged out, and edges and hairs of what moves stay sharp.
 
     Push frames and their masks in order; masks come out in the same order, ``radius`` frames later. At most
     2 ``radius`` + 1 masks and small copies are kept.
@@ -119,18 +124,20 @@ class TemporalFilter:
     def _smooth(self, index: int) -> Tensor:
         centre = self._window[index]
         size = centre.mask.shape[-2:]
-        total, weights = centre.mask.clone(), torch.ones_like(centre.mask)
         neighbours = self._neighbours(index)
         if not neighbours:
-            return total
+            return centre.mask.clone()
         small = SmallFrame(*map(torch.cat, zip(*(other.small for other, _ in neighbours), strict=True)))
         motions = Motion(*map(torch.cat, zip(*(motion for _, motion in neighbours), strict=True)))
         trusted = self.strength * trust(centre.small, small, motions)  # N 1 h w
+        total, weights = torch.zeros_like(centre.mask), torch.ones_like(centre.mask)
         for n, (other, motion) in enumerate(neighbours):
-            weight = resize(trusted[n : n + 1], size)[0]
-            total.addcmul_(weight, carry(other.mask, motion.forward))
+            change = carry(other.mask, motion.forward) - centre.mask
+            weight = trusted[n : n + 1] * _flicker_weight(change[None], trusted.shape[-2:])
+            weight = resize(weight, size)[0]
+            total.addcmul_(weight, change)
             weights.add_(weight)
-        return total.div_(weights).clamp_(0, 1)  # rounding
+        return total.div_(weights).add_(centre.mask).clamp_(0, 1)
 
     def _neighbours(self, index: int) -> list[tuple[_Frame, Motion]]:
         """The frames of the same scene within the radius, each with the motion from the frame at ``index`` to it."""
@@ -148,6 +155,23 @@ class TemporalFilter:
                 total = step if total is None else total.then(step)
                 found.append((self._window[other], total))
         return found
+
+
+def _flicker_weight(change: Tensor, size: torch.Size) -> Tensor:
+    """How far the change of a mask along the motion is flicker.
+
+    Flicker raises or lowers the mask over some area. A detail that the flow has missed by a pixel, such as a hair, is
+    gone from one place and new beside it: such changes cancel out within a window, and averaging would smear them.
+
+    Args:
+        change: 1, 1, H, W.
+        size: h, w, the flow's.
+
+    Returns:
+        1, 1, h, w in [0, 1].
+    """
+    amount, sum_of_both = (box_mean(resize(x, size, antialias=True), WINDOW) for x in (change.abs(), change))
+    return torch.exp(-(((amount - sum_of_both.abs()) / MOST_CANCELLED) ** 2))
 
 
 def _check(frame: Tensor, mask: Tensor) -> None:

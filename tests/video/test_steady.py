@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from birefnet_core.errors import ConfigError, ImageError
-from birefnet_core.video.steady import TemporalFilter
+from birefnet_core.video.steady import TemporalFilter, _flicker_weight
 
 from .disc_clips import disc_clip
 
@@ -54,6 +54,15 @@ def test_right_masks_stay_sharp(step):
     averaged = torch.stack([clip.masks[max(t - 2, 0) : t + 3].mean(0) for t in range(5)])
     error = (steady - clip.masks).abs().mean()
     assert error < max(0.1 * (averaged - clip.masks).abs().mean(), 1e-6)
+
+
+def test_hairs_that_the_flow_misses_by_a_pixel_are_detail_and_an_area_is_flicker():
+    change = torch.zeros(1, 1, 40, 60)
+    change[..., 10:30, 20:40:4], change[..., 10:30, 21:40:4] = 0.8, -0.8  # from one column to the next
+    assert _flicker_weight(change, (40, 60))[0, 0, 20, 30] < 1e-3
+    change = torch.zeros(1, 1, 40, 60)
+    change[..., 10:30, 20:40] = -0.5
+    torch.testing.assert_close(_flicker_weight(change, (20, 30)), torch.ones(1, 1, 20, 30))
 
 
 def test_nothing_is_smoothed_over_a_cut():
