@@ -49,14 +49,12 @@ def checked(execute: Callable) -> Callable:
 
 
 def as_images(value: Any, name: str) -> Tensor:
-    """Images B, H, W, C with C of 1, 3 or 4, as they came but for float8 and a missing batch dimension.
+    """Images B, H, W, C with C of 1, 3 or 4, as they came but for float8.
 
     Raises:
         ImageError: No such images, or none of them.
     """
     images = _tensor(value, name, "an image")
-    if images.ndim == 3 and images.shape[-1] in CHANNELS[1:]:
-        images = images[None]
     if images.ndim != 4 or (images.shape[-1] not in CHANNELS and 0 not in images.shape):
         hint = " It looks like a mask: Convert Mask to Image makes an image of it." if images.ndim < 4 else ""
         raise ImageError(f"{name} has shape {_shape(images)}, expected images B x H x W with 1, 3 or 4 channels.{hint}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import folder_paths
@@ -23,6 +24,7 @@ OTHER_PACKS = "birefnet_other_packs"  # where other packs keep the same checkpoi
 OTHER_PACKS_FOLDERS = ("BiRefNet", "RMBG/BiRefNet", "RMBG", "rembg/BiRefNet", "rembg")  # of models; first that of _ll
 FOLDERS = (MODEL_FOLDER, SHARED_FOLDER, OTHER_PACKS)
 DEFAULT_MODEL = "BiRefNet"
+COMMIT = re.compile(r"[0-9a-f]{7,40}")
 PURPOSES = ("general", "fast", "matting", "portrait", "anime", "effects", "benchmark", "legacy")  # in this order
 NOT_BIREFNET = ("swin_", "pvt_")  # weights of encoders alone, which other packs keep beside the checkpoints
 
@@ -130,24 +132,27 @@ def check_model_name(name: str | None) -> bool | str:
 
 
 def source_of(name: object) -> str | None:
-    """The file or the catalogue name, with its revision, that a name stands for: also a name of another pack."""
+    """The file or the catalogue name, with its commit, that a name stands for: also a name of another pack."""
     if not isinstance(name, str):
         return None
     if name in catalogue():
         return name
     if path := find_file(name):
         return path
-    entry = known_as(name)
-    return f"{entry.name}{''.join(name.partition('@')[1:])}" if entry and entry.loadable else None
+    bare, _, commit = name.partition("@")
+    revision = f"@{commit}" if COMMIT.fullmatch(commit) else ""
+    entry = known_as(bare if revision else name)
+    return f"{entry.name}{revision}" if entry and entry.loadable else None
 
 
 def known_as(name: object) -> CatalogueEntry | None:
     """The checkpoint that a name of the catalogue, a release or another pack means, with or without an ending."""
     if not isinstance(name, str):
         return None
-    bare = name.partition("@")[0]
-    stem = next((bare[: -len(suffix)] for suffix in WEIGHT_SUFFIXES if bare.lower().endswith(suffix)), bare)
-    return find_published(stem) or find_by_short_name(stem)
+    stem = next((name[: -len(suffix)] for suffix in WEIGHT_SUFFIXES if name.lower().endswith(suffix)), name)
+    entry = find_published(stem) or find_by_short_name(stem)
+    # As it is written: a workflow chooses among known names, not among spellings and revisions.
+    return entry if entry and stem in (entry.name, entry.short_name, *entry.repos, *entry.aliases) else None
 
 
 def find_adapter(name: str) -> str | None:

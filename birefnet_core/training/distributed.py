@@ -9,11 +9,11 @@ others raise it too, where they wait for that process or when a collective fails
 
 from __future__ import annotations
 
-import base64
+import builtins
 import contextlib
 import datetime
+import json
 import os
-import pickle
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .. import errors
 from ..errors import ConfigError, TrainingError
 from ..torchrun import current_process
 
@@ -205,14 +206,18 @@ def init_distributed(device: torch.device) -> Iterator[Ranks]:
 
 
 def _encode(error: BaseException) -> str:
-    """An error as text; one that cannot be pickled as a TrainingError of its message."""
+    """An error as text: the name of its type and its arguments."""
     try:
-        data = pickle.dumps(error)
-        pickle.loads(data)
-    except Exception:
-        data = pickle.dumps(TrainingError(f"{type(error).__name__}: {error}"))
-    return base64.b64encode(data).decode()
+        return json.dumps([type(error).__name__, error.args])
+    except TypeError:
+        return json.dumps([type(error).__name__, [str(error)]])
 
 
 def _decode(text: bytes) -> BaseException:
-    return pickle.loads(base64.b64decode(text))
+    """The error, if it is one of this package's or Python's; else a TrainingError that names its type."""
+    name, arguments = json.loads(text)
+    kind = getattr(errors, name, getattr(builtins, name, None))
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        with contextlib.suppress(TypeError):
+            return kind(*arguments)
+    return TrainingError(f"{name}: {', '.join(map(str, arguments))}")

@@ -21,6 +21,7 @@ from .scene_cuts import is_cut
 MOST_CANCELLED = 0.05
 WINDOW = 2  # radius of that window, in pixels of the flow
 
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Frame:
     """What is kept of a frame.
