@@ -118,9 +118,9 @@ def measure(args: argparse.Namespace) -> None:
         frames = torch.from_numpy(clip.images).movedim(-1, 1)
         masks = torch.cat([segment(image[None]) for image in torch.from_numpy(clip.images)])
         exact = torch.from_numpy(clip.alphas)
-        first = score(exact, clip)
-        print(f"| {name} | exact | {columns(first, first)} |")
-        print(f"| {name} | exact, radius 2 | {columns(score(smoothed(2)(frames, exact), clip), first)} |")
+        for label, truth in (("exact", exact), ("exact, radius 2", smoothed(2)(frames, exact))):
+            scores = score(truth, clip)
+            print(f"| {name} | {label} | {columns(scores, scores)} |")
         results = []
         for method, run in methods.items():
             results.append(run(frames, masks))
