@@ -151,8 +151,9 @@ def known_as(name: object) -> CatalogueEntry | None:
         return None
     stem = next((name[: -len(suffix)] for suffix in WEIGHT_SUFFIXES if name.lower().endswith(suffix)), name)
     entry = find_published(stem) or find_by_short_name(stem)
-    # As it is written: a workflow chooses among known names, not among spellings and revisions.
-    return entry if entry and stem in (entry.name, entry.short_name, *entry.repos, *entry.aliases) else None
+    # Our own names as they are spelt, and none with a branch: a workflow chooses among what is known.
+    other_spelling = entry is not None and stem != entry.name and stem.casefold() == entry.name.casefold()
+    return None if "@" in stem or other_spelling else entry
 
 
 def find_adapter(name: str) -> str | None:
