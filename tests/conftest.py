@@ -63,9 +63,7 @@ def load_manifest(variant: str) -> SimpleNamespace:
 def filled_state_dict(variant: str) -> dict[str, torch.Tensor]:
     """A state dict under the published names, filled by the rule, without integer entries."""
     return {
-        name: fill_value(name, shape)
-        for name, shape, dtype in load_manifest(variant).state_dict
-        if dtype == "float32"
+        name: fill_value(name, shape) for name, shape, dtype in load_manifest(variant).state_dict if dtype == "float32"
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 import sys
 import typing
 from collections.abc import Mapping
@@ -316,7 +318,12 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
-    """JSON's notation, which TOML shares but for the pairs of surrogates that JSON may escape characters to."""
+    """JSON's notation, which TOML shares but for the pairs of surrogates that JSON may escape characters to.
+
+    A text that is no Unicode, such as the name of a file in another encoding, is a list of ``_BYTES`` and its bytes.
+    """
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        return json.dumps([_BYTES, value.encode("utf-8", "surrogatepass").hex()])
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -336,26 +343,28 @@ def _convert(cls: type, name: str, value: Any) -> Any:
         return tuple(_convert_number(name, item, inner) for item in items)
     if kind in (int, float):
         return _convert_number(name, value, kind)
+    if kind is str and isinstance(value, list) and len(value) == 2 and value[0] == _BYTES:
+        with contextlib.suppress(TypeError, ValueError):
+            return bytes.fromhex(value[1]).decode("utf-8", "surrogatepass")
     if isinstance(kind, type) and not isinstance(value, kind):
         raise ConfigError(f"{name}={value!r}: expected {_KINDS.get(kind, kind.__name__)}.")
-    if kind is str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # a file name of other bytes
-            raise ConfigError(f"{name}={value!r}: no UTF-8, which a recipe is written in. Rename the file.") from None
     return value
 
 
-_GREATEST = 2**63 - 1  # of a number in a recipe
+_BYTES = "bytes in hexadecimal"
+_GREATEST = 2**63 - 1  # of a whole number in a recipe
 
 _KINDS = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
 
 
 def _convert_number(name: str, value: Any, kind: type) -> int | float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _GREATEST
+    if isinstance(value, float):
+        number = math.isfinite(value)
+    else:
+        number = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _GREATEST
     if kind is float and number:
         return float(value)
-    if kind is int and number and float(value).is_integer():
+    if kind is int and number and abs(value) <= _GREATEST and float(value).is_integer():
         return int(value)
     raise ConfigError(f"{name}={value!r}: expected {_KINDS.get(kind, kind)}.")
 

@@ -143,5 +143,3 @@ def test_a_model_that_no_pack_left_is_told_with_its_folder(server):
     prompt["2"]["inputs"]["birefnet_model"] = "nobody_knows.pth"
     with pytest.raises(AssertionError, match="Put the file there"):
         server.submit(prompt)
-
-

@@ -38,9 +38,7 @@ def inputs(dtype, size=3, batch=2):
 
 
 def on_device(tensors, dtype):
-    return {
-        name: t.to("cuda", torch.float32 if name in ("offset", "mask") else dtype) for name, t in tensors.items()
-    }
+    return {name: t.to("cuda", torch.float32 if name in ("offset", "mask") else dtype) for name, t in tensors.items()}
 
 
 def assert_close(found, expected, dtype):

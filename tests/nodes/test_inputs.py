@@ -16,9 +16,11 @@ def good(comfy, nodes, small_file):
     """Inputs with which each node works, its options by their defaults."""
     loaded = nodes["LoadModel"].execute(small_file, **comfy.compat.default_inputs(nodes["LoadModel"], "model")).result
     image, mask = picture(), disc()
-    _, _, stitch = nodes["CropAroundSubject"].execute(
-        image=image, mask=mask, **comfy.compat.default_inputs(nodes["CropAroundSubject"])
-    ).result
+    _, _, stitch = (
+        nodes["CropAroundSubject"]
+        .execute(image=image, mask=mask, **comfy.compat.default_inputs(nodes["CropAroundSubject"]))
+        .result
+    )
     given = {
         "Segment": {"model": loaded[0], "image": image},
         "RefineMask": {"mask": mask},

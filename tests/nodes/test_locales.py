@@ -28,8 +28,7 @@ def test_locale_covers_every_node_and_input(language, schemas):
 @pytest.mark.parametrize("language", LANGUAGES[1:])
 def test_nothing_is_left_in_english(language):
     ours, english = (
-        json.loads((ROOT / "locales" / name / "nodeDefs.json").read_text(encoding="utf-8"))
-        for name in (language, "en")
+        json.loads((ROOT / "locales" / name / "nodeDefs.json").read_text(encoding="utf-8")) for name in (language, "en")
     )
     for name, node in ours.items():
         assert node["description"] != english[name]["description"]
@@ -41,8 +40,7 @@ def test_nothing_is_left_in_english(language):
 @pytest.mark.parametrize("language", LANGUAGES[1:])
 def test_translations_name_the_same_options_and_folders(language, schemas):
     ours, english = (
-        json.loads((ROOT / "locales" / name / "nodeDefs.json").read_text(encoding="utf-8"))
-        for name in (language, "en")
+        json.loads((ROOT / "locales" / name / "nodeDefs.json").read_text(encoding="utf-8")) for name in (language, "en")
     )
     for name, schema in schemas.items():
         for i in schema.inputs:

@@ -6,9 +6,7 @@ import torch
 from birefnet_core.ops import deform_backends
 from birefnet_core.ops.deform_backends import BACKENDS
 
-RUNNABLE = [
-    name for name in BACKENDS if deform_backends.unavailable(name, torch.device("cpu"), torch.float32) is None
-]
+RUNNABLE = [name for name in BACKENDS if deform_backends.unavailable(name, torch.device("cpu"), torch.float32) is None]
 
 
 def pytest_generate_tests(metafunc):

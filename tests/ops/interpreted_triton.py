@@ -210,9 +210,7 @@ def test_operators_are_registered_as_torch_wants_them(make_inputs, large_tiles):
     torch.library.opcheck(operators.deform_conv2d.default, leaves + arguments[4:])
     some = ("test_schema", "test_faketensor")
     by_out = torch.ones(1, 4, 3, 4)
-    torch.library.opcheck(
-        operators.deform_conv2d_backward.default, (by_out, *arguments, [True] * 4), test_utils=some
-    )
+    torch.library.opcheck(operators.deform_conv2d_backward.default, (by_out, *arguments, [True] * 4), test_utils=some)
     out = torch.zeros(1, 2, 3, 4)
     epilogue = (torch.ones(4), True, torch.ones(2, 4), True)
     torch.library.opcheck(operators.deform_conv2d_out.default, (out, *arguments, *epilogue), test_utils=some)

@@ -88,7 +88,7 @@ def test_rates_are_those_of_a_new_network_where_there_is_no_checkpoint():
     [
         (b"a = " + b"[" * 5000, "not a recipe in TOML"),
         (b"x" * 300_000, "more than 256 KiB"),
-        (b"name = \"\xff\"", "not a recipe in TOML"),
+        (b'name = "\xff"', "not a recipe in TOML"),
         (b"[[loss]]\nbce = 1", "loss"),
         (b"[loss.bce]\nx = 1", "loss.bce"),
         (b"network = 3", "network=3"),

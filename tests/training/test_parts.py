@@ -64,8 +64,16 @@ def test_wrong_recipes_are_refused_with_a_hint(values, message):
     assert message.lower() in str(caught.value).lower()
 
 
-def test_recipe_with_any_characters_survives_its_file(tmp_path):
-    recipe = from_values({"name": 'a "b" \\ \x7f\t 😀', "init": "/data/𠮷野/model.safetensors"})
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"name": 'a "b" \\ \x7f\t 😀', "init": "/data/𠮷野/model.safetensors"},
+        {"name": "caf\udce9", "init": "\ud800"},  # names of files that are not UTF-8
+        {"lr": 1e300, "clip": 5e-324, "weight_decay": 0.1 + 0.2},
+    ],
+)
+def test_recipe_of_any_values_survives_its_file(tmp_path, values):
+    recipe = from_values(values)
     (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     assert from_values(load_recipe(tmp_path / "recipe.toml")) == recipe
 

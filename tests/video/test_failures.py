@@ -93,9 +93,10 @@ def damaged(tmp_path, kind):
         return cut_off(make_clip(tmp_path, name="clip.mkv", frames=48, audio=None, options={"g": "4", "bf": "0"}))
     if kind == "mp4":  # with its index in front
         source = make_clip(tmp_path, name="whole.mp4", frames=48, audio=None, options={"g": "4", "bf": "0"})
-        with av.open(str(source)) as before, av.open(
-            str(tmp_path / "clip.mp4"), "w", options={"movflags": "faststart"}
-        ) as after:
+        with (
+            av.open(str(source)) as before,
+            av.open(str(tmp_path / "clip.mp4"), "w", options={"movflags": "faststart"}) as after,
+        ):
             stream = after.add_stream_from_template(before.streams.video[0], opaque=True)
             for packet in before.demux(video=0):
                 if packet.size:
@@ -311,9 +312,7 @@ def test_a_replaced_file_stays_when_the_run_fails(tmp_path, segmenter, out):
     (frames / "notes.txt").write_text("mine")
     source = damaged(tmp_path, "mov")
     with pytest.raises(VideoError, match="damaged"):
-        segment_video(
-            segmenter, source, [Output(path=out), Output(path=frames)], options=VideoOptions(overwrite=True)
-        )
+        segment_video(segmenter, source, [Output(path=out), Output(path=frames)], options=VideoOptions(overwrite=True))
     assert out.read_bytes() == b"mine"
     assert left(out.parent) == ["frames", "out.mov"]
     assert left(frames) == ["notes.txt"]
