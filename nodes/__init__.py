@@ -1,9 +1,11 @@
 """The pack's nodes, as ComfyUI's extension."""
 
+import logging
+
 from . import other_packs
 from .apply_alpha import BiRefNetApplyAlpha
 from .box_subject import BiRefNetBoxSubject
-from .comfy_compat import HAS_CANVAS, ComfyExtension, io
+from .comfy_compat import HAS_CANVAS, ComfyExtension, io, missing_for_video
 from .compare_masks import BiRefNetCompareMasks
 from .crop_around_subject import BiRefNetCropAroundSubject
 from .despill import BiRefNetDespill
@@ -14,6 +16,7 @@ from .point_at_subject import BiRefNetPointAtSubject
 from .refine_mask import BiRefNetRefineMask
 from .remove_background import BiRefNetRemoveBackground
 from .segment import BiRefNetSegment
+from .segment_video import BiRefNetSegmentVideo
 from .stitch_back import BiRefNetStitchBack
 from .trimap import BiRefNetTrimap
 
@@ -28,6 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
     BiRefNetDespill,
     BiRefNetCropAroundSubject,
     BiRefNetStitchBack,
+    *([] if missing_for_video() else [BiRefNetSegmentVideo]),
     *([BiRefNetPointAtSubject, BiRefNetBoxSubject] if HAS_CANVAS else []),
 ]
 
@@ -39,6 +43,8 @@ class BiRefNetExtension(ComfyExtension):
         await register_replacements()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        if missing := missing_for_video():
+            logging.getLogger(__name__).info("BiRefNet Segment Video is left out: %s", missing)
         register_model_folders()  # not in on_load, which ComfyUI before 0.4 does not call
         return [*NODES, *other_packs.NODES]
 

@@ -11,10 +11,12 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from comfy_api import latest
 from comfy_api.latest import ComfyExtension, io, ui
 from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
@@ -31,6 +33,8 @@ StitchType = io.Custom("BIREFNET_STITCH")
 PACK = Path(__file__).resolve().parents[1]
 # ComfyUI draws images to paint on, and to draw a box on, since it has these types.
 HAS_CANVAS = hasattr(io, "BoundingBox") and hasattr(io, "Color")
+VideoInput = getattr(getattr(latest, "Input", None), "Video", None)
+VideoFromFile = getattr(getattr(latest, "InputImpl", None), "VideoFromFile", None)
 PREVIEWS = 4  # images of a batch that a node previews
 
 # ComfyUI before 0.4 raises TypeError for these.
@@ -42,6 +46,21 @@ def schema(**options: Any) -> io.Schema:
     """An io.Schema of our category, without the options that this version of ComfyUI does not know."""
     options.setdefault("category", "BiRefNet")
     return io.Schema(**{k: v for k, v in options.items() if k in _SCHEMA_FIELDS})
+
+
+def missing_for_video() -> str:
+    """What this ComfyUI lacks for the video node; empty for nothing."""
+    if VideoInput is None or VideoFromFile is None or not hasattr(io, "Video"):
+        return "this version of ComfyUI has no VIDEO type"
+    return "" if find_spec("av") else "the Python package av (PyAV) is not installed"
+
+
+def show_text(node: type[io.ComfyNode], text: str) -> None:
+    """Shows a line in a node while it runs, where this version of ComfyUI can."""
+    server = getattr(sys.modules.get("server"), "PromptServer", None)
+    node_id = getattr(getattr(node, "hidden", None), "unique_id", None)
+    if node_id is not None and hasattr(server, "send_progress_text"):
+        server.instance.send_progress_text(text, node_id)
 
 
 async def replace_node(**replacement: Any) -> bool:

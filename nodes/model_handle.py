@@ -29,7 +29,7 @@ from .model_folders import (
 from .tensors import progress_bar
 
 if TYPE_CHECKING:
-    from ..birefnet_core import BiRefNet
+    from ..birefnet_core import BiRefNet, Segmenter
     from ..birefnet_core.inference.segmenter import Size
 
 logger = logging.getLogger(__name__)
@@ -74,14 +74,35 @@ class ModelHandle:
         Returns:
             Masks B, H, W float32 on ComfyUI's intermediate device.
         """
-        segmenter = self._segmenter
         if not isinstance(images, Tensor) or images.ndim != 4:
             core(".image_ops").validate_images(images, channels=(1, 3, 4))  # says what is wrong
-        height, width = segmenter.network_size(size, *images.shape[1:3])
-        one = segmenter.memory_required(height, width, device=self.device)
-        mm.load_models_gpu([self.patcher], memory_required=one * max(1, frames_per_step), force_full_load=True)
-        segmenter.batch_size = frames_per_step or self._frames_that_fit(one, len(images))
+        frames, height, width = images.shape[:3]
+        segmenter = self.loaded_segmenter(height, width, size, frames=frames, frames_per_step=frames_per_step)
         return segmenter(images, size, progress=progress_bar(), **options).to(mm.intermediate_device())
+
+    def loaded_segmenter(
+        self,
+        height: int,
+        width: int,
+        size: Size = None,
+        *,
+        frames: int = MOST_FRAMES_AT_ONCE,
+        frames_per_step: int = 0,
+    ) -> Segmenter:
+        """The Segmenter, with the network loaded on the device by ComfyUI.
+
+        Args:
+            height: Of the images.
+            width: Of the images.
+            size: See ``Segmenter.network_size``.
+            frames: Images there are, at most.
+            frames_per_step: Images at a time; 0 takes as many as fit well.
+        """
+        segmenter = self._segmenter
+        one = segmenter.memory_required(*segmenter.network_size(size, height, width), device=self.device)
+        mm.load_models_gpu([self.patcher], memory_required=one * max(1, frames_per_step), force_full_load=True)
+        segmenter.batch_size = frames_per_step or self._frames_that_fit(one, frames)
+        return segmenter
 
     def encode_image(self, image: Tensor, image_size: int | None = None) -> Tensor:
         """The method ComfyUI's own Remove Background node calls: images -> masks, with this checkpoint's

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as mm
 import comfy.utils
@@ -16,7 +17,13 @@ from torch import Tensor
 
 from ..birefnet_core import ImageError
 from ..birefnet_core.image_ops import resize_masks
+from ..birefnet_core.images import to_bytes
+from .comfy_compat import core, io, show_text
 
+if TYPE_CHECKING:
+    from ..birefnet_core.video import VideoProgress
+
+PREVIEW_SIDE, PREVIEW_SECONDS = 384, 0.5
 WORK_MEMORY_FACTOR = 8  # peak bytes of refining and colour estimation / bytes of their inputs (benchmarks/masks.md)
 
 
@@ -31,6 +38,40 @@ def progress_bar() -> Callable[[int, int], None]:
         bar.update_absolute(done, total)
 
     return report
+
+
+class FramesBar:
+    """Moves ComfyUI's progress bar with a clip's frames, shows the newest and the time left, and raises when the user
+    cancels.
+
+    Args:
+        node: Where it shows.
+    """
+
+    def __init__(self, node: type[io.ComfyNode]) -> None:
+        self._node, self._shown = node, 0.0
+        self._bar: comfy.utils.ProgressBar | None = None
+
+    def __call__(self, progress: VideoProgress) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        total = progress.total or progress.done + 1  # unknown: never full
+        self._bar = self._bar or comfy.utils.ProgressBar(total)
+        if time.monotonic() - self._shown < PREVIEW_SECONDS:
+            self._bar.update_absolute(progress.done, total)
+            return
+        step = -(-max(progress.mask.shape) // PREVIEW_SIDE)  # upwards
+        image, mask = progress.image[None, ::step, ::step], progress.mask[None, ::step, ::step]
+        pixels = to_bytes(core(".masks.compose").over_checkerboard(image, mask)[0])
+        self._bar.update_absolute(progress.done, total, ("JPEG", Image.fromarray(pixels), PREVIEW_SIDE))
+        show_text(self._node, _told(progress))
+        self._shown = time.monotonic()
+
+
+def _told(progress: VideoProgress) -> str:
+    frames = f"{progress.done} of {progress.total}" if progress.total else f"{progress.done}"
+    left = progress.seconds_left
+    left_text = "" if left is None else f", {int(left // 60)}:{int(left % 60):02} left"
+    return f"{frames} frames, {progress.frames_per_second:.1f} per second{left_text}"
 
 
 def in_color(images: Tensor) -> Tensor:

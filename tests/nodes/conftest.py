@@ -6,6 +6,7 @@ The stand-ins know names, types and defaults and nothing else; tests/comfyui dri
 from __future__ import annotations
 
 import dataclasses
+import enum
 import importlib.util
 import sys
 from pathlib import Path
@@ -62,12 +63,33 @@ class Schema:
     search_aliases: list = dataclasses.field(default_factory=list)
     essentials_category: str | None = None
     is_output_node: bool = False
+    hidden: list = dataclasses.field(default_factory=list)
     enable_expand: bool = False
 
 
 class NodeOutput:
     def __init__(self, *args, ui=None, expand=None):
         self.result, self.ui, self.expand = args, ui, expand
+
+
+class Video:
+    """As in ComfyUI 0.25, but for a clip that is a file and has a size the test names."""
+
+    def __init__(self, file, size=(48, 32), start_time=0.0, duration=0.0):
+        self.file, self.size, self.window = file, size, (start_time, duration)
+
+    def get_stream_source(self):
+        return self.file
+
+    def get_dimensions(self):
+        return self.size
+
+    def get_active_trim_window(self):
+        return self.window
+
+
+class VideoFromFile(Video):
+    pass
 
 
 class GraphBuilder:
@@ -108,6 +130,12 @@ class Folders:
 
     get_output_directory = get_temp_directory = get_input_directory
 
+    def get_save_image_path(self, prefix, folder, width=0, height=0):
+        path = Path(folder, prefix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        count = len(list(path.parent.glob(f"{path.name}_*_.*"))) + 1
+        return str(path.parent), path.name, count, Path(prefix).parent.as_posix(), prefix
+
     def get_filename_list(self, name):
         folders, endings = self.folder_names_and_paths[name]
         files = [f.relative_to(p).as_posix() for p in map(Path, folders) for f in p.rglob("*") if f.suffix in endings]
@@ -120,7 +148,8 @@ class Folders:
 
 def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
     """Puts the stand-ins into a table of modules; what tests steer is returned."""
-    state = SimpleNamespace(cancelled=False, progress=[], loaded=[], folders=Folders(models), Interrupted=Interrupted)
+    steered = {"cancelled": False, "progress": [], "previews": [], "loaded": []}
+    state = SimpleNamespace(**steered, folders=Folders(models), Interrupted=Interrupted)
 
     def module(name, **names):
         made = modules[name] = ModuleType(name)
@@ -147,8 +176,9 @@ def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
         def __init__(self, total):
             self.total = total
 
-        def update_absolute(self, done, total):
+        def update_absolute(self, done, total, preview=None):
             state.progress.append((done, total))
+            state.previews.append(preview)
 
     class ModelPatcher:
         def __init__(self, model, load_device, offload_device):
@@ -157,21 +187,25 @@ def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
         def detach(self, unpatch_all=True):
             pass
 
-    types = {n: comfy_type(n.upper()) for n in ("Image", "Mask", "Float", "Boolean", "String", "Color")}
+    types = {n: comfy_type(n.upper()) for n in ("Image", "Mask", "Float", "Boolean", "String", "Color", "Video")}
     types["BoundingBox"] = comfy_type("BOUNDING_BOX")
     io = SimpleNamespace(
         **types, Int=comfy_type("INT", IntInput), Combo=comfy_type("COMBO", ComboInput), Custom=comfy_type,
-        Schema=Schema, ComfyNode=object, NodeOutput=NodeOutput,
+        Schema=Schema, ComfyNode=object, NodeOutput=NodeOutput, Hidden=SimpleNamespace(unique_id="UNIQUE_ID"),
+        FolderType=enum.Enum("FolderType", ["output", "temp"]),
     )  # fmt: skip
     ui = SimpleNamespace(
         PreviewImage=lambda images, cls: SimpleNamespace(images=images, as_dict=lambda: {"images": images}),
+        PreviewVideo=lambda values: SimpleNamespace(values=values),
+        SavedResult=lambda filename, subfolder, type: (filename, subfolder, type.name),
         PreviewText=lambda text: SimpleNamespace(as_dict=lambda: {"text": (text,)}),
     )
     utils = module("comfy.utils", ProgressBar=ProgressBar)
     patcher = module("comfy.model_patcher", ModelPatcher=ModelPatcher)
     module("comfy", model_management=management, utils=utils, model_patcher=patcher)
     module("comfy_api")
-    module("comfy_api.latest", io=io, ui=ui, ComfyExtension=object)
+    video = {"Input": SimpleNamespace(Video=Video), "InputImpl": SimpleNamespace(VideoFromFile=VideoFromFile)}
+    module("comfy_api.latest", io=io, ui=ui, ComfyExtension=object, **video)
     module("comfy_execution")
     module("comfy_execution.graph_utils", GraphBuilder=GraphBuilder)
     folders = module("folder_paths")

@@ -1,0 +1,166 @@
+"""VIDEO values between ComfyUI and the core: what a clip is read from, and the files that are written."""
+
+from __future__ import annotations
+
+import io as python_io
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import folder_paths
+from torch import Tensor
+
+from ..birefnet_core import VideoError
+from ..birefnet_core.images import write_image
+from ..birefnet_core.text import first_line
+from .comfy_compat import VideoFromFile, io, ui
+from .tensors import in_color
+
+logger = logging.getLogger(__name__)
+
+
+class Part(NamedTuple):
+    """A clip, and the part of it that is meant.
+
+    Attributes:
+        source: A path, or the bytes of a file.
+        start_time: Seconds to begin at.
+        duration: Seconds to take; 0 for all.
+        size: Width, height of the frames.
+    """
+
+    source: str | python_io.BytesIO
+    start_time: float
+    duration: float
+    size: tuple[int, int]
+
+
+@contextmanager
+def opened(video: Any) -> Iterator[Part]:
+    """What to read a VIDEO from, without its frames in memory.
+
+    A trim is passed on. Other edits, such as a crop, exist in ComfyUI's memory only: ComfyUI writes the edited clip to
+    a temporary file first, which needs the memory ComfyUI takes for that and encodes the frames once more.
+
+    Raises:
+        VideoError: ComfyUI cannot write the clip.
+    """
+    try:
+        source, size = video.get_stream_source(), video.get_dimensions()
+        start_time, duration = _trim(video, source)
+        edited = _is_edited(video, source, trimmed=bool(start_time or duration))
+    except Exception as error:
+        raise VideoError(f"The video cannot be read: {first_line(error)}.") from error
+    if not edited:
+        yield Part(source, start_time, duration, size)
+        return
+    logger.info("BiRefNet Segment Video: the clip has edits; ComfyUI encodes it again with them")
+    with temporary_folder() as folder:
+        yield Part(str(_saved(video, folder / "edited.mp4")), 0.0, 0.0, size)
+
+
+def background_file(image: Tensor | None, video: Any, folder: Path) -> Path:
+    """A file of the background: that of a VIDEO, or one written into a folder.
+
+    Args:
+        image: B, H, W, C, of which there must be one; or None.
+        video: A VIDEO, or None.
+        folder: For what has no file.
+
+    Raises:
+        VideoError: Neither of the two, several images, or a clip that cannot be written.
+    """
+    if image is not None:
+        if len(image) != 1:
+            raise VideoError(f"background has {len(image)} images, expected one; a clip goes to background_video.")
+        path = folder / "background.png"
+        write_image(path, in_color(image)[0, ..., :3].float().cpu())
+        return path
+    if video is None:
+        raise VideoError(
+            "Output 'over background' needs something behind the subject: connect background or background_video."
+        )
+    with opened(video) as part:
+        if isinstance(part.source, str) and not (part.start_time or part.duration) and Path(part.source).is_file():
+            return Path(part.source)
+        return _saved(video, folder / "background.mp4")
+
+
+class Files(NamedTuple):
+    """Where results go.
+
+    Attributes:
+        video: The clip.
+        mask: The clip of its masks.
+        preview: Shows the clip in the node.
+    """
+
+    video: Path
+    mask: Path
+    preview: Any
+
+
+def result_files(prefix: str, suffix: str, mask_suffix: str, size: tuple[int, int]) -> Files:
+    """Names for results: numbered ones in ComfyUI's output folder, or unique ones in its temp folder.
+
+    Args:
+        prefix: As for ComfyUI's Save Video; empty for the temp folder.
+        suffix: Of the clip.
+        mask_suffix: Of the masks' clip.
+        size: Width, height, which a prefix may name.
+    """
+    if prefix.strip():
+        folder, name, count, subfolder, _ = folder_paths.get_save_image_path(
+            prefix.strip(), folder_paths.get_output_directory(), *size
+        )
+        stem, place = f"{name}_{count:05}", io.FolderType.output
+    else:
+        folder, subfolder, place = folder_paths.get_temp_directory(), "", io.FolderType.temp
+        stem = f"birefnet_{secrets.token_hex(8)}"
+    video = Path(folder, f"{stem}_{suffix}")
+    shown = ui.PreviewVideo([ui.SavedResult(video.name, subfolder, place)])
+    return Files(video, Path(folder, f"{stem}_mask{mask_suffix}"), shown)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder in ComfyUI's temp folder, removed at the end."""
+    temp = Path(folder_paths.get_temp_directory())
+    temp.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="birefnet_", dir=temp, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _trim(video: Any, source: str | python_io.BytesIO) -> tuple[float, float]:
+    """Start and duration in seconds of the part that is meant; a duration of 0 is the rest."""
+    if hasattr(video, "get_active_trim_window"):
+        return video.get_active_trim_window()
+    if not isinstance(video, VideoFromFile) or not hasattr(video, "as_trimmed"):
+        return 0.0, 0.0  # its stream source is written by save_to, with its edits
+    # ComfyUI 0.21 tells how long a clip is, not where it begins: that follows from what is left to the end.
+    rest = video.as_trimmed(0.0, 0.0, strict_duration=False).get_duration()
+    duration = video.get_duration()
+    start_time = max(VideoFromFile(source).get_duration() - rest, 0.0)
+    return round(start_time, 6), round(duration, 6) if duration < rest else 0.0
+
+
+def _is_edited(video: Any, source: str | python_io.BytesIO, *, trimmed: bool) -> bool:
+    """Whether frames differ from those of the stream source in more than the trim."""
+    if not isinstance(video, VideoFromFile):
+        return bool(getattr(video, "has_pending_frame_edits", bool)())
+    if getattr(video, "has_pending_frame_edits", bool)() and not trimmed:
+        return True
+    return video.get_dimensions() != VideoFromFile(source).get_dimensions()
+
+
+def _saved(video: Any, path: Path) -> Path:
+    """A VIDEO written by ComfyUI, with its edits."""
+    try:
+        video.save_to(str(path))
+    except Exception as error:
+        raise VideoError(f"ComfyUI cannot encode the video with its edits: {first_line(error)}.") from error
+    return path
