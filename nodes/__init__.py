@@ -31,7 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
     BiRefNetDespill,
     BiRefNetCropAroundSubject,
     BiRefNetStitchBack,
-    *([] if missing_for_video() else [BiRefNetSegmentVideo]),
+    BiRefNetSegmentVideo,
     *([BiRefNetPointAtSubject, BiRefNetBoxSubject] if HAS_CANVAS else []),
 ]
 
@@ -43,10 +43,10 @@ class BiRefNetExtension(ComfyExtension):
         await register_replacements()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_model_folders()  # not in on_load, which ComfyUI before 0.4 does not call
         if missing := missing_for_video():
             logging.getLogger(__name__).info("BiRefNet Segment Video is left out: %s", missing)
-        register_model_folders()  # not in on_load, which ComfyUI before 0.4 does not call
-        return [*NODES, *other_packs.NODES]
+        return [node for node in (*NODES, *other_packs.NODES) if not missing or node is not BiRefNetSegmentVideo]
 
 
 __all__ = ["NODES", "BiRefNetExtension"]

@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management as mm
-
 from .apply_alpha import COLOURS, FITS
 from .comfy_compat import ADVANCED, BiRefNetModelType, VideoFromFile, VideoInput, core, io, pick, schema
 from .inputs import checked, expect
@@ -107,7 +105,7 @@ def _run(
             **options,
         ),
         progress=bar,
-        cancelled=lambda: bool(mm.throw_exception_if_processing_interrupted()),  # raises if so
+        cancelled=bar.cancelled,
     )
     logger.info("BiRefNet Segment Video: %d frames, %.1f per second", report.frames, report.frames_per_second)
     for note in report.notes:

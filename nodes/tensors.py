@@ -52,6 +52,11 @@ class FramesBar:
         self._node, self._shown = node, 0.0
         self._bar: comfy.utils.ProgressBar | None = None
 
+    def cancelled(self) -> bool:
+        """Raises ComfyUI's own exception instead of saying yes."""
+        mm.throw_exception_if_processing_interrupted()
+        return False
+
     def __call__(self, progress: VideoProgress) -> None:
         mm.throw_exception_if_processing_interrupted()
         total = progress.total or progress.done + 1  # unknown: never full

@@ -30,7 +30,7 @@ MAY_IMPORT = {
 }
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "nodes", "server"}
 # The only files of nodes/ that import ComfyUI.
-COMFYUI_ADAPTERS = {"comfy_compat.py", "model_folders.py", "model_handle.py", "tensors.py"}
+COMFYUI_ADAPTERS = {"comfy_compat.py", "model_folders.py", "model_handle.py", "tensors.py", "video_files.py"}
 
 
 def module_name(path: Path) -> str:

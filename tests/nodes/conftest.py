@@ -133,8 +133,8 @@ class Folders:
     def get_save_image_path(self, prefix, folder, width=0, height=0):
         path = Path(folder, prefix)
         path.parent.mkdir(parents=True, exist_ok=True)
-        count = len(list(path.parent.glob(f"{path.name}_*_.*"))) + 1
-        return str(path.parent), path.name, count, Path(prefix).parent.as_posix(), prefix
+        numbers = [int(file.name[len(path.name) + 1 :].split("_")[0]) for file in path.parent.glob(f"{path.name}_*")]
+        return str(path.parent), path.name, max(numbers, default=0) + 1, Path(prefix).parent.as_posix(), prefix
 
     def get_filename_list(self, name):
         folders, endings = self.folder_names_and_paths[name]

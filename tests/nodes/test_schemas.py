@@ -17,6 +17,10 @@ STABLE = {
     "BiRefNetDespill": (["image", "screen", "color", "limit", "strength"], ["despilled"]),
     "BiRefNetCropAroundSubject": (["image", "mask", "padding", "size", "square"], ["crop", "crop_mask", "stitch"]),
     "BiRefNetStitchBack": (["stitch", "image", "blend", "mask"], ["stitched"]),
+    "BiRefNetSegmentVideo": (
+        ["model", "video", "output", "color", "background_fit", "colors", "smoothing", "mask_file", "size"],
+        ["cutout", "mask"],
+    ),
     "BiRefNetPointAtSubject": (["image", "mask", "coordinates"], ["points"]),
     "BiRefNetBoxSubject": (["image", "region"], ["box"]),
 }
