@@ -1,5 +1,6 @@
 """Clips through ComfyUI's own video nodes and ours: frames, alpha, sound, trims, cancelling, memory."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -149,6 +150,28 @@ def test_comfyui_reads_our_alpha_and_saves_composites_and_masks(comfyui, clips):
     saved, mask = (next((comfyui.base / "output" / "video").glob(f"{name}_0*")) for name in ("saved", "savedmask"))
     assert len(frames_of(saved)[0]) == 24 and sound_of(saved)[1] == "aac"
     assert len(frames_of(mask)[0]) == 24
+
+
+def test_progress_comes_with_previews_and_the_time_left(comfyui, clips):
+    websocket = pytest.importorskip("websocket")
+    client = websocket.create_connection(f"{comfyui.url.replace('http', 'ws')}/ws?clientId=video", timeout=60)
+    prompt = comfyui.submit(workflow(filename_prefix="", color="#010203"), client="video")
+    texts, previews, frames = [], 0, []
+    while True:
+        message = client.recv()
+        if isinstance(message, bytes):
+            previews += b"\xff\xd8\xff" in message[:200]  # how a JPEG begins
+            texts += [message] if b" per second" in message else []
+            continue
+        message = json.loads(message)
+        if message["type"] == "progress" and message["data"]["node"] == "3":
+            frames.append((message["data"]["value"], message["data"]["max"]))
+        if message["type"] == "executing" and message["data"]["node"] is None:
+            break
+    client.close()
+    comfyui.wait(prompt)
+    assert frames[0] == (1, 24) and frames[-1] == (24, 24)
+    assert previews and texts[0].endswith(b"left") and b"1 of 24 frames" in texts[0]
 
 
 def test_a_cancelled_run_leaves_nothing(comfyui, clips):
