@@ -107,11 +107,10 @@ def _run(
         progress=bar,
         cancelled=bar.cancelled,
     )
-    logger.info("BiRefNet Segment Video: %d frames, %.1f per second", report.frames, report.frames_per_second)
-    for note in report.notes:
-        logger.info("BiRefNet Segment Video: %s", note)
-    if report.damage:
-        logger.warning("BiRefNet Segment Video: %s", report.damage)
+    done = f"{report.frames} frames, {report.frames_per_second:.1f} per second"
+    lines = [done, *([report.damage] if report.damage else []), *report.notes]
+    logger.log(logging.WARNING if report.damage else logging.INFO, "BiRefNet Segment Video: %s", "; ".join(lines))
+    bar.finish("\n".join(lines))
 
 
 def _inputs() -> list[Any]:

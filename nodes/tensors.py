@@ -71,6 +71,10 @@ class FramesBar:
         show_text(self._node, _told(progress))
         self._shown = time.monotonic()
 
+    def finish(self, text: str) -> None:
+        """Shows what came out."""
+        show_text(self._node, text)
+
 
 def _told(progress: VideoProgress) -> str:
     frames = f"{progress.done} of {progress.total}" if progress.total else f"{progress.done}"

@@ -193,6 +193,7 @@ def test_progress_comes_with_a_preview_and_the_time_left(run, clip, videos, comf
     assert kind == "JPEG" and image.size == SIZE
     node_id, text = texts[0]
     assert node_id == "7" and text.startswith(f"1 of {FRAMES} frames, ") and text.endswith("left")
+    assert texts[-1][1].startswith(f"{FRAMES} frames, ")
 
 
 def test_cancelling_leaves_no_file(run, clip, videos, comfy, monkeypatch):
@@ -248,6 +249,22 @@ def test_a_model_is_loaded_by_comfyui_with_room_for_a_step(run, clip, videos, co
     comfy.loaded.clear()
     run(videos(clip), frames_per_step=2)
     assert len(comfy.loaded) == 1 and comfy.loaded[0]["force_full_load"] and comfy.loaded[0]["memory_required"] > 0
+
+
+def test_a_damaged_clip_is_told_or_its_beginning_kept(run, videos, tmp_path, caplog):
+    cut = tmp_path / "cut.mkv"
+    with av.open(str(cut), "w") as file:
+        video = file.add_stream("mjpeg", rate=RATE)
+        video.width, video.height, video.pix_fmt = *SIZE, "yuvj420p"
+        for noise in np.random.default_rng(0).integers(0, 255, (24, SIZE[1], SIZE[0], 3), np.uint8):
+            file.mux(video.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        file.mux(video.encode(None))
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    with pytest.raises(ValueError, match="damaged after frame"):
+        run(videos(str(cut)))
+    with caplog.at_level(logging.WARNING):
+        result = run(videos(str(cut)), keep_partial=True).result
+    assert 0 < len(frames(result[0].file)) < 24 and "damaged after frame" in caplog.text
 
 
 @pytest.mark.parametrize("missing", ["type", "package", ""])
