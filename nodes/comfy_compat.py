@@ -35,6 +35,7 @@ PACK = Path(__file__).resolve().parents[1]
 HAS_CANVAS = hasattr(io, "BoundingBox") and hasattr(io, "Color")
 VideoInput = getattr(getattr(latest, "Input", None), "Video", None)
 VideoFromFile = getattr(getattr(latest, "InputImpl", None), "VideoFromFile", None)
+VideoFromComponents = getattr(getattr(latest, "InputImpl", None), "VideoFromComponents", None)
 PREVIEWS = 4  # images of a batch that a node previews
 
 # ComfyUI before 0.4 raises TypeError for these.

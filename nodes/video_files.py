@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -15,9 +16,9 @@ import folder_paths
 from torch import Tensor
 
 from ..birefnet_core import VideoError
-from ..birefnet_core.images import write_image
+from ..birefnet_core.images import to_bytes, write_image
 from ..birefnet_core.text import first_line
-from .comfy_compat import VideoFromFile, io, ui
+from .comfy_compat import VideoFromComponents, VideoFromFile, io, ui
 from .tensors import in_color
 
 logger = logging.getLogger(__name__)
@@ -31,24 +32,35 @@ class Part(NamedTuple):
         start_time: Seconds to begin at.
         duration: Seconds to take; 0 for all.
         size: Width, height of the frames.
+        temporary: Whether the file is deleted after use.
     """
 
     source: str | python_io.BytesIO
     start_time: float
     duration: float
     size: tuple[int, int]
+    temporary: bool = False
 
 
 @contextmanager
 def opened(video: Any) -> Iterator[Part]:
     """What to read a VIDEO from, without its frames in memory.
 
-    A trim is passed on. Other edits, such as a crop, exist in ComfyUI's memory only: ComfyUI writes the edited clip to
-    a temporary file first, which needs the memory ComfyUI takes for that and encodes the frames once more.
+    A trim is passed on. Frames that are in ComfyUI's memory are written to a temporary file without loss. Other edits,
+    such as a crop, only ComfyUI can apply: it writes the edited clip to a temporary file first, which needs the memory
+    ComfyUI takes for that and encodes the frames once more.
 
     Raises:
         VideoError: ComfyUI cannot write the clip.
     """
+    if _has_frames_in_memory(video):
+        with temporary_folder() as folder:
+            try:
+                part = _without_loss(video.get_components(), folder / "frames.nut")
+            except Exception as error:
+                raise VideoError(f"The video's frames cannot be written to a file: {first_line(error)}.") from error
+            yield part
+        return
     try:
         source, size = video.get_stream_source(), video.get_dimensions()
         start_time, duration = _trim(video, source)
@@ -60,7 +72,7 @@ def opened(video: Any) -> Iterator[Part]:
         return
     logger.info("BiRefNet Segment Video: the clip has edits; ComfyUI encodes it again with them")
     with temporary_folder() as folder:
-        yield Part(str(_saved(video, folder / "edited.mp4")), 0.0, 0.0, size)
+        yield Part(str(_saved(video, folder / "edited.mp4")), 0.0, 0.0, size, temporary=True)
 
 
 def background_file(image: Tensor | None, video: Any, folder: Path) -> Path:
@@ -84,10 +96,11 @@ def background_file(image: Tensor | None, video: Any, folder: Path) -> Path:
         raise VideoError(
             "Output 'over background' needs something behind the subject: connect background or background_video."
         )
-    with opened(video) as part:
-        if isinstance(part.source, str) and not (part.start_time or part.duration) and Path(part.source).is_file():
-            return Path(part.source)
-        return _saved(video, folder / "background.mp4")
+    if not _has_frames_in_memory(video):
+        with opened(video) as part:
+            if isinstance(part.source, str) and not (part.start_time or part.duration) and not part.temporary:
+                return Path(part.source)
+    return _saved(video, folder / "background.mp4")
 
 
 class Files(NamedTuple):
@@ -155,6 +168,44 @@ def _is_edited(video: Any, source: str | python_io.BytesIO, *, trimmed: bool) ->
     if getattr(video, "has_pending_frame_edits", bool)() and not trimmed:
         return True
     return video.get_dimensions() != VideoFromFile(source).get_dimensions()
+
+
+def _has_frames_in_memory(video: Any) -> bool:
+    if VideoFromComponents is None or not isinstance(video, VideoFromComponents):
+        return False
+    return getattr(video, "get_color_space", lambda: "auto")() in ("auto", "sRGB")  # ComfyUI tags HDR itself
+
+
+def _without_loss(components: Any, path: Path) -> Part:
+    """Writes images and sound to a file that keeps 8 bits of each and the exact frame rate.
+
+    Raises:
+        ValueError: No images.
+    """
+    import av
+
+    images, audio = components.images, components.audio
+    if not len(images):
+        raise ValueError("it has none, expected at least one")
+    size = images.shape[2], images.shape[1]
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("ffv1", rate=Fraction(components.frame_rate).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = *size, "bgr0"
+        if audio:
+            wave = audio["waveform"][0, :2].float().cpu().contiguous().numpy()  # C samples
+            layout = "mono" if len(wave) == 1 else "stereo"
+            sound = file.add_stream("pcm_f32le", rate=int(audio["sample_rate"]), layout=layout)
+        for image in images:
+            pixels = to_bytes(in_color(image[None])[0, ..., :3])
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")))
+        file.mux(stream.encode(None))
+        if audio:
+            packed = wave.T.reshape(1, -1).copy()
+            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+            frame.sample_rate, frame.pts = int(audio["sample_rate"]), 0
+            file.mux(sound.encode(frame))
+            file.mux(sound.encode(None))
+    return Part(str(path), 0.0, 0.0, size)
 
 
 def _saved(video: Any, path: Path) -> Path:

@@ -126,16 +126,23 @@ def test_a_trim_is_kept(trim, comfyui, clips):
     assert sound_of(clip)[0] == pytest.approx(count / RATE, abs=0.1)
 
 
-def test_images_with_sound_made_into_a_video_arrive(comfyui, clips):
+@pytest.mark.parametrize("width", [WIDTH, WIDTH - 3])
+def test_images_with_sound_made_into_a_video_arrive(width, comfyui, clips):
     nodes = {
-        **workflow(filename_prefix="video/made"),
+        **workflow(filename_prefix=f"video/made{width}x", output="ProRes with alpha", colors="off"),
         "5": node("GetVideoComponents", video=["1", 0]),
-        "6": node("CreateVideo", images=["5", 0], fps=float(RATE), audio=["5", 1]),
+        "7": node("ImageCrop", image=["5", 0], width=width, height=HEIGHT, x=0, y=0),
+        "6": node("CreateVideo", images=["7", 0], fps=29.97, audio=["5", 1]),
     }
     nodes["3"]["inputs"]["video"] = ["6", 0]
     comfyui.run(nodes)
-    clip, _ = results(comfyui, "video/made")
-    assert len(frames_of(clip)[0]) == 24 and sound_of(clip)[0] == pytest.approx(2.0, abs=0.1)
+    clip, _ = results(comfyui, f"video/made{width}x")
+    pixels, times = frames_of(clip)
+    given = frames_of(clips / "clip.mp4")[0][:, :, :width]
+    assert pixels.shape == (24, HEIGHT, width, 4) and sound_of(clip)[0] == pytest.approx(2.0, abs=0.1)
+    assert times == pytest.approx(np.arange(24) / 29.97, abs=1e-3)
+    seen = pixels[..., 3:] > 250
+    assert np.abs(pixels[..., :3].astype(int) - given[..., :3])[np.broadcast_to(seen, pixels[..., :3].shape)].mean() < 3
 
 
 def test_comfyui_reads_our_alpha_and_saves_composites_and_masks(comfyui, clips):

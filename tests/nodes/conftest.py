@@ -92,6 +92,16 @@ class VideoFromFile(Video):
     pass
 
 
+class VideoFromComponents(Video):
+    """Images B, H, W, C and sound, in memory."""
+
+    def __init__(self, images, frame_rate, audio=None):
+        self.components = SimpleNamespace(images=images, frame_rate=frame_rate, audio=audio)
+
+    def get_components(self):
+        return self.components
+
+
 class GraphBuilder:
     def __init__(self):
         self.nodes = {}
@@ -204,7 +214,8 @@ def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
     patcher = module("comfy.model_patcher", ModelPatcher=ModelPatcher)
     module("comfy", model_management=management, utils=utils, model_patcher=patcher)
     module("comfy_api")
-    video = {"Input": SimpleNamespace(Video=Video), "InputImpl": SimpleNamespace(VideoFromFile=VideoFromFile)}
+    made = SimpleNamespace(VideoFromFile=VideoFromFile, VideoFromComponents=VideoFromComponents)
+    video = {"Input": SimpleNamespace(Video=Video), "InputImpl": made}
     module("comfy_api.latest", io=io, ui=ui, ComfyExtension=object, **video)
     module("comfy_execution")
     module("comfy_execution.graph_utils", GraphBuilder=GraphBuilder)

@@ -5,6 +5,7 @@ import io
 import logging
 import shutil
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,6 +115,29 @@ def SavedVideo(videos, file):
             shutil.copy(self.file, path)
 
     return Saved(file)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_frames_in_memory_are_written_without_loss(channels, comfy):
+    images = torch.randint(0, 256, (5, 31, 45, 3), generator=torch.Generator().manual_seed(0)) / 255
+    wave = torch.sin(torch.arange(8000) * 0.05).expand(1, channels, -1)
+    audio = {"waveform": wave, "sample_rate": 48000}
+    video = comfy.compat.VideoFromComponents(images, Fraction(30000, 1001), audio)
+    with comfy.nodes.video_files.opened(video) as part:
+        assert part.size == (45, 31)
+        read = np.stack(frames(part.source))
+        with av.open(part.source) as file:
+            sound = np.concatenate([frame.to_ndarray() for frame in file.decode(audio=0)], axis=1)
+            assert file.streams.video[0].average_rate == Fraction(30000, 1001)
+    assert np.array_equal(read, (images * 255).round().byte().numpy())
+    kept = min(channels, 2)
+    assert np.array_equal(sound.reshape(-1, kept).T, wave[0, :kept].numpy())
+    assert not Path(part.source).exists()
+
+
+def test_frames_in_memory_that_are_none_are_told(run, comfy):
+    with pytest.raises(ValueError, match="it has none, expected at least one"):
+        run(comfy.compat.VideoFromComponents(torch.zeros(0, 8, 8, 3), Fraction(24)))
 
 
 def test_a_trim_is_taken_from_the_window(run, clip, videos):
