@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import zlib
 from collections import Counter
@@ -29,6 +30,19 @@ _GAINS = (
     *[(f"patch_embed{k}.proj.weight", 0.05) for k in ("", 1, 2, 3, 4)],
     *[(f"gdt_convs_{k}.0.weight", 1.4) for k in range(10)],
 )
+
+
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """Signals end what they are sent to: ``nohup`` and shells that run tests in the background have some ignored."""
+    wanted = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
+    numbers = {getattr(signal, name): handler for name, handler in wanted.items() if hasattr(signal, name)}
+    ignored = {number: handler for number, handler in numbers.items() if signal.getsignal(number) is signal.SIG_IGN}
+    for number, handler in ignored.items():
+        signal.signal(number, handler)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def fill_value(name: str, shape: list[int]) -> torch.Tensor:
