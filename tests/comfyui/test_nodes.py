@@ -181,7 +181,7 @@ def test_a_run_cancelled_within_an_image_ends_soon_and_the_next_works(comfyui):
     workflow = {**segment("slow.safetensors", size="2048"), **saved(["3", 0], "mask")}
     prompt = comfyui.submit(workflow)
     end = time.monotonic() + 60
-    while comfyui.log().count("BiRefNet slow.safetensors on") == 0 and time.monotonic() < end:
+    while comfyui.log().count("BiRefNet 'slow.safetensors' on") == 0 and time.monotonic() < end:
         time.sleep(0.1)
     time.sleep(1)
     comfyui.request("/interrupt", b"{}")
