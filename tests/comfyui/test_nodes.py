@@ -112,9 +112,9 @@ def test_the_one_node_keeps_its_model_between_runs(comfyui):
         return comfyui.pictures(comfyui.run(workflow), "9")[0]
 
     assert run("example.png").shape[2] == 4
-    before = comfyui.log().count("BiRefNet demo on")
+    before = comfyui.log().count("BiRefNet 'demo' on")
     assert run("background.png").shape[2] == 4
-    assert comfyui.log().count("BiRefNet demo on") == before
+    assert comfyui.log().count("BiRefNet 'demo' on") == before
 
 
 def test_unchanged_inputs_do_not_run_again(comfyui):
