@@ -1,4 +1,4 @@
-"""Short texts for messages: first lines, spelling hints, lists of names, names of files."""
+"""Short texts for messages: first lines, spelling hints, lists of names, names of files, times."""
 
 from __future__ import annotations
 
@@ -50,3 +50,10 @@ def enumerate_names(names: Sequence[str], most: int = 3) -> str:
     more = len(names) - most
     shown = [printable(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "...") for name in names[:most]]
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def clock_time(seconds: float) -> str:
+    """Hours, minutes and seconds: 75 -> "1:15"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -112,6 +112,15 @@ def filled():
     return get
 
 
+@pytest.fixture(scope="session")
+def model_file(filled, tmp_path_factory):
+    """A small filled network that was trained at 64 x 64, as a file."""
+    import birefnet_core as bc
+
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    return bc.save_checkpoint(bc.model_from_state_dict(filled("pvt_v2_b0")), path, training_size=(64, 64))
+
+
 def pytest_configure(config):
     """Refuses connections to other machines: the tests take nothing from a network."""
 

@@ -9,12 +9,6 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture(scope="module")
-def model_file(filled, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    return bc.save_checkpoint(bc.model_from_state_dict(filled("pvt_v2_b0")), path, training_size=(64, 64))
-
-
 def test_the_command_writes_and_compares(model_file, tmp_path, capsys):
     arguments = ["export", "--model", str(model_file), "--onnx", str(tmp_path / "x.onnx"), "--size", "96x64"]
     assert main(arguments) == 0

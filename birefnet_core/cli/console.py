@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from huggingface_hub.utils import tqdm
 
-from ..text import printable
+from ..text import clock_time, printable
 
 _SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal to draw a bar on
 
@@ -151,15 +151,9 @@ class Progress:
     def _line(self, seconds: float) -> str:
         label = f"{self.label}: " if self.label else ""
         total = self.total or self.done
-        text = f"{label}{self.done} of {total} {self.unit}{'' if total == 1 else 's'}, {_clock(seconds)}"
+        text = f"{label}{self.done} of {total} {self.unit}{'' if total == 1 else 's'}, {clock_time(seconds)}"
         left = seconds / self.done * (total - self.done)
-        return f"{text}, about {_clock(left)} left" if left else text
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        return f"{text}, about {clock_time(left)} left" if left else text
 
 
 def _discard(stream: TextIO) -> None:

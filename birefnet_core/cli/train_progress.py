@@ -9,6 +9,8 @@ from typing import Any
 
 from huggingface_hub.utils import tqdm
 
+from ..text import clock_time
+
 _HIDDEN = ("epoch", "step", "steps", "best", "lr")  # of a step's values: shown in a way of their own, or not
 _FIRST_STEPS = 3  # after which the speed is known; the first step of all is slower than the others
 _SECONDS = 30.0  # between two lines
@@ -73,10 +75,3 @@ class ProgressBar:
             self.bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
-
-
-def clock_time(seconds: float) -> str:
-    """Hours, minutes and seconds: 75 -> "1:15"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

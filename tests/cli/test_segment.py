@@ -16,12 +16,6 @@ from birefnet_core.cli.main import main
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def model_file(filled, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    return bc.save_checkpoint(bc.model_from_state_dict(filled("pvt_v2_b0")), path, training_size=(64, 64))
-
-
 @pytest.fixture
 def photos(tmp_path):
     folder = tmp_path / "photos"
