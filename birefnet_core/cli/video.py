@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,17 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub.utils import tqdm
-
 from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
 from ..errors import ConfigError, VideoError
 from ..inference import Segmenter
 from ..inference.out_of_memory import free_memory
 from ..masks import FITS, METHODS, RefineOptions, parse_color
+from ..text import printable
 from ..torchrun import current_process
 from ..video import CODECS, Output, VideoOptions, VideoProgress, VideoReport
 from ..video.formats import CLIP_SUFFIXES, MUXERS
+from .console import Progress, say
+from .outputs import Inputs, Outputs
 from .segment import DEFAULT_MODEL, DTYPE_HELP, Summary, parse_size
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     with _Signals(args.keep_partial) as signals:
         for job in jobs:
             try:
-                with _bar(job, args.quiet) as bar:
+                with Progress(unit="frame", label=Path(job.source).name, quiet=args.quiet) as bar:
                     report = segment_video(
                         segmenter,
                         job.source,
@@ -129,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
 def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     """Finds the clips and decides what is written where; a folder's layout is kept.
 
+    No output is an input of this run or another clip's output; such clips are failures.
+
     Args:
         args: Of the command line.
         summary: Gets what cannot be segmented.
@@ -136,6 +138,8 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     Raises:
         ConfigError: Nothing to do, outputs that do not fit each other, or one output file for several clips.
     """
+    from ..video.paths import source_files  # needs PyAV, which ``run`` has missed by name
+
     found = list(_find(args.inputs, args.recursive, summary))
     if not found and not summary.failures:
         known = ", ".join(sorted(CLIP_SUFFIXES))
@@ -148,14 +152,26 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     single = single or (images and len(found) == 1)
     kind = "composite" if args.background else "mask" if args.only_mask else "cutout"
     suffix = "" if images else _suffix(args.codec, kind)
-    taken: dict[Path, str] = {}
+    inputs, outputs = Inputs(file for source, _ in found for file in source_files(Path(source))), Outputs()
     for source, relative in found:
-        path = out if single else out / relative.with_suffix(suffix)
-        if path in taken:
-            summary.failures.append(f"{source}: {taken[path]} has the same output {path}")
+        job = Job(source, tuple(_outputs(args, kind, out if single else out / relative.with_suffix(suffix))))
+        done = args.resume and all(output.path.exists() for output in job.outputs)  # nothing is going to be written
+        if not done and (reason := _conflict(job, inputs, outputs)):
+            summary.failures.append(f"{source}: {reason}")
             continue
-        taken[path] = source
-        yield Job(source, tuple(_outputs(args, kind, path)))
+        for output in job.outputs:
+            outputs.add(output.path, source)
+        yield job
+
+
+def _conflict(job: Job, inputs: Inputs, outputs: Outputs) -> str | None:
+    """Why a job's outputs cannot be written; None where they can."""
+    for output in job.outputs:
+        if output.path in inputs:
+            return f"{output.path} is an input of this run, and would be replaced; give another folder"
+        if (other := outputs.purpose_of(output.path)) is not None:
+            return f"{other} has the same output {output.path}"
+    return None
 
 
 def video_options(args: argparse.Namespace) -> VideoOptions:
@@ -258,22 +274,17 @@ def _is_free(job: Job, resume: bool, summary: Summary) -> bool:
 
 def _count(job: Job, report: VideoReport, summary: Summary) -> None:
     for note in report.notes:
-        print(f"{job.source}: {note}", file=sys.stderr)
+        say(printable(f"{job.source}: {note}"), error=True)
     if report.damage:
         summary.failures.append(report.damage)
     elif report.cancelled:
-        print(f"{job.source}: stopped; the first {report.frames} frames were kept", file=sys.stderr)
+        say(f"{printable(job.source)}: stopped; the first {report.frames} frames were kept", error=True)
     else:
         summary.written += 1
 
 
-def _bar(job: Job, quiet: bool) -> tqdm:
-    return tqdm(desc=Path(job.source).name, unit="frame", disable=quiet or not sys.stderr.isatty())
-
-
-def _advance(bar: tqdm, progress: VideoProgress) -> None:
-    bar.total = progress.total
-    bar.update(progress.done - bar.n)
+def _advance(bar: Progress, progress: VideoProgress) -> None:
+    bar.show(progress.done, progress.total)
 
 
 class _Signals:

@@ -32,9 +32,9 @@ def check_paths(source: Source, outputs: Sequence[Output], overwrite: bool) -> N
         raise ConfigError("there is nothing to write: name at least one output.")
     if not isinstance(source, (str, Path, io.BytesIO)):
         raise VideoError(f"the source is {type(source).__name__}, expected a path or io.BytesIO.")
-    inputs = [] if isinstance(source, io.BytesIO) else _files(Path(source))
+    inputs = [] if isinstance(source, io.BytesIO) else source_files(Path(source))
     for output in outputs:
-        inputs += _files(output.background) if isinstance(output.background, Path) else []
+        inputs += source_files(output.background) if isinstance(output.background, Path) else []
     taken: set[str] = set()
     for output in outputs:
         path, key = output.path, os.path.realpath(output.path)
@@ -67,8 +67,8 @@ def temporary_path(output: Output) -> Iterator[str | Path]:
         raise VideoError(f"{output.path}: not written ({reason(error)}).") from error
 
 
-def _files(path: Path) -> list[Path]:
-    """The file, or those of a sequence."""
+def source_files(path: Path) -> list[Path]:
+    """The file of a clip, or those of a sequence."""
     try:
         return find_sequence(path) or [path]
     except VideoError:

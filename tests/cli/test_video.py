@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import birefnet_core as bc
 from birefnet_core.cli.main import main
 
 from ..video.conftest import make_clip, picture, probe
@@ -16,12 +15,6 @@ from ..video.conftest import make_clip, picture, probe
 pytest.importorskip("av")
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def model_file(filled, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    return bc.save_checkpoint(bc.model_from_state_dict(filled("pvt_v2_b0")), path, training_size=(64, 64))
 
 
 @pytest.fixture
@@ -154,6 +147,19 @@ def test_a_cut_and_no_sound(video, clips):
     _, path = video(clips / "a.mp4", "--start", "0.04", "--duration", "0.05", "--no-audio", out="o.mov")
     found = probe(path)
     assert (len(found.times), found.audio) == (2, [])
+
+
+@pytest.mark.parametrize("flags", [["--overwrite"], ["--resume", "--mask"]])
+def test_no_output_replaces_another_clip_of_the_run(video, tmp_path, capsys, flags):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    make_clip(folder, name="a.mp4", frames=2, size=(64, 48))
+    make_clip(folder, name="a.mov", frames=2, size=(64, 48))
+    before = (folder / "a.mov").read_bytes()
+    code, _ = video(folder, *flags, out="clips")
+    assert code == 1
+    assert (folder / "a.mov").read_bytes() == before
+    assert "a.mov is an input of this run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
