@@ -1,5 +1,7 @@
 """Backends of the deformable convolution on a CUDA device, against float64 on the CPU."""
 
+import functools
+
 import pytest
 import torch
 
@@ -46,6 +48,27 @@ def assert_close(found, expected, dtype):
     assert error <= {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}[dtype]
 
 
+@functools.cache
+def expected_result(dtype, size):
+    """Of ``inputs`` on the CPU in float64, with a bias, ReLU and projection."""
+    with torch.no_grad():
+        return bc.deform_conv2d(**inputs(dtype, size), padding=size // 2, activation="relu", backend="embedding_bag")
+
+
+def gradients(leaves, backend):
+    """With respect to every tensor, of a weighted sum of the results."""
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    y = bc.deform_conv2d(**leaves, padding=1, backend=backend)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y).to(y.device, y.dtype)
+    return torch.autograd.grad(y, list(leaves.values()), weights)
+
+
+@functools.cache
+def expected_gradients(dtype):
+    return gradients(inputs(dtype), "embedding_bag")
+
+
 @pytest.mark.parametrize("size", [1, 3, 7])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -54,7 +77,7 @@ def test_backends_agree_with_float64(backend, dtype, size):
     tensors = inputs(dtype, size)
     options = {"padding": size // 2, "activation": "relu"}
     with torch.no_grad():
-        expected = bc.deform_conv2d(**tensors, **options, backend="embedding_bag")
+        expected = expected_result(dtype, size)
         given = on_device(tensors, dtype)
         found = bc.deform_conv2d(**given, **options, backend=backend)
         total = torch.ones_like(found)
@@ -69,18 +92,11 @@ def test_backends_agree_with_float64(backend, dtype, size):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_agree_with_float64(backend, dtype):
     skip_unavailable(backend, dtype)
-    tensors = inputs(dtype)
-    given = on_device(tensors, dtype)
-    results = []
-    for leaves, name in ((tensors, "embedding_bag"), (given, backend)):
-        for leaf in leaves.values():
-            leaf.requires_grad_()
-        y = bc.deform_conv2d(**leaves, padding=1, backend=name)
-        weights = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y).to(y.device, y.dtype)
-        results.append(torch.autograd.grad(y, list(leaves.values()), weights))
-    for name, found, expected in zip(tensors, results[1], results[0], strict=True):
-        assert found.dtype == given[name].dtype
-        assert_close(found, expected, torch.bfloat16 if dtype == torch.float16 else dtype)
+    given = on_device(inputs(dtype), dtype)
+    found, expected = gradients(given, backend), expected_gradients(dtype)
+    for tensor, one, other in zip(given.values(), found, expected, strict=True):
+        assert one.dtype == tensor.dtype
+        assert_close(one, other, torch.bfloat16 if dtype == torch.float16 else dtype)
 
 
 @pytest.mark.parametrize("grad", [False, True])

@@ -90,6 +90,9 @@ def test_channels_that_no_block_divides(channels, out, projected):
 @pytest.mark.parametrize("size, side, batch", [(7, 64, 2), (3, 128, 1), (1, 64, 1)])
 def test_gradients_equal_torchvision_s(size, side, batch, dtype):
     tensors = make(size, side, batch=batch, dtype=dtype)
+    if dtype == torch.float32:  # where a position is rounded to a pixel in one precision only, its gradient jumps
+        offset = tensors["offset"]
+        tensors["offset"] = offset.floor() + 0.01 + 0.98 * (offset - offset.floor())
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
     double = {name: tensor.requires_grad_() for name, tensor in in_double(tensors).items()}
     found = bc.deform_conv2d(**leaves, padding=size // 2, backend="triton")
