@@ -1,7 +1,7 @@
 """What a pass takes on a GPU, counted without one.
 
     python benchmarks/device_memory.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32 fp16 bf16] [--sizes 512 1024]
-                                       [--without-triton]
+                                       [--without-triton] [--lean]
 
 The fused network runs on torch's "meta" device, whose tensors have shapes and no numbers, in the chunks of a device
 with enough memory. Counted are the bytes of tensors alive at the peak, without the weights: with the Triton kernels,
@@ -36,6 +36,7 @@ from birefnet_core.network.encoders import swin  # noqa: E402
 from birefnet_core.ops.deform_backends import gather  # noqa: E402
 from birefnet_core.ops.deform_backends.epilogue import Epilogue  # noqa: E402
 from birefnet_core.ops.deform_conv import use_backend  # noqa: E402
+from birefnet_core.ops.execution import use_memory_level  # noqa: E402
 
 MIB = 2**20
 
@@ -104,7 +105,9 @@ def fused_convolution(
 
 
 @torch.inference_mode()
-def count(network: torch.nn.Module, height: int, width: int, batch: int = 1, triton: bool = True) -> int:
+def count(
+    network: torch.nn.Module, height: int, width: int, batch: int = 1, triton: bool = True, lean: bool = False
+) -> int:
     """Most bytes alive at once in a pass, its input of 3 channels included.
 
     Args:
@@ -113,10 +116,12 @@ def count(network: torch.nn.Module, height: int, width: int, batch: int = 1, tri
         width: Of its input.
         batch: Of its input.
         triton: Whether with the Triton kernels, or with the columns of ``gather`` and torch's attention.
+        lean: Whether in chunks.
     """
     x = torch.empty(batch, 3, height, width, dtype=next(network.parameters()).dtype, device="meta")
     with contextlib.ExitStack() as stack:
         stack.enter_context(use_backend("gather"))
+        stack.enter_context(use_memory_level(int(lean)))
         if triton:
             stack.enter_context(mock.patch.object(swin, "window_attention", fused_attention))
             stack.enter_context(mock.patch.object(gather, "run", fused_convolution))
@@ -132,6 +137,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "fp16", "bf16"], choices=("fp32", "fp16", "bf16"))
     parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 2048])
     parser.add_argument("--without-triton", action="store_true")
+    parser.add_argument("--lean", action="store_true", help="in chunks")
     parser.add_argument("--json", action="store_true", help="one line a row")
     args = parser.parse_args()
     if not args.json:
@@ -141,10 +147,9 @@ def main() -> None:
         for dtype in args.dtypes:
             network = fused_network(variant, DTYPES[dtype])
             for size in args.sizes:
-                counted = count(network, size, size, triton=not args.without_triton)
-                estimate = memory_required(
-                    variant, size, size, DTYPES[dtype], device="cuda", triton=not args.without_triton
-                )
+                how = {"triton": not args.without_triton, "lean": args.lean}
+                counted = count(network, size, size, **how)
+                estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda", **how)
                 if args.json:
                     print(json.dumps([variant, dtype, size, counted]), flush=True)
                     continue

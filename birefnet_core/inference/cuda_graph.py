@@ -10,6 +10,7 @@ changed in place are simply read. All graphs share one private memory pool, as l
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
@@ -134,6 +135,9 @@ class CudaGraphs:
             return f"{device.type} has none"
         if torch.cuda.is_current_stream_capturing():
             return "the caller is capturing a graph itself"
+        allocator = torch.cuda.get_allocator_backend()
+        if allocator != "native":  # memory allocated in a capture has no address yet, which Triton's launcher refuses
+            return f"PyTorch allocates with {allocator}, under which Triton's kernels cannot be captured"
         return None
 
     def capture(self, run: Run, x: Tensor) -> Graph:
@@ -176,7 +180,12 @@ class GraphedNetwork(nn.Module):
     def forward(self, x: Tensor) -> BiRefNetOutput:
         """B, 3, H, W -> BiRefNetOutput with logits in memory of their own."""
         large = x[:, 0].numel() > MOST_PIXELS
-        if large or self._impossible or self._backend.unavailable(x.device) is not None:
+        if large or self._impossible:
+            return self.network(x)
+        reason = self._backend.unavailable(x.device)
+        if reason is not None:
+            if x.device.type == "cuda":
+                _log_once(reason)
             return self.network(x)
         with self._lock:
             if self._graphs and self._addresses != _addresses(self._tensors):
@@ -243,6 +252,11 @@ class GraphedNetwork(nn.Module):
             self._impossible = True
             logger.warning("a CUDA graph could not be captured (%s): running without", reason)
         return None
+
+
+@functools.cache
+def _log_once(reason: str) -> None:
+    logger.info("running without CUDA graphs: %s", reason)
 
 
 def _addresses(tensors: Iterable[Mapping[str, Tensor | None]]) -> list[int]:

@@ -128,6 +128,8 @@ class Segmenter:
     ) -> int:
         """Bytes a pass needs beside the weights, with what a CUDA graph keeps; see ``memory``.
 
+        It is that of a pass in chunks where ``lean`` is True; with "auto" one runs only where this does not fit.
+
         Args:
             height: Of the network's input.
             width: Of the network's input.
@@ -137,7 +139,9 @@ class Segmenter:
         """
         dtype = dtype or dtype_of(self.model)
         device = torch.device(device or next(self.model.parameters()).device)
-        required = memory.memory_required(self.model.config.backbone, height, width, dtype, batch_size, device)
+        required = memory.memory_required(
+            self.model.config.backbone, height, width, dtype, batch_size, device, lean=self._lean is True
+        )
         graphed = isinstance(self._network, GraphedNetwork) and batch_size * height * width <= MOST_PIXELS
         if device.type == "cuda" and graphed:
             required += memory.graph_buffers(height, width, dtype, batch_size)

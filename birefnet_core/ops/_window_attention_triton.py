@@ -46,8 +46,8 @@ def _locate(token, row_0, column_0, height, width, shift_y, shift_x, WINDOW: tl.
 @triton.jit(do_not_specialize=["height", "width", "shift_y", "shift_x", "num_heads"])
 def window_attention_kernel(
     qkv, qkv_bias, relative_bias, out,
-    height, width, shift_y, shift_x, num_heads, channels, scale,
-    WINDOW: tl.constexpr, HEAD_DIM: tl.constexpr, BIAS_STRIDE: tl.constexpr,
+    height, width, shift_y, shift_x, num_heads, channels,
+    WINDOW: tl.constexpr, HEAD_DIM: tl.constexpr, SCALE: tl.constexpr, BIAS_STRIDE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     TOKENS: tl.constexpr = WINDOW * WINDOW
@@ -85,7 +85,7 @@ def window_attention_kernel(
         k = tl.where(inside[:, None], k, k_padding[None, :])
         v = tl.where(inside[:, None], v, v_padding[None, :])
         bias = tl.load(bias_rows[:, None] + n[None, :], mask=(n < BIAS_STRIDE)[None, :], other=0.0).to(tl.float32)
-        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E) + bias * LOG2_E
+        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * LOG2_E) + bias * LOG2_E
         allowed = (q_region[:, None] == region[None, :]) & (n < TOKENS)[None, :]
         logits = tl.where(allowed, logits, FORBIDDEN)
         new_highest = tl.maximum(highest, tl.max(logits, 1))
@@ -201,8 +201,9 @@ def _launch(
     windows = triton.cdiv(height, window) * triton.cdiv(width, window)
     kernel[(windows * num_heads * triton.cdiv(tokens, settings.queries), batch)](
         qkv.contiguous(), qkv_bias.contiguous(), relative_bias.contiguous(), out,
-        height, width, shift_y, shift_x, num_heads, channels, head_dim**-0.5,
-        WINDOW=window, HEAD_DIM=head_dim, BIAS_STRIDE=relative_bias.shape[-1],
+        height, width, shift_y, shift_x, num_heads, channels,
+        # A constant: inductor passes numbers as float64, which the sums would then be in.
+        WINDOW=window, HEAD_DIM=head_dim, SCALE=head_dim**-0.5, BIAS_STRIDE=relative_bias.shape[-1],
         BLOCK_M=settings.queries, BLOCK_N=settings.keys,
         num_warps=settings.warps, num_stages=settings.stages,
     )  # fmt: skip

@@ -120,6 +120,8 @@ def window_attention(
     rolled = (shift, shift) if isinstance(shift, int) else shift
     _check(qkv, qkv_bias, relative_bias, window, rolled, num_heads)
     if _choose(backend, qkv, qkv_bias, relative_bias, window, num_heads) == "triton":
+        if torch.compiler.is_compiling():  # registered when the backend was chosen; an import cannot be traced
+            return torch.ops.birefnet.window_attention(qkv, qkv_bias, relative_bias, window, *rolled, num_heads)
         return _load_triton().run(qkv, qkv_bias, relative_bias, window=window, shift=rolled, num_heads=num_heads)
     layout = (layouts or WindowLayouts(window)).get(qkv, rolled)
     return _sdpa(qkv, qkv_bias, relative_bias, layout, num_heads)

@@ -217,7 +217,7 @@ def test_streams_may_take_turns(small):
 
 
 def test_the_allocator_of_cuda_itself_can_be_used(tmp_path):
-    """ComfyUI starts with backend:cudaMallocAsync on most cards."""
+    """ComfyUI starts with backend:cudaMallocAsync on most cards: no graphs there, and nothing else changes."""
     script = """
 import torch, birefnet_core as bc
 torch.manual_seed(0)
@@ -229,7 +229,7 @@ before = torch.cuda.mem_get_info()[0]
 segment = bc.Segmenter(model)
 assert (segment(images, 512) - expected).abs().max() < 1e-4
 assert (segment(images, 512) - expected).abs().max() < 1e-4
-assert len(segment._network._graphs) == 1
+assert not segment._network._graphs
 segment.release()
 torch.cuda.empty_cache()
 torch.cuda.synchronize()
@@ -238,4 +238,5 @@ print("kept", before - torch.cuda.mem_get_info()[0])
     environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "without" not in done.stderr
     assert int(done.stdout.split()[-1]) < 64e6

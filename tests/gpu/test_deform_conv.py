@@ -25,14 +25,18 @@ def skip_unavailable(backend, dtype):
 
 
 def inputs(dtype, size=3, batch=2):
-    """On the CPU in float64, rounded to a dtype; offsets stay within float32."""
+    """On the CPU in float64, rounded to a dtype; offsets stay within float32.
+
+    No position is next to a pixel: where it is rounded to it in one precision only, its gradient is another one.
+    """
     generator = torch.Generator().manual_seed(size)
     shapes = {
         "x": (batch, 64, 37, 300), "offset": (batch, 2 * size**2, 37, 300), "mask": (batch, size**2, 37, 300),
         "weight": (256, 64, size, size), "bias": (256,), "projection": (64, 256),
     }  # fmt: skip
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    tensors["offset"] *= 3
+    offset = 3 * tensors["offset"]
+    tensors["offset"] = offset.floor() + 0.01 + 0.98 * (offset - offset.floor())
     tensors["mask"] = 2 * tensors["mask"].sigmoid()
     tensors["weight"] /= 8 * size
     tensors["projection"] /= 16

@@ -38,7 +38,7 @@ def test_half_precision_keeps_masks(variant, dtype, filled, frames):
     expected = bc.Segmenter(bc.model_from_state_dict(filled(variant)))(frames[:2], 512)
     found = bc.Segmenter(bc.model_from_state_dict(filled(variant), dtype=dtype).to("cuda"))(frames[:2], 512)
     assert (found - expected).abs().max() < 0.02
-    assert (found - expected).abs().mean() < 1e-3
+    assert (found - expected).abs().mean() < (1e-3 if dtype == torch.float16 else 2e-3)
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 3}, {"lean": True}, {"flip": True}, {"tiled": True}])

@@ -39,10 +39,11 @@ def peak(run):
 @pytest.mark.parametrize("size", [512, 1024, 2048])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("variant", ["swin_v1_t", "pvt_v2_b0"])
-def test_the_estimate_is_within_15_percent(variant, dtype, size, batch_size, filled, monkeypatch):
+@pytest.mark.parametrize("lean", [False, True])
+def test_the_estimate_is_within_15_percent(lean, variant, dtype, size, batch_size, filled, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as by default; without, cuDNN takes more room
     model = bc.model_from_state_dict(filled(variant), dtype=dtype).to("cuda")
-    segment = bc.Segmenter(model, batch_size=batch_size, cuda_graphs=False, lean=False)
+    segment = bc.Segmenter(model, batch_size=batch_size, cuda_graphs=False, lean=lean)
     segment(torch.rand(1, 64, 64, 3), 64)
     images = torch.rand(batch_size, size, size, 3)
     estimate = segment.memory_required(size, size, batch_size=batch_size)

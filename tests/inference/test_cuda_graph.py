@@ -251,6 +251,16 @@ def test_devices_without_graphs_run_eagerly(graphed, backend):
     assert cuda_graph.CudaGraphs().unavailable(torch.device("cpu")) is not None
 
 
+def test_there_are_no_graphs_where_cuda_itself_allocates(monkeypatch):
+    """The allocator most ComfyUIs start with."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    reasons = []
+    for allocator in ("native", "cudaMallocAsync"):
+        monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda allocator=allocator: allocator)
+        reasons.append(cuda_graph.CudaGraphs().unavailable(torch.device("cuda")))
+    assert reasons[0] is None and "cudaMallocAsync" in reasons[1]
+
+
 @pytest.mark.parametrize(
     ("option", "environment", "wanted"),
     [("auto", None, True), ("auto", "0", False), ("auto", "1", True), (True, "0", True), (False, "1", False)],

@@ -56,6 +56,15 @@ def test_the_segmenter_gives_the_estimate_of_its_network(filled):
     assert segment.memory_required(512, 256) == memory_required("pvt_v2_b0", 512, 256, torch.float16)
 
 
+def test_a_segmenter_that_works_in_chunks_gives_their_estimate(filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    whole, auto, lean = (
+        bc.Segmenter(model, lean=lean, cuda_graphs=False).memory_required(2048, 2048, torch.float16, "cuda")
+        for lean in (False, "auto", True)
+    )
+    assert whole == auto > lean == memory_required("pvt_v2_b0", 2048, 2048, torch.float16, device="cuda", lean=True)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_on_cuda_a_graphs_buffers_are_counted(dtype, filled):
     model = bc.model_from_state_dict(filled("pvt_v2_b0"))
@@ -73,6 +82,14 @@ def test_the_estimate_for_devices_is_within_15_percent_of_what_is_counted(backbo
     assert len(rows) == 6
     for variant, dtype, size, counted in map(json.loads, rows):
         estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda", triton=True)
+        assert estimate == pytest.approx(counted, rel=0.15), (dtype, size)
+
+
+@pytest.mark.parametrize("backbone", ["swin_v1_t", "swin_v1_l", "pvt_v2_b2"])
+def test_so_it_is_in_chunks(backbone):
+    rows = benchmark("device_memory", "--json", "--lean", "--variants", backbone, "--sizes", 512, 1024, 2048)
+    for variant, dtype, size, counted in map(json.loads, rows.splitlines()):
+        estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda", triton=True, lean=True)
         assert estimate == pytest.approx(counted, rel=0.15), (dtype, size)
 
 
