@@ -56,6 +56,24 @@ def test_shape_covers_part_of_the_canvas_softly(shape):
         assert ((coverage > 0.02) & (coverage < 0.98)).any()
 
 
+def test_photographic_scenes_are_of_photographs_own_subjects(pictures):
+    from tools.synthetic_pairs import scene as scenes
+    from tools.synthetic_pairs.sources import Sources, find_sources
+
+    sources = find_sources(pictures, "train")
+    found = [scenes.scene(np.random.default_rng(seed), sources, "train", 96, 1.0, 1.0) for seed in range(12)]
+    for colours, alpha in found:
+        assert colours.shape == (96, 96, 3) and alpha.shape == (96, 96) and alpha.max() > 0.9 and alpha.min() == 0
+    assert len({round(float(alpha.mean()), 3) for _, alpha in found}) > 6
+    # Where there are none, and without the share, everything is as before.
+    for some in (Sources(), sources):
+        one, other = (
+            scenes.scene(np.random.default_rng(5), some, "train", 64, 1.0, *share)
+            for share in ((), (0.0 if some.subjects else 1.0,))
+        )
+        np.testing.assert_array_equal(one[0], other[0])
+
+
 def test_line_thinner_than_a_pixel_covers_less_than_one():
     from tools.synthetic_pairs.canvas import Canvas
 

@@ -160,7 +160,7 @@ def test_wrong_use_says_what_to_do(shapes, tmp_path, capsys):
     assert main(["train", "--data", str(shapes), "--quiet"]) == 2
     errors = capsys.readouterr().err
     assert "no such folder" in errors
-    assert "choose one of cod, demo, demo_large, demo_lite, dis5k" in errors
+    assert "choose one of cod, demo, dis5k" in errors
     assert "--out DIR" in errors
 
 

@@ -94,7 +94,7 @@ def test_wrong_sources_are_named(classifier, weights, tmp_path, monkeypatch):
 def test_a_truncated_file_is_an_error_before_training(weights, tmp_path, shapes, capsys):
     content = weights.read_bytes()
     (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
-    arguments = ["--data", str(shapes), "--out", str(tmp_path / "run"), "--recipe", "demo_lite", "--device", "cpu"]
+    arguments = ["--data", str(shapes), "--out", str(tmp_path / "run"), "--recipe", "demo", "--device", "cpu"]
     assert main(["train", *arguments, "--encoder-weights", str(tmp_path / "cut.pth"), "--quiet"]) == 2
     assert "cut.pth" in capsys.readouterr().err
     assert not (tmp_path / "run" / "last.pt").exists()
@@ -103,10 +103,10 @@ def test_a_truncated_file_is_an_error_before_training(weights, tmp_path, shapes,
 def recipe(*flags):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return recipe_of(parser.parse_args(["--recipe", "demo_lite", *flags]))
+    return recipe_of(parser.parse_args(["--recipe", "demo", *flags]))
 
 
-def test_the_recipe_demo_lite_builds_the_network_of_the_paper(weights):
+def test_the_recipe_demo_builds_the_network_of_the_paper(weights):
     made = recipe("--encoder-weights", str(weights))
     model = build_network(made)
     assert model.config == bc.BiRefNetConfig(backbone="efficientnet_lite0")

@@ -1,7 +1,7 @@
 """Renders training pairs like those of DIS5K: slender and complex subjects with exact soft masks.
 
     python tools/synthetic_pairs/render.py --out DIR [--count N] [--val N] [--size N] [--seed N] [--hard X]
-                                           [--workers N] [--sources DIR | --simple]
+                                           [--photographic X] [--workers N] [--sources DIR | --simple]
 
 Writes DIR/train/{im,gt} and DIR/val/{im,gt}. A pair depends on the seed and its number alone: an interrupted
 rendering is resumed, and a longer set begins with a shorter one. Needs OpenCV. ``--sources`` names a folder with
@@ -30,8 +30,9 @@ QUALITIES = (55, 98)  # of the JPEGs
 
 
 def render(
-    number: int, *, seed: int, split: str, size: int, hard: float, sources: Sources, simple: bool, out: Path
-) -> None:
+    number: int, *, seed: int, split: str, size: int, hard: float, photographic: float, sources: Sources, simple: bool,
+    out: Path,
+) -> None:  # fmt: skip
     """Writes one pair, unless it is already there.
 
     Args:
@@ -40,6 +41,7 @@ def render(
         split: "train" or "val".
         size: Side in pixels.
         hard: Share of hard scenes, 0 to 1.
+        photographic: Share of photographs' own subjects beyond those among the others, 0 to 1.
         sources: Files the scenes are made of.
         simple: Light shapes on dim grounds instead.
         out: Folder of the set.
@@ -48,7 +50,10 @@ def render(
     if image.exists() and mask.exists():
         return
     rng = np.random.default_rng([seed, SPLITS.index(split), number])
-    colours, alpha = simple_scene(rng, split, size) if simple else scene(rng, sources, split, size, hard)
+    if simple:
+        colours, alpha = simple_scene(rng, split, size)
+    else:
+        colours, alpha = scene(rng, sources, split, size, hard, photographic)
     bgr = np.round(colours[..., ::-1] * 255).astype(np.uint8)
     _write(image, bgr, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*QUALITIES))])
     _write(mask, np.round(alpha * 255).astype(np.uint8), [])
@@ -70,19 +75,23 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=320, help="side in pixels (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hard", type=float, default=1.0, help="share of hard scenes, 0 to 1 (%(default)s)")
+    parser.add_argument(
+        "--photographic", type=float, default=0.0, help="share of photographs' own subjects, 0 to 1 (%(default)s)"
+    )
     parser.add_argument("--sources", type=Path, help="folder with cutouts/, photographs/, subjects/")
     parser.add_argument("--simple", action="store_true", help="light shapes on dim grounds, without any sources")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     if args.sources is not None and not args.sources.is_dir():
         parser.error(f"--sources {args.sources}: no such folder")
-    if not 0 <= args.hard <= 1:
-        parser.error(f"--hard {args.hard:g}: expected a share in 0 ... 1")
+    for name in ("hard", "photographic"):
+        if not 0 <= getattr(args, name) <= 1:
+            parser.error(f"--{name} {getattr(args, name):g}: expected a share in 0 ... 1")
     for split, count in zip(SPLITS, (args.count, args.val), strict=True):
         sources = find_sources(args.sources, split)
         for folder in ("im", "gt"):
             (args.out / split / folder).mkdir(parents=True, exist_ok=True)
-        how = {"seed": args.seed, "size": args.size, "hard": args.hard, "simple": args.simple}
+        how = {name: getattr(args, name) for name in ("seed", "size", "hard", "photographic", "simple")}
         job = partial(render, **how, split=split, sources=sources, out=args.out)
         print(f"{split}: {count} pairs from {len(sources.cutouts)} cut-outs, {len(sources.photographs)} photographs "
               f"and {len(sources.subjects)} photographs' own subjects")  # fmt: skip

@@ -43,16 +43,26 @@ class Layer:
     alpha: np.ndarray
 
 
-def scene(rng: Generator, sources: Sources, split: str, size: int, hard: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def scene(
+    rng: Generator, sources: Sources, split: str, size: int, hard: float = 1.0, photographic: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """One training pair: a composite, or a photograph with its own subject.
 
     Args:
+        rng: Random numbers.
+        sources: What scenes are made of.
+        split: "train" or "val".
+        size: N.
+        photographic: Share of scenes beyond the others' own that are photographs: of their own subject, or of one that
+            is large and before another photograph. Only where there are subjects.
         hard: Share of hard scenes, 0 to 1: sharp photographs behind, camouflage, distractors, occlusion. In the others
             the subject stands out.
 
     Returns:
         Colours N, N, 3 and alpha N, N.
     """
+    if photographic and sources.subjects and rng.random() < photographic:
+        return photographic_scene(rng, sources, size)
     difficult = rng.random() < hard
     if sources.subjects and rng.random() < 0.16:
         own = photograph(rng, _one_of(rng, sources.subjects), size, least=0.8)
@@ -69,6 +79,24 @@ def scene(rng: Generator, sources: Sources, split: str, size: int, hard: float =
     if rng.random() < 0.06 * difficult:
         colours, alpha = occlude(rng, colours, alpha, sources)
     return finish(rng, colours), alpha
+
+
+def photographic_scene(rng: Generator, sources: Sources, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph's subject before what is behind it there, or before another photograph: colours and alpha."""
+    if rng.random() < 0.62 or not sources.photographs:
+        own = photograph(rng, _one_of(rng, sources.subjects), size, least=0.7)
+        return finish(rng, own[..., :3]), own[..., 3]
+    back = photograph(rng, _one_of(rng, sources.photographs), size)[..., :3]
+    if rng.random() < 0.3:
+        back = cv2.GaussianBlur(back, (0, 0), size / 352 * rng.uniform(0.5, 3))
+    layer = place_cutout(rng, read(_one_of(rng, sources.subjects), 448), size, framed=rng.random() < 0.6)
+    if layer.alpha.mean() < 0.01:
+        return photographic_scene(rng, sources, size)
+    if rng.random() < 0.2:
+        layer = fringe(rng, layer)
+    if rng.random() < 0.3:
+        back = cast_shadow(rng, back, layer.alpha)
+    return finish(rng, over(layer, back)), layer.alpha
 
 
 def drawing(rng: Generator, sources: Sources, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
