@@ -15,23 +15,22 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ..errors import CheckpointError
 from ..files import atomic_path
-from .catalogue import GENERIC_FILE, PICKLED, SAFETENSORS, SHARD, WEIGHT_SUFFIXES, suggest
-from .hub_errors import explained, message
+from .catalogue import GENERIC_FILE, WEIGHT_SUFFIXES, suggest
+from .hub_errors import explained, failure
+from .weight_names import pick_weights, weight_files
 
 Progress = Callable[[int, int], object]
 
 _PATIENCE = 60  # seconds without a new byte after which a download ends; the client alone may retry without end
 _MOST_BYTES = 4 * 2**30  # of a file whose size the Hub does not tell
-_ABANDONED = 3600  # seconds without a write after which an incomplete file of the client belongs to nobody
+_ABANDONED = 3600  # seconds without a write after which an incomplete file belongs to no running process
 _FILE_NAME = re.compile(r"\w[\w.+=-]{0,200}")  # of a commit or an ETag: names of files are made of both
-_ENDINGS = (SAFETENSORS, PICKLED[:2], PICKLED[2:])  # of weight files, those that are taken first
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -65,68 +64,37 @@ class HubFile:
         return self.cache_dir or Path(constants.HF_HUB_CACHE)
 
     @property
-    def by_hand(self) -> str:
-        """How to fetch it without this package."""
-        from huggingface_hub import constants
-
-        address = f"{constants.ENDPOINT.rstrip('/')}/{self.repo}/resolve/{self.revision or 'main'}/{self.file}"
-        place = f"save it as {self.folder / PurePosixPath(self.file).name}" if self.folder else "give its path"
-        return f"fetch {address} elsewhere and {place}"
-
-    @property
     def storage(self) -> Path:
         """The repository's folder in the client's cache: blobs, snapshots, refs."""
         return self.cache / f"models--{self.repo.replace('/', '--')}"
 
     @property
     def fields(self) -> dict[str, str]:
-        """What messages say of it, see ``hub_errors``."""
+        """What messages say of it, see ``hub_errors``. "by_hand" is how to fetch it without this package."""
         from huggingface_hub import constants
 
-        endpoint, near = constants.ENDPOINT.rstrip("/"), suggest(self.repo)
+        endpoint, near, revision = constants.ENDPOINT.rstrip("/"), suggest(self.repo), self.revision or "main"
+        place = f"save it as {self.folder / PurePosixPath(self.file).name}" if self.folder else "give its path"
         return {
             "request": f"{self.file} of {self.repo}" + (f" at revision {self.revision!r}" if self.revision else ""),
             "repo": self.repo,
             "file": self.file,
-            "revision": self.revision or "main",
+            "revision": revision,
             "endpoint": endpoint,
             "page": f"{endpoint}/{self.repo}",
             "target": str(self.folder or self.cache),
             "mirror": f" Or use {self.mirror!r}, a copy that needs no account." if self.mirror else "",
-            "by_hand": self.by_hand,
+            "by_hand": f"fetch {endpoint}/{self.repo}/resolve/{revision}/{self.file} elsewhere and {place}",
             "near": f" Near it in the catalogue: {', '.join(near)}." if near else "",
         }
 
 
-def weight_files(names: Iterable[str]) -> list[str]:
-    """The paths that look like weights, without hidden files and names that lead out of their folder or a line."""
-    paths = [PurePosixPath(name) for name in names if name.lower().endswith(WEIGHT_SUFFIXES) and name.isprintable()]
-    inside = [p for p in paths if not (p.is_absolute() or ".." in p.parts or "\\" in str(p))]
-    return sorted(str(path) for path in inside if not path.name.startswith("."))
+class _RemoteFile(NamedTuple):
+    """What the Hub says of a file. ``etag`` is the SHA-256 of a large file, a git hash of a small one."""
 
-
-def pick_weights(names: Iterable[str], preferred: str = GENERIC_FILE) -> str | None:
-    """The one weight file among paths that is meant, or None where there is none or several could be.
-
-    In this order: ``preferred``, or the only file of that name in another folder; ``model.safetensors``, likewise; the
-    only safetensors file; the only .pth or .pt file; the only file of another ending.
-    """
-    weights = weight_files(names)
-    for name in (preferred, GENERIC_FILE):
-        same = [path for path in weights if PurePosixPath(path).name == PurePosixPath(name).name]
-        if name in same or len(same) == 1:
-            return name if name in same else same[0]
-    by_ending = ([p for p in weights if p.lower().endswith(e)] for e in _ENDINGS)
-    found = next(filter(None, by_ending), [])
-    return found[0] if len(found) == 1 else None
-
-
-def first_shard(names: Iterable[str]) -> str | None:
-    """The first shard of the only checkpoint among names, or None where there are other weights beside it."""
-    by_ending = ([n for n in sorted(names) if n.lower().endswith(e)] for e in _ENDINGS)
-    found = [SHARD.fullmatch(name) for name in next(filter(None, by_ending), [])]
-    checkpoints = {(shard[1], shard[3]) if shard else None for shard in found}
-    return found[0][0] if len(checkpoints) == 1 and found[0] else None
+    commit: str
+    etag: str
+    size: int | None
 
 
 def find_in_cache(wanted: HubFile) -> tuple[Path, str] | None:
@@ -139,7 +107,7 @@ def find_in_cache(wanted: HubFile) -> tuple[Path, str] | None:
     try:
         path = try_to_load_from_cache(wanted.repo, wanted.file, **where)
         if isinstance(path, str):
-            return Path(path), _commit(Path(path), wanted.file)
+            return Path(path), Path(path).parents[wanted.file.count("/")].name  # snapshots/<commit>/<file>
         snapshot = Path(snapshot_download(wanted.repo, local_files_only=True, **where))
     except (OSError, ValueError):  # not there, no repository id, or a damaged cache
         return None
@@ -178,15 +146,13 @@ def _locate(wanted: HubFile) -> tuple[HubFile, _RemoteFile]:
     try:
         names = HfApi(token=wanted.token).list_repo_files(wanted.repo, revision=wanted.revision)
     except (JSONDecodeError, AttributeError, KeyError, TypeError) as error:  # the client takes any answer for a list
-        raise CheckpointError(message("no hub", wanted.fields, f"{type(error).__name__}: {error}")) from error
+        raise failure("no hub", wanted.fields, f"{type(error).__name__}: {error}") from error
     name = pick_weights(names, wanted.file)
     if name is None:
         weights = weight_files(names)
         found = f"several weight files ({', '.join(weights)})" if weights else f"no weights among {len(names)} files"
-        raise CheckpointError(
-            f"{wanted.repo} holds {found}; expected {wanted.file} or exactly one of {', '.join(WEIGHT_SUFFIXES)}. "
-            f"Download the file you want, or all shards of one checkpoint into one folder, from "
-            f"{wanted.fields['page']}/tree/main and give its path."
+        raise failure(
+            "no file", wanted.fields, f"{found}; expected {wanted.file} or one of {' '.join(WEIGHT_SUFFIXES)}"
         )
     wanted = dataclasses.replace(wanted, file=name)
     return wanted, _ask(wanted)
@@ -198,114 +164,51 @@ def _ask(wanted: HubFile) -> _RemoteFile:
     url = hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision)
     found = get_hf_file_metadata(url, token=wanted.token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     commit, etag = found.commit_hash or "", found.etag or ""
+    if _SHA256.fullmatch(etag.lower()):
+        etag = etag.lower()
+    elif found.size is None:  # half a file would look like the whole
+        raise failure("no hub", wanted.fields, f"neither size nor SHA-256 of {wanted.file}")
     if not (_FILE_NAME.fullmatch(commit) and _FILE_NAME.fullmatch(etag)):
-        details = f"no commit or no ETag for {wanted.file}: {commit[:80]!r}, {etag[:80]!r}"
-        raise CheckpointError(message("no hub", wanted.fields, details))
-    if found.size is None and not _SHA256.fullmatch(etag.lower()):  # half a file would look like the whole
-        raise CheckpointError(message("no hub", wanted.fields, f"neither size nor SHA-256 of {wanted.file}"))
-    return _RemoteFile(commit, etag.lower() if _SHA256.fullmatch(etag.lower()) else etag, found.size)
+        raise failure("no hub", wanted.fields, f"commit {commit[:80]!r} and ETag {etag[:80]!r} of {wanted.file}")
+    return _RemoteFile(commit, etag, found.size)
 
 
 def _check_space(wanted: HubFile, remote: _RemoteFile) -> None:
-    target = (wanted.folder or wanted.cache).absolute()
+    target, size = (wanted.folder or wanted.cache).absolute(), remote.size or 0
     disk = shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists()))
-    if disk.total > 0 and disk.free < (remote.size or 0):  # some network drives give 0 for all
-        sizes = f": {(remote.size or 0) / 1e6:.0f} MB needed, {disk.free / 1e6:.0f} MB free"
-        raise CheckpointError(message("no space", wanted.fields, sizes))
-
-
-def _fetch(wanted: HubFile, remote: _RemoteFile, part: str, progress: Progress | None) -> None:
-    """Downloads to a file and verifies it. The client resumes a download that breaks off.
-
-    Not ``hf_hub_download``: it makes paths from what the server sends at a further request, and gives up on no server
-    that begins anew for ever.
-    """
-    from huggingface_hub import file_download, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
-
-    url = hf_hub_url(wanted.repo, wanted.file, revision=remote.commit)
-    headers, name = build_hf_headers(token=wanted.token), PurePosixPath(wanted.file).name
-    with _Download(wanted, remote, part, progress) as file:
-        file.report(0)
-        file_download.http_get(url, file, headers=headers, expected_size=remote.size, displayed_filename=name)
-    done = os.path.getsize(part)  # some clients open the file anew
-    if remote.size not in (None, done):
-        raise CheckpointError(message("corrupt", wanted.fields, f"{done} bytes instead of {remote.size}"))
-    digest = _sha256(Path(part)) if _SHA256.fullmatch(remote.etag) else remote.etag
-    if digest != remote.etag:
-        raise CheckpointError(message("corrupt", wanted.fields, f"SHA-256 {digest} instead of {remote.etag}"))
-    file.report(done)
-
-
-class _Download(io.BufferedWriter):
-    """The file a download is written to: reports what arrives, and ends what does not.
-
-    Args:
-        wanted: The file, for messages.
-        remote: What the Hub says of it.
-        path: Where to write.
-        progress: See ``download``; what it raises passes through the client.
-    """
-
-    def __init__(self, wanted: HubFile, remote: _RemoteFile, path: str, progress: Progress | None) -> None:
-        super().__init__(io.FileIO(path, "w"))
-        self._wanted, self._progress, self._size = wanted, progress, remote.size
-        self._most, self._last = -1, time.monotonic()
-
-    def write(self, data: Any) -> int:
-        written = super().write(data)
-        done = self.tell()
-        if done > (self._size or _MOST_BYTES):
-            raise CheckpointError(message("corrupt", self._wanted.fields, f"{done} bytes and more of {self._size}"))
-        if done <= self._most and time.monotonic() - self._last > _PATIENCE:
-            silence = TimeoutError(f"it began anew and sent nothing new for {_PATIENCE} seconds")
-            raise CheckpointError(message("unreachable", self._wanted.fields, silence))
-        self.report(done)
-        return written
-
-    def report(self, done: int) -> None:
-        """Reports bytes that have not been reported: a client that starts over writes them anew."""
-        if done > self._most:
-            self._most, self._last = done, time.monotonic()
-            if self._progress:
-                try:
-                    self._progress(done, max(done, self._size or 0))
-                except Exception as error:
-                    raise _CallbackError(error) from error
-
-
-class _CallbackError(BaseException):
-    """Carries the caller's own exception past those who take it for one of the network."""
+    if disk.total > 0 and disk.free < size:  # some network drives give 0 for all
+        sizes = f": {size / 1e6:.0f} MB needed, {disk.free / 1e6:.0f} MB free"
+        raise failure("no space", wanted.fields, sizes)
 
 
 def _into_folder(wanted: HubFile, remote: _RemoteFile, progress: Progress | None) -> Path:
-    folder = Path(wanted.folder or "")
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder, ".download-*")  # of version 0.1
-    target = folder / PurePosixPath(wanted.file).name
+    target = Path(wanted.folder or "") / PurePosixPath(wanted.file).name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target.parent, ".download-*")  # of version 0.1
     try:
-        with atomic_path(target) as part:
-            _fetch(wanted, remote, part, progress)
+        _fetch(wanted, remote, target, progress)
     finally:
         with contextlib.suppress(OSError):
-            folder.rmdir()  # refuses unless empty, that is unless the download failed
+            target.parent.rmdir()  # refuses unless empty, that is unless the download failed
     return target
 
 
 def _into_cache(wanted: HubFile, remote: _RemoteFile, progress: Progress | None) -> Path:
-    """Downloads a blob and links it under its name and revision, as the client does; what is damaged is replaced."""
-    blobs, snapshots, refs = (wanted.storage / name for name in ("blobs", "snapshots", "refs"))
-    path, blob = snapshots / remote.commit / wanted.file, blobs / remote.etag
-    ref = refs / (wanted.revision or "main") if wanted.revision != remote.commit else None
-    for place in filter(None, (blobs, path.parent, ref and ref.parent)):
-        for parent in (snapshots, refs, place):
-            if os.path.lexists(parent) and not parent.is_dir():
-                parent.unlink()
-        place.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(blobs, f"{blob.name}*.incomplete")
-    if not _is_whole(blob, remote):
-        with atomic_path(blob) as part:
-            _fetch(wanted, remote, part, progress)
+    """Downloads a blob and links it under its name and revision, as the client does; what is damaged is replaced.
+
+    Not by ``hf_hub_download``: it makes paths from what the server sends at a further request, and gives up on no
+    server that begins anew for ever.
+    """
+    blob, path = wanted.storage / "blobs" / remote.etag, wanted.storage / "snapshots" / remote.commit / wanted.file
+    ref = wanted.storage / "refs" / (wanted.revision or "main")
+    for folder in (blob.parent, wanted.storage / "snapshots", path.parent, wanted.storage / "refs", ref.parent):
+        if os.path.lexists(folder) and not folder.is_dir():
+            folder.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(blob.parent, f"{blob.name}*.incomplete")
+    if not (blob.is_file() and blob.stat().st_size == remote.size and _digest(blob, remote.etag) == remote.etag):
+        blob.unlink(missing_ok=True)
+        _fetch(wanted, remote, blob, progress)
     link = path.with_name(f".{secrets.token_hex(8)}.link")
     try:
         os.symlink(os.path.relpath(blob, path.parent), link)
@@ -313,7 +216,7 @@ def _into_cache(wanted: HubFile, remote: _RemoteFile, progress: Progress | None)
     except OSError:  # no links on this system
         link.unlink(missing_ok=True)
         os.replace(blob, path)
-    if ref:
+    if wanted.revision != remote.commit:
         if ref.is_dir():
             shutil.rmtree(ref)
         with atomic_path(ref) as part:
@@ -321,14 +224,59 @@ def _into_cache(wanted: HubFile, remote: _RemoteFile, progress: Progress | None)
     return path
 
 
-def _is_whole(blob: Path, remote: _RemoteFile) -> bool:
-    """Whether the cache holds a blob; one that is damaged is deleted."""
-    hashed = _SHA256.fullmatch(remote.etag)
-    if blob.is_file() and blob.stat().st_size == remote.size and not (hashed and _sha256(blob) != remote.etag):
-        return True
-    if os.path.lexists(blob):
-        blob.unlink()
-    return False
+def _fetch(wanted: HubFile, remote: _RemoteFile, target: Path, progress: Progress | None) -> None:
+    """Downloads and verifies a file. The client resumes a download that breaks off."""
+    from huggingface_hub import file_download, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(wanted.repo, wanted.file, revision=remote.commit)
+    headers = build_hf_headers(token=wanted.token)
+    with atomic_path(target) as part:
+        with _Download(wanted, remote, part, progress) as file:
+            file.report(0)
+            file_download.http_get(
+                url, file, headers=headers, expected_size=remote.size, displayed_filename=target.name
+            )
+        done = os.path.getsize(part)  # some clients open the file anew
+        if remote.size not in (None, done):
+            raise failure("corrupt", wanted.fields, f"{done} bytes instead of {remote.size}")
+        digest = _digest(Path(part), remote.etag)
+        if digest != remote.etag:
+            raise failure("corrupt", wanted.fields, f"SHA-256 {digest} instead of {remote.etag}")
+        file.report(done)
+
+
+class _Download(io.BufferedWriter):
+    """The file a download is written to: reports what arrives, and ends what does not."""
+
+    def __init__(self, wanted: HubFile, remote: _RemoteFile, path: str, progress: Progress | None) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self._wanted, self._progress, self._size = wanted, progress, remote.size
+        self._most, self._last = -1, time.monotonic()
+
+    def write(self, data: Any) -> int:
+        written, done = super().write(data), self.tell()
+        if done > (self._size or _MOST_BYTES):
+            raise failure("corrupt", self._wanted.fields, f"{done} bytes and more of {self._size}")
+        if done <= self._most and time.monotonic() - self._last > _PATIENCE:
+            silence = TimeoutError(f"it began anew and sent nothing new for {_PATIENCE} seconds")
+            raise failure("unreachable", self._wanted.fields, silence)
+        self.report(done)
+        return written
+
+    def report(self, done: int) -> None:
+        """Reports bytes that have not been reported: a client that starts over writes them anew."""
+        if done > self._most:
+            self._most, self._last = done, time.monotonic()
+            try:
+                if self._progress:
+                    self._progress(done, max(done, self._size or 0))
+            except Exception as error:
+                raise _CallbackError(error) from error
+
+
+class _CallbackError(BaseException):
+    """Carries the caller's own exception past those who take it for one of the network."""
 
 
 def remove_if_damaged(path: Path) -> bool:
@@ -338,11 +286,22 @@ def remove_if_damaged(path: Path) -> bool:
         Whether it was deleted.
     """
     blob = path.resolve()
-    if not _SHA256.fullmatch(blob.name) or not blob.is_file() or _sha256(blob) == blob.name:
+    if not blob.is_file() or _digest(blob, blob.name) == blob.name:
         return False
     path.unlink()
     blob.unlink(missing_ok=True)
     return True
+
+
+def _digest(path: Path, etag: str) -> str:
+    """The file's SHA-256 where ``etag`` is one; ``etag`` itself where it is a git hash, as of small files."""
+    if not _SHA256.fullmatch(etag):
+        return etag
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _remove_leftovers(folder: Path, pattern: str) -> None:
@@ -351,24 +310,3 @@ def _remove_leftovers(folder: Path, pattern: str) -> None:
         with contextlib.suppress(OSError):
             if time.time() - max(path.lstat().st_mtime for path in (old, *old.rglob("*"))) > _ABANDONED:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _commit(path: Path, file: str) -> str:
-    """The commit of a path in the cache, .../snapshots/<commit>/<file>."""
-    return path.parents[file.count("/")].name
-
-
-class _RemoteFile(NamedTuple):
-    """What the Hub says of a file. ``etag`` is the SHA-256 of a large file, a git hash of a small one."""
-
-    commit: str
-    etag: str
-    size: int | None

@@ -41,6 +41,9 @@ _MESSAGES = {
     "EntryNotFoundError": "{repo} has no file {file}. See {page}/tree/main for what it holds.",
     "HFValidationError": "{repo!r} is not a repository id ({details}). Expected 'owner/name'.",
     # Others
+    "no file": "{repo} holds {details}. Download the file you want, or all shards of one checkpoint into one folder, "
+    "from {page}/tree/main and give its path.",
+    "status": "{endpoint} answered {details}",
     "no hub": "{endpoint} answered, but not as a Hugging Face Hub does ({details}). Check HF_ENDPOINT and whether a "
     "proxy or a log-in page answers in the Hub's place.",
     "unreachable": "The Hub at {endpoint} could not be reached, or the connection broke off, while asking for "
@@ -57,8 +60,8 @@ _MESSAGES = {
 }
 
 
-def message(name: str, fields: Mapping[str, str], details: object = "") -> str:
-    """A message of the table above.
+def failure(name: str, fields: Mapping[str, str], details: object = "") -> CheckpointError:
+    """The error with a message of the table above.
 
     Args:
         name: Its key.
@@ -67,7 +70,7 @@ def message(name: str, fields: Mapping[str, str], details: object = "") -> str:
     """
     path = getattr(details, "filename", None)
     place = os.fsdecode(path) if isinstance(path, (str, bytes)) else fields["target"]
-    return _MESSAGES[name].format(**fields, details=details, kind=type(details).__name__, place=place)
+    return CheckpointError(_MESSAGES[name].format(**fields, details=details, kind=type(details).__name__, place=place))
 
 
 @contextlib.contextmanager
@@ -78,14 +81,14 @@ def explained(fields: Mapping[str, str]) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
-        text = explain(error, fields)
-        if text is None:
+        explanation = explain(error, fields)
+        if explanation is None:
             raise
-        raise CheckpointError(text) from error
+        raise explanation from error
 
 
-def explain(error: BaseException, fields: Mapping[str, str]) -> str | None:
-    """The message for an exception that a download can end with, None for any other."""
+def explain(error: BaseException, fields: Mapping[str, str]) -> CheckpointError | None:
+    """What to raise for an exception that a download can end with, None for any other."""
     hf_xet = str(error).startswith("Data processing error")  # a plain RuntimeError
     if not (isinstance(error, (OSError, ValueError)) or hf_xet or _libraries(error) & {"huggingface_hub", *_HTTP}):
         return None
@@ -99,19 +102,19 @@ def explain(error: BaseException, fields: Mapping[str, str]) -> str | None:
     status = next((status for status in statuses if status >= 400), 0)
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
     if numbers & _NO_SPACE or any("No space left" in str(link) for link in chain):
-        return message("no space", fields)
+        return failure("no space", fields)
     if refusal := next((name for name in named if name in _MESSAGES), None):
-        return message(refusal, fields, error)
+        return failure(refusal, fields, error)
     if status:
         advice = _ADVICE.get(status) or _ADVICE[400 if status < 500 else 500]
-        return f"{fields['endpoint']} answered HTTP {status} when asked for {fields['request']}. {advice}"
+        return failure("status", fields, f"HTTP {status} when asked for {fields['request']}. {advice}")
     if any(isinstance(link, (ConnectionError, TimeoutError)) or _libraries(link) & _HTTP for link in chain):
-        return message("unreachable", fields, chain[-1])
+        return failure("unreachable", fields, chain[-1])
     if numbers & _NO_PERMISSION:
-        return message("no permission", fields, error)
+        return failure("no permission", fields, error)
     if any("Consistency check failed" in str(link) for link in chain):
-        return message("corrupt", fields, first_line(error))
-    return message("no folder" if getattr(error, "errno", None) is not None else "other", fields, error)
+        return failure("corrupt", fields, first_line(error))
+    return failure("no folder" if getattr(error, "errno", None) is not None else "other", fields, error)
 
 
 def _libraries(error: BaseException) -> set[str]:

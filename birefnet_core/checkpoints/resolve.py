@@ -22,7 +22,8 @@ from .catalogue import (
     list_checkpoints,
     suggest,
 )
-from .hub import HubFile, Progress, download, find_in_cache, first_shard, pick_weights, weight_files
+from .hub import HubFile, Progress, download, find_in_cache
+from .weight_names import first_shard, pick_weights, weight_files
 
 _PATH = re.compile(rf"[./~]|[A-Za-z]:[\\/]|.*\\|[^/]*/[^/]*/|.*({'|'.join(WEIGHT_SUFFIXES)}|\.onnx)$", re.IGNORECASE)
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+#-]{0,200}")  # names of files are made of it
@@ -128,7 +129,7 @@ def resolve(
         switch = "local_only=True" if local_only else "HF_HUB_OFFLINE=1"
         raise CheckpointError(
             f"{wanted.entry.name if wanted.entry else file.repo} is not on this disk, and {switch} forbids the network."
-            f" Use {DEMO!r}, which comes with this package; or {file.by_hand}; or download once without "
+            f" Use {DEMO!r}, which comes with this package; or {file.fields['by_hand']}; or download once without "
             f"{switch.partition('=')[0]}. Looked "
             f"in {', '.join(map(str, (*places, file.cache)))}."
         )

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from birefnet_core.checkpoints.hub import pick_weights
 from birefnet_core.checkpoints.resolve import resolve
+from birefnet_core.checkpoints.weight_names import pick_weights
 from birefnet_core.errors import CheckpointError
 
 REPO = "ZhengPeng7/BiRefNet"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import birefnet_core
-from birefnet_core.checkpoints.hub import pick_weights
 from birefnet_core.checkpoints.resolve import resolve
+from birefnet_core.checkpoints.weight_names import pick_weights
 from birefnet_core.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[2]
