@@ -24,6 +24,7 @@ from .orientation import Orientation
 from .palette import Palette
 from .pyav import FAILURES, av, reason
 from .side_streams import SideStreams
+from .vp9_alpha import AVAILABLE, KEYFRAMES, AlphaEncoder
 
 # Containers whose display matrix this FFmpeg writes and players obey; in others frames are stored upright.
 TURNING = ("mov", "mp4")
@@ -50,6 +51,7 @@ class Plan:
         orientation: Upright to stored, where the file has a display matrix.
         colour: Tags.
         bits: Of the arrays: 8, 16 or 32.
+        alpha_apart: Whether alpha is encoded by ``vp9_alpha``.
     """
 
     output: Output
@@ -60,6 +62,7 @@ class Plan:
     orientation: Orientation
     colour: Colour
     bits: int
+    alpha_apart: bool = False
 
 
 def make_plan(output: Output, info: VideoInfo, note: Callable[[str], None]) -> Plan:
@@ -89,6 +92,9 @@ def make_plan(output: Output, info: VideoInfo, note: Callable[[str], None]) -> P
     if pixel_format.startswith("yuv420p") and encoder in ("libx264", "libx265") and (width % 2 or height % 2):
         pixel_format = pixel_format.replace("420", "444")
         note(f"{output.codec} holds no odd sizes in 4:2:0; it is written in 4:4:4, which fewer players show")
+    alpha_apart = pixel_format == "yuva420p" and AVAILABLE
+    if alpha_apart:
+        pixel_format = "yuv420p"
     hdr = codec.hdr and info.transfer != "sdr"
     return Plan(
         output=output,
@@ -99,6 +105,7 @@ def make_plan(output: Output, info: VideoInfo, note: Callable[[str], None]) -> P
         orientation=orientation,
         colour=_colour(output, info, hdr, pixel_format),
         bits=16 if codec.bits == 8 and "10" in pixel_format else codec.bits,
+        alpha_apart=alpha_apart,
     )
 
 
@@ -164,6 +171,7 @@ class FileWriter:
 
     def __init__(self, plan: Plan, part: str, source: Source, note: Callable[[str], None]) -> None:
         self._plan, self._side = plan, None
+        self._alpha: AlphaEncoder | None = None
         muxer = _muxer(plan.output)
         self._container = av.open(part, "w", format=muxer, container_options=_container_options(muxer, plan.info))
         try:
@@ -187,7 +195,8 @@ class FileWriter:
             self._first_pts = pts
         self._durations[pts] = duration
         if self._palette is None:
-            self._mux(self._stream.encode(frame))
+            packets = self._stream.encode(frame)
+            self._mux(self._alpha.encode(pixels[:, :, 3], pts, packets) if self._alpha else packets)
             return
         for mapped in self._palette.map(frame):
             self._mux(self._stream.encode(mapped))
@@ -195,7 +204,8 @@ class FileWriter:
     def finish(self) -> None:
         for mapped in self._palette.map(None) if self._palette is not None else ():
             self._mux(self._stream.encode(mapped))
-        self._mux(self._stream.encode(None), last=True)
+        packets = self._stream.encode(None)
+        self._mux(self._alpha.encode(None, 0, packets) if self._alpha else packets, last=True)
         if self._side is not None:
             self._side.finish()
         self._container.close()
@@ -216,6 +226,9 @@ class FileWriter:
             crf //= 2  # a mask's edges are all there is in it, and it takes little space
         if crf is not None:
             options["crf"] = str(crf)
+        if plan.alpha_apart:
+            options.update(KEYFRAMES)
+            self._alpha = AlphaEncoder(info.width, info.height, info.time_base, options, ENCODER_THREADS)
         rate = min(info.rate, Fraction(SVT_MOST_RATE)) if plan.encoder == "libsvtav1" else info.rate
         stream: Any = self._container.add_stream(plan.encoder, rate=rate, options=options)
         context = stream.codec_context
@@ -226,6 +239,8 @@ class FileWriter:
         aspect = 1 / info.pixel_aspect if plan.orientation.transpose else info.pixel_aspect
         if aspect != 1:
             context.sample_aspect_ratio = aspect
+        if plan.alpha_apart:
+            stream.metadata["alpha_mode"] = "1"
         primaries, transfer, matrix, value_range = plan.colour
         context.color_primaries, context.color_trc = primaries, transfer
         context.colorspace, context.color_range = matrix, value_range

@@ -36,9 +36,10 @@ def soft_ellipse(height: int, width: int, number: int = 0) -> torch.Tensor:
 
 
 class KnownMasks:
-    """Stands for a Segmenter, and gives ``soft_ellipse``."""
+    """Stands for a Segmenter, and gives ``soft_ellipse``, or masks T, H, W."""
 
-    def __init__(self, batch_size: int = 1) -> None:
+    def __init__(self, batch_size: int = 1, masks: torch.Tensor | None = None) -> None:
+        self.masks = masks
         self.model, self.batch_size, self.seen = nn.Conv2d(3, 1, 1), batch_size, 0
         self.images: list[torch.Tensor] = []
 
@@ -48,7 +49,8 @@ class KnownMasks:
     def __call__(self, images, size=None, *, tiled=False, flip=False, progress=None):
         if progress:
             progress(0, 1)
-        masks = [soft_ellipse(*images.shape[1:3], self.seen + n) for n in range(len(images))]
+        numbers = range(self.seen, self.seen + len(images))
+        masks = [soft_ellipse(*images.shape[1:3], n) if self.masks is None else self.masks[n] for n in numbers]
         self.seen += len(images)
         self.images = [*self.images, *images][-48:]
         return torch.stack(masks)

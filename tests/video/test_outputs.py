@@ -1,5 +1,6 @@
 """What is written: alpha comes back, masks and composites are right, sequences and animations are whole."""
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,7 @@ from PIL import Image
 
 from birefnet_core.errors import ConfigError
 from birefnet_core.masks import RefineOptions
-from birefnet_core.video import CODECS, Clip, Output, VideoOptions, segment_video
+from birefnet_core.video import CODECS, Clip, Output, VideoOptions, segment_video, vp9_alpha
 from birefnet_core.video.transfer import to_sdr
 
 from .conftest import KnownMasks, make_clip, probe, read_rgba, soft_ellipse
@@ -45,6 +46,30 @@ def test_alpha_comes_back(tmp_path, segmenter, source, name, codec, most):
     assert len(found) == 12
     for frame, mask in zip(found, masks(), strict=True):
         assert np.abs(frame[..., 3] - mask).max() * 255 < most
+
+
+@pytest.mark.skipif(not vp9_alpha.AVAILABLE, reason="this PyAV cannot encode alpha apart")
+@pytest.mark.parametrize("size", [SIZE, (97, 63)])
+def test_vp9_keeps_single_hairs_exactly(tmp_path, size):
+    source = make_clip(tmp_path, audio=None, size=size, pixels="yuv444p", frames=130)
+    hairs = (torch.rand(130, *size[::-1], generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    hairs *= torch.rand(hairs.shape, generator=torch.Generator().manual_seed(1)) < 0.1
+    known = KnownMasks(masks=hairs)
+    segment_video(known, source, Output(path=tmp_path / "out.webm"), options=PLAIN)
+    for frame, mask in zip(read_rgba(tmp_path / "out.webm"), hairs.numpy(), strict=True):
+        assert np.abs(frame[..., 3] - mask).max() < 1e-6
+
+
+@pytest.mark.skipif(not vp9_alpha.AVAILABLE, reason="this PyAV cannot encode alpha apart")
+def test_vp9_has_keyframes_of_colour_and_alpha_at_the_same_frames(tmp_path, segmenter):
+    source = make_clip(tmp_path, audio=None, frames=130)
+    segment_video(segmenter, source, Output(path=tmp_path / "out.webm"), options=PLAIN)
+    with av.open(str(tmp_path / "out.webm")) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
+        alphas = [bytes(packet.get_sidedata("matroska_block_additional")) for packet in packets]
+    assert keys == [0, 128]
+    assert [number for number, data in enumerate(alphas) if not data[8] & 4] == keys  # frame_type of VP9's header
 
 
 def test_gif_is_transparent_where_alpha_is_under_a_half(tmp_path, segmenter, source):
