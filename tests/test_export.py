@@ -1,5 +1,7 @@
 """ONNX files compute the network's masks, in plain onnxruntime."""
 
+import warnings
+
 import pytest
 
 import birefnet_core as bc
@@ -59,3 +61,19 @@ def test_the_callers_network_is_left_alone(fused, filled):
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
     assert model.training != fused
+
+
+def test_warnings_of_others_than_the_exporter_are_shown(filled, tmp_path, monkeypatch):
+    import torch
+
+    from birefnet_core.export import export_onnx
+
+    def export(network, *args, **options):
+        warnings.warn_explicit("of the exporter", UserWarning, "x.py", 1, module="torch.onnx._internal")
+        warnings.warn("of somebody else", UserWarning, stacklevel=1)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.warns(UserWarning) as shown, pytest.raises(RuntimeError, match="enough"):
+        export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / "x.onnx", size=(64, 64))
+    assert [str(warning.message) for warning in shown] == ["of somebody else"]

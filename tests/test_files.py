@@ -70,7 +70,9 @@ def test_an_error_leaves_the_former_file_and_nothing_else(tmp_path, error):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_permissions_are_those_of_ordinary_files(tmp_path):
+def test_permissions_are_those_of_ordinary_files(tmp_path, monkeypatch):
+    # Setting it, if only to read it, would change what other threads create meanwhile.
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was set"))
     write(tmp_path / "a")
     (tmp_path / "b").write_text("")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -2,6 +2,7 @@
 
 import torch
 
+from birefnet_core.masks import temporal
 from birefnet_core.masks.temporal import smooth_over_time
 
 
@@ -49,3 +50,13 @@ def test_one_frame_and_still_videos_come_back(generator):
     assert torch.equal(smooth_over_time(one, 3), one)
     still = one.expand(4, -1, -1)
     torch.testing.assert_close(smooth_over_time(still, 2), still)
+
+
+def test_each_pair_of_frames_is_compared_once(monkeypatch):
+    pairs = []
+    weight = temporal._weight
+    monkeypatch.setattr(
+        temporal, "_weight", lambda masks, images, t, s: pairs.append({t, s}) or weight(masks, images, t, s)
+    )
+    smooth_over_time(moving_disc(5, 1), 2)
+    assert pairs == [{0, 1}, {0, 2}, {1, 2}, {1, 3}, {2, 3}, {2, 4}, {3, 4}]

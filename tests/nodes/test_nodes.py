@@ -110,6 +110,11 @@ def test_cancelling_ends_within_an_image_and_passes_through(comfy, model, images
     assert node(comfy, "BiRefNetSegment").execute(model, images, **SEGMENT).result[0].shape == (3, 50, 70)
 
 
+def test_cancelling_is_checked_at_blocks_and_not_at_every_layer(model):
+    modules = list(model.model.modules())
+    assert 10 < sum(bool(module._forward_pre_hooks) for module in modules) < len(modules) / 4
+
+
 def test_progress_counts_every_image(comfy, model, images):
     comfy.progress.clear()
     node(comfy, "BiRefNetSegment").execute(model, images, **SEGMENT)
