@@ -35,11 +35,11 @@ CLIPS: dict[str, tuple[str, str, str, str | None]] = {
     "H.264, rotated": ("testsrc2=s=320x180:r=25:d=1.2", "c.mp4", "-c:v libx264 -c:a aac", SOUND),
     "H.264, no sound, 29.97": ("mandelbrot=s=320x180:r=30000/1001", "d.mkv", "-t 1.2 -c:v libx264", NO_SOUND),
     "HEVC, 10 bits": ("testsrc2=s=320x180:r=25:d=1.2", "e.mp4", "-c:v libx265 -pix_fmt yuv420p10le -c:a aac", SOUND),
-    "HEVC, odd size": ("testsrc2=s=321x181:r=25:d=1.2", "f.mkv", "-c:v libx265 -pix_fmt yuv444p -c:a flac", SOUND),
+    "HEVC, odd size": ("testsrc=s=321x181:r=25:d=1.2", "f.mkv", "-c:v libx265 -pix_fmt yuv444p -c:a flac", SOUND),
     "VP9": ("testsrc2=s=320x180:r=30:d=1.2", "g.webm", "-c:v libvpx-vp9 -c:a libopus", SOUND),
     "ProRes": ("testsrc2=s=320x180:r=24000/1001:d=1.3", "h.mov", "-c:v prores_ks -profile:v 4 -c:a pcm_s16le", SOUND),
     "MJPEG": ("testsrc2=s=320x180:r=15:d=1.4", "i.avi", "-c:v mjpeg -pix_fmt yuvj420p -c:a mp3", SOUND),
-    "GIF, odd size": ("testsrc2=s=161x121:r=10:d=1.5", "j.gif", "", NO_SOUND),
+    "GIF, odd size": ("testsrc=s=161x121:r=10:d=1.5", "j.gif", "", NO_SOUND),
     "MPEG-2, interlaced": (
         "testsrc2=s=320x180:r=25:d=1.2", "k.ts", "-c:v mpeg2video -flags +ildct+ilme -c:a mp2", SOUND,
     ),

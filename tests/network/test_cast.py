@@ -30,7 +30,9 @@ def test_every_precision_stays_near_float32(variant, stored, compute, filled):
 
 
 @pytest.mark.parametrize("fine_dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("variant", ["swin_v1_t", "pvt_v2_b0", "resnet50"])
+@pytest.mark.parametrize(
+    "variant", ["swin_v1_t", "pvt_v2_b0", "resnet50", pytest.param("swin_v1_l", marks=pytest.mark.slow)]
+)
 def test_the_largest_change_of_a_mask_in_bfloat16_is_small(variant, fine_dtype, filled, reference):
     x = torch.from_numpy(reference("input_256x256").x)
     fused = bc.fuse_for_inference(bc.model_from_state_dict(filled(variant)))
