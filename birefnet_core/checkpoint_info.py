@@ -16,7 +16,7 @@ class PatchOrderEvidence:
     """What the weights say about their patch order.
 
     Attributes:
-        order: The order they speak for; None where they do not tell.
+        order: The order they indicate; None where they are inconclusive.
         scores: For each order, the z-score of the mean cosine similarity of kernels that are neighbours in that order.
     """
 
@@ -42,7 +42,7 @@ class CheckpointInfo:
         patch_order_source: "metadata", "weights", "catalogue", "user" or "default".
         patch_order_evidence: What the weights say about it; None where they were not needed.
         licence: Licence of the weights, where known.
-        provenance: What the file says of its own making.
+        provenance: How it was trained, as stated in the file.
     """
 
     name: str = ""

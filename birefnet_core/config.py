@@ -20,11 +20,11 @@ BACKBONES = (
 RECONSTRUCTION_BLOCKS = ("deformable_aspp", "aspp", "residual")
 NUM_STAGES = 4  # strides 4, 8, 16, 32
 DIS5K_CLASSES = 219  # labels of DIS5K-TR, for the auxiliary classification head
-MOST_CLASSES = 100_000  # beyond any data set; a file that asks for more is damaged
+MOST_CLASSES = 100_000  # beyond any data set; a file with more is damaged
 
 
 class PatchOrder(str, Enum):
-    """How the inward reference's patches lie on the channel axis of the *file* a network came from.
+    """Order of the inward reference's patches on the channel axis of the *file* a network came from.
 
     The image is cut into g_h x g_w patches. With c the colour, i the patch's row and j its column,
     channel n of the stacked patches is

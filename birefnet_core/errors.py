@@ -40,7 +40,7 @@ class DatasetError(BiRefNetError):
 
 
 class TrainingError(BiRefNetError):
-    """A training that cannot go on, such as one whose loss is no longer a number."""
+    """A training that cannot continue, such as one whose loss is NaN."""
 
 
 class MemoryLimitError(BiRefNetError, MemoryError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ class MaskFile:
 
     Attributes:
         pixels: H, W; uint8, uint16, or float32 in [0, 1].
-        notes: What was converted on the way, and what is not understood: constants of ``mask_values``.
+        notes: What was converted, and what could not be interpreted: constants of ``mask_values``.
         found: The values in the file, in words; "" for predictions.
     """
 
@@ -59,15 +58,8 @@ class MaskFile:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """The notes of what is not understood."""
+        """The notes of what could not be interpreted."""
         return tuple(note for note in self.notes if note in DOUBTS)
-
-
-@lru_cache(maxsize=1)
-def readable_suffixes() -> frozenset[str]:
-    """Lower-case file name endings Pillow can open, with the dot."""
-    known = Image.registered_extensions()  # fills Image.OPEN too
-    return frozenset(ending for ending, kind in known.items() if kind in Image.OPEN)
 
 
 def read_mask(path: Path, *, labels: bool = True) -> MaskFile:
@@ -91,7 +83,7 @@ def read_mask(path: Path, *, labels: bool = True) -> MaskFile:
     if mode == "F" and not np.isfinite(pixels).all():
         raise DatasetError(
             f"{path} has values from {pixels.min():.4g} to {pixels.max():.4g}; "
-            f"{np.count_nonzero(~np.isfinite(pixels))} pixels are no finite numbers. Floats must lie in [0, 1]."
+            f"{np.count_nonzero(~np.isfinite(pixels))} pixels are NaN or infinite. Floats must be in [0, 1]."
         )
     if not labels:
         return _read_prediction(path, mode, pixels)
@@ -136,13 +128,13 @@ def _read_prediction(path: Path, mode: str, pixels: np.ndarray) -> MaskFile:
 
 
 def _out_of_range(path: Path, pixels: np.ndarray) -> DatasetError:
-    return DatasetError(f"{path} has values from {pixels.min():.4g} to {pixels.max():.4g}; floats must lie in [0, 1].")
+    return DatasetError(f"{path} has values from {pixels.min():.4g} to {pixels.max():.4g}; floats must be in [0, 1].")
 
 
 def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray]:
     """The file's pixels in one of the modes 1, L, LA, I, F, P (a palette of colours), RGB, RGBA; upright.
 
-    In the palette of a ground truth 0 stands for black, or for the first colour where black is not used.
+    In the palette of a ground truth 0 is black, or the first colour where black is not used.
     """
     try:
         with Image.open(path) as image:
@@ -170,7 +162,7 @@ def orientation(image: Image.Image) -> int:
     """The EXIF orientation of a loaded image; 1, upright, where it has none or a damaged one."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF raises nearly anything, and is no reason to refuse the pixels
+    except Exception:  # damaged EXIF raises nearly any exception, and the pixels can be used all the same
         return 1
     return value if isinstance(value, int) and value in _TURNED else 1
 

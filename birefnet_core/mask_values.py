@@ -1,8 +1,8 @@
 """What the values of a ground truth mean: which of them are the object, and which files hold no mask at all.
 
 Masks are written at many scales: 0 and 255, labels such as 0, 1, 2, bytes in files of 16 bits, floats from 0 to 255,
-one colour on black. Each is brought to the range of its type; a note says what was done. What may mean several things
-is left as it is, and its note is one of ``DOUBTS``.
+one colour on black. Each is brought to the range of its type; a note says what was done. An ambiguous mask
+is left unchanged, and its note is one of ``DOUBTS``.
 
 Shapes: H W pixels.
 """

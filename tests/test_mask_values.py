@@ -183,7 +183,7 @@ def test_floats_out_of_every_range_are_refused(tmp_path, value):
     array[0, 0] = value
     path = save(tmp_path / "a.tif", array)
     for labels in (True, False):
-        with pytest.raises(DatasetError, match=r"a\.tif has values from .*must lie in \[0, 1\]"):
+        with pytest.raises(DatasetError, match=r"a\.tif has values from .*must be in \[0, 1\]"):
             read_mask(path, labels=labels)
 
 

@@ -1,6 +1,6 @@
 """Low-rank adapters (Hu et al., "LoRA", 2021, https://arxiv.org/abs/2106.09685): small files that change a network.
 
-For a weight W of O outputs, read as a matrix O, I, an adapter holds ``up`` O, r and ``down`` r, I and stands for
+For a weight W of O outputs, read as a matrix O, I, an adapter holds ``up`` O, r and ``down`` r, I and means
 W + (alpha / r) up down. Files name weights as published; patch convolutions are in the network's own order.
 """
 

@@ -58,7 +58,7 @@ def model_from_state_dict(
         The network on the CPU, in eval mode.
 
     Raises:
-        CheckpointError: Not a BiRefNet, or not a whole one; the message says what differs.
+        CheckpointError: Not a BiRefNet, or an incomplete one; the message says what differs.
         ConfigError: An unknown patch order.
     """
     _check_state_dict(state_dict)
@@ -165,7 +165,7 @@ def _fill(model: BiRefNet, weights: dict[str, Tensor], dtype: torch.dtype | None
     if torch.float16 in (dtype, fine_dtype):
         weights = fit_float16(model, weights)
     types = state_dtypes(model, dtype, fine_dtype=fine_dtype)
-    # Copied in any case: tensors of a file are views of the file, which may go away, and lie at odd addresses.
+    # Copied in any case: tensors of a file are views of a mapping that may be closed, at unaligned addresses.
     weights = {name: value.detach().to("cpu", types[name], copy=True) for name, value in weights.items()}
     model.load_state_dict(weights, assign=True)
     for module in model.modules():  # buffers that are in no file: DINOv3's rotary frequencies

@@ -65,7 +65,7 @@ Shapes = dict[str, tuple[int, ...]]
 def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
     """The names of a network without what training wrappers put before them and into them.
 
-    Where a whole network lies under a prefix, what lies beside it (counters, losses, another network) is left out. Of
+    Where a whole network is under a prefix, other entries (counters, losses, another network) are left out. Of
     several networks a moving average is taken.
 
     Returns:
@@ -102,7 +102,7 @@ def detect_config(state_dict: Mapping[str, Tensor]) -> BiRefNetConfig:
     """Reads the architecture from a state dict.
 
     Args:
-        state_dict: Under our own names. Names that none of ours stands for may be as in the file.
+        state_dict: Under our own names. Names that have none of ours may be as in the file.
 
     Raises:
         CheckpointError: Not a BiRefNet, or one of a generation or backbone that is not supported.

@@ -125,7 +125,7 @@ def download(wanted: HubFile, progress: Progress | None = None) -> tuple[Path, s
         progress: Called with the bytes there are and the bytes there will be. What it raises ends the download.
 
     Raises:
-        CheckpointError: The file cannot be had, stored or trusted. Nothing is left of it then.
+        CheckpointError: The file cannot be fetched, stored or verified. Nothing is left of it then.
     """
     try:
         with explained(wanted.fields):
@@ -137,7 +137,7 @@ def download(wanted: HubFile, progress: Progress | None = None) -> tuple[Path, s
 
 
 def _locate(wanted: HubFile) -> tuple[HubFile, _RemoteFile]:
-    """Asks for the file, and where the repository has no such file, for the one that is meant."""
+    """Finds the file, or where the repository has no such file, its only weight file."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import EntryNotFoundError
 
@@ -145,7 +145,7 @@ def _locate(wanted: HubFile) -> tuple[HubFile, _RemoteFile]:
         return wanted, _ask(wanted)
     try:
         names = HfApi(token=wanted.token).list_repo_files(wanted.repo, revision=wanted.revision)
-    except (JSONDecodeError, AttributeError, KeyError, TypeError) as error:  # the client takes any answer for a list
+    except (JSONDecodeError, AttributeError, KeyError, TypeError) as error:  # the client parses any response as a list
         raise failure("no hub", wanted.fields, f"{type(error).__name__}: {error}") from error
     name = pick_weights(names, wanted.file)
     if name is None:

@@ -1,7 +1,7 @@
 """Messages for failed downloads: what was found, what was expected, what to do.
 
-huggingface_hub changed its HTTP library twice (requests, httpx, httpx2), and its exceptions with it. They are told
-apart by the names of its own classes, by status codes and error numbers, and only then by the library they come from.
+huggingface_hub changed its HTTP library twice (requests, httpx, httpx2), and its exceptions with it. They are
+distinguished by the names of its own classes, by status codes and error numbers, and last by their library.
 """
 
 from __future__ import annotations

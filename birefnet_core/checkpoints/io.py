@@ -40,7 +40,7 @@ class CheckpointFile:
 
 
 def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> CheckpointFile:
-    """Reads a checkpoint file. Of a checkpoint in shards, one of them or the index stands for all.
+    """Reads a checkpoint file. For a checkpoint in shards, give one of them or the index.
 
     Args:
         path: A .safetensors, .pth, .pt, .ckpt or .bin file.
@@ -76,7 +76,7 @@ def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoin
 
 
 def _shards(path: Path) -> list[Path]:
-    """The files that a path stands for: itself, or all shards of its checkpoint.
+    """The files of a path: itself, or all shards of its checkpoint.
 
     Raises:
         CheckpointError: Shards are missing.

@@ -132,7 +132,7 @@ def _check_sums(path: Path) -> None:
 
 
 def _check_storages(content: Any, sizes: list[int]) -> None:
-    """Refuses tensors whose storage is not as large as its entry: torch would read what lies behind it."""
+    """Refuses tensors whose storage is not as large as its entry: torch would read beyond its end."""
     found = [value for inner in _mappings(content, set()) for value in inner.values() if isinstance(value, Tensor)]
     plain = [v.untyped_storage() for v in found if v.layout is torch.strided and v.device.type == "cpu"]
     storages = {storage.data_ptr(): storage.nbytes() for storage in plain if storage.nbytes()}

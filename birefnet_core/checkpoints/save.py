@@ -35,7 +35,7 @@ def save_checkpoint(
     """Writes a network as a .safetensors file under the published names, for this package and every other.
 
     The patch convolutions are written in ``model.config.patch_order``. The metadata carries the
-    configuration, training size, licence and provenance; what is not given is taken from the
+    configuration, training size, licence and provenance; values that are not given are taken from the
     checkpoint the network came from. Loading the file back gives the same network bit for bit.
 
     Args:

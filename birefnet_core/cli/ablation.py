@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains what is missing; after each run, writes the report of all so far."""
+    """Trains the missing rows; after each run, writes the report of all so far."""
     try:
         _ablate(args)
     except KeyboardInterrupt:

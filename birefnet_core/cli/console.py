@@ -17,7 +17,7 @@ from huggingface_hub.utils import tqdm
 
 from ..text import clock_time, printable
 
-_SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal to draw a bar on
+_SECONDS_BETWEEN_LINES = 10.0  # between lines of progress, where output is not a terminal
 
 
 class Terminated(KeyboardInterrupt):
@@ -157,7 +157,7 @@ class Progress:
 
 
 def _discard(stream: TextIO) -> None:
-    """Sends what is still to be written to nowhere."""
+    """Discards buffered output."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -44,7 +44,7 @@ class Data(NamedTuple):
 
 
 def check_outputs(data: Sequence[Data], args: argparse.Namespace) -> None:
-    """Makes sure that every file can be written, is no input, and is no other output.
+    """Checks that every file can be written and is neither an input nor another output.
 
     Raises:
         ConfigError: One cannot, or is.
@@ -157,7 +157,7 @@ def _sheet_writers(results: Sequence[SetResult], args: argparse.Namespace) -> li
 
 
 def _files(folder: Path) -> list[Path]:
-    """The images of a folder, as far as it can be read; what is wrong with it is said when it is scored."""
+    """The images of a folder; empty where it cannot be read, which scoring reports."""
     try:
         return list(list_images(folder).values())
     except (DatasetError, OSError):

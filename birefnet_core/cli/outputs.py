@@ -172,7 +172,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _folded(path: str) -> str:
-    """Equal for all names that any file system takes for one."""
+    """Equal for all names that some file system treats as the same."""
     return unicodedata.normalize("NFC", path).casefold()
 
 

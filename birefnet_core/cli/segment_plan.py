@@ -135,7 +135,7 @@ def _conflict(job: Job, sources: Inputs, outputs: Outputs) -> str | None:
 
 
 def _find(inputs: list[str], recursive: bool, output: Path | None, plan: Plan) -> Iterator[tuple[Path, Path]]:
-    """Image files, each with its place relative to the output folder; what lies in that folder is left out."""
+    """Image files, each with its place relative to the output folder; images in that folder are left out."""
     leave_out = None if output is None else Path(os.path.realpath(output))
     for text in inputs:
         path = Path(text)

@@ -17,7 +17,7 @@ _SECONDS = 30.0  # between two lines
 
 
 class ProgressBar:
-    """A progress bar with the terms of the loss and the remaining time; lines where the output is no terminal.
+    """A progress bar with the terms of the loss and the remaining time; lines where the output is not a terminal.
 
     Args:
         quiet: Show nothing.
@@ -51,7 +51,7 @@ class ProgressBar:
         return f"{each:.2g} s a step: about {clock_time(each * left)} for the {left} steps left, besides validations"
 
     def _line(self, step: dict[str, Any]) -> str:
-        """Its remaining time includes validations at the rate they had so far."""
+        """Its remaining time includes validations at their average so far."""
         each = (self.clock() - self._began) / self._done
         left = step["steps"] - step["step"]
         best = "" if step["best"] is None else f", best {step['best']:.4f}"

@@ -52,7 +52,7 @@ def crop_boxes(region: Region | None, margin: float, images: int, height: int, w
 
     Args:
         region: None for the whole image. A mask N, H, W, bool or float in [0, 1], whose pixels above 0.05 are the
-            region; a mask of another size stands for the image stretched to it. A box (x, y, width, height), or a
+            region; a mask of another size is stretched to the image. A box (x, y, width, height), or a
             mapping with these keys, or several: a sequence or a tensor N, 4. A box partly outside is clipped
             at the image's border. Of several, those of images without the subject may be empty: a mask without such
             pixels, or None instead of a box.
@@ -98,7 +98,7 @@ def _check_empty(found: Sequence[Box | None]) -> None:
 
 
 def _boxes_of_masks(masks: Tensor, height: int, width: int) -> list[Box | None]:
-    """Masks N, h, w -> their boxes in an image of height x width; one by one, so that a video needs no memory."""
+    """Masks N, h, w -> their boxes in an image of height x width; one at a time, for little memory."""
     if 0 in masks.shape:
         raise ImageError(f"the region mask has no pixels (shape {tuple(masks.shape)}): check what feeds it.")
     scale_y, scale_x = height / masks.shape[1], width / masks.shape[2]

@@ -260,5 +260,5 @@ def _log_once(reason: str) -> None:
 
 
 def _addresses(tensors: Iterable[Mapping[str, Tensor | None]]) -> list[int]:
-    """Where tensors are; 0.05 ms for those of Swin-L, so that it can be asked before each replay."""
+    """Where tensors are; 0.05 ms for those of Swin-L, so that it can be compared before each replay."""
     return [tensor.data_ptr() for named in tensors for tensor in named.values() if tensor is not None]

@@ -11,7 +11,7 @@ _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "std
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device, or the CPU, had no memory left."""
+    """Whether an error says that a device, or the CPU, ran out of memory."""
     return isinstance(error, OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in _MESSAGES)
     )

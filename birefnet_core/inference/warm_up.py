@@ -25,7 +25,7 @@ SIDES = (128, 32)  # of maps: kernels are compiled for maps of many and of few p
 
 
 class WarmUp:
-    """Runs one layer of each kind on zeros, each in a thread of its own.
+    """Runs one layer of each kind on zeros, each in its own thread.
 
     Args:
         network: The fused network, on any device.
@@ -65,7 +65,7 @@ def _run(layer: nn.Module, side: int, device: torch.device) -> None:
     try:
         _run_layer(layer.to(device), side, device)
         torch.cuda.synchronize(device)
-    except Exception as error:  # the first pass meets it again, and says what it means
+    except Exception as error:  # the first pass raises it again, with an explanation
         logger.debug("warm-up ended early: %s", first_line(error), exc_info=True)
 
 

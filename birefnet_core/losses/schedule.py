@@ -12,7 +12,7 @@ def region_fine_tuning(weights: LossWeights, epoch: int, *, epochs: int, last: i
     A function of the epoch alone, so that a resumed training has the weights of one that never stopped. The published
     code instead changes the weights at the start of every epoch of the tail, in place: BCE to 0, IoU to a half and MAE
     to 0.9 of what they were (matting: MSE and SSIM to 0.9), again and again, and forgets it all on resuming. The
-    paper's IoU-only tail is what is done here.
+    paper's IoU-only tail is implemented here.
 
     Args:
         weights: Of the epochs before the tail; their IoU weight is kept in it.

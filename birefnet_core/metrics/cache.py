@@ -31,7 +31,7 @@ class Cache:
         """Opens or creates the file.
 
         Raises:
-            DatasetError: the file cannot be written or is no cache.
+            DatasetError: the file cannot be written or is not a cache.
         """
         self.path = Path(path)
         with self._errors():

@@ -338,7 +338,7 @@ class _Pending:
 
 
 def _measure_alone(arguments: _Arguments) -> Outcome:
-    """Measures a pair in a process of its own; a failure where that dies.
+    """Measures a pair in a separate process; a failure where that process dies.
 
     Raises:
         DatasetError: Any such process dies.

@@ -47,7 +47,7 @@ def to_bytes(image: np.ndarray, what: str = "mask") -> np.ndarray:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError(f"The {what} contains NaN or infinite values; check what produced it.")
     if low < 0 or high > 1:
-        raise ImageError(f"The {what} has values from {low:.4g} to {high:.4g}; floats must lie in [0, 1].")
+        raise ImageError(f"The {what} has values from {low:.4g} to {high:.4g}; floats must be in [0, 1].")
     return np.rint(image * 255).astype(np.uint8)
 
 

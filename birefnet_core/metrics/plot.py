@@ -61,7 +61,7 @@ def _draw(left: Axes, right: Axes, result: SetResult, number: int) -> None:
 
 
 def _plain(name: str) -> str:
-    """A name without what matplotlib takes for a formula, or for no entry of the legend."""
+    """A name escaped so that matplotlib neither parses it as a formula nor leaves it out of the legend."""
     return " " * name.startswith("_") + printable(name).replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""The figures of the paper's Tables 4 to 6, to stand beside measured ones (``published.json``)."""
+"""The figures of the paper's Tables 4 to 6, to print beside measured ones (``published.json``)."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class BiRefNet(nn.Module):
     """The bilateral reference network.
 
     Args:
-        config: What it is made of; the published Swin-L network by default.
+        config: The architecture; the published Swin-L network by default.
 
     Attributes:
         config: The same.

@@ -3,8 +3,8 @@
 float16 keeps 11 bits of a number, and all of a network can be in it. bfloat16 keeps 8: with all of a network in it,
 masks change by up to 0.02. Most of that comes from few places: the head (a bias of 6 is rounded to a multiple of 1/32),
 the residual stream and its norms, the finest stages of the encoder, and the decoder. They hold a small part of the
-weights and stay in float32; what is cast are the linear layers and convolutions of the encoder's coarse stages, nearly
-all weights. ``BackboneSpec`` says which.
+weights and stay in float32; only the linear layers and convolutions of the encoder's coarse stages, nearly
+all weights, are cast. ``BackboneSpec`` says which.
 
 On a GPU float32 would take twice the time of half precision. There all but the coarsest stage is best in float16, which
 is as fast as bfloat16 and more exact. Largest change of Swin-L's masks at 1024 x 1024, with random weights: 0.0064 with

@@ -1,4 +1,4 @@
-"""What several parts of the network share: its resizing, its memory format, optional norms and folding them."""
+"""Resizing, memory format, optional norms and their folding, for all parts of the network."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Samples(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """What is needed to place the samples of any block.
+    """What determines the sampling positions of any block.
 
     Attributes:
         offset: B, 2K, Ho, Wo in pixels, (y, x) pairs.

@@ -30,7 +30,7 @@ class ChunkSizes:
         upsampled: An upsampled feature, for each image.
         deform_offsets: Predicted offsets and modulation of a deformable convolution.
         deform_columns: Samples times channels of a deformable convolution.
-        deform_gather: The same by ``gather``, which holds two such tensors and is slow in small chunks.
+        deform_gather: The same for ``gather``, which holds two such tensors and is slow in small chunks.
     """
 
     map: int | None

@@ -57,7 +57,7 @@ def report(rows: Sequence[Row], runs: Sequence[Run], recipe: Recipe, pairs: tupl
     Args:
         rows: In the paper's order.
         runs: Finished ones.
-        recipe: That the rows share.
+        recipe: Common to the rows.
         pairs: Numbers of pairs for training and for validation.
         plot: Name of the file that ``plot`` writes.
     """

@@ -128,7 +128,7 @@ class Ranks:
             self.barrier()
 
     def raise_failure(self) -> None:
-        """Raises the error of another process, if one had any. Cheap enough for every iteration of a loop."""
+        """Raises the error of another process, if there is one. Cheap enough for every iteration of a loop."""
         if self._failure is not None:
             raise self._failure
 

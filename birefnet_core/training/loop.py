@@ -219,7 +219,7 @@ class Trainer:
             logger.info("For %d steps in batches of %d: %s.", steps, size, ", ".join(changed))
 
     def run(self, stop: StopSignal) -> TrainingResult:
-        """Trains to the last epoch, or until a signal asks to stop."""
+        """Trains to the last epoch, or until a signal requests a stop."""
         recipe, ranks, state, sampler = self.schedule, self.ranks, self.state, self.sampler
         model, optimizer, scaler, position = state.model, state.optimizer, state.scaler, state.position
         phases, amp = PhasedModel(model, recipe, ranks), amp_dtype(recipe.amp, ranks.device)

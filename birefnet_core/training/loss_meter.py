@@ -39,7 +39,7 @@ class LossMeter:
             self.sums[name] = self.sums.get(name, 0.0) + number / batches
 
     def reduce(self, ranks: Ranks, stop: bool) -> tuple[dict[str, float], bool]:
-        """Means over all processes, and whether any of them asks to stop."""
+        """Means over all processes, and whether any of them requests a stop."""
         stopped, failed, *totals = ranks.all_reduce_sum([float(stop), float(bool(self.bad)), *self.sums.values()])
         self.failed = failed > 0
         return {name: total / ranks.world_size for name, total in zip(self.sums, totals, strict=True)}, stopped > 0

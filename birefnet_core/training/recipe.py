@@ -295,7 +295,7 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
-            raise ConfigError(f"{path}: more than {_MOST_BYTES >> 10} KiB, so it is no recipe.")
+            raise ConfigError(f"{path}: more than {_MOST_BYTES >> 10} KiB, so it is not a recipe.")
         return tomllib.loads(content.decode("utf-8-sig"))  # some editors of Windows begin files with a mark
     except OSError as error:
         raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
@@ -318,9 +318,9 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
-    """JSON's notation, which TOML shares but for the pairs of surrogates that JSON may escape characters to.
+    """JSON's notation, which is also TOML's, except for the surrogate pairs that JSON may escape characters to.
 
-    A text that is no Unicode, such as the name of a file in another encoding, is a list of ``_BYTES`` and its bytes.
+    A text that is not Unicode, such as the name of a file in another encoding, is a list of ``_BYTES`` and its bytes.
     """
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
         return json.dumps([_BYTES, value.encode("utf-8", "surrogatepass").hex()])

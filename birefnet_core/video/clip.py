@@ -107,11 +107,6 @@ class VideoInfo:
     start: Fraction
     end: Fraction | None
 
-    @property
-    def stored_size(self) -> tuple[int, int]:
-        """Width and height before turning."""
-        return self.orientation.size(self.width, self.height)
-
 
 class Clip:
     """A clip, opened, with its first frame decoded. Iterating gives its frames, once.

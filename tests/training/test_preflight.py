@@ -115,7 +115,7 @@ def test_floats_that_overshoot_are_clamped_and_other_ranges_and_nan_are_problems
     assert validate_dataset(find_set(folder)).problems == ()
     assert np.array_equal(read_mask(folder / "gt/shape00.tif").values, values.clip(0, 1))
     Image.fromarray(3 * values).save(folder / "gt/shape00.tif")
-    assert "floats must lie in [0, 1]" in validate_dataset(find_set(folder)).problems[0]
+    assert "floats must be in [0, 1]" in validate_dataset(find_set(folder)).problems[0]
     values[3, 3] = np.nan
     Image.fromarray(values).save(folder / "gt/shape00.tif")
     (problem,) = validate_dataset(find_set(folder)).problems

@@ -63,7 +63,7 @@ class WindowAttention(nn.Module):
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def bias(self) -> Tensor:
-        """What is added to the logits: h, N, N, or h, N, more than N once fused."""
+        """The relative position bias of the logits: h, N, N; once fused, its last dimension is padded."""
         if self.relative_bias is not None:
             return self.relative_bias
         tokens = self.relative_position_index.shape[0]

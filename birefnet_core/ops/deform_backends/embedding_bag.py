@@ -146,7 +146,7 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 
 
 def _blocks(offset: Tensor, weight: Tensor, buffers: int = 1) -> Iterator[tuple[slice, slice]]:
-    """Images and output rows to be done at once; each image by itself where a row of all is beyond the chunk size.
+    """Images and output rows of a chunk; one image at a time where a row of all is beyond the chunk size.
 
     Args:
         offset: B, 2K, Ho, Wo.

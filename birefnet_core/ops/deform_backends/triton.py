@@ -24,7 +24,7 @@ from .epilogue import Epilogue
 
 @cache
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the kernels cannot be used for maps of that kind, or None where nothing speaks against it."""
+    """Why the kernels cannot be used for maps of that kind, or None where they can."""
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"the Triton kernels do not compute in {str(dtype).removeprefix('torch.')}"
     if launch.INTERPRETED:

@@ -108,7 +108,7 @@ class SegmentationDataset(Dataset):
         return pixels, self.labels.get(class_name(pair) or "", NO_CLASS), pair.name
 
     def __getitems__(self, samples: Sequence[Sample]) -> list[tuple[Tensor, int, str]] | BiRefNetError:
-        """The samples of a batch; what is wrong with a file as a value, because the DataLoader adds a traceback."""
+        """The samples of a batch; errors are returned, as the DataLoader would add a traceback."""
         try:
             return [self[sample] for sample in samples]
         except BiRefNetError as error:

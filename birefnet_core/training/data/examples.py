@@ -18,7 +18,7 @@ _DIMMED = 0.2  # brightness of the background
 
 
 def draw_examples(pairs: Sequence[Pair], count: int = COUNT) -> Image.Image:
-    """A picture of some pairs, evenly spread over the data.
+    """A contact sheet of some pairs, evenly spread over the data.
 
     Args:
         pairs: Of the data set; each of them can be read.

@@ -275,7 +275,7 @@ def _layout(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _stem(path: Path, folder: Path) -> str:
-    """A name for messages and pairing: bytes that are no UTF-8 as escapes."""
+    """A name for messages and pairing: bytes that are not UTF-8 as escapes."""
     name = path.relative_to(folder).with_suffix("").as_posix()
     return name.encode("utf-8", "backslashreplace").decode()
 
@@ -303,7 +303,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _index(folder: Path, kind: str, other: Path) -> dict[str, Path]:
-    """The images below a folder by their stems, without those of the other folder where that lies in this one."""
+    """The images below a folder by their stems, without those of the other folder where that is inside this one."""
     index: dict[str, Path] = {}
     inside = folder.resolve() in other.resolve().parents
     for path in _list(folder):

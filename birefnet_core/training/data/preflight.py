@@ -198,7 +198,7 @@ def _map_shared(
 
 
 def validate_pair(pair: Pair) -> PairReport:
-    """Validates one pair; what is wrong with it becomes its problem."""
+    """Validates one pair; an error becomes the report's problem."""
     try:
         if pair.mask is None:
             mask = read_cutout(pair.image)[1]
