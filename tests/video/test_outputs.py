@@ -72,6 +72,13 @@ def test_vp9_has_keyframes_of_colour_and_alpha_at_the_same_frames(tmp_path, segm
     assert [number for number, data in enumerate(alphas) if not data[8] & 4] == keys  # frame_type of VP9's header
 
 
+def test_alpha_of_vp9_comes_back_where_pyav_cannot_encode_it_apart(tmp_path, segmenter, source, monkeypatch):
+    monkeypatch.setattr("birefnet_core.video.writers.AVAILABLE", False)
+    segment_video(segmenter, source, Output(path=tmp_path / "out.webm"), options=PLAIN)
+    for frame, mask in zip(read_rgba(tmp_path / "out.webm"), masks(), strict=True):
+        assert np.abs(frame[..., 3] - mask).max() * 255 < 6
+
+
 def test_gif_is_transparent_where_alpha_is_under_a_half(tmp_path, segmenter, source):
     segment_video(segmenter, source, Output(path=tmp_path / "out.gif"), options=PLAIN)
     found = read_rgba(tmp_path / "out.gif")
