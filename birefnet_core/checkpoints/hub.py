@@ -27,7 +27,7 @@ from .weight_names import pick_weights, weight_files
 
 Progress = Callable[[int, int], object]
 
-_PATIENCE = 60  # seconds without a new byte after which a download ends; the client alone may retry without end
+_STALL_TIMEOUT = 60  # seconds without a new byte after which a download ends; the client alone may retry without end
 _MOST_BYTES = 4 * 2**30  # of a file whose size the Hub does not tell
 _ABANDONED = 3600  # seconds without a write after which an incomplete file belongs to no running process
 _FILE_NAME = re.compile(r"\w[\w.+=-]{0,200}")  # of a commit or an ETag: names of files are made of both
@@ -258,8 +258,8 @@ class _Download(io.BufferedWriter):
         written, done = super().write(data), self.tell()
         if done > (self._size or _MOST_BYTES):
             raise failure("corrupt", self._wanted.fields, f"{done} bytes and more of {self._size}")
-        if done <= self._most and time.monotonic() - self._last > _PATIENCE:
-            silence = TimeoutError(f"it began anew and sent nothing new for {_PATIENCE} seconds")
+        if done <= self._most and time.monotonic() - self._last > _STALL_TIMEOUT:
+            silence = TimeoutError(f"it began anew and sent nothing new for {_STALL_TIMEOUT} seconds")
             raise failure("unreachable", self._wanted.fields, silence)
         self.report(done)
         return written

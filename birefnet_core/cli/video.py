@@ -37,7 +37,7 @@ DESCRIPTION = (
     "Writes each clip's subject with transparency (.mov: ProRes 4444, .webm: VP9, .webp, .gif, .apng, or images), over "
     "a --background (.mp4, .mov, .mkv, .webm), or its mask."
 )
-MOST_BATCHED, SHARE = 8, 0.6  # frames for each pass on a GPU, within this part of its free memory
+MOST_BATCHED, MEMORY_FRACTION = 8, 0.6  # frames for each pass on a GPU, within this part of its free memory
 FOLDER_SUFFIXES = {"cutout": ".mov", "mask": ".mkv", "composite": ".mp4"}  # of files in an output folder
 
 
@@ -200,7 +200,7 @@ def fitting_batch_size(segmenter: Segmenter, size: object, device: torch.device)
         return 1
     height, width = segmenter.network_size(size, 1, 1)  # type: ignore[arg-type]
     batch = MOST_BATCHED
-    while batch > 1 and segmenter.memory_required(height, width, batch_size=batch) > SHARE * free:
+    while batch > 1 and segmenter.memory_required(height, width, batch_size=batch) > MEMORY_FRACTION * free:
         batch //= 2
     return batch
 

@@ -18,7 +18,7 @@ from .scene_cuts import is_cut
 
 # What a frame may differ from the last keyframe, or it becomes one itself (benchmarks/video.md).
 MOST_MOTION = 0.04  # of the longest side, for 95 % of the pixels
-MOST_DOUBT = 0.06  # share of the pixels whose motion is not trusted
+MOST_DOUBT = 0.06  # fraction of the pixels whose motion is not trusted
 LEAST_TRUST = 1e-3  # where neither keyframe's motion is trusted, both count by their distance in time
 
 
@@ -59,7 +59,7 @@ class Keyframes:
     Args:
         every: The network runs at least on every that many frames; 1 runs it on all.
         most_motion: Motion since the last keyframe that makes a new one, as a fraction of the longest side.
-        most_doubt: Share of the pixels without a trusted motion that makes a new one.
+        most_doubt: Fraction of the pixels without a trusted motion that makes a new one.
         side: Longest side in pixels of the small copies.
 
     Attributes:

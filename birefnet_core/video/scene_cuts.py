@@ -65,7 +65,7 @@ def colour_distance(earlier: SmallFrame, later: SmallFrame) -> float:
 
 
 def _cumulative(colours: Tensor) -> Tensor:
-    """Share of the pixels up to each level: 3, BINS."""
+    """Fraction of the pixels up to each level: 3, BINS."""
     values = colours[0].flatten(1)  # 3 pixels
     levels = torch.arange(1, BINS + 1, device=values.device) / BINS
     return torch.stack([(values <= level).float().mean(dim=1) for level in levels], dim=1)

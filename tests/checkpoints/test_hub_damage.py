@@ -25,7 +25,7 @@ CONTENT = b"w" * 5000
 
 def test_server_that_begins_anew_and_stalls_is_left(hub, cache, tmp_path, place, left_behind, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
-    monkeypatch.setattr("birefnet_core.checkpoints.hub._PATIENCE", 1)
+    monkeypatch.setattr("birefnet_core.checkpoints.hub._STALL_TIMEOUT", 1)
     hub.add(REPO, fault="anew")
     with pytest.raises(CheckpointError, match=r"connection broke off.*began anew and sent nothing new"):
         resolve("BiRefNet", **place)
