@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..birefnet_core import ImageError
-from .comfy_compat import core, io, pick, preview, schema
+from .comfy_compat import color_input, core, io, pick, preview, schema
 from .inputs import checked
 from .tensors import as_result, for_work, in_color, progress_bar
 
@@ -30,8 +30,8 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             display_name="BiRefNet Apply Alpha",
             description="Cuts the subject out by its mask (1 on the subject), transparent or over something else. "
             "Estimates the subject's own colours, so that the old background does not shine through at soft edges.",
-            search_aliases=["cut out", "transparent", "RGBA", "replace background", "foreground estimation", "matting"],
             essentials_category="Image Tools",
+            is_output_node=True,
             inputs=[
                 io.Image.Input(
                     "image",
@@ -52,10 +52,10 @@ class BiRefNetApplyAlpha(io.ComfyNode):
                     tooltip="How the subject's own colours are estimated. multilevel: best. blur fusion: as published "
                     "with the network. off: the image as it is, with fringes of the old background.",
                 ),
-                io.String.Input(
+                color_input(
                     "color",
-                    default="#ffffff",
-                    tooltip="For output over color, and the bars of fit: #rrggbb or red,green,blue from 0 to 255.",
+                    "#ffffff",
+                    "For output over color, and the bars of fit. Over a link also as red,green,blue from 0 to 255.",
                 ),
                 io.Combo.Input(
                     "background_fit",

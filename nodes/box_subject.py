@@ -16,7 +16,6 @@ class BiRefNetBoxSubject(io.ComfyNode):
             display_name="BiRefNet Box around Subject",
             description="Drag a box around the subject that is meant, and connect it to box of BiRefNet Segment: only "
             "what is in it is segmented.",
-            search_aliases=["bounding box", "bbox", "draw box", "select subject", "select object", "box prompt"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture to draw on. Run once if it does not show."),
                 io.BoundingBox.Input(

@@ -22,6 +22,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from ..birefnet_core import ConfigError
+from .search_words import search_words
 
 __all__ = ["ComfyExtension", "GraphBuilder", "io", "ui"]
 
@@ -44,8 +45,9 @@ _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 
 
 def schema(**options: Any) -> io.Schema:
-    """An io.Schema of our category, without the options that this version of ComfyUI does not know."""
+    """An io.Schema of our category and search words, without what this version of ComfyUI does not know."""
     options.setdefault("category", "BiRefNet")
+    options.setdefault("search_aliases", search_words(options["node_id"]))
     return io.Schema(**{k: v for k, v in options.items() if k in _SCHEMA_FIELDS})
 
 
@@ -94,9 +96,16 @@ def before_each_prompt(handler: Callable[[dict[str, Any]], dict[str, Any]]) -> N
 
 
 def color_input(id: str, default: str, tooltip: str) -> Any:
-    """A colour picker, or a text field in a ComfyUI without."""
-    kind = io.Color if hasattr(io, "Color") else io.String
-    return kind.Input(id, default=default, tooltip=tooltip)
+    """A colour picker that also takes text over a link, or a text field in a ComfyUI without."""
+    if not hasattr(io, "Color"):
+        return io.String.Input(id, default=default, tooltip=tooltip)
+    return io.MultiType.Input(io.Color.Input(id, default=default, tooltip=tooltip, socketless=False), types=[io.String])
+
+
+def number_or_off(id: str, tooltip: str) -> Any:
+    """A text field that is "off" until it is given a number, which may also come over a link."""
+    field = io.String.Input(id, default="off", tooltip=tooltip)
+    return io.MultiType.Input(field, types=[io.Float, io.Int]) if hasattr(io, "MultiType") else field
 
 
 def core(part: str) -> ModuleType:
@@ -118,7 +127,7 @@ def core(part: str) -> ModuleType:
 
 def default_inputs(node: type[io.ComfyNode], *given: str) -> dict[str, Any]:
     """The default values of a node's inputs, but for those given."""
-    inputs = node.define_schema().inputs
+    inputs = [getattr(i, "input_override", None) or i for i in node.define_schema().inputs]
     return {i.id: i.default for i in inputs if getattr(i, "default", None) is not None and i.id not in given}
 
 

@@ -30,7 +30,6 @@ class BiRefNetCompareMasks(io.ComfyNode):
             display_name="BiRefNet Compare Masks",
             description="Scores a mask against a ground truth by the measures of the paper, and paints the errors: "
             "vermilion is subject in the mask only, blue is subject in the ground truth only.",
-            search_aliases=["mask metrics", "IoU", "F-measure", "evaluate mask", "mask difference", "haze"],
             is_output_node=True,
             inputs=[
                 io.Mask.Input("mask", tooltip="What is to be scored. Resized to the ground truth if sizes differ."),

@@ -17,9 +17,6 @@ class BiRefNetCropAroundSubject(io.ComfyNode):
             display_name="BiRefNet Crop Around Subject",
             description="Crops to the subject and what is around it, for inpainting or upscaling that part only. "
             "BiRefNet Stitch Back puts the result where it came from; the rest of the picture is not touched.",
-            search_aliases=[
-                "crop and stitch", "inpaint crop", "crop to mask", "crop by mask", "detailer", "zoom in",
-            ],
             inputs=[
                 io.Image.Input("image", tooltip="One image, a batch, or the frames of a video."),
                 io.Mask.Input("mask", tooltip="1 on the subject, or on what is to be inpainted."),

@@ -23,10 +23,6 @@ class BiRefNetDespill(io.ComfyNode):
             display_name="BiRefNet Despill",
             description="Takes out the shine of a green screen, a blue screen or any other background, above all at "
             "edges and in hair. Works on images and on cut-outs; alpha is kept.",
-            search_aliases=[
-                "green screen", "greenscreen", "blue screen", "chroma key", "spill suppression", "green edges", "halo",
-                "color fringe", "defringe", "decontaminate",
-            ],
             essentials_category="Image Tools",
             inputs=[
                 io.Image.Input("image", tooltip="A picture, or the cut-out of BiRefNet Apply Alpha."),

@@ -19,7 +19,6 @@ class BiRefNetLoadModel(io.ComfyNode):
             node_id="BiRefNetLoadModel",
             display_name="Load BiRefNet Model",
             description="Loads a BiRefNet checkpoint. Published ones are downloaded to models/birefnet once.",
-            search_aliases=["background removal model", "rmbg", "matting model", "remove background loader"],
             inputs=[
                 model_input(),
                 io.Combo.Input(

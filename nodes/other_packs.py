@@ -32,7 +32,7 @@ def _schema(name: str, of: str, inputs: list, outputs: list) -> io.Schema:
         display_name=f"BiRefNet, as {of}",
         category="BiRefNet/other packs",
         description=f"Takes the place of {of} in workflows where that pack is not installed. "
-        "For new workflows take BiRefNet Segment, BiRefNet Apply Alpha or BiRefNet Remove Background.",
+        "For new workflows take BiRefNet Segment, BiRefNet Apply Alpha or Background Removal (BiRefNet).",
         is_deprecated=True,
         inputs=inputs,
         outputs=outputs,

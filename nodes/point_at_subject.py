@@ -17,10 +17,6 @@ class BiRefNetPointAtSubject(io.ComfyNode):
             display_name="BiRefNet Point at Subject",
             description="Paint a dab on each subject that is meant, and connect the result to points of BiRefNet "
             "Segment: the others go. Painted over a whole subject, it serves as region, too.",
-            search_aliases=[
-                "click", "select subject", "select object", "pick person", "points", "point prompt", "paint mask",
-                "brush", "scribble", "SAM points",
-            ],
             inputs=[
                 io.Image.Input("image", tooltip="The picture to paint on. Run once if it does not show."),
                 io.String.Input(

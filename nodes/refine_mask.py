@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from ..birefnet_core import ImageError
-from .comfy_compat import ADVANCED, core, io, schema
+import math
+from typing import Any
+
+from ..birefnet_core import ConfigError, ImageError
+from .comfy_compat import ADVANCED, core, io, number_or_off, schema
 from .inputs import checked
 from .tensors import as_result, for_work, in_color
 
@@ -19,7 +22,6 @@ class BiRefNetRefineMask(io.ComfyNode):
             description="Cleans up a mask. Everything is off by default, and happens in this order: smooth over time, "
             "black and white point, threshold, keep the largest part or remove islands, fill holes, grow or shrink, "
             "smooth the edge, guided filter, feather, invert.",
-            search_aliases=["mask grow", "mask feather", "fill holes", "mask threshold", "guided filter", "mask blur"],
             inputs=[
                 io.Mask.Input("mask", tooltip="1 on the subject."),
                 io.Int.Input(
@@ -36,13 +38,9 @@ class BiRefNetRefineMask(io.ComfyNode):
                 io.Float.Input(
                     "white_point", default=1.0, min=0.01, max=1.0, step=0.01, tooltip="Values from this become 1."
                 ),
-                io.Float.Input(
+                number_or_off(
                     "threshold",
-                    default=-0.01,
-                    min=-0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Values above this become 1, all others 0: a hard mask. Below 0: off.",
+                    "Values above this become 1, all others 0: a hard mask. A number from 0 to 1, or off.",
                 ),
                 io.Boolean.Input("keep_largest", default=False, tooltip="Keep only the largest part of each mask."),
                 io.Int.Input(
@@ -103,10 +101,23 @@ class BiRefNetRefineMask(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, mask, threshold: float, image=None, **operations) -> io.NodeOutput:
+    def execute(cls, mask, threshold: str, image=None, **operations) -> io.NodeOutput:
         if image is None and operations.get("guided_radius"):
             raise ImageError("The guided filter needs the image: connect the input image, or set guided_radius to 0.")
         masks = core(".masks")
-        options = masks.RefineOptions(threshold=threshold if threshold >= 0 else None, **operations)
+        options = masks.RefineOptions(threshold=_threshold(threshold), **operations)
         mask, image = for_work(mask, None if image is None else in_color(image))
         return io.NodeOutput(as_result(masks.refine_mask(mask, options, image)))
+
+
+def _threshold(value: Any) -> float | None:
+    """What the field says; workflows of version 0.1 have a number, and -0.01 for off."""
+    if isinstance(value, str) and value.strip().lower() in ("off", ""):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not -0.01 <= number <= 1:
+        raise ConfigError(f"threshold is {value!r}, expected a number from 0 to 1, or off.")
+    return number if number >= 0 else None

@@ -17,12 +17,12 @@ class BiRefNetRemoveBackground(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="BiRefNetRemoveBackground",
-            display_name="BiRefNet Remove Background",
+            display_name="Background Removal (BiRefNet)",
             description="Image in, cut-out with transparency out. The same as Load BiRefNet Model, BiRefNet Segment "
             "and BiRefNet Apply Alpha with their usual settings.",
-            search_aliases=["rembg", "rmbg", "background removal", "cut out", "transparent background"],
             essentials_category="Image Tools",
             enable_expand=True,
+            is_output_node=True,
             inputs=[
                 io.Image.Input("image", tooltip="One image, a batch, or the frames of a video."),
                 model_input(),

@@ -20,7 +20,6 @@ class BiRefNetSegment(io.ComfyNode):
             node_id="BiRefNetSegment",
             display_name="BiRefNet Segment",
             description="Finds the subject of each image. The mask is 1 on the subject and has the image's size.",
-            search_aliases=["remove background", "background mask", "subject mask", "cut out", "rembg", "matting"],
             inputs=[
                 BiRefNetModelType.Input("model", tooltip="From Load BiRefNet Model."),
                 io.Image.Input(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .apply_alpha import COLOURS, FITS
-from .comfy_compat import ADVANCED, BiRefNetModelType, VideoFromFile, VideoInput, core, io, pick, schema
+from .comfy_compat import ADVANCED, BiRefNetModelType, VideoFromFile, VideoInput, color_input, core, io, pick, schema
 from .inputs import checked, expect
 from .model_handle import ModelHandle
 from .segment import SIZES
@@ -36,7 +36,6 @@ class BiRefNetSegmentVideo(io.ComfyNode):
             display_name="BiRefNet Segment Video",
             description="A clip in; its subject with transparency or over another background out, and its mask as a "
             "clip. Frames go through one after the other, so a long clip needs no more memory than a short one.",
-            search_aliases=["video matting", "remove video background", "video mask", "rotoscope", "ProRes", "VP9"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=_inputs(),
@@ -124,8 +123,8 @@ def _inputs() -> list[Any]:
             tooltip="WebM with alpha: VP9 for browsers, small. ProRes with alpha: MOV for editing, large. over color, "
             "over background: MP4 without transparency.",
         ),
-        io.String.Input(
-            "color", default="#00b140", tooltip="For output over color: #rrggbb or red,green,blue from 0 to 255."
+        color_input(
+            "color", "#00b140", "For output over color. Over a link also as red,green,blue from 0 to 255."
         ),
         io.Combo.Input(
             "background_fit",

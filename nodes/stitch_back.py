@@ -17,7 +17,6 @@ class BiRefNetStitchBack(io.ComfyNode):
             display_name="BiRefNet Stitch Back",
             description="Puts a crop back into the picture it was cut from by BiRefNet Crop Around Subject. Outside "
             "the crop every pixel stays exactly as it was.",
-            search_aliases=["crop and stitch", "inpaint stitch", "paste back", "uncrop", "paste crop"],
             inputs=[
                 StitchType.Input("stitch", tooltip="From BiRefNet Crop Around Subject."),
                 io.Image.Input("image", tooltip="The crop after the work on it, of any size."),

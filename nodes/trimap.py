@@ -17,7 +17,6 @@ class BiRefNetTrimap(io.ComfyNode):
             display_name="BiRefNet Trimap",
             description="Makes a trimap out of a mask: white is subject, black is background, and the grey band "
             "between is left to a matting node to decide.",
-            search_aliases=["trimap", "matting", "unknown area", "edge band", "mask border", "vitmatte"],
             inputs=[
                 io.Mask.Input("mask", tooltip="1 on the subject."),
                 io.Int.Input(

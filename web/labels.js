@@ -1,13 +1,33 @@
-// Shows what is known of each model (purpose, size, on this disk or not) in the lists of our nodes. The values that
-// workflows save stay the plain names.
+// Shows the values of our lists in the page's language, and what is known of each model: purpose, size, licence, on this
+// disk or not. The values that workflows save stay the plain names.
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+
+let translations = {}; // of list values: node -> input -> value -> text
+
+async function readTranslations() {
+  const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
+  const all = await (await api.fetchApi("/i18n")).json();
+  translations = (all[language] ?? all[language.split("-")[0]])?.nodeDefs ?? {};
+}
+
+function labelsOf(node, name) {
+  const { required, optional } = node.constructor.nodeData?.input ?? {};
+  const known = (required?.[name] ?? optional?.[name])?.[1]?.birefnet_labels;
+  const words = translations[node.comfyClass]?.inputs?.[name]?.options ?? {};
+  const translated = (text) => text.replace(/[^(), ]+/g, (word) => words[word] ?? word);
+  return (value) => (known?.[value] ? translated(known[value]) : (words[value] ?? String(value ?? "")));
+}
 
 app.registerExtension({
   name: "birefnet.labels",
+  async init() {
+    await readTranslations().catch((error) => console.warn("BiRefNet: no translations of list values", error));
+  },
   nodeCreated(node) {
+    if (!node.comfyClass?.startsWith("BiRefNet")) return;
     for (const widget of node.widgets ?? []) {
-      const labels = node.constructor.nodeData?.input?.required?.[widget.name]?.[1]?.birefnet_labels;
-      if (labels) widget.options.getOptionLabel = (value) => labels[value] ?? String(value);
+      if (widget.type === "combo") widget.options.getOptionLabel = labelsOf(node, widget.name);
     }
   },
 });

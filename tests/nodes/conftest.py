@@ -42,6 +42,15 @@ class IntInput(Input):
         super().__init__(id, tooltip=tooltip, optional=optional, default=default, min=min, max=max, step=step)
 
 
+class MultiTypeInput(Input):
+    """The same as the input it is made of, which in ComfyUI also takes links of other types."""
+
+    def __init__(self, id, types):
+        self.input_override = id
+        super().__init__(id.id, tooltip=id.tooltip, optional=id.optional, default=id.default, **id.options)
+        self.type = ",".join([id.type, *(kind.Input.type for kind in types)])
+
+
 class Output:
     def __init__(self, id=None, display_name=None, tooltip=None):
         self.id, self.display_name, self.tooltip = id, display_name, tooltip
@@ -201,7 +210,7 @@ def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
     types["BoundingBox"] = comfy_type("BOUNDING_BOX")
     io = SimpleNamespace(
         **types, Int=comfy_type("INT", IntInput), Combo=comfy_type("COMBO", ComboInput), Custom=comfy_type,
-        Schema=Schema, ComfyNode=object, NodeOutput=NodeOutput, Hidden=SimpleNamespace(unique_id="UNIQUE_ID"),
+        MultiType=SimpleNamespace(Input=MultiTypeInput), Schema=Schema, ComfyNode=object, NodeOutput=NodeOutput, Hidden=SimpleNamespace(unique_id="UNIQUE_ID"),
         FolderType=enum.Enum("FolderType", ["output", "temp"]),
     )  # fmt: skip
     ui = SimpleNamespace(
