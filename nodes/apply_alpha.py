@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..birefnet_core import ImageError
-from .comfy_compat import color_input, core, io, pick, preview, schema
+from .comfy_compat import color_input, core, io, opaque, pick, preview, schema
 from .inputs import checked
 from .tensors import as_result, for_work, in_color, progress_bar
 
@@ -85,7 +85,7 @@ class BiRefNetApplyAlpha(io.ComfyNode):
         options = masks.CutoutOptions(
             output=pick(OUTPUTS, output, "output"),
             colors=pick(COLOURS, colors, "colors"),
-            color=color,
+            color=opaque(color),
             fit=pick(FITS, background_fit, "background_fit"),
             crop_padding=padding if crop else None,
         )

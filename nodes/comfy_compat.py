@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -100,6 +101,11 @@ def color_input(id: str, default: str, tooltip: str) -> Any:
     if not hasattr(io, "Color"):
         return io.String.Input(id, default=default, tooltip=tooltip)
     return io.MultiType.Input(io.Color.Input(id, default=default, tooltip=tooltip, socketless=False), types=[io.String])
+
+
+def opaque(color: Any) -> Any:
+    """A colour without the opacity that the colour picker may add: #rrggbbaa becomes #rrggbb."""
+    return color.strip()[:7] if isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{8}", color.strip()) else color
 
 
 def number_or_off(id: str, tooltip: str) -> Any:

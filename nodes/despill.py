@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..birefnet_core import ImageError
-from .comfy_compat import color_input, core, io, pick, preview, schema
+from .comfy_compat import color_input, core, io, opaque, pick, preview, schema
 from .inputs import checked
 from .tensors import as_result, for_work, in_color
 
@@ -79,7 +79,7 @@ class BiRefNetDespill(io.ComfyNode):
         mask = alpha[..., 0] if mask is None and alpha.shape[-1] else mask
         if screen == "background" and mask is None:
             raise ImageError("mask is not connected, expected one: screen background is measured where it is 0.")
-        key = color if screen == "color" else key or masks.background_color(colors, mask)
+        key = opaque(color) if screen == "color" else key or masks.background_color(colors, mask)
         result = masks.remove_spill(colors, key, masks=mask, **options)
         result = as_result(torch.cat([result, alpha.to(result.dtype)], dim=-1) if alpha.shape[-1] else result)
         return io.NodeOutput(result, ui=preview(result, cls))

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from .apply_alpha import COLOURS, FITS
-from .comfy_compat import ADVANCED, BiRefNetModelType, VideoFromFile, VideoInput, color_input, core, io, pick, schema
+from .comfy_compat import (
+    ADVANCED,
+    BiRefNetModelType,
+    VideoFromFile,
+    VideoInput,
+    color_input,
+    core,
+    io,
+    opaque,
+    pick,
+    schema,
+)  # fmt: skip
 from .inputs import checked, expect
 from .model_handle import ModelHandle
 from .segment import SIZES
@@ -61,7 +72,7 @@ class BiRefNetSegmentVideo(io.ComfyNode):
             files = result_files(filename_prefix, suffix, mask_suffix, part.size)
             if output == OVER_BACKGROUND:
                 color = background_file(background, background_video, folder)
-            cutout |= {"path": files.video, "background": color if kind == "composite" else None}
+            cutout |= {"path": files.video, "background": opaque(color) if kind == "composite" else None}
             _run(model, part, cutout, files.mask, FramesBar(cls), **options)
         return io.NodeOutput(*(VideoFromFile(str(path)) for path in (files.video, files.mask)), ui=files.preview)
 
@@ -123,9 +134,7 @@ def _inputs() -> list[Any]:
             tooltip="WebM with alpha: VP9 for browsers, small. ProRes with alpha: MOV for editing, large. over color, "
             "over background: MP4 without transparency.",
         ),
-        color_input(
-            "color", "#00b140", "For output over color. Over a link also as red,green,blue from 0 to 255."
-        ),
+        color_input("color", "#00b140", "For output over color. Over a link also as red,green,blue from 0 to 255."),
         io.Combo.Input(
             "background_fit",
             options=list(FITS),

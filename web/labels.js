@@ -19,15 +19,15 @@ function labelsOf(node, name) {
   return (value) => (known?.[value] ? translated(known[value]) : (words[value] ?? String(value ?? "")));
 }
 
+export function setLabels(node) {
+  for (const widget of node.widgets ?? []) {
+    if (widget.type === "combo") widget.options.getOptionLabel = labelsOf(node, widget.name);
+  }
+}
+
 app.registerExtension({
   name: "birefnet.labels",
   async init() {
     await readTranslations().catch((error) => console.warn("BiRefNet: no translations of list values", error));
-  },
-  nodeCreated(node) {
-    if (!node.comfyClass?.startsWith("BiRefNet")) return;
-    for (const widget of node.widgets ?? []) {
-      if (widget.type === "combo") widget.options.getOptionLabel = labelsOf(node, widget.name);
-    }
   },
 });

@@ -1,8 +1,10 @@
-// Shows width and height of BiRefNet Segment where they count, and makes our nodes as wide as what stands in them.
+// Shows width and height of BiRefNet Segment where they count, and makes new nodes as wide as what stands in them.
 import { app } from "../../scripts/app.js";
+import { setLabels } from "./labels.js";
 
 const CUSTOM = "custom"; // value of size
-const [AROUND, NARROWEST, WIDEST] = [96, 225, 460]; // margins, arrows and the gap between a name and its value
+const [AROUND, AROUND_TITLE] = [124, 70]; // margins, arrows and the gap between a name and its value, in pixels
+const [NARROWEST, WIDEST] = [225, 500];
 
 function isLinked(node, name) {
   return node.inputs?.some((input) => input.widget?.name === name && input.link != null);
@@ -16,23 +18,24 @@ function showSizes(node) {
   }
 }
 
+// Wide enough for the longest value of each list, the other values as they are, and the title.
 function widthOf(node) {
   const pen = document.createElement("canvas").getContext("2d");
-  pen.font = "12px Inter, Arial, sans-serif";
-  const values = (widget) => (widget.options.getOptionLabel ? widget.options.values : [widget.value]);
-  const texts = (node.widgets ?? [])
-    .filter((widget) => !widget.hidden && !widget.element)
-    .flatMap((widget) =>
-      values(widget).map((value) => `${widget.label ?? widget.name}${widget.options.getOptionLabel?.(value) ?? value}`),
-    );
-  const widest = Math.max(0, ...texts.map((text) => pen.measureText(text).width));
-  return Math.min(Math.max(NARROWEST, Math.ceil(widest) + AROUND), WIDEST);
+  const width = (size, text) => (pen.font = `${size}px Inter, Arial, sans-serif`) && pen.measureText(text).width;
+  const shown = (node.widgets ?? []).filter(({ hidden, element, value }) => !hidden && !element && typeof value !== "object");
+  const texts = ({ value, options }) =>
+    options.getOptionLabel ? options.values.map(options.getOptionLabel) : [String(value)];
+  const widest = (list) => Math.max(0, ...list.map((text) => width(13, text)));
+  const columns = widest(shown.map(({ name, label }) => label ?? name)) + widest(shown.flatMap(texts));
+  const wanted = Math.max(NARROWEST, columns + AROUND, width(14, node.title) + AROUND_TITLE);
+  return Math.ceil(Math.min(wanted, WIDEST));
 }
 
 app.registerExtension({
-  name: "birefnet.sizes",
+  name: "birefnet.faces",
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("BiRefNet")) return;
+    setLabels(node);
     const size = node.widgets?.find((widget) => widget.name === "size");
     if (size && node.widgets.some(({ name }) => name === "width")) {
       const change = size.callback;
