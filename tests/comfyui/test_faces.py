@@ -1,4 +1,4 @@
-"""What our nodes show, in both renderers of ComfyUI's page. Needs chromium, chromedriver and the Python package selenium.
+"""What our nodes show, in both renderers of ComfyUI's page. Needs chromium, chromedriver and selenium.
 
 COMFYUI_FLAGS="--front-end-root FOLDER" runs them with another version of the page.
 """
@@ -43,7 +43,8 @@ return app.graph.nodes.flatMap(node => {
   return width(14, node.title) + 50 > node.size[0] ? [...cut, node.title] : cut;
 });"""
 WIDGETS = """
-return Object.fromEntries(app.graph.nodes.find(n => n.type == arguments[0]).widgets.map(w => [w.name, [w.value, !!w.hidden]]))"""
+const node = app.graph.nodes.find(n => n.type == arguments[0]);
+return Object.fromEntries(node.widgets.map(w => [w.name, [w.value, !!w.hidden]]))"""
 CHOOSE = """
 const widget = app.graph.nodes.find(n => n.type == arguments[0]).widgets.find(w => w.name == arguments[1]);
 widget.value = arguments[2]; widget.callback?.(widget.value);"""
@@ -86,13 +87,19 @@ def page(comfyui, tmp_path_factory, request):
 
 @pytest.fixture(scope="module")
 def nodes(comfyui):
-    known = comfyui.get("/object_info")
-    return sorted(name for name, node in known.items() if "birefnet" in node["python_module"] and not node["deprecated"])
+    known = comfyui.get("/object_info").items()
+    return sorted(name for name, node in known if "birefnet" in node["python_module"] and not node["deprecated"])
 
 
 def place(page, *names):
     page.execute_script(PLACE, names)
     time.sleep(2)
+
+
+def sizes(page):
+    """Width and height: values, and whether they are hidden."""
+    shown = page.execute_script(WIDGETS, "BiRefNetSegment")
+    return [shown["width"], shown["height"]]
 
 
 def test_no_text_is_cut_even_of_the_longest_value(page, nodes):
@@ -106,11 +113,11 @@ def test_no_text_is_cut_even_of_the_longest_value(page, nodes):
 def test_width_and_height_show_for_size_custom_only(page):
     place(page, "BiRefNetSegment")
     page.execute_script(CHOOSE, "BiRefNetSegment", "size", "1024")
-    assert [page.execute_script(WIDGETS, "BiRefNetSegment")[name][1] for name in ("width", "height")] == [True, True]
+    assert sizes(page) == [[1024, True], [1024, True]]
     time.sleep(1)
     assert page.renderer == "canvas" or "width" not in page.execute_script(SEEN)
     page.execute_script(CHOOSE, "BiRefNetSegment", "size", "custom")
-    assert [page.execute_script(WIDGETS, "BiRefNetSegment")[name] for name in ("width", "height")] == [[1024, False]] * 2
+    assert sizes(page) == [[1024, False], [1024, False]]
     time.sleep(1)
     assert page.renderer == "canvas" or {"width", "height"} <= set(page.execute_script(SEEN).split("\n"))
 
