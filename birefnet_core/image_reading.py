@@ -58,22 +58,43 @@ def read_image_file(path: str | Path) -> ImageFile:
         ImageError: Not there, not an image, damaged, without pixels, or with values of an unknown scale.
         MemoryLimitError: Too little memory for it.
     """
-    path = Path(path)
     try:
         with opened_image(path) as image:
             pixels, source = _decode(image)
-        if 0 in pixels.shape:
-            raise ImageError(f"{printable(path)}: the image has no pixels.")
-        if pixels.ndim == 2:
-            return _grey_file(pixels, source, path)
-        colours = _to_floats(pixels[..., :3], 255)
-        if source.sixteen_bits and pixels[..., :3].max() <= 15:  # Pillow keeps the upper 8 of 16 bits of colours
-            colours = colours * (255 / 15)
-            note = "its 16-bit colours use 12 bits or less, of which Pillow reads the upper 4; save it with 8 bits"
-            source.notes.append(note)
-        alpha = _to_floats(pixels[..., 3], 255) if pixels.shape[-1] == 4 and pixels[..., 3].min() < 255 else None
+        return _image_file(_turn(pixels, source.orientation), source, Path(path))
     except MemoryError:
         raise MemoryLimitError(f"{printable(path)}: too little memory to read this image; make it smaller.") from None
+
+
+def read_pil_image(image: Image.Image) -> ImageFile:
+    """Reads an image of Pillow, as ``read_image_file`` but in the orientation that it has in memory.
+
+    Raises:
+        ImageError: Its file is damaged, it has no pixels, or values of an unknown scale.
+        MemoryLimitError: Too little memory for it.
+    """
+    path = Path(getattr(image, "filename", "") or "image")
+    try:
+        pixels, source = _decode(image.copy())
+        return _image_file(pixels, source, path)
+    except MemoryError:
+        raise MemoryLimitError(f"{printable(path)}: too little memory for this image; make it smaller.") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{printable(path)}: the image cannot be read ({printable(first_line(error))}).") from error
+
+
+def _image_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:
+    """Pixels as ``_decode`` gives them, brought to floats."""
+    if 0 in pixels.shape:
+        raise ImageError(f"{printable(path)}: the image has no pixels.")
+    if pixels.ndim == 2:
+        return _grey_file(pixels, source, path)
+    colours = _to_floats(pixels[..., :3], 255)
+    if source.sixteen_bits and pixels[..., :3].max() <= 15:  # Pillow keeps the upper 8 of 16 bits of colours
+        colours = colours * (255 / 15)
+        note = "its 16-bit colours use 12 bits or less, of which Pillow reads the upper 4; save it with 8 bits"
+        source.notes.append(note)
+    alpha = _to_floats(pixels[..., 3], 255) if pixels.shape[-1] == 4 and pixels[..., 3].min() < 255 else None
     if alpha is not None and alpha.max() == 0:
         source.notes.append("it is transparent everywhere, so there is no subject")
     return ImageFile(colours=colours, alpha=alpha, icc_profile=source.icc_profile, notes=tuple(source.notes))
@@ -130,7 +151,7 @@ class _Source:
 
 
 def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
-    """Pixels H, W of deep grey, or H, W, 3 or 4 uint8, turned upright. Only Pillow's and NumPy's work."""
+    """Pixels H, W of deep grey, or H, W, 3 or 4 uint8. Only Pillow's and NumPy's work."""
     sixteen_bits = ";16" in repr(getattr(image, "tile", [])[:1])
     tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
     image.load()
@@ -145,7 +166,7 @@ def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
     else:
         image, source.icc_profile = _to_rgb(image, sixteen_bits)
         pixels = np.asarray(image)
-    return _turn(pixels, source.orientation), source
+    return pixels, source
 
 
 def _orientation(image: Image.Image) -> int:

@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 from numbers import Integral
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..image_ops import validate_images
 from ..masks.crop import fade_window
 from ..network import BiRefNet, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE
@@ -22,6 +21,7 @@ from .batching import Passes, Progress
 from .compiled import CompiledNetwork
 from .crops import Box, Region, crop_boxes
 from .cuda_graph import MOST_PIXELS, GraphedNetwork, graphs_wanted
+from .image_inputs import ImageInput, as_batch
 from .out_of_memory import free_memory
 from .tiles import refine, tile_boxes
 from .warm_up import WarmUp
@@ -158,7 +158,7 @@ class Segmenter:
 
     def __call__(
         self,
-        images: Tensor,
+        images: ImageInput,
         size: Size = None,
         *,
         region: Region | None = None,
@@ -167,12 +167,13 @@ class Segmenter:
         tiled: bool = False,
         flip: bool = False,
         progress: Progress | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """Segments images.
 
         Args:
-            images: B, H, W, C float in [0, 1] with C = 1, 3 or 4, on any device. Of an image with alpha, what is
-                visible is segmented (``flatten_alpha``), and its mask is multiplied by alpha.
+            images: A tensor B, H, W, C or H, W, C float in [0, 1] with C = 1, 3 or 4, on any device; or an array, a
+                PIL image or the path of an image file, see ``as_batch``. Of an image with alpha, what is visible is
+                segmented (``flatten_alpha``), and its mask is multiplied by alpha.
             size: See ``network_size``; with a region, of the crop.
             region: Where the subject is, as a mask or a box (x, y, width, height) for each image or for all; see
                 ``crop_boxes``. The crop around it is segmented by itself, and the mask is 0 outside that crop.
@@ -188,7 +189,8 @@ class Segmenter:
                 exception raised in it ends the run and passes through.
 
         Returns:
-            Masks B, H, W float32 in [0, 1], foreground 1, on the device of ``images``.
+            Masks B, H, W float32 in [0, 1], foreground 1, on the device of ``images``; H, W for a single image H, W, C.
+            An array for an array, a PIL image of mode "L" for a PIL image or a path.
 
         Raises:
             ImageError: Images of another shape, type or range; a region that is empty or outside the image.
@@ -196,7 +198,7 @@ class Segmenter:
             CheckpointError: The network computes NaN.
             MemoryLimitError: Too little memory for a single image.
         """
-        validate_images(images, channels=(1, 3, 4))
+        images, in_kind = as_batch(images)
         self.wait_until_ready()
         if not isinstance(falloff, int | float) or not 0 <= falloff <= MOST_FALLOFF:
             raise ConfigError(f"falloff={falloff!r}: expected 0 to {MOST_FALLOFF} of the crop's longer side.")
@@ -226,7 +228,7 @@ class Segmenter:
                         refine(crops[i], targets[i], plans[i].size, plans[i].tiles, plans[i].tile_size, passes)
                     _limit(targets[i], crops[i], plans[i].box, masks.shape[1:], falloff)
         passes.report()
-        return masks
+        return in_kind(masks)
 
     def _plan(self, box: Box, size: Size, tiled: bool) -> _Plan:
         height, width = self.network_size(size, box.height, box.width)

@@ -138,7 +138,8 @@ def test_progress_is_told_and_can_stop_the_run(segment):
 
 BAD_IMAGES = {
     "list": ([[0.0]], "images is list"),
-    "no batch": (torch.rand(9, 9, 3), "add a batch dimension"),
+    "no batch": (torch.rand(9, 9), "pass a batch of images"),
+    "no channels": (torch.rand(2, 9, 9), "add a batch dimension"),
     "empty batch": (torch.rand(0, 9, 9, 3), "at least one image"),
     "no pixels": (torch.rand(1, 0, 9, 3), "at least one pixel"),
     "two channels": (torch.rand(1, 9, 9, 2), "has 2 channels"),
