@@ -65,7 +65,7 @@ def test_places_that_are_named_are_there(page):
 def test_every_image_is_shown_somewhere():
     shown = {(page.parent / link).resolve() for page in PAGES for link in LINK.findall(text_of(page))}
     images = {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
-    assert {path.name for path in images - shown} == {"icon.svg"}  # named in pyproject.toml
+    assert {path.name for path in images - shown} == {"icon.png", "banner.jpg"}  # named in pyproject.toml
 
 
 @cache

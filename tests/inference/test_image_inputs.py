@@ -128,5 +128,5 @@ def test_a_damaged_image_is_named(tmp_path, pixels):
     path = tmp_path / "cut.png"
     Image.fromarray(pixels).save(path)
     path.write_bytes(path.read_bytes()[:300])
-    with Image.open(path) as image, pytest.raises(bc.ImageError, match="cut.png"):
+    with Image.open(path) as image, pytest.raises(bc.ImageError, match=r"cut\.png"):
         as_batch(image)

@@ -210,7 +210,8 @@ def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
     types["BoundingBox"] = comfy_type("BOUNDING_BOX")
     io = SimpleNamespace(
         **types, Int=comfy_type("INT", IntInput), Combo=comfy_type("COMBO", ComboInput), Custom=comfy_type,
-        MultiType=SimpleNamespace(Input=MultiTypeInput), Schema=Schema, ComfyNode=object, NodeOutput=NodeOutput, Hidden=SimpleNamespace(unique_id="UNIQUE_ID"),
+        MultiType=SimpleNamespace(Input=MultiTypeInput), Schema=Schema,
+        ComfyNode=object, NodeOutput=NodeOutput, Hidden=SimpleNamespace(unique_id="UNIQUE_ID"),
         FolderType=enum.Enum("FolderType", ["output", "temp"]),
     )  # fmt: skip
     ui = SimpleNamespace(

@@ -1,0 +1,63 @@
+"""What the README prints runs as it is printed, with nothing but a photograph, folders and a clip of these names."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from birefnet_core.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+SNIPPETS = [block for language, block in BLOCKS if language == "python"]
+COMMANDS = [line for _, block in BLOCKS for line in block.splitlines() if line.startswith("birefnet ")]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with what the snippets read."""
+    with Image.open(ROOT / "examples" / "dancer.jpg") as photo:
+        small = photo.resize((85, 100))
+    for name in ("photo.jpg", "folder/b.png", "more/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        small.save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_python_runs(code, folder):
+    exec(compile(code, "README.md", "exec"), {})
+    assert (folder / "mask.png").is_file() or (folder / "mine.safetensors").is_file()
+
+
+def test_commands_run(folder, monkeypatch):
+    pytest.importorskip("onnxscript")
+    av = pytest.importorskip("av")
+    with av.open(str(folder / "clip.mp4"), "w") as clip:
+        stream = clip.add_stream("mpeg4", rate=5)
+        stream.width = stream.height = 64
+        for n in range(3):
+            pixels = torch.full((64, 64, 3), 60 * n, dtype=torch.uint8).numpy()
+            clip.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        clip.mux(stream.encode())
+    assert len(COMMANDS) >= 5
+    for line in COMMANDS:
+        if " evaluate " in line:  # against themselves
+            (folder / "masks").rename(folder / "ground_truth")
+            main(["segment", "photo.jpg", "folder", "more/*.png", "-o", "masks", "--model", "demo"])
+            [path.unlink() for path in (folder / "ground_truth").glob("*_cutout.png")]
+        assert main(shlex.split(line, comments=True)[1:]) == 0, line
+    assert {"masks/photo.png", "demo.onnx", "cutout.webm"} <= {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_both_sections_begin_with_how_to_install():
+    for section in ("Python library", "Command line"):
+        text = README.partition(f"## {section}\n")[2].strip()
+        assert text.startswith("```\npip install")
