@@ -8,14 +8,17 @@ let translations = {}; // of list values: node -> input -> value -> text
 async function readTranslations() {
   const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
   const all = await (await api.fetchApi("/i18n")).json();
-  translations = (all[language] ?? all[language.split("-")[0]])?.nodeDefs ?? {};
+  translations = all[language]?.nodeDefs ?? {};
 }
 
 function labelsOf(node, name) {
   const { required, optional } = node.constructor.nodeData?.input ?? {};
   const known = (required?.[name] ?? optional?.[name])?.[1]?.birefnet_labels;
   const words = translations[node.comfyClass]?.inputs?.[name]?.options ?? {};
-  const translated = (text) => text.replace(/[^(), ]+/g, (word) => words[word] ?? word);
+  const translated = (label) => {
+    const start = label.lastIndexOf("("); // "name (purpose, size, licence)"
+    return label.slice(0, start) + label.slice(start).replace(/[^(), ]+/g, (word) => words[word] ?? word);
+  };
   return (value) => (known?.[value] ? translated(known[value]) : (words[value] ?? String(value ?? "")));
 }
 

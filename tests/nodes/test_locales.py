@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es")
+LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es", "ru")
+SAME_EVERYWHERE = re.compile(r"\d+|MP4|RGBA|cpu|fp16|bf16|fp32|channels_first|columns_first|.*\.(safetensors|pth)")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -47,7 +48,22 @@ def test_translations_name_the_same_options_and_folders(language, schemas):
             told, text = (texts[name]["inputs"][i.id]["tooltip"] for texts in (english, ours))
             words = [*(i.options.get("options") or []), "models/birefnet", "models/background_removal"]
             named = [word for word in words if re.search(rf"\b{re.escape(word)}\b", told)]
-            assert all(word in text for word in named), f"{name}.{i.id}: {named}"
+            shown = ours[name]["inputs"][i.id].get("options", {})
+            assert all(shown.get(word, word) in text for word in named), f"{name}.{i.id}: {named}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_every_value_of_a_list_has_a_translation(language, schemas, comfy):
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    for name, schema in schemas.items():
+        for i in schema.inputs:
+            values = i.options.get("options") or []
+            if i.id == "model" and values:
+                entries = comfy.model_folders.catalogue().values()
+                values = {*(e.purpose for e in entries), *(e.licence for e in entries if e.licence != "MIT")}
+            shown = texts[name]["inputs"][i.id].get("options", {})
+            wanted = {value for value in values if not SAME_EVERYWHERE.fullmatch(value)}
+            assert set(shown) == wanted and len(set(shown.values())) == len(shown), f"{name}.{i.id}"
 
 
 def test_english_says_what_the_nodes_say(schemas):
