@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.help_tables import page_of, with_tables
+
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es", "ru")
 SAME_EVERYWHERE = re.compile(r"\d+|MP4|RGBA|cpu|fp16|bf16|fp32|channels_first|columns_first|.*\.(safetensors|pth)")
@@ -81,3 +83,15 @@ def test_every_node_has_a_help_page_that_names_every_input(schemas):
         page = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
         assert page.startswith(f"# {schema.display_name}\n")
         assert all(f"**{i.id}**" in page for i in schema.inputs)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_help_pages_are_in_every_language_and_say_what_the_nodes_say(language, schemas):
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    english = {name: page_of(name, "en").read_text(encoding="utf-8") for name in schemas}
+    for name in schemas:
+        page = page_of(name, language).read_text(encoding="utf-8")
+        assert page == with_tables(page, texts[name], language), "python tools/help_tables.py"
+        prose = page.partition("\n## ")[0]
+        assert len(prose) > 100 and (language == "en" or prose != english[name].partition("\n## ")[0])
+        assert not re.search(r"%\w+%|@\w+@|=\w+=", prose)

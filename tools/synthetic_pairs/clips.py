@@ -184,9 +184,10 @@ class _Stage:
             across, along = self._to_layer(BAR, t, x, y)
             half = BAR_WIDTH / 2 * SUPERSAMPLING * self.width
             cover = np.clip((half - np.abs(across)) / s + 0.5, 0, 1)
-            colours = cover[..., None] * _sample(self.bar, across, along, cv2.BORDER_REFLECT) + (
-                1 - cover[..., None]
-            ) * colours
+            colours = (
+                cover[..., None] * _sample(self.bar, across, along, cv2.BORDER_REFLECT)
+                + (1 - cover[..., None]) * colours
+            )
             alpha = alpha * (1 - cover)
             labels = np.where(cover > 0.5, BAR, labels)
         size = (self.width, self.height)

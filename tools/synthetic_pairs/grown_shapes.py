@@ -18,9 +18,7 @@ def blob(canvas: Canvas, rng: np.random.Generator) -> None:
 
 def _outline(rng: np.random.Generator, roughness: float, radius: float = 0.7) -> list[tuple[float, float]]:
     angles = np.linspace(0, TAU, 120, endpoint=False)
-    waves = sum(
-        rng.normal(0, roughness / (k + 1)) * np.cos(k * angles + rng.uniform(0, TAU)) for k in range(1, 8)
-    )
+    waves = sum(rng.normal(0, roughness / (k + 1)) * np.cos(k * angles + rng.uniform(0, TAU)) for k in range(1, 8))
     return [at(a, max(0.1, radius * (1 + w))) for a, w in zip(angles, waves, strict=True)]
 
 
