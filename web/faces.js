@@ -3,8 +3,8 @@ import { app } from "../../scripts/app.js";
 import { setLabels } from "./labels.js";
 
 const CUSTOM = "custom"; // value of size
-const [AROUND, AROUND_TITLE] = [124, 70]; // margins, arrows and the gap between a name and its value, in pixels
-const [NARROWEST, WIDEST] = [225, 500];
+const [AROUND, AROUND_TITLE] = [134, 70]; // margins, arrows and the gap between a name and its value, in pixels
+const [NARROWEST, WIDEST] = [225, 510];
 
 function isLinked(node, name) {
   return node.inputs?.some((input) => input.widget?.name === name && input.link != null);

@@ -50,15 +50,20 @@ def open_page(url: str, profile: Path):
     page.set_script_timeout(60)
     try:
         page.get(url)
-        end = time.monotonic() + START_SECONDS
-        while not page.execute_script(READY):
-            assert time.monotonic() < end, "the page did not come up"
-            time.sleep(0.5)
-        time.sleep(3)
+        wait_until_ready(page)
     except BaseException:
         page.quit()
         raise
     return page
+
+
+def wait_until_ready(page) -> None:
+    """Waits for our nodes in a page that is being loaded."""
+    end = time.monotonic() + START_SECONDS
+    while not page.execute_script(READY):
+        assert time.monotonic() < end, "the page did not come up"
+        time.sleep(0.5)
+    time.sleep(3)
 
 
 def picture_of(page) -> Image.Image:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.comfyui.browser import OPEN, PROMPT, open_page
+from tests.comfyui.browser import OPEN, PROMPT, open_page, wait_until_ready
 
 pytestmark = pytest.mark.comfyui
 
@@ -48,6 +48,9 @@ return Object.fromEntries(node.widgets.map(w => [w.name, [w.value, !!w.hidden]])
 CHOOSE = """
 const widget = app.graph.nodes.find(n => n.type == arguments[0]).widgets.find(w => w.name == arguments[1]);
 widget.value = arguments[2]; widget.callback?.(widget.value);"""
+LABEL = """
+const widget = app.graph.nodes.find(n => n.type == arguments[0]).widgets.find(w => w.name == arguments[1]);
+return widget.options.getOptionLabel(arguments[2]);"""
 SEEN = """
 return [...document.querySelectorAll('[data-node-id]')].map(e => e.innerText).join('\\n')"""
 COLOR_TYPES = "return app.graph.nodes.flatMap(n => n.widgets ?? []).filter(w => w.name == 'color').map(w => w.type)"
@@ -142,3 +145,16 @@ def test_values_that_version_0_1_saved_arrive_unchanged(page):
     assert sent["BiRefNetApplyAlpha"].items() >= {"color": "12,34,56", "crop": True, "padding": 8}.items()
     assert sent["BiRefNetLoadModel"]["model"] == "demo"
     assert page.execute_script(WIDGETS, "BiRefNetSegment")["width"] == [640, False]
+
+
+def test_lists_are_in_the_language_of_the_page(page, comfyui):
+    comfyui.request("/settings/Comfy.Locale", b'"ru"')
+    page.refresh()
+    try:
+        wait_until_ready(page)
+        place(page, "BiRefNetApplyAlpha", "BiRefNetLoadModel")
+        assert page.execute_script(LABEL, "BiRefNetApplyAlpha", "output", "over color") == "на цвете"
+        assert page.execute_script(LABEL, "BiRefNetLoadModel", "model", "BiRefNet_HR") == "BiRefNet_HR (общая, 444 MB)"
+        assert page.execute_script(WIDGETS, "BiRefNetApplyAlpha")["background_fit"][0] == "fill"  # what is saved
+    finally:
+        comfyui.request("/settings/Comfy.Locale", b'"en"')
