@@ -50,20 +50,15 @@ def open_page(url: str, profile: Path):
     page.set_script_timeout(60)
     try:
         page.get(url)
-        wait_until_ready(page)
+        end = time.monotonic() + START_SECONDS
+        while not page.execute_script(READY):
+            assert time.monotonic() < end, "the page did not come up"
+            time.sleep(0.5)
+        time.sleep(3)
     except BaseException:
         page.quit()
         raise
     return page
-
-
-def wait_until_ready(page) -> None:
-    """Waits for our nodes in a page that is being loaded."""
-    end = time.monotonic() + START_SECONDS
-    while not page.execute_script(READY):
-        assert time.monotonic() < end, "the page did not come up"
-        time.sleep(0.5)
-    time.sleep(3)
 
 
 def picture_of(page) -> Image.Image:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.comfyui.browser import OPEN, PROMPT, open_page, wait_until_ready
+from tests.comfyui.browser import OPEN, PROMPT, READY, open_page
 
 pytestmark = pytest.mark.comfyui
 
@@ -151,7 +151,11 @@ def test_lists_are_in_the_language_of_the_page(page, comfyui):
     comfyui.request("/settings/Comfy.Locale", b'"ru"')
     page.refresh()
     try:
-        wait_until_ready(page)
+        end = time.monotonic() + 180
+        while not page.execute_script(READY):
+            assert time.monotonic() < end, "the page did not come up"
+            time.sleep(0.5)
+        time.sleep(3)
         place(page, "BiRefNetApplyAlpha", "BiRefNetLoadModel")
         assert page.execute_script(LABEL, "BiRefNetApplyAlpha", "output", "over color") == "на цвете"
         assert page.execute_script(LABEL, "BiRefNetLoadModel", "model", "BiRefNet_HR") == "BiRefNet_HR (общая, 444 MB)"
