@@ -118,6 +118,6 @@ def _threshold(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not -0.01 <= number <= 1:
+    if not -0.01 - 1e-6 <= number <= 1 + 1e-6:
         raise ConfigError(f"threshold is {value!r}, expected a number from 0 to 1, or off.")
     return number if number >= 0 else None
