@@ -77,7 +77,8 @@ def check_value(wanted, value, comfy):
     elif wanted.type in ("INT", "FLOAT"):
         assert wanted.options["min"] <= value <= wanted.options["max"]
     else:
-        assert isinstance(value, {"BOOLEAN": bool, "STRING": str}[wanted.type])
+        kinds = {"BOOLEAN": bool, "STRING": str, "COLOR": str, "FLOAT": float, "INT": int}
+        assert isinstance(value, tuple(kinds[kind] for kind in wanted.type.split(",")))
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("subgraphs/*.json")), ids=lambda path: path.stem)
