@@ -26,8 +26,9 @@ from birefnet_core.images import read_image, to_bytes, write_image, write_mask  
 from birefnet_core.masks import over_checkerboard, over_image  # noqa: E402
 
 DEMO_NOTE = """\
-This is the small checkpoint that comes with the pack ({size:.0f} MB, nothing is downloaded), here at {side} x {side}. The published
-ones are better, above all at hair and in crowded pictures: make demo MODEL=BiRefNet_lite (178 MB from the Hugging Face Hub)."""
+This is the small checkpoint that comes with the pack ({size:.0f} MB, nothing is downloaded), here at {side} x {side}.
+The published ones are better, above all at hair and in crowded pictures, for instance
+--model BiRefNet_lite, or make demo MODEL=BiRefNet_lite (178 MB from the Hugging Face Hub, once)."""
 
 PHOTOS = sorted((ROOT / "examples").glob("*.jpg"))
 KINDS = ("mask", "cutout", "new_background")  # of results
@@ -73,7 +74,7 @@ def main() -> int:
     parser.add_argument("--images", type=Path, nargs="+", default=PHOTOS)
     parser.add_argument("--output", type=Path, default=Path("demo_output"))
     parser.add_argument("--model", default="demo", help="catalogue name, hub repo id or file of trained weights")
-    parser.add_argument("--sheet", type=Path, help=f"photo, mask, cut-out, new background ({SHEET} in the output folder)")
+    parser.add_argument("--sheet", type=Path, help=f"all results side by side ({SHEET} in the output folder)")
     args = parser.parse_args()
     args.sheet = args.sheet or args.output / SHEET
     panels = []

@@ -6,7 +6,7 @@ from pathlib import Path
 import birefnet_core as bc
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"
-ENCODERS = {"swin_v1_l": "Swin-L", "swin_v1_t": "Swin-T", "resnet10": "ResNet-10"}
+ENCODERS = {"swin_v1_l": "Swin-L", "swin_v1_t": "Swin-T", "efficientnet_lite0": "EfficientNet-Lite0"}
 
 
 def file_of(entry) -> str:
