@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-EXAMPLE = "example.png"  # the one image a fresh ComfyUI has
+FOLDER = "birefnet_examples"  # within ComfyUI's input folder: see nodes/example_inputs.py
+EXAMPLE, SECOND = f"{FOLDER}/dancer.jpg", f"{FOLDER}/composite_face.jpg"
 NEEDS_MODEL = {"CheckpointLoaderSimple"}  # nodes that load what neither ComfyUI nor this pack brings
 ON_DEMO = (
     "**demo** comes with the pack. It is small: for your own photographs choose **BiRefNet** in its place, which is "
@@ -77,8 +78,8 @@ def load(title: str = "") -> Node:
     return node("BiRefNetLoadModel", title, model="demo")
 
 
-def image(title: str = "") -> Node:
-    return node("LoadImage", title, image=EXAMPLE)
+def image(name: str = EXAMPLE) -> Node:
+    return node("LoadImage", image=name)
 
 
 def segment(title: str = "", image: str = "image", model: str = "model", **inputs: Any) -> Node:
@@ -138,7 +139,7 @@ EXAMPLES = (
     Example(
         "App - Cut Out a Folder (BiRefNet)",
         (
-            {"image": node("LoadImageDataSetFromFolder", folder="birefnet_examples"), "model": load()},
+            {"image": node("LoadImageDataSetFromFolder", folder=FOLDER), "model": load()},
             {"segment": segment()},
             {"apply": apply()},
             {"save": save("apply", "folder/cutout", "Cut-outs")},
@@ -205,7 +206,7 @@ EXAMPLES = (
             START,
             {
                 "box": node(
-                    "BiRefNetBoxSubject", image=("image", 0), region={"x": 40, "y": 40, "width": 690, "height": 620}
+                    "BiRefNetBoxSubject", image=("image", 0), region={"x": 80, "y": 0, "width": 200, "height": 400}
                 )
             },
             {"segment": segment(box=("box", 0))},
@@ -213,23 +214,20 @@ EXAMPLES = (
             {"save": save("apply", "box")},
         ),
         shown="apply",
-        note="Only what is in the box is segmented: drag it on the image (Nodes 2.0), or type its numbers. Run once "
-        "for the image to show. " + ON_DEMO,
+        note="Only what is in the box is segmented: drag it on the image (Nodes 2.0; run once for the image to show), "
+        "or type its numbers. " + ON_DEMO,
     ),
     Example(
         "Point at the Subject (BiRefNet)",
         (
             {
-                "file": image(),
-                "one": node(
-                    "ImageScale", image=("file", 0), upscale_method="lanczos", width=512, height=640, crop="center"
-                ),
-                "mirror": node("ImageFlip", image=("one", 0), flip_method="y-axis: horizontally"),
-                "image": node("ImageStitch", image1=("one", 0), image2=("mirror", 0), direction="right"),
+                "one": image(),
+                "other": image(SECOND),
+                "image": node("ImageStitch", image1=("one", 0), image2=("other", 0), direction="right"),
             },
             {
                 "model": load(),
-                "where": node("PrimitiveStringMultiline", "Points, if nothing is painted", value='[{"x": 256, "y": 320}]'),
+                "where": node("PrimitiveStringMultiline", "Points, if nothing is painted", value='[{"x": 190, "y": 200}]'),
                 "points": node("BiRefNetPointAtSubject", image=("image", 0), coordinates=("where", 0)),
             },
             {"segment": segment(points=("points", 0))},
@@ -237,7 +235,7 @@ EXAMPLES = (
             {"save": save("apply", "chosen")},
         ),
         shown="apply",
-        group=("An image with two subjects: Load Image takes its place", ("file", "one", "mirror", "image")),
+        group=("An image with two subjects: Load Image takes its place", ("one", "other", "image")),
         note="Of two subjects the one with a mark stays. Paint a dab on the one you mean (Nodes 2.0; run once for the "
         "image to show) and empty the list of points, or type points in pixels. " + ON_DEMO,
     ),
@@ -269,7 +267,7 @@ EXAMPLES = (
             {"segment": segment()},
             {"crop": node("BiRefNetCropAroundSubject", image=("segment", 1), mask=("segment", 0), padding=0.05)},
             {"edit": node("ImageInvert", "Your own work takes the place of this", image=("crop", 0))},
-            {"stitch": node("BiRefNetStitchBack", stitch=("crop", 2), image=("edit", 0), mask=("crop", 1))},
+            {"stitch": node("BiRefNetStitchBack", stitch=("crop", 2), image=("edit", 0), mask=("crop", 1), blend=2)},
             {"save": save("stitch", "stitched")},
         ),
         shown="stitch",
@@ -317,7 +315,7 @@ EXAMPLES = (
                 "image": image(),
             },
             {
-                "text": node("CLIPTextEncode", "What to cut out", clip=("sam", 1), text="girl"),
+                "text": node("CLIPTextEncode", "What to cut out", clip=("sam", 1), text="person"),
                 "detect": node("SAM3_Detect", model=("sam", 0), image=("image", 0), conditioning=("text", 0)),
                 "model": load(),
             },

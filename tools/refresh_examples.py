@@ -3,7 +3,7 @@
     COMFYUI_DIR=... [COMFYUI_PYTHON=...] python tools/refresh_examples.py [--only WORD ...] [--thumbnails]
 
 Builds each workflow in ComfyUI's page, runs it in both renderers, places its nodes by the sizes they take there, and
-draws a thumbnail from a run on the photograph in examples/. Needs chromium, chromedriver and the packages selenium and
+draws a thumbnail from a run on the images in examples/. Needs chromium, chromedriver and the packages selenium and
 av. With --thumbnails the workflow files stay as they are and no browser is needed.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import io
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -32,16 +31,17 @@ from birefnet_core.masks import over_checkerboard  # noqa: E402
 from tests.comfyui.browser import OPEN, open_page, run_open_workflow, use_renderer  # noqa: E402
 from tests.comfyui.conftest import ComfyUI  # noqa: E402
 from tests.conftest import api_format  # noqa: E402
-from tools.example_workflows import EXAMPLE, EXAMPLES, Example  # noqa: E402
+from tools.example_workflows import EXAMPLES, Example  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
-PHOTO = ROOT / "examples" / "dancer.jpg"
 WIDTH, GAP, ROW_GAP, HEAD = 320, 80, 50, 40  # of nodes and between them; HEAD: the title above a node
 NOTE_HEIGHT = 190
 PICTURE_HEIGHT = 360  # of nodes that show an image, a mask or a clip, at least
-FOLDER_OF_IMAGES = "birefnet_examples"  # see nodes/example_inputs.py
 SHOWS_PICTURE = {"LoadImage", "SaveImage", "PreviewImage", "MaskPreview", "SaveVideo"}
 THUMBNAIL, QUALITY = (640, 360), 88
+LINE, MOST_PAIRS = 4, 2  # white lines between the images of a thumbnail; rows in it
+WIDE = 1.5  # images wider than this many times their place are shown whole, others cover it
+CENTER = (0.5, 0.3)  # what stays of a tall image: heads are in its upper part
 
 BUILD = """
 const [spec, done] = arguments;
@@ -170,30 +170,38 @@ def first_frame(data: bytes) -> Image.Image:
             frames = (frame for packet in container.demux(stream) for frame in codec.decode(packet))
         else:
             frames = container.decode(stream)
-        return Image.fromarray(next(iter(frames)).to_ndarray(format="rgba"))
+        frame = next(iter(frames))
+        return Image.fromarray(frame.to_ndarray(format="rgba" if "yuva" in frame.format.name else "rgb24"))
 
 
-def result_of(server: ComfyUI, example: Example, workflow: dict) -> Image.Image:
-    """What the node that is shown gives for the photograph; for what needs another model, the cut-out alone."""
-    number = str(2 + list(example.nodes).index(example.shown))
-    prompt = api_format(workflow)
+def images_of(server: ComfyUI, output: dict) -> list[Image.Image]:
+    """The images a node wrote; of clips, the first frame."""
+    images = []
+    for file in output["images"]:
+        query = urllib.parse.urlencode({key: file[key] for key in ("filename", "subfolder", "type")})
+        data = server.request(f"/view?{query}")
+        video = file["filename"].endswith((".webm", ".mov", ".mp4", ".mkv"))
+        images.append(first_frame(data) if video else Image.open(io.BytesIO(data)))
+    return images
+
+
+def before_and_after(server: ComfyUI, example: Example, workflow: dict) -> list[tuple[Image.Image, Image.Image]]:
+    """Images and what is made of them; where a model is missing, what one node makes of them."""
+    numbers = {key: str(n) for n, key in enumerate(example.nodes, start=2)}
+    prompt, shown = api_format(workflow), numbers[example.shown]
     if not example.runs_at_once:
-        cutout = {"image": [image := str(2 + list(example.nodes).index("image")), 0], "model": "demo"}
+        shown = "shown"
+        cutout = {"image": [numbers["image"], 0], "model": "demo"}
         prompt = {
-            image: prompt[image],
+            numbers["image"]: prompt[numbers["image"]],
             "cutout": {"class_type": "BiRefNetRemoveBackground", "inputs": cutout},
-            "shown": {"class_type": "PreviewImage", "inputs": {"images": ["cutout", 0]}},
+            shown: {"class_type": "PreviewImage", "inputs": {"images": ["cutout", 0]}},
         }
-        number = "shown"
+    prompt["before"] = {"class_type": "PreviewImage", "inputs": {"images": [numbers["image"], 0]}}
     server.request("/free", b'{"free_memory": true}')  # what is cached is not run, and has no outputs
     time.sleep(2)
     outputs = server.run(prompt)
-    files = outputs.get(number, {}).get("images") or outputs[next(iter(outputs))]["images"]
-    query = urllib.parse.urlencode({key: files[0][key] for key in ("filename", "subfolder", "type")})
-    data = server.request(f"/view?{query}")
-    if files[0]["filename"].endswith((".webm", ".mov", ".mp4", ".mkv")):
-        return first_frame(data)
-    return Image.open(io.BytesIO(data))
+    return list(zip(images_of(server, outputs["before"]), images_of(server, outputs[shown]), strict=False))
 
 
 def on_checkerboard(image: Image.Image) -> Image.Image:
@@ -201,21 +209,24 @@ def on_checkerboard(image: Image.Image) -> Image.Image:
     return Image.fromarray(to_bytes(over_checkerboard(pixels[..., :3], pixels[..., 3])[0]))
 
 
-def write_thumbnail(path: Path, before: Image.Image, after: Image.Image) -> None:
-    """Before and after side by side, 16:9."""
-    width, height = THUMBNAIL
+def write_thumbnail(path: Path, pairs: list[tuple[Image.Image, Image.Image]]) -> None:
+    """Before and after side by side, 16:9; at most two of them."""
+    pairs = pairs[:MOST_PAIRS]
     picture = Image.new("RGB", THUMBNAIL, "white")
-    half = (width // 2 - 2, height)
-    picture.paste(ImageOps.fit(before.convert("RGB"), half), (0, 0))
-    picture.paste(ImageOps.fit(on_checkerboard(after), half), (width // 2 + 2, 0))
+    cell = (THUMBNAIL[0] - LINE) // 2, (THUMBNAIL[1] - LINE * (len(pairs) - 1)) // len(pairs)
+    for row, pair in enumerate(pairs):
+        for column, image in enumerate(pair):
+            wide = image.width / image.height > WIDE * cell[0] / cell[1]
+            fitted = ImageOps.pad(image.convert("RGBA"), cell) if wide else ImageOps.fit(image, cell, centering=CENTER)
+            picture.paste(on_checkerboard(fitted), (column * (cell[0] + LINE), row * (cell[1] + LINE)))
     picture.save(path, quality=QUALITY)
 
 
 def write_thumbnails(server: ComfyUI, examples: list[Example]) -> None:
     for example in examples:
         path = FOLDER / example.file
-        result = result_of(server, example, json.loads(path.read_text(encoding="utf-8")))
-        write_thumbnail(path.with_suffix(".jpg"), Image.open(PHOTO), result)
+        workflow = json.loads(path.read_text(encoding="utf-8"))
+        write_thumbnail(path.with_suffix(".jpg"), before_and_after(server, example, workflow))
         print(f"{path.stem}.jpg")
 
 
@@ -228,14 +239,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyUI(os.environ["COMFYUI_DIR"], Path(folder, "comfyui"), {"HF_HUB_OFFLINE": "1"})
         try:
-            source = server.base / "input" / EXAMPLE
             if not args.thumbnails:
-                shutil.copy(Path(server.tree, "input", EXAMPLE), source)
                 write_workflows(server, examples, Path(folder, "chromium"))
-            Image.open(PHOTO).save(source)
-            for image in (server.base / "input" / FOLDER_OF_IMAGES).glob("*"):
-                image.unlink()
-            shutil.copy(PHOTO, server.base / "input" / FOLDER_OF_IMAGES)
             write_thumbnails(server, examples)
         finally:
             server.stop()

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 START_SECONDS = 180
+WINDOW = "2200,1300"
 READY = "return !!(window.app?.graph && window.LiteGraph?.registered_node_types?.['BiRefNetSegment'])"
 OPEN = "const [graph, done] = arguments; app.loadGraphData(graph).then(() => done(null), e => done(String(e)))"
 MISSING = "return app.graph.nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)"
@@ -27,7 +28,10 @@ const fits = Math.min((room.clientWidth - 160) / (right - left), (room.clientHei
 const scale = Math.min(fits, 2);  // a single small node would reach under the page's own controls
 canvas.ds.scale = scale; canvas.ds.offset = [-left + 100 / scale, -top + 110 / scale];
 const around = '.p-toast, .p-dialog-mask, .graph-canvas-menu, #graph-canvas-container > .pointer-events-none';
-document.querySelectorAll(around).forEach(e => { e.style.display = 'none'; });
+const drawn = '[data-node-id], [data-testid=transform-pane]';
+document.querySelectorAll(around).forEach(e => {
+  if (!e.querySelector(drawn) && !e.matches(drawn)) e.style.display = 'none';
+});
 canvas.show_info = false;
 canvas.draw(true, true);
 return [50, 86, 150 + (right - left) * scale, 130 + (bottom - top) * scale];"""
@@ -48,7 +52,7 @@ def open_page(url: str, profile: Path):
     options.binary_location = browser
     for flag in (
         "headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update",
-        "disable-sync", "no-first-run", "window-size=1500,800", f"user-data-dir={profile}",
+        "disable-sync", "no-first-run", f"window-size={WINDOW}", f"user-data-dir={profile}",
     ):  # fmt: skip
         options.add_argument(f"--{flag}")
     page = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))

@@ -1,16 +1,15 @@
-"""Every example workflow, run by a ComfyUI whose folders hold nothing but its own example.png.
+"""Every example workflow, run by a ComfyUI whose folders are empty.
 
 A table of them is printed at the end.
 """
 
 import json
-import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from tools.example_workflows import EXAMPLE, EXAMPLES
+from tools.example_workflows import EXAMPLES, FOLDER
 
 pytestmark = pytest.mark.comfyui
 
@@ -20,9 +19,7 @@ ENDS = ("SaveImage", "SaveVideo", "PreviewImage", "BiRefNetSegmentVideo")  # nod
 
 @pytest.fixture(scope="module")
 def fresh(start_comfyui):
-    server = start_comfyui(HF_HUB_OFFLINE="1")
-    shutil.copy(Path(server.tree, "input", EXAMPLE), server.base / "input")
-    return server
+    return start_comfyui(HF_HUB_OFFLINE="1")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +61,7 @@ def test_an_example_runs_at_once(example, fresh, table, to_api):
 
 
 def test_the_folder_of_example_images_is_made_once(fresh):
-    folder = fresh.base / "input" / "birefnet_examples"
+    folder = fresh.base / "input" / FOLDER
     assert sorted(path.name for path in folder.iterdir()) == sorted(p.name for p in ROOT.glob("examples/*.jpg"))
 
 
