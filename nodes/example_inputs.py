@@ -1,4 +1,4 @@
-"""The folder of images that an example workflow opens: ComfyUI lists folders within its input folder only."""
+"""The images that the example workflows open, in ComfyUI's input folder: ComfyUI offers files from there only."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ import folder_paths
 
 from .comfy_compat import PACK
 
-FOLDER = "birefnet_examples"
+FOLDER = "birefnet_examples"  # for the example of a folder
+# Load Image lists no files in folders. The names come after ComfyUI's own example.png, which stays the default.
+FILES = {"example_birefnet.jpg": "dancer.jpg", "example_birefnet_face.jpg": "composite_face.jpg"}
 logger = logging.getLogger(__name__)
 
 
 def copy_example_images() -> None:
-    """Copies the pack's images into ComfyUI's input folder, unless a folder of that name is there, be it empty."""
-    target = Path(folder_paths.get_input_directory(), FOLDER)
-    if target.exists():
+    """Copies the pack's images into ComfyUI's input folder at the first start: as long as FOLDER is not there."""
+    target, images = Path(folder_paths.get_input_directory()), PACK / "examples"
+    if (target / FOLDER).exists():
         return
     try:
-        target.mkdir(parents=True)
-        for image in sorted((PACK / "examples").glob("*.jpg")):
-            shutil.copyfile(image, target / image.name)
+        (target / FOLDER).mkdir(parents=True)
+        for image in sorted(images.glob("*.jpg")):
+            shutil.copyfile(image, target / FOLDER / image.name)
+        for name, image in FILES.items():
+            if not (target / name).exists():
+                shutil.copyfile(images / image, target / name)
     except OSError as error:  # such as a folder that may not be written to
         logger.info("BiRefNet: no example images in %s: %s", target, error)

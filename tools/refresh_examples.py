@@ -1,4 +1,4 @@
-"""Makes the example workflows and their thumbnails anew, from the list in `tools/example_workflows.py`.
+"""Makes the example workflows and their thumbnails anew, from the list in `tools/example_workflows/`.
 
     COMFYUI_DIR=... [COMFYUI_PYTHON=...] python tools/refresh_examples.py [--only WORD ...] [--thumbnails]
 
@@ -28,16 +28,29 @@ sys.path.insert(0, str(ROOT))  # run from a checkout, without installing
 
 from birefnet_core.images import to_bytes  # noqa: E402
 from birefnet_core.masks import over_checkerboard  # noqa: E402
-from tests.comfyui.browser import OPEN, open_page, run_open_workflow, use_renderer  # noqa: E402
+from tests.comfyui.browser import (  # noqa: E402
+    OPEN,
+    open_page,
+    picture_of,
+    run_open_workflow,
+    use_renderer,
+    wait_until_ready,
+    whole_page,
+)  # fmt: skip
 from tests.comfyui.conftest import ComfyUI  # noqa: E402
 from tests.conftest import api_format  # noqa: E402
 from tools.example_workflows import EXAMPLES, Example  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
 WIDTH, GAP, ROW_GAP, HEAD = 320, 80, 50, 40  # of nodes and between them; HEAD: the title above a node
-NOTE_HEIGHT = 190
+NOTE_HEIGHT = 220
 PICTURE_HEIGHT = 360  # of nodes that show an image, a mask or a clip, at least
 SHOWS_PICTURE = {"LoadImage", "SaveImage", "PreviewImage", "MaskPreview", "SaveVideo"}
+PICTURES = {  # for the documents
+    "Cut Out to Transparent PNG (BiRefNet)": "workflow.jpg",
+    "App - Cut Out an Image (BiRefNet)": "app.jpg",
+}
+PICTURE = (1000, 700)  # at most
 THUMBNAIL, QUALITY = (640, 360), 88
 LINE, MOST_PAIRS = 4, 2  # white lines between the images of a thumbnail; rows in it
 WIDE = 1.5  # images wider than this many times their place are shown whole, others cover it
@@ -67,7 +80,10 @@ try {
     if (input < 0) throw `${made[to].type} has no input ${name}`;
     if (!made[from].connect(output, made[to], input)) throw `${from} cannot be linked to ${name} of ${to}`;
   }
-  for (const [key, {size}] of spec.nodes) made[key].setSize([size[0], Math.max(size[1], made[key].computeSize()[1])]);
+  for (const [key, {size}] of spec.nodes) {
+    const node = made[key];  // may have been made wide enough for its texts
+    node.setSize([Math.max(size[0], node.size[0]), Math.max(size[1], node.computeSize()[1])]);
+  }
   done({graph: app.graph.serialize()});
 } catch (error) { done({error: String(error)}); }"""
 HEIGHTS = "return Object.fromEntries(app.graph.nodes.map(node => [node.id, node.size[1]]))"
@@ -79,7 +95,7 @@ def build(page, example: Example) -> dict:
     Raises:
         RuntimeError: The page lacks a node, an input or a widget, or refuses a link.
     """
-    nodes, links = [["note", {"kind": "MarkdownNote", "title": "Note", "values": [[0, example.note]]}]], []
+    nodes, links = [["note", {"kind": "MarkdownNote", "title": "Note", "values": [[0, example.text]]}]], []
     nodes[0][1].update(models=[], size=[WIDTH, NOTE_HEIGHT])
     for key, node in example.nodes.items():
         values = [[name, value] for name, value in node.inputs.items() if not isinstance(value, tuple)]
@@ -117,14 +133,16 @@ def place(graph: dict, heights: dict[int, float], example: Example) -> dict:
     columns = [list(column) for column in example.columns]
     columns[0].insert(0, "note")
     in_group = example.group[1]
-    for x, column in enumerate(columns):
+    x = 40
+    for column in columns:
         y = 100
-        for before, key in zip((None, *column), column):
-            if (key in in_group) != (before in in_group) and before is not None:
+        for row, key in enumerate(column):
+            if row and (key in in_group) != (column[row - 1] in in_group):
                 y += HEAD  # the title of the group, or its end
             node = nodes[numbers[key]]
-            node["pos"] = [40 + x * (WIDTH + GAP), y]
+            node["pos"] = [x, y]
             y += round(heights[node["id"]]) + HEAD + ROW_GAP
+        x += round(max(nodes[numbers[key]]["size"][0] for key in column)) + GAP
     groups = []
     if in_group:
         inside = [nodes[numbers[key]] for key in in_group]
@@ -132,7 +150,9 @@ def place(graph: dict, heights: dict[int, float], example: Example) -> dict:
         right = max(node["pos"][0] + node["size"][0] for node in inside)
         bottom = max(node["pos"][1] + heights[node["id"]] for node in inside)
         box = [left - 20, top - HEAD - 40, right - left + 40, round(bottom - top) + HEAD + 60]
-        groups = [{"id": 1, "title": example.group[0], "bounding": box, "color": "#3f789e", "font_size": 22, "flags": {}}]
+        groups = [
+            {"id": 1, "title": example.group[0], "bounding": box, "color": "#3f789e", "font_size": 22, "flags": {}}
+        ]
     extra: dict = {"ds": {"scale": 0.7, "offset": [60, 60]}}
     if example.app:
         outputs = [node["id"] for node in graph["nodes"] if node["type"] == "SaveImage"]
@@ -155,8 +175,24 @@ def write_workflows(server: ComfyUI, examples: list[Example], profile: Path) -> 
             text = json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
             (FOLDER / example.file).write_text(text, encoding="utf-8")
             print(f"{example.file}: {len(workflow['nodes'])} nodes")
+            if example.name in PICTURES:
+                write_picture(server, page, workflow, ROOT / "docs" / "images" / PICTURES[example.name])
     finally:
         page.quit()
+
+
+def write_picture(server: ComfyUI, page, workflow: dict, path: Path) -> None:
+    """A screenshot for the documents: of the graph in Nodes 2.0, or of the app; after a run."""
+    app = "linearMode" in workflow["extra"]
+    use_renderer(page, True)
+    server.request("/free", b'{"free_memory": true}')
+    page.execute_async_script(OPEN, workflow)
+    run_open_workflow(server, page)
+    picture = whole_page(page) if app else picture_of(page)
+    picture.thumbnail(PICTURE)
+    picture.save(path, quality=QUALITY)
+    page.refresh()  # out of App mode
+    wait_until_ready(page)
 
 
 def first_frame(data: bytes) -> Image.Image:
@@ -232,7 +268,9 @@ def write_thumbnails(server: ComfyUI, examples: list[Example]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="examples with such a word in their name; default: all")
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="examples with such a word in their name; default: all"
+    )
     parser.add_argument("--thumbnails", action="store_true", help="draw the thumbnails only")
     args = parser.parse_args()
     examples = [e for e in EXAMPLES if not args.only or any(word.lower() in e.name.lower() for word in args.only)]

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.comfyui.browser import (
-    MISSING, OPEN, PROMPT, open_page, picture_of, run_open_workflow, use_renderer, wait_until_ready, whole_page,
+    MISSING,
+    OPEN,
+    PROMPT,
+    open_page,
+    picture_of,
+    run_open_workflow,
+    use_renderer,
+    wait_until_ready,
+    whole_page,
 )  # fmt: skip
 from tools.example_workflows import EXAMPLES
 
@@ -38,6 +46,7 @@ ALL_TEMPLATES = """
 CARDS = """
 const start = 'template-workflow-';
 return [...document.querySelectorAll(`[data-testid^="${start}"]`)].map(e => e.dataset.testid.slice(start.length));"""
+SKIP_TOUR = "[...document.querySelectorAll('button')].find(e => e.textContent.trim() === 'Skip')?.click()"
 SEARCHES = {
     "birefnet": {example.name for example in EXAMPLES},
     "remove background": {"Remove Background in One Node (BiRefNet)"},
@@ -167,7 +176,9 @@ def test_an_app_opens_as_a_form_and_runs(page, example, keep, comfyui):
     assert page.execute_async_script(OPEN, read(ROOT / "example_workflows" / example.file)) is None
     time.sleep(2)
     try:
-        assert page.execute_script("return app.canvas.canvas.offsetParent === null || !app.canvas.canvas.checkVisibility()")
+        assert page.execute_script(
+            "return app.canvas.canvas.offsetParent === null || !app.canvas.canvas.checkVisibility()"
+        )
         keep(whole_page(page), example.name, "before")
         assert run_open_workflow(comfyui, page)["outputs"]
         keep(whole_page(page), example.name, "after")

@@ -45,7 +45,7 @@ def test_every_example_has_a_file_and_a_thumbnail_and_nothing_else_is_there():
 def test_a_title_is_readable_found_and_says_what_is_needed(example):
     assert "_" not in example.name and not set(example.name) & set('<>:"/\\|?*#%')
     assert 0 < example.name.index("BiRefNet") <= SEARCHED
-    needs = [text for text in (example.name, example.note) if "needs" in text.lower()]
+    needs = [text for text in (example.name, example.text) if "needs" in text.lower()]
     assert len(needs) == (0 if example.runs_at_once else 2)
 
 
@@ -62,7 +62,7 @@ def test_a_file_is_what_the_list_says(path, to_api):
     example, whole = BY_NAME[path.name], json.loads(path.read_text(encoding="utf-8"))
     numbers = {key: str(n) for n, key in enumerate(("note", *example.nodes), start=1)}
     prompt = to_api(whole)
-    assert len(prompt) == len(example.nodes) and whole["nodes"][0]["widgets_values"] == [example.note]
+    assert len(prompt) == len(example.nodes) and whole["nodes"][0]["widgets_values"] == [example.text]
     for key, node in example.nodes.items():
         part = prompt[numbers[key]]
         assert part["class_type"] == node.kind
