@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.comfyui.workflows import TEMPLATES
 from tools.example_workflows import EXAMPLES, FOLDER
 
 pytestmark = pytest.mark.comfyui
@@ -22,17 +23,10 @@ def fresh(start_comfyui):
     return start_comfyui(HF_HUB_OFFLINE="1")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def table(request):
-    """Rows (template, seconds, outputs, result), which are printed after the last test."""
-    rows = []
-    yield rows
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    reporter.write_line("")
-    reporter.write_line("| template | seconds | outputs | result |")
-    reporter.write_line("|---|---|---|---|")
-    for row in rows:
-        reporter.write_line("| " + " | ".join(row) + " |")
+    """Rows of a table that is printed at the end: template, seconds, outputs, result."""
+    return request.config.stash.setdefault(TEMPLATES, [])
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)

@@ -13,7 +13,7 @@ IMAGES = (
             {"cutout": node("BiRefNetRemoveBackground", image=("image", 0), model="demo")},
             {"save": save("cutout", "cutout")},
         ),
-        shown="cutout",
+        shown="save",
         note="Image in, transparent cut-out out.",
     ),
     Example(
