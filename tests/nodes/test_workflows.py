@@ -75,13 +75,20 @@ def test_a_file_is_what_the_list_says(path, to_api):
     assert all(prompt[str(number)]["class_type"] == "SaveImage" for number in app.get("outputs", []))
 
 
+def overlap(first, second):
+    (x, y, w, h), (x2, y2, w2, h2) = first, second
+    return x < x2 + w2 and x2 < x + w and y < y2 + h2 and y2 < y + h
+
+
 @by_file(EXAMPLE_FILES)
-def test_no_node_of_an_example_covers_another(path):
-    nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
-    boxes = [(*node["pos"], *node["size"]) for node in nodes]
-    for (x, y, w, h), (x2, y2, w2, h2) in itertools.combinations(boxes, 2):
-        apart = x + w <= x2 or x2 + w2 <= x or y + h <= y2 - TITLE_BAR or y2 + h2 <= y - TITLE_BAR
-        assert apart
+def test_no_node_of_an_example_covers_another_or_stands_in_a_foreign_group(path):
+    example, whole = BY_NAME[path.name], json.loads(path.read_text(encoding="utf-8"))
+    boxes = [(*node["pos"], *node["size"]) for node in whole["nodes"]]
+    boxes = [(x, y - TITLE_BAR, w, h + TITLE_BAR) for x, y, w, h in boxes]
+    assert not any(overlap(first, second) for first, second in itertools.combinations(boxes, 2))
+    for group in whole["groups"]:
+        inside = [overlap(box, group["bounding"]) for box in boxes]
+        assert inside == [key in example.group[1] for key in ("note", *example.nodes)]
 
 
 @by_file(FILES)

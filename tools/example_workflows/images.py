@@ -51,15 +51,15 @@ IMAGES = (
                 "sky": node("EmptyImage", "Upper color", width=64, height=64, color=0x3F6FB5),
                 "ground": node("EmptyImage", "Lower color", width=64, height=64, color=0xF2C48D),
             },
-            {"background": node("ImageStitch", image1=("sky", 0), image2=("ground", 0), direction="down")},
             {
+                "background": node("ImageStitch", image1=("sky", 0), image2=("ground", 0), direction="down"),
                 "blur": node("ImageBlur", image=("background", 0), blur_radius=31, sigma=10.0),
-                "apply": apply(output="over background", background=("blur", 0)),
             },
+            {"apply": apply(output="over background", background=("blur", 0))},
             {"save": save("apply", "new_background")},
         ),
         shown="apply",
-        group=("A background of two colors: Load Image takes its place", ("sky", "ground", "background", "blur")),
+        group=("A background of two colors", ("sky", "ground", "background", "blur")),
         note="The subject over another background. Yours: connect **Load Image** to *background* of Apply Alpha.",
     ),
     Example(
@@ -129,9 +129,9 @@ IMAGES = (
             {"save": save("apply", "chosen")},
         ),
         shown="apply",
-        group=("An image with two subjects: Load Image takes its place", ("one", "mirror", "image")),
-        note="Of two subjects the one with a mark stays. Paint a dab on the one you mean (Nodes 2.0; run once for the "
-        "image to show) and empty the list of points, or type points in pixels.",
+        group=("Two subjects", ("one", "mirror", "image")),
+        note="Of two subjects the one with a mark stays; connect **Load Image** in place of the group. Paint a dab on the "
+        "one you mean (Nodes 2.0; run once for the image to show) and empty the list of points, or type points in pixels.",
     ),
     Example(
         "Clean Up a Mask (BiRefNet)",

@@ -9,7 +9,7 @@ CLIP_NODES = {
     "frames": node("RepeatImageBatch", image=("image", 0), amount=12),
     "clip": node("CreateVideo", images=("frames", 0), fps=12.0),
 }
-CLIP_GROUP = ("A clip made of the image: Load Video takes its place", tuple(CLIP_NODES))
+CLIP_GROUP = ("A clip of one image", tuple(CLIP_NODES))
 CLIP_NOTE = "The clip is one image, shown for a second: connect **Load Video** in its place. "
 
 
