@@ -130,8 +130,9 @@ IMAGES = (
         ),
         shown="apply",
         group=("Two subjects", ("one", "mirror", "image")),
-        note="Of two subjects the one with a mark stays; connect **Load Image** in place of the group. Paint a dab on the "
-        "one you mean (Nodes 2.0; run once for the image to show) and empty the list of points, or type points in pixels.",
+        note="Of two subjects the one with a mark stays; connect **Load Image** in place of the group. Paint a dab "
+        "on the one you mean (Nodes 2.0; run once for the image to show) and empty the list of points, or type "
+        "points in pixels.",
     ),
     Example(
         "Clean Up a Mask (BiRefNet)",
