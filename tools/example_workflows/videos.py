@@ -46,7 +46,7 @@ VIDEOS = (
                 "dusk": node("EmptyImage", "Second half", width=640, height=640, batch_size=6, color=0xE08E5A),
             },
             {
-                "scenes": node("ImageBatch", image1=("day", 0), image2=("dusk", 0)),
+                "scenes": node("BatchImagesNode", **{"images.image0": ("day", 0), "images.image1": ("dusk", 0)}),
                 "background": node("CreateVideo", "The clip behind: or Load Video", images=("scenes", 0), fps=12.0),
             },
             {"video": clip_node("over background", "video/over", background_video=("background", 0))},
