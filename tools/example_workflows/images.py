@@ -39,8 +39,8 @@ IMAGES = (
         ),
         shown="apply",
         app=(("image", "folder"), *FORM),
-        note="Opens as an app: every image of a folder is cut out. The list has the folders within ComfyUI's `input` "
-        "folder; put yours there. `birefnet_examples` comes with the pack.",
+        note="Opens as an app: every image of a folder is cut out. The list has the folders within ComfyUI's input "
+        "folder; put yours there. **birefnet_examples** comes with the pack.",
     ),
     Example(
         "Replace Background (BiRefNet)",
@@ -114,13 +114,8 @@ IMAGES = (
     Example(
         "Point at the Subject (BiRefNet)",
         (
+            {"image": image(SECOND), "model": load()},
             {
-                "one": image(SECOND),
-                "mirror": node("ImageFlip", image=("one", 0), flip_method="y-axis: horizontally"),
-                "image": node("ImageStitch", image1=("one", 0), image2=("mirror", 0), direction="right"),
-            },
-            {
-                "model": load(),
                 "where": node("PrimitiveStringMultiline", "Points, if none is painted", value=POINT),
                 "points": node("BiRefNetPointAtSubject", image=("image", 0), coordinates=("where", 0)),
             },
@@ -129,8 +124,7 @@ IMAGES = (
             {"save": save("apply", "chosen")},
         ),
         shown="apply",
-        group=("Two subjects", ("one", "mirror", "image")),
-        note="Of two subjects the one with a mark stays; connect **Load Image** in place of the group. Paint a dab "
+        note="Of two subjects the one with a mark stays. Paint a dab "
         "on the one you mean (Nodes 2.0; run once for the image to show) and empty the list of points, or type "
         "points in pixels.",
     ),
@@ -195,7 +189,7 @@ IMAGES = (
         ),
         shown="errors",
         note="Two masks of one image and where they differ (vermilion, blue). Both loaders hold **demo**, the second "
-        "mask with *flip*: choose your own file of `models/birefnet`, such as `best.safetensors` of a fine-tuning, "
+        "mask with *flip*: choose your own file of models/birefnet, such as best.safetensors of a fine-tuning, "
         "in one.",
         on_demo="",
     ),

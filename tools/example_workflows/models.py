@@ -35,7 +35,7 @@ NEED_MODELS = (
             {"save": save("apply", "sam3")},
         ),
         shown="apply",
-        note="**Needs the model SAM3** (`sam3.1_multiplex_fp16.safetensors` in `models/checkpoints`) and a "
+        note="**Needs the model SAM3** (sam3.1_multiplex_fp16.safetensors in models/checkpoints) and a "
         "ComfyUI with "
         "the node *SAM3 Detect* (0.21 and newer). SAM3 finds what the text names, BiRefNet draws its edges: SAM3's "
         "mask is the *region*; its *bboxes* fit *box* as well.",
@@ -82,7 +82,7 @@ NEED_MODELS = (
             {"save": save("apply", "inpainted")},
         ),
         shown="apply",
-        note="**Needs an inpainting checkpoint** in `models/checkpoints`: choose it in *Load Checkpoint*. What "
+        note="**Needs an inpainting checkpoint** in models/checkpoints: choose it in *Load Checkpoint*. What "
         "is around"
         " the subject is painted anew; the subject keeps its pixels.",
     ),

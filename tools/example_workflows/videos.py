@@ -34,7 +34,7 @@ VIDEOS = (
         group=CLIP_GROUP,
         note=CLIP_NOTE
         + "ProRes 4444 with alpha (MOV) is for editing programs, and large. Browsers do not play it; the file is in "
-        "`output/video`.",
+        "output/video.",
     ),
     Example(
         "Video over Another Clip (BiRefNet)",
