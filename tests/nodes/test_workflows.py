@@ -133,7 +133,8 @@ def check_value(wanted, value, comfy):
     elif wanted.type in ("INT", "FLOAT"):
         assert wanted.options["min"] <= value <= wanted.options["max"]
     else:
-        assert isinstance(value, {"BOOLEAN": bool, "STRING": str, "BOUNDING_BOX": dict}[wanted.type])
+        kinds = {"BOOLEAN": bool, "STRING": str, "COLOR": str, "FLOAT": float, "INT": int, "BOUNDING_BOX": dict}
+        assert isinstance(value, tuple(kinds[kind] for kind in wanted.type.split(",")))
 
 
 @by_file(SUBGRAPHS)
