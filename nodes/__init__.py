@@ -9,6 +9,7 @@ from .comfy_compat import HAS_CANVAS, ComfyExtension, io, missing_for_video
 from .compare_masks import BiRefNetCompareMasks
 from .crop_around_subject import BiRefNetCropAroundSubject
 from .despill import BiRefNetDespill
+from .example_inputs import copy_example_images
 from .load_model import BiRefNetLoadModel
 from .migration import register_replacements
 from .model_folders import register_model_folders
@@ -44,6 +45,7 @@ class BiRefNetExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folders()  # not in on_load, which ComfyUI before 0.4 does not call
+        copy_example_images()
         if missing := missing_for_video():
             logging.getLogger(__name__).info("BiRefNet Segment Video is left out: %s", missing)
         return [node for node in (*NODES, *other_packs.NODES) if not missing or node is not BiRefNetSegmentVideo]

@@ -30,7 +30,9 @@ MAY_IMPORT = {
 }
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "nodes", "server"}
 # The only files of nodes/ that import ComfyUI.
-COMFYUI_ADAPTERS = {"comfy_compat.py", "model_folders.py", "model_handle.py", "tensors.py", "video_files.py"}
+COMFYUI_ADAPTERS = {
+    "comfy_compat.py", "example_inputs.py", "model_folders.py", "model_handle.py", "tensors.py", "video_files.py",
+}  # fmt: skip
 
 
 def module_name(path: Path) -> str:

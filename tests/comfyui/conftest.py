@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 
 import birefnet_core as bc
+from tests.comfyui.workflows import TEMPLATES
 
 PACK = Path(__file__).resolve().parents[2]
 START_SECONDS, RUN_SECONDS = 240, 240
@@ -209,6 +210,14 @@ def failure(entry: dict) -> str:
     """What went wrong in a workflow."""
     messages = dict(entry["status"]["messages"])
     return str(messages.get("execution_error", messages))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash.get(TEMPLATES, [])
+    if rows:
+        terminalreporter.section("templates")
+        for row in (("template", "seconds", "outputs", "result"), ("---",) * 4, *rows):
+            terminalreporter.write_line(f"| {' | '.join(row)} |")
 
 
 @pytest.fixture(scope="session")

@@ -1,30 +1,64 @@
 """ComfyUI's page in a headless Chromium. Needs chromium, chromedriver and the Python package selenium.
 
-The screenshot goes to the file COMFYUI_SCREENSHOT names, else to a temporary folder.
+Another page than the one ComfyUI brings: COMFYUI_FLAGS="--front-end-root .../comfyui_frontend_package/static".
+Screenshots go to the folder that COMFYUI_SCREENSHOTS names, else to a temporary one.
 """
 
+import itertools
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from birefnet_core.images import read_image, write_image
-from tests.comfyui.browser import MISSING, OPEN, PROMPT, open_page, picture_of
-from tests.comfyui.workflows import PHOTO
+from tests.comfyui.browser import (
+    MISSING,
+    OPEN,
+    PROMPT,
+    open_page,
+    picture_of,
+    run_open_workflow,
+    use_renderer,
+    wait_until_ready,
+    whole_page,
+)  # fmt: skip
+from tools.example_workflows import EXAMPLES
 
 pytestmark = pytest.mark.comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
+BY_THE_CANVAS = ("mask", "width", "height", "upload")  # the page sets them where one paints
+RENDERERS = {"canvas": False, "nodes 2": True}
+RUN_FROM_THE_PAGE = ("Remove Background", "Replace Background", "Box around", "Point at", "Video to Transparent")
 LABEL = """
 const widget = app.graph.nodes.find(n => n.type == 'BiRefNetLoadModel').widgets.find(w => w.name == 'model');
 return widget.options.getOptionLabel('BiRefNet_HR')"""
+RECTANGLES = """
+const scale = app.canvas.ds.scale, title = LiteGraph.NODE_TITLE_HEIGHT;
+const drawn = [...document.querySelectorAll('[data-node-id]')].map(e => e.getBoundingClientRect());
+if (LiteGraph.vueNodesMode) return drawn.map(r => [r.x / scale, r.y / scale, r.width / scale, r.height / scale]);
+return app.graph.nodes.map(n => [n.pos[0], n.pos[1] - title, n.size[0], n.size[1] + title]);"""
+OPEN_TEMPLATES = "app.extensionManager.command.execute('Comfy.BrowseTemplates')"
+ALL_TEMPLATES = """
+[...document.querySelectorAll('[role=dialog] button, [role=dialog] [role=button], [role=dialog] div')]
+  .find(e => e.textContent.trim() === 'All Templates')?.click();"""
+CARDS = """
+const start = 'template-workflow-';
+return [...document.querySelectorAll(`[data-testid^="${start}"]`)].map(e => e.dataset.testid.slice(start.length));"""
+SKIP_TOUR = "[...document.querySelectorAll('button')].find(e => e.textContent.trim() === 'Skip')?.click()"
+SEARCHES = {
+    "birefnet": {example.name for example in EXAMPLES},
+    "remove background": {"Remove Background in One Node (BiRefNet)"},
+    "transparent": {"Cut Out to Transparent PNG (BiRefNet)", "Video to Transparent WebM (BiRefNet)"},
+    "folder": {"App - Cut Out a Folder (BiRefNet)"},
+    "prores": {"Video to ProRes 4444 (BiRefNet)"},
+}
 
 
 @pytest.fixture(scope="module")
 def page(comfyui, tmp_path_factory):
     pytest.importorskip("selenium")
-    write_image(comfyui.base / "input" / "example.png", read_image(PHOTO))
     try:
         browser = open_page(comfyui.url, tmp_path_factory.mktemp("chromium"))
     except FileNotFoundError as error:
@@ -33,21 +67,65 @@ def page(comfyui, tmp_path_factory):
     browser.quit()
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("example_workflows/*.json")), ids=lambda path: path.stem)
-def test_workflow_opens_without_missing_nodes(page, path, to_api):
-    workflow = json.loads(path.read_text(encoding="utf-8"))
-    assert page.execute_async_script(OPEN, workflow) is None
-    missing = page.execute_script(MISSING)
-    assert not missing
+@pytest.fixture(scope="module", params=RENDERERS)
+def renderer(request, page):
+    use_renderer(page, RENDERERS[request.param])
+    return request.param
+
+
+@pytest.fixture
+def keep(tmp_path):
+    """Where a screenshot goes."""
+    folder = Path(os.environ.get("COMFYUI_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return lambda picture, *words: picture.save(folder / f"{'_'.join(words).replace(' ', '_')}.png")
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_prompt(page, expected):
+    """What the page would queue has the values of the file; inputs may have been added since."""
     prompt = page.execute_async_script(PROMPT)
-    for key, part in to_api(workflow).items():
-        if part["class_type"].startswith("BiRefNet"):
-            assert prompt[key]["inputs"].items() >= part["inputs"].items()  # inputs may have been added since
+    for key, part in expected.items():
+        if part["class_type"].startswith(("BiRefNet", "LoadImage")):
+            given = {name: value for name, value in part["inputs"].items() if name not in BY_THE_CANVAS}
+            assert {name: prompt[key]["inputs"].get(name) for name in given} == given
+
+
+def check_apart(rectangles, count):
+    assert len(rectangles) == count and all(w > 100 and h > 30 for _, _, w, h in rectangles)
+    for (x, y, w, h), (x2, y2, w2, h2) in itertools.combinations(rectangles, 2):
+        assert x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_an_example_opens_and_no_node_covers_another(page, renderer, example, to_api, keep, comfyui):
+    workflow = read(ROOT / "example_workflows" / example.file)
+    workflow["extra"].pop("linearMode", None)  # as a graph
+    assert page.execute_async_script(OPEN, workflow) is None
+    assert not page.execute_script(MISSING)
+    check_prompt(page, to_api(workflow))
+    if example.name.startswith(RUN_FROM_THE_PAGE):
+        comfyui.request("/free", b'{"free_memory": true}')
+        assert run_open_workflow(comfyui, page)["outputs"]
+    picture = picture_of(page)
+    check_apart(page.execute_script(RECTANGLES), len(workflow["nodes"]))
+    keep(picture, example.name, renderer)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tests/fixtures/workflows_0_1/*.json")), ids=lambda path: path.stem)
+def test_a_workflow_saved_by_0_1_opens_without_missing_nodes(page, path, to_api):
+    workflow = read(path)
+    assert page.execute_async_script(OPEN, workflow) is None
+    assert not page.execute_script(MISSING)
+    check_prompt(page, to_api(workflow))
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("subgraphs/*.json")), ids=lambda path: path.stem)
 def test_subgraph_opens_without_missing_nodes(page, path):
-    workflow = json.loads(path.read_text(encoding="utf-8"))
+    workflow = read(path)
     assert page.execute_async_script(OPEN, workflow) is None
     prompt = page.execute_async_script(PROMPT)
     inner = [part["type"] for part in workflow["definitions"]["subgraphs"][0]["nodes"]]
@@ -55,12 +133,57 @@ def test_subgraph_opens_without_missing_nodes(page, path):
     assert page.execute_script("return app.graph.nodes[0].widgets.map(w => w.name)") == ["model"]
 
 
-def test_the_page_shows_our_nodes(page, tmp_path):
-    workflow = json.loads((ROOT / "example_workflows" / "cutout_to_png.json").read_text(encoding="utf-8"))
+def test_the_page_shows_our_nodes(page, keep):
+    workflow = read(ROOT / "example_workflows" / "Cut Out to Transparent PNG (BiRefNet).json")
     assert page.execute_async_script(OPEN, workflow) is None
     assert page.execute_script(LABEL) == "BiRefNet_HR (general, 444 MB)"
     picture = picture_of(page)
     errors = [line for line in page.get_log("browser") if "birefnet" in line["message"].lower()]
     assert not [line for line in errors if line["level"] == "SEVERE"]
     assert len(picture.resize((64, 64)).getcolors(64 * 64)) > 50
-    picture.save(os.environ.get("COMFYUI_SCREENSHOT") or tmp_path / "workflow.jpg", quality=85)
+    keep(picture, "workflow")
+
+
+def search_templates(page, word):
+    """The names on the cards of the Templates dialog."""
+    from selenium.webdriver.common.keys import Keys
+
+    field = page.find_element("css selector", "[role=dialog] input")
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(word)
+    time.sleep(1.5)
+    return page.execute_script(CARDS)
+
+
+def test_a_search_in_all_templates_finds_ours(page, keep):
+    page.execute_script(OPEN_TEMPLATES)
+    time.sleep(2)
+    page.execute_script(ALL_TEMPLATES)
+    time.sleep(2)
+    try:
+        for word, expected in SEARCHES.items():
+            found = search_templates(page, word)
+            keep(whole_page(page), "templates", word)
+            assert expected <= set(found), word
+    finally:
+        page.refresh()
+        wait_until_ready(page)
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.app], ids=lambda example: example.name)
+def test_an_app_opens_as_a_form_and_runs(page, example, keep, comfyui):
+    comfyui.request("/free", b'{"free_memory": true}')
+    assert page.execute_async_script(OPEN, read(ROOT / "example_workflows" / example.file)) is None
+    time.sleep(2)
+    try:
+        assert page.execute_script(
+            "return app.canvas.canvas.offsetParent === null || !app.canvas.canvas.checkVisibility()"
+        )
+        keep(whole_page(page), example.name, "before")
+        assert run_open_workflow(comfyui, page)["outputs"]
+        keep(whole_page(page), example.name, "after")
+        text = page.execute_script("return document.body.innerText")
+        assert all(widget in text for _, widget in example.app)
+    finally:
+        page.refresh()
+        wait_until_ready(page)

@@ -27,7 +27,8 @@ NODES = {
 }  # fmt: skip
 NOT_HERE = ["my_finetune.safetensors", "BiRefNet_HR-matting"]  # some examples load more than the demo checkpoint
 PLAIN_CUTOUTS = {"batch_folder", "cutout_to_png", "remove_background_one_node"}  # the alpha is the mask
-WORKFLOWS = [path.stem for path in sorted(ROOT.glob("example_workflows/*.json"))]
+SAVED_BEFORE = ROOT / "tests" / "fixtures" / "workflows_0_1"  # the examples of version 0.1
+WORKFLOWS = [path.stem for path in sorted(SAVED_BEFORE.glob("*.json"))]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,8 +127,8 @@ def test_unchanged_inputs_do_not_run_again(comfyui):
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_example_workflow_runs(name, comfyui, to_api, demo_model):
-    workflow = to_api(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8")))
+def test_a_workflow_saved_by_0_1_runs(name, comfyui, to_api, demo_model):
+    workflow = to_api(json.loads((SAVED_BEFORE / f"{name}.json").read_text(encoding="utf-8")))
     if any(n["class_type"] == "KSampler" for n in workflow.values()):
         pytest.skip("needs a diffusion model")
     unknown = {n["class_type"] for n in workflow.values()} - set(comfyui.get("/object_info"))

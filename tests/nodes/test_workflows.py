@@ -1,13 +1,22 @@
 """The example workflows and subgraphs fit the nodes as they are."""
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from tools.example_workflows import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted([*ROOT.glob("example_workflows/*.json"), *ROOT.glob("subgraphs/*.json")])
+EXAMPLE_FILES, SUBGRAPHS = sorted(ROOT.glob("example_workflows/*.json")), sorted(ROOT.glob("subgraphs/*.json"))
+SAVED_BEFORE = sorted(ROOT.glob("tests/fixtures/workflows_0_1/*.json"))  # of version 0.1
+FILES = [*EXAMPLE_FILES, *SUBGRAPHS, *SAVED_BEFORE]
 OWN_FILES = {"my_finetune.safetensors"}  # stands for a file of the user's
+SEARCHED = 33  # characters of a title in which the Templates dialog finds a word: its search library's threshold
+TITLE_BAR = 30  # pixels above a node's position
+BY_NAME = {example.file: example for example in EXAMPLES}
 
 
 def graphs(path):
@@ -21,14 +30,68 @@ def graphs(path):
         yield {**graph, "links": links}
 
 
-def test_every_use_has_a_workflow_with_a_picture():
-    workflows = sorted(ROOT.glob("example_workflows/*.json"))
-    assert len(workflows) >= 8 and len(list(ROOT.glob("subgraphs/*.json"))) == 2
-    for workflow in workflows:
-        assert 0 < workflow.with_suffix(".jpg").stat().st_size < 100_000
+def by_file(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_example_has_a_file_and_a_thumbnail_and_nothing_else_is_there():
+    names = {example.name for example in EXAMPLES}
+    assert len(names) == len(EXAMPLES) and len(SUBGRAPHS) == 2
+    expected = {f"{name}{ending}" for name in names for ending in (".json", ".jpg")}
+    assert {path.name for path in ROOT.glob("example_workflows/*")} == expected
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_a_title_is_readable_found_and_says_what_is_needed(example):
+    assert "_" not in example.name and not set(example.name) & set('<>:"/\\|?*#%')
+    assert 0 < example.name.index("BiRefNet") <= SEARCHED
+    needs = [text for text in (example.name, example.text) if "needs" in text.lower()]
+    assert len(needs) == (0 if example.runs_at_once else 2)
+
+
+@by_file(EXAMPLE_FILES)
+def test_a_thumbnail_is_16_to_9_and_small(path):
+    picture = path.with_suffix(".jpg")
+    with Image.open(picture) as image:
+        assert image.size == (640, 360)
+    assert picture.stat().st_size < 100_000
+
+
+@by_file(EXAMPLE_FILES)
+def test_a_file_is_what_the_list_says(path, to_api):
+    example, whole = BY_NAME[path.name], json.loads(path.read_text(encoding="utf-8"))
+    numbers = {key: str(n) for n, key in enumerate(("note", *example.nodes), start=1)}
+    prompt = to_api(whole)
+    assert len(prompt) == len(example.nodes) and whole["nodes"][0]["widgets_values"] == [example.text]
+    for key, node in example.nodes.items():
+        part = prompt[numbers[key]]
+        assert part["class_type"] == node.kind
+        for name, value in node.inputs.items():
+            assert part["inputs"][name] == ([numbers[value[0]], value[1]] if isinstance(value, tuple) else value)
+    app = whole["extra"].get("linearData", {"inputs": []})
+    assert app["inputs"] == [[int(numbers[key]), name] for key, name in example.app]
+    assert whole["extra"].get("linearMode", False) == bool(example.app)
+    assert all(name in prompt[str(number)]["inputs"] for number, name in app["inputs"])
+    assert all(prompt[str(number)]["class_type"] == "SaveImage" for number in app.get("outputs", []))
+
+
+def overlap(first, second):
+    (x, y, w, h), (x2, y2, w2, h2) = first, second
+    return x < x2 + w2 and x2 < x + w and y < y2 + h2 and y2 < y + h
+
+
+@by_file(EXAMPLE_FILES)
+def test_no_node_of_an_example_covers_another_or_stands_in_a_foreign_group(path):
+    example, whole = BY_NAME[path.name], json.loads(path.read_text(encoding="utf-8"))
+    boxes = [(*node["pos"], *node["size"]) for node in whole["nodes"]]
+    boxes = [(x, y - TITLE_BAR, w, h + TITLE_BAR) for x, y, w, h in boxes]
+    assert not any(overlap(first, second) for first, second in itertools.combinations(boxes, 2))
+    for group in whole["groups"]:
+        inside = [overlap(box, group["bounding"]) for box in boxes]
+        assert inside == [key in example.group[1] for key in ("note", *example.nodes)]
+
+
+@by_file(FILES)
 def test_workflow_fits_the_schemas(path, schemas, comfy, to_api):
     found = 0
     for graph in graphs(path):
@@ -55,17 +118,10 @@ def test_workflow_fits_the_schemas(path, schemas, comfy, to_api):
     assert found
 
 
-def test_examples_need_a_download_only_where_another_checkpoint_is_the_point(comfy, to_api):
-    wanted = {}
-    for path in FILES:
-        for graph in graphs(path):
-            models = [part["inputs"].get("model") for part in to_api(graph).values()]
-            wanted.setdefault(path.stem, set()).update(m for m in models if isinstance(m, str) and m != "demo")
-    assert {name: models for name, models in wanted.items() if models} == {
-        "fine_tuned_checkpoint": OWN_FILES,
-        "inpaint_around_subject": {"BiRefNet"},
-        "matting_colour_estimation": {"BiRefNet_HR-matting"},
-    }
+@by_file([*EXAMPLE_FILES, *SUBGRAPHS])
+def test_an_example_loads_the_checkpoint_that_comes_with_the_pack(path, comfy, to_api):
+    models = [part["inputs"].get("model") for graph in graphs(path) for part in to_api(graph).values()]
+    assert {model for model in models if isinstance(model, str)} == {"demo"}
     assert comfy.model_folders.catalogue()["demo"].bundled
 
 
@@ -77,11 +133,11 @@ def check_value(wanted, value, comfy):
     elif wanted.type in ("INT", "FLOAT"):
         assert wanted.options["min"] <= value <= wanted.options["max"]
     else:
-        kinds = {"BOOLEAN": bool, "STRING": str, "COLOR": str, "FLOAT": float, "INT": int}
+        kinds = {"BOOLEAN": bool, "STRING": str, "COLOR": str, "FLOAT": float, "INT": int, "BOUNDING_BOX": dict}
         assert isinstance(value, tuple(kinds[kind] for kind in wanted.type.split(",")))
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("subgraphs/*.json")), ids=lambda path: path.stem)
+@by_file(SUBGRAPHS)
 def test_subgraph_is_described_and_passes_on_its_mask(path):
     whole = json.loads(path.read_text(encoding="utf-8"))
     (outer,), (graph,) = whole["nodes"], whole["definitions"]["subgraphs"]
@@ -96,7 +152,13 @@ def test_subgraph_is_described_and_passes_on_its_mask(path):
         assert link["target_slot"] == slot and link["id"] in source[link["origin_slot"]]["links"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@by_file(FILES)
 def test_workflow_tells_nothing_of_the_machine_it_was_made_on(path):
     text = path.read_text(encoding="utf-8")
     assert not any(part in text for part in ("/home/", "/tmp/", "127.0.0.1", "\\\\Users"))
+
+
+def test_the_documents_list_every_example():
+    lines = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8").splitlines()
+    listed = [line.split(" | ")[0].removeprefix("| ") for line in lines if "(BiRefNet" in line]
+    assert sorted(listed) == sorted(example.name for example in EXAMPLES)

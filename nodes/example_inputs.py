@@ -1,0 +1,32 @@
+"""The images that the example workflows open, in ComfyUI's input folder: ComfyUI offers files from there only."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import folder_paths
+
+from .comfy_compat import PACK
+
+FOLDER = "birefnet_examples"  # for the example of a folder
+# Load Image lists no files in folders. The names come after ComfyUI's own example.png, which stays the default.
+FILES = {"example_birefnet.jpg": "dancer.jpg", "example_birefnet_two.jpg": "composite_two.jpg"}
+logger = logging.getLogger(__name__)
+
+
+def copy_example_images() -> None:
+    """Copies the pack's images into ComfyUI's input folder at the first start: as long as FOLDER is not there."""
+    target, images = Path(folder_paths.get_input_directory()), PACK / "examples"
+    if (target / FOLDER).exists():
+        return
+    try:
+        (target / FOLDER).mkdir(parents=True)
+        for image in sorted(images.glob("*.jpg")):
+            shutil.copyfile(image, target / FOLDER / image.name)
+        for name, image in FILES.items():
+            if not (target / name).exists():
+                shutil.copyfile(images / image, target / name)
+    except OSError as error:  # such as a folder that may not be written to
+        logger.info("BiRefNet: no example images in %s: %s", target, error)

@@ -1,0 +1,43 @@
+"""The images for the example workflows in ComfyUI's input folder."""
+
+import importlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tools import example_workflows
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def copy(comfy):
+    return importlib.import_module(f"{comfy.nodes.__name__}.example_inputs").copy_example_images
+
+
+@pytest.fixture
+def folder(copy, tmp_path, monkeypatch):
+    paths = copy.__globals__["folder_paths"]
+    monkeypatch.setattr(paths, "get_input_directory", lambda: str(tmp_path / "input"))
+    return tmp_path / "input" / example_workflows.FOLDER
+
+
+def test_the_images_the_examples_open_are_copied_once(copy, folder):
+    copy()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {path.name for path in ROOT.glob("examples/*.jpg")}
+    files = [folder.parent / name for name in (example_workflows.EXAMPLE, example_workflows.SECOND)]
+    assert all(path.is_file() and path.name > "example.png" for path in files)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    files[0].unlink()
+    copy()
+    assert not list(folder.iterdir()) and not files[0].exists()
+
+
+def test_an_input_folder_that_cannot_be_written_to_is_no_error(copy, folder, caplog):
+    folder.parent.write_text("a file in its place")
+    with caplog.at_level("INFO"):
+        copy()
+    assert "no example images" in caplog.text
