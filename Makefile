@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: demo test test-slow test-comfyui lint clean
+.PHONY: demo test test-slow test-comfyui fuzz lint clean
 
 $(VENV)/.ready: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -40,10 +40,17 @@ test: lint
 test-slow: $(VENV)/.ready
 	$(RUN) -m pytest -q -m slow
 
+# Damaged files and command lines at random (docs/reliability.md): make fuzz SEED=7 MINUTES=5 PART=images
+SEED ?= 0
+MINUTES ?= 5
+PART ?=
+fuzz: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(RUN) -m tools.fuzz --seed $(SEED) --minutes $(MINUTES) $(if $(PART),--part $(PART))
+
 # In a real ComfyUI: make test-comfyui COMFYUI_DIR=... [COMFYUI_PYTHON=...]; its own interpreter must have its requirements.
 test-comfyui: $(VENV)/.ready
 	@test -n "$(COMFYUI_DIR)" || { echo "set COMFYUI_DIR to a ComfyUI checkout"; exit 2; }
 	COMFYUI_DIR="$(COMFYUI_DIR)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" $(RUN) -m pytest -q tests/comfyui
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache demo_output
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache demo_output fuzz_output
