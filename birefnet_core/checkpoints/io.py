@@ -82,7 +82,7 @@ def _shards(path: Path) -> list[Path]:
         CheckpointError: Shards are missing.
     """
     shard = SHARD.fullmatch(path.name)
-    if path.name.endswith(_INDEX) and path.is_file():
+    if path.name.endswith(_INDEX) and os.path.isfile(path):
         name = Path(path.name.removesuffix(_INDEX))  # model.safetensors
         beside = sorted(path.parent.glob(f"*{name.suffix}"))
         shard = next((m for p in beside if (m := SHARD.fullmatch(p.name)) and m[1] == name.stem), None)
@@ -92,7 +92,7 @@ def _shards(path: Path) -> list[Path]:
         return [path]
     count = int(shard[3])
     files = [path.with_name(f"{shard[1]}-{i:05}-of-{shard[3]}{shard[4]}") for i in range(1, min(count, 1000) + 1)]
-    missing = [file.name for file in files if not file.is_file()]
+    missing = [file.name for file in files if not os.path.isfile(file)]
     if missing:
         raise CheckpointError(
             f"{path}: one of {count} shards of a checkpoint, and {enumerate_names(missing)} are missing. Put all "
@@ -102,7 +102,7 @@ def _shards(path: Path) -> list[Path]:
 
 
 def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Callable[[], None]]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such file.")
     suffix = path.suffix.lower()
     if suffix not in WEIGHT_SUFFIXES:

@@ -228,7 +228,7 @@ def _segmenter(args: argparse.Namespace) -> Segmenter:
 
 def _named_folder(text: str) -> _Method:
     name, equals, folder = text.partition("=")
-    if not equals or os.sep in name or Path(text).is_dir():
+    if not equals or os.sep in name or os.path.isdir(text):
         name, folder = Path(text).resolve().name, text
     return _Method(name, Path(folder))
 

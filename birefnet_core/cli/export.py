@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 from pathlib import Path
 
 from ..checkpoints import load_model
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Exports and compares."""
     from ..export import TOLERANCE, check_onnx, export_onnx
 
-    if args.onnx.exists() and not args.overwrite:
+    if os.path.exists(args.onnx) and not args.overwrite:
         raise ConfigError(f"{printable(args.onnx)} is already there (--overwrite replaces it).")
     if args.size == "native":
         raise ConfigError("--size native: an ONNX file has one size; give N or WxH.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import typing
 from pathlib import Path
@@ -108,7 +109,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     flags.update({f"network.{key}": value for key, value in flags.pop("network", ())})
     stored = RunFolder(args.out).recipe if args.resume and args.out else None
     values: dict[str, Any]
-    if stored is not None and stored.exists() and not args.recipe:
+    if stored is not None and os.path.exists(stored) and not args.recipe:
         values = load_recipe(stored)
     else:
         values = load_recipe(_find_recipe(args.recipe or DEFAULT_RECIPE))

@@ -146,7 +146,7 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
         raise ConfigError(f"no clips in {', '.join(args.inputs)}; known endings are {known}.")
     out = Path(args.output)
     images = args.codec is not None and not CODECS[args.codec].suffixes
-    single = not out.is_dir() and out.suffix.lower() in MUXERS
+    single = not os.path.isdir(out) and out.suffix.lower() in MUXERS
     if single and len(found) > 1:
         raise ConfigError(f"{out} is one file, but there are {len(found)} clips: give a folder.")
     single = single or (images and len(found) == 1)
@@ -155,7 +155,8 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     inputs, outputs = Inputs(file for source, _ in found for file in source_files(Path(source))), Outputs()
     for source, relative in found:
         job = Job(source, tuple(_outputs(args, kind, out if single else out / relative.with_suffix(suffix))))
-        done = args.resume and all(output.path.exists() for output in job.outputs)  # nothing is going to be written
+        # Whether nothing is going to be written.
+        done = args.resume and all(os.path.exists(output.path) for output in job.outputs)
         if not done and (reason := _conflict(job, inputs, outputs)):
             summary.failures.append(f"{source}: {reason}")
             continue
@@ -236,7 +237,7 @@ def _suffix(codec: str | None, kind: str) -> str:
 def _background(text: str) -> str | Path:
     """A colour, or the path of an image, a clip or a sequence."""
     path = Path(text)
-    if path.exists() or "%" in path.name or "*" in path.name:
+    if os.path.exists(path) or "%" in path.name or "*" in path.name:
         return path
     try:
         parse_color(text)
@@ -249,20 +250,20 @@ def _find(inputs: Sequence[str], recursive: bool, summary: Summary) -> Iterator[
     """Clips, each with its place relative to the output folder."""
     for text in inputs:
         path = Path(text)
-        if path.is_dir():
+        if os.path.isdir(path):
             files = sorted(path.rglob("*") if recursive else path.iterdir())
             clips = [f for f in files if f.suffix.lower() in CLIP_SUFFIXES and f.is_file() and f.name[0] != "."]
             yield from ((str(clip), clip.relative_to(path)) for clip in clips)
-            if not clips and any(file.is_file() for file in files):  # a sequence of images
+            if not clips and any(os.path.isfile(file) for file in files):  # a sequence of images
                 yield text, Path(path.resolve().name + ".images")
-        elif path.exists() or "%" in path.name or "*" in path.name:
-            yield text, Path(path.name.replace("%", "").replace("*", "") if not path.exists() else path.name)
+        elif os.path.exists(path) or "%" in path.name or "*" in path.name:
+            yield text, Path(path.name if os.path.exists(path) else path.name.replace("%", "").replace("*", ""))
         else:
             summary.failures.append(f"{text}: no such file or folder")
 
 
 def _is_free(job: Job, resume: bool, summary: Summary) -> bool:
-    existing = [output.path for output in job.outputs if output.path.exists()]
+    existing = [output.path for output in job.outputs if os.path.exists(output.path)]
     if resume:
         if len(existing) == len(job.outputs):
             summary.written += 1

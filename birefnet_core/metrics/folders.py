@@ -108,7 +108,7 @@ def _set_folder(root: Path, set_name: str, kinds: tuple[str, ...]) -> Path:
         for name in names:
             if name in inner:
                 folder = inner[name] if parent != root else inner[name] / set_name
-                if folder.is_dir():
+                if os.path.isdir(folder):
                     return folder
     if os.path.isdir(root / set_name):
         return root / set_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,7 @@ def _masks(pairs: Sequence[Pair]) -> list[Path]:
 def _read(folder: RunFolder, recipe: Recipe, data: str) -> dict[str, Any] | None:
     """The results of a finished run; None where there are none."""
     path = folder.path / "scores.json"
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     done = json.loads(path.read_text(encoding="utf-8"))
     was = dict(done["run"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path | None = None) -
     if len(runs) < 2:
         raise ConfigError("a comparison takes at least two folders of trainings.")
     for run in runs:
-        if not run.recipe.is_file() or not run.metrics.is_file():
+        if not os.path.isfile(run.recipe) or not os.path.isfile(run.metrics):
             raise ConfigError(f"{run.path}: no training in it (recipe.toml and metrics.jsonl).")
     names = _short_names([run.path for run in runs])
     recipes = [from_values(load_recipe(run.recipe)).to_flat() for run in runs]

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def _encoder_file(source: str) -> Path:
         CheckpointError: Neither, or a package without a file of weights, or with several.
     """
     package = source.replace("-", "_")
-    if not package.isidentifier() or Path(source).is_file():
+    if not package.isidentifier() or os.path.isfile(source):
         return Path(source)
     spec = importlib.util.find_spec(package)
     if spec is None:

@@ -37,6 +37,7 @@ _LEAST: dict[str, float] = {
     "lr": 0, "backbone_lr": 0, "weight_decay": 0, "warmup_steps": 0, "lr_floor": 0, "lr_factor": 0, "clip": 0,
     "ema": 0, "validate_every": 1, "val_fraction": 0, "sheet": 0, "save_steps": 0, "log_steps": 1, "workers": 0,
 }  # fmt: skip
+_MOST_WORKERS = 256
 # Fields that change how fast a training runs or what it reports, not what it computes.
 PRACTICAL = ("matting", "workers", "sheet", "log_steps", "save_steps")
 
@@ -159,6 +160,8 @@ class Recipe:
         for name, least in _LEAST.items():
             if not least <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected a number of at least {least}.")
+        if self.workers > _MOST_WORKERS:
+            raise ConfigError(f"workers={self.workers}: expected at most {_MOST_WORKERS}, each is a process.")
         self._check_sizes()
         self._check_together()
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -107,7 +108,7 @@ class RunFolder:
             ConfigError: It holds another run, or cannot be made.
         """
         if not resume:
-            there = [p.name for p in (self.last, self.best, self.adapter, self.metrics) if p.exists()]
+            there = [p.name for p in (self.last, self.best, self.adapter, self.metrics) if os.path.exists(p)]
             if there:
                 raise ConfigError(
                     f"{self.path} holds another run ({', '.join(there)}). Go on with it by --resume, or choose another "
@@ -126,8 +127,9 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"{self.path}: the folder cannot be made ({error.strerror}).") from error
+        except (OSError, ValueError) as error:  # the latter of names that no file can have
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{self.path}: the folder cannot be made ({reason}).") from error
 
     def save(self, state: dict[str, Any]) -> None:
         """Writes last.pt atomically.
@@ -142,7 +144,7 @@ class RunFolder:
         except (OSError, RuntimeError) as error:
             full = is_full_disk(error)
             reason = "the disk is full. Free some space and go on with --resume" if full else first_line(error)
-            kept = " The former one is still there." if self.last.exists() else ""
+            kept = " The former one is still there." if os.path.exists(self.last) else ""
             raise CheckpointError(f"{self.last}: not written, {reason}.{kept}") from error
 
     def load(self, recipe: Recipe, data: str) -> dict[str, Any] | None:
@@ -156,7 +158,7 @@ class RunFolder:
             CheckpointError: Not readable.
             ConfigError: The state of another training.
         """
-        if not self.last.exists():
+        if not os.path.exists(self.last):
             return None
         try:
             damaged = first_damaged(self.last)
@@ -186,7 +188,7 @@ class RunFolder:
             ) from error
 
     def _start_anew(self) -> str:
-        if self.best.exists():
+        if os.path.exists(self.best):
             return f"Start a new folder with --init {self.best}."
         return "Start a new folder."
 
@@ -215,7 +217,7 @@ class RunFolder:
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; an incomplete one, as after a crash, is skipped."""
-        if not self.metrics.exists():
+        if not os.path.exists(self.metrics):
             return []
         rows = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines():

@@ -5,6 +5,7 @@ Shapes: H W frame, C colours and alpha. Everything is on the segmenter's device.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -168,7 +169,8 @@ def open_background(
         colour = torch.tensor(parse_color(background or "#000000"), device=device)
         return StillBackground(colour.expand(info.height, info.width, 3))
     suffix = background.suffix.lower()
-    if suffix in IMAGE_SUFFIXES and background.is_file() and not (suffix in ANIMATED and _moves(background, options)):
+    image = suffix in IMAGE_SUFFIXES and os.path.isfile(background)
+    if image and not (suffix in ANIMATED and _moves(background, options)):
         try:
             image = read_image(background)[None].to(device)
         except ImageError as error:

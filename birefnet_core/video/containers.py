@@ -100,7 +100,7 @@ def open_container(source: Source, limits: Limits, demuxer: str | None = None) -
     else:
         try:
             size = os.stat(source).st_size
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise VideoError(f"{name}: cannot be opened ({reason(error)}); expected a clip.") from None
         file = os.path.abspath(source)
     if not size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -36,9 +37,9 @@ def find_sequence(source: str | Path) -> list[Path] | None:
         VideoError: A folder or pattern without images.
     """
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):
         return None
-    if path.is_dir():
+    if os.path.isdir(path):
         folder, accepted = path, re.compile(".*")
     elif re.search(r"%\d*d", path.name):
         folder, accepted = path.parent, re.compile(_expression(path.name, r"%\d*d", r"\\d+"))
@@ -49,7 +50,7 @@ def find_sequence(source: str | Path) -> list[Path] | None:
     images = sorted(
         (
             file
-            for file in (folder.iterdir() if folder.is_dir() else ())
+            for file in (folder.iterdir() if os.path.isdir(folder) else ())
             if file.suffix.lower() in IMAGE_DEMUXERS and accepted.fullmatch(file.name) and not file.name.startswith(".")
         ),
         key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)],
@@ -65,7 +66,7 @@ def is_webp(source: Source) -> bool:
     try:
         with SharedBytes(source) if isinstance(source, io.BytesIO) else open(source, "rb") as file:
             head = file.read(12)
-    except OSError:
+    except (OSError, ValueError):  # the latter of names that no file can have
         return False
     return head[:4] == b"RIFF" and head[8:] == b"WEBP"
 

@@ -43,9 +43,10 @@ def check_paths(source: Source, outputs: Sequence[Output], overwrite: bool) -> N
         taken.add(key)
         if any(_same(path, file) or (output.is_folder and key == os.path.realpath(file.parent)) for file in inputs):
             raise ConfigError(f"{path}: is an input, perhaps through a link, and would be replaced; give another path.")
-        if path.is_dir() and not output.is_folder:
+        if os.path.isdir(path) and not output.is_folder:
             raise ConfigError(f"{path}: is a folder, expected the name of a file.")
-        if path.exists() and not overwrite and not (output.is_folder and path.is_dir() and not any(path.iterdir())):
+        empty = output.is_folder and os.path.isdir(path) and not any(path.iterdir())
+        if os.path.exists(path) and not overwrite and not empty:
             raise ConfigError(f"{path}: is already there; give another path, or allow to overwrite it.")
 
 

@@ -229,7 +229,7 @@ def load_batches(
         dataset,
         batch_sampler=sampler.epoch(epoch, first),
         collate_fn=collate,
-        num_workers=recipe.workers,
+        num_workers=min(recipe.workers, max(0, sampler.batches - first)),
         pin_memory=device.type == "cuda",
         worker_init_fn=_start_worker,
         # Its own generator: making an iterator draws a number, which must not come from the training's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -265,8 +266,8 @@ def fingerprint(pairs: Iterable[Pair]) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}.")
+    if not os.path.isdir(folder):
+        raise DatasetError(f"{folder}: {'not a folder' if os.path.exists(folder) else 'no such folder'}.")
 
 
 def _layout(folder: Path) -> tuple[Path, Path] | None:

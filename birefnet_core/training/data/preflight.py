@@ -187,6 +187,8 @@ def _map_shared(
     """``validate`` of every item, in order. Each process takes a part of them; all get all results."""
     mine = items[ranks.rank :: ranks.world_size]
     results: list[Result] = []
+    # A forked process makes torch's own pool anew with its first use, which must not be that of several threads.
+    torch.set_num_threads(torch.get_num_threads())
     with ThreadPoolExecutor(threads) as pool:
         for result in pool.map(validate, mine):
             results.append(result)
