@@ -140,11 +140,11 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     """
     from ..video.paths import source_files  # needs PyAV, which ``run`` has missed by name
 
-    found = list(_find(args.inputs, args.recursive, summary))
+    out = Path(args.output)
+    found = list(_find(args.inputs, args.recursive, out, summary))
     if not found and not summary.failures:
         known = ", ".join(sorted(CLIP_SUFFIXES))
         raise ConfigError(f"no clips in {', '.join(args.inputs)}; known endings are {known}.")
-    out = Path(args.output)
     images = args.codec is not None and not CODECS[args.codec].suffixes
     single = not os.path.isdir(out) and out.suffix.lower() in MUXERS
     if single and len(found) > 1:
@@ -246,13 +246,14 @@ def _background(text: str) -> str | Path:
     return text
 
 
-def _find(inputs: Sequence[str], recursive: bool, summary: Summary) -> Iterator[tuple[str, Path]]:
-    """Clips, each with its place relative to the output folder."""
+def _find(inputs: Sequence[str], recursive: bool, out: Path, summary: Summary) -> Iterator[tuple[str, Path]]:
+    """Clips, each with its place relative to the output folder; what earlier runs wrote there is left out."""
     for text in inputs:
         path = Path(text)
         if os.path.isdir(path):
             files = sorted(path.rglob("*") if recursive else path.iterdir())
             clips = [f for f in files if f.suffix.lower() in CLIP_SUFFIXES and f.is_file() and f.name[0] != "."]
+            clips = [clip for clip in clips if not _was_written(clip, path, out)]
             yield from ((str(clip), clip.relative_to(path)) for clip in clips)
             if not clips and any(os.path.isfile(file) for file in files):  # a sequence of images
                 yield text, Path(path.resolve().name + ".images")
@@ -260,6 +261,16 @@ def _find(inputs: Sequence[str], recursive: bool, summary: Summary) -> Iterator[
             yield text, Path(path.name if os.path.exists(path) else path.name.replace("%", "").replace("*", ""))
         else:
             summary.failures.append(f"{text}: no such file or folder")
+
+
+def _was_written(clip: Path, folder: Path, out: Path) -> bool:
+    """Whether a clip lies in an output folder below its own folder, or is there by an earlier run."""
+    from ..video.own_outputs import is_own_output  # needs PyAV, which ``run`` has missed by name
+
+    place, written = Path(os.path.realpath(clip)), Path(os.path.realpath(out))
+    if written == place or Path(os.path.realpath(folder)) not in written.parents:
+        return (written == place or written in place.parents) and is_own_output(clip)
+    return written in place.parents
 
 
 def _is_free(job: Job, resume: bool, summary: Summary) -> bool:

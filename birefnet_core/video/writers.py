@@ -21,6 +21,7 @@ from .containers import Source
 from .formats import MUXERS
 from .options import Output
 from .orientation import Orientation
+from .own_outputs import SOFTWARE, TAG, mark
 from .palette import Palette
 from .pyav import FAILURES, av, reason
 from .side_streams import SideStreams
@@ -170,7 +171,7 @@ class FileWriter:
     """A video file, with the clip's audio and subtitles where it has a place for them."""
 
     def __init__(self, plan: Plan, part: str, source: Source, note: Callable[[str], None]) -> None:
-        self._plan, self._side = plan, None
+        self._plan, self._part, self._side = plan, part, None
         self._alpha: AlphaEncoder | None = None
         muxer = _muxer(plan.output)
         self._container = av.open(part, "w", format=muxer, container_options=_container_options(muxer, plan.info))
@@ -179,6 +180,7 @@ class FileWriter:
             films = muxer in ("mov", "mp4", "matroska", "webm")
             if films and plan.output.audio and plan.output.kind != "mask":
                 self._side = _side_streams(source, self._container, plan.info, note)
+            self._container.metadata[TAG] = SOFTWARE
             self._palette = Palette(plan.info.time_base) if plan.encoder == "gif" else None
             self._durations: dict[int, int] = {}  # of frames in the encoder, by their timestamps
             self._first_pts = self._end = 0
@@ -209,6 +211,7 @@ class FileWriter:
         if self._side is not None:
             self._side.finish()
         self._container.close()
+        mark(self._part, _muxer(self._plan.output))
 
     def close(self) -> None:
         if self._side is not None:

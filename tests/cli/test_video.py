@@ -57,6 +57,38 @@ def test_a_folder_of_clips_keeps_its_layout(video, clips, capsys):
     assert "3 of 3 clips segmented" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("codec", [None, "vp9", "gif", "apng"])
+def test_what_earlier_runs_wrote_beside_the_clips_is_no_clip(video, clips, capsys, codec):
+    flags = ["--mask", *(["--codec", codec] if codec else [])]
+    assert video(clips, *flags, out="clips")[0] == 0
+    written = files(clips)
+    assert len(written) == 4 + 4
+    before = {name: (clips / name).read_bytes() for name in ("a.mp4", "b.mkv")}
+    for more in ("--resume", "--overwrite"):
+        capsys.readouterr()
+        assert video(clips, *flags, more, out="clips")[0] == 0
+        assert "2 of 2 clips segmented" in capsys.readouterr().out
+    assert video(clips, *flags, out="clips/a.mov" if codec is None else "clips")[0] != 0  # already there
+    assert files(clips) == written
+    assert {name: (clips / name).read_bytes() for name in before} == before
+
+
+def test_an_output_folder_below_the_clips_is_not_searched(video, clips, capsys):
+    for _ in range(2):
+        assert video(clips, "--recursive", "--overwrite", out="clips/out")[0] == 0
+        assert "3 of 3 clips segmented" in capsys.readouterr().out
+    make_clip(clips / "out", name="mine.mp4", frames=3, size=(64, 48))
+    assert video(clips, "--recursive", "--resume", out="clips/out")[0] == 0
+    assert "3 of 3" in capsys.readouterr().out
+
+
+def test_a_clip_of_someone_else_in_the_output_folder_is_a_clip(video, clips, capsys):
+    make_clip(clips, name="c.mov", frames=3, size=(64, 48), codec="prores_ks", pixels="yuv444p10le")
+    assert video(clips, "--overwrite", out="clips")[0] == 1
+    assert "is an input of this run" in capsys.readouterr().err
+    assert video(clips, "--only-mask", "--overwrite", out="clips")[0] == 1  # b.mkv would be replaced
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
