@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import itertools
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ try:
 except ImportError:  # Windows, where an open file cannot be deleted and so needs no lock
     fcntl = None
 
+_NEW, _OLD = ".new", ".old"  # folders beside a temporary file
 _SLOTS = 8  # temporary files of one path that are checked for abandoned ones; each process writing it has one
 
 
@@ -53,7 +53,12 @@ def remove_abandoned_parts(path: Path) -> None:
     for slot in range(_SLOTS):
         part = _part_name(path, slot)
         if os.path.lexists(part):
-            _remove_abandoned(part)
+            _remove_abandoned(part, path)
+
+
+def remove_part(part: Path) -> None:
+    """Deletes a temporary file of any name unless a living process is writing it."""
+    _remove_abandoned(str(part), part)
 
 
 def _part_name(path: Path, slot: int) -> str:
@@ -80,7 +85,7 @@ def _create_part(path: Path) -> tuple[int, str]:
         except BaseException:  # a signal, even where it came before the number was known here
             if descriptor >= 0:
                 os.close(descriptor)
-            _remove_abandoned(part)
+            _remove_abandoned(part, path)
             raise
     raise AssertionError("there is always a free number")
 
@@ -96,11 +101,12 @@ def _try_lock(descriptor: int) -> bool:
     return fcntl is None or os.fstat(descriptor).st_nlink > 0
 
 
-def _remove_abandoned(part: str) -> None:
-    """Deletes a temporary file unless a living process is writing it."""
+def _remove_abandoned(part: str, path: Path) -> None:
+    """Deletes a temporary file of ``path``, and the folders beside it, unless a living process is writing it."""
     try:
         if fcntl is None:
             os.unlink(part)
+            _remove_folders(part, path)
             return
         descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:  # gone, in use, another user's, or no file
@@ -108,6 +114,7 @@ def _remove_abandoned(part: str) -> None:
     try:
         _lock(descriptor)
         if os.path.samestat(os.fstat(descriptor), os.lstat(part)):  # else it was finished and renamed meanwhile
+            _remove_folders(part, path)
             os.unlink(part)
     except OSError:  # locked by its process, or gone
         pass
@@ -128,18 +135,32 @@ def _lock(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """``atomic_path`` for a folder: what was at ``path`` before is replaced when the block succeeds."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    part.mkdir()
-    old = part.with_suffix(".old")
+    """``atomic_path`` for a folder: what was at ``path`` before is replaced when the block succeeds.
+
+    A locked temporary file stands for the temporary folder beside it.
+    """
+    descriptor, part = _create_part(path)
+    new, old = Path(part + _NEW), Path(part + _OLD)
     try:
-        yield part
+        new.mkdir()
+        yield new
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, old)
-        os.rename(part, path)
-    except BaseException:
-        if old.exists():
-            os.rename(old, path)
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        os.rename(new, path)
+    finally:
+        _remove_folders(part, path)
+        if fcntl is None:  # Windows deletes no open file
+            os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        if fcntl is not None:
+            os.close(descriptor)
+
+
+def _remove_folders(part: str, path: Path) -> None:
+    """Removes the folders of a temporary file; the former one goes back to its place if nothing has taken that."""
+    if not os.path.lexists(path):
+        with contextlib.suppress(OSError):
+            os.rename(part + _OLD, path)
+    for folder in (part + _NEW, part + _OLD):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@ from torch import Tensor
 from .errors import ImageError, MemoryLimitError
 from .image_formats import image_formats
 from .image_ops import HIGHEST
+from .placeholders import advice, placeholder
 from .text import first_line, printable
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -287,12 +288,8 @@ def _what_it_is(path: str | Path) -> str:
         head = file.read(256)
         if not head:
             return "the file is empty"
-        if not head.strip(b"\0"):
-            return "it begins with zeros: an incomplete copy or download?"
-        if head.startswith(b"version https://git-lfs"):
-            return "a Git LFS pointer; fetch the file by git lfs pull"
-        if re.match(rb"\s*<(!doctype|html|\?xml|svg)", head, re.IGNORECASE):
-            return "a web page or other XML"
+        if kind := placeholder(head):
+            return f"it holds {kind}: {advice(kind)}"
         if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"hevc"):
             return "HEIC; pip install pillow-heif to read it, or convert it"
         if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):

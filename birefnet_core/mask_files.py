@@ -15,7 +15,7 @@ from PIL import Image
 from . import mask_values
 from .errors import DatasetError
 from .mask_values import ALPHA, COLOUR, DOUBTS, LABEL_NOTES, NO_BACKGROUND, PALETTE, PHOTO, Read
-from .text import first_line
+from .placeholders import why_unreadable
 
 ORIENTATION = 0x0112  # the EXIF tag
 # How pixels are turned to be seen as the tag says.
@@ -148,7 +148,7 @@ def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray]:
         raise DatasetError(f"{path} is too large for the memory that is left; make it smaller.") from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise DatasetError(
-            f"{path} cannot be read as an image ({first_line(error)}); replace or remove the file."
+            f"{path} cannot be read as an image ({why_unreadable(path, error)}); replace or remove the file."
         ) from error
     return mode, pixels
 

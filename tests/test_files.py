@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from birefnet_core.files import atomic_path, remove_abandoned_parts
+from birefnet_core.files import atomic_folder, atomic_path, remove_abandoned_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITER = """
@@ -21,6 +21,23 @@ with atomic_path(Path(sys.argv[1])) as part:
     print("writing", flush=True)
     time.sleep(60)
 """
+FOLDER_WRITER = """
+import os, sys, time
+from pathlib import Path
+from birefnet_core.files import atomic_folder
+rename = os.rename
+def slow_rename(source, target):
+    rename(source, target)
+    if sys.argv[2:] == ["between"]:  # the former folder has gone, the new one is not there yet
+        print("writing", flush=True)
+        time.sleep(60)
+os.rename = slow_rename
+with atomic_folder(Path(sys.argv[1])) as part:
+    (part / "half").write_bytes(b"half")
+    if len(sys.argv) == 2:
+        print("writing", flush=True)
+        time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -28,9 +45,10 @@ def writer():
     """Starts processes that are in the middle of writing a file."""
     processes = []
 
-    def start(path):
+    def start(path, *more, program=WRITER):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, env=environment)
+        command = [sys.executable, "-c", program, str(path), *more]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
         assert process.stdout.readline() == b"writing\n"
         processes.append(process)
         return process
@@ -139,3 +157,60 @@ def test_writers_at_the_same_time_all_succeed(tmp_path):
     assert errors == []
     assert os.listdir(tmp_path) == ["a"]
     assert len(set((tmp_path / "a").read_text())) == 1
+
+
+def write_folder(path, text="new"):
+    with atomic_folder(path) as part:
+        (part / "file").write_text(text)
+
+
+def test_folders_are_written_whole_and_replace_the_former_one(tmp_path):
+    for text in ("old", "new"):
+        write_folder(tmp_path / "a", text)
+    assert os.listdir(tmp_path) == ["a"]
+    assert os.listdir(tmp_path / "a") == ["file"]
+    assert (tmp_path / "a" / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, MemoryError])
+def test_an_error_leaves_the_former_folder_and_nothing_else(tmp_path, error):
+    write_folder(tmp_path / "a", "old")
+    with pytest.raises(error), atomic_folder(tmp_path / "a") as part:
+        (part / "half").touch()
+        raise error
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a" / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("again", [write_folder, remove_abandoned_parts])
+def test_folders_of_killed_writers_go_with_the_next_of_the_same_path(tmp_path, writer, again):
+    write_folder(tmp_path / "a", "old")
+    for process in [writer(tmp_path / "a", program=FOLDER_WRITER) for _ in range(2)]:
+        process.kill()
+        process.wait()
+    assert len(os.listdir(tmp_path)) == 5
+    again(tmp_path / "a")
+    assert os.listdir(tmp_path) == ["a"]
+    assert os.listdir(tmp_path / "a") == ["file"]
+
+
+def test_folders_of_others_stay(tmp_path, writer):
+    dead = writer(tmp_path / "b", program=FOLDER_WRITER)
+    dead.kill()
+    dead.wait()
+    writer(tmp_path / "a", program=FOLDER_WRITER)
+    before = sorted(os.listdir(tmp_path))
+    write_folder(tmp_path / "a")
+    remove_abandoned_parts(tmp_path / "a")
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, "a"])
+
+
+def test_a_folder_that_was_taken_away_when_its_writer_died_comes_back(tmp_path, writer):
+    write_folder(tmp_path / "a", "old")
+    process = writer(tmp_path / "a", "between", program=FOLDER_WRITER)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "a").exists()
+    remove_abandoned_parts(tmp_path / "a")
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a" / "file").read_text() == "old"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from ..placeholders import LFS, PAGE, ZEROS, as_utf8, placeholder
+
 AGAIN = "Delete it and download it again."
 MOST_HEADER = 100 * 2**20  # bytes of a safetensors header, the library's own limit
 _HEAD = 512  # bytes read of a file
 _EXCERPT = 60  # characters of a text that a message shows
-_WEB_PAGE = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml")
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 _OTHERS = (
     (b"\x89HDF", "an HDF5 file, as Keras writes them"),
@@ -31,17 +32,16 @@ def problem_of(path: Path, *, safetensors: bool) -> str | None:
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(_HEAD)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        head = head.decode("utf-16", "ignore").encode()
-    head = head.removeprefix(b"\xef\xbb\xbf")  # UTF-8's mark
     if size < 8:
         return f"the file has only {size} bytes, no checkpoint is that small. {AGAIN}"
-    if not head.strip(b"\0"):
-        return f"the file holds zeros in place of weights, as an interrupted download leaves them. {AGAIN}"
-    if head.startswith(b"version https://git-lfs"):
+    kind = placeholder(head)
+    if kind == LFS:
         return "this is a Git LFS pointer, a text in place of the weights. Run `git lfs pull`, or download the file."
-    if head.lstrip().lower().startswith(_WEB_PAGE):
+    if kind == PAGE:
         return f"this is a web page, not weights: the link led to a page. {AGAIN}"
+    if kind == ZEROS:
+        return f"the file holds zeros in place of weights, as an interrupted download leaves them. {AGAIN}"
+    head = as_utf8(head)
     if _is_safetensors(head):
         renamed = f"this is a safetensors file under another ending. Rename it to {path.stem}.safetensors."
         return None if safetensors else renamed

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MemoryLimitError
 from ..text import enumerate_names, first_line
 from .formats import AGAIN
 
@@ -30,17 +30,21 @@ _MOST_PICKLE = 64 * 2**20  # bytes of a file's data.pkl; that of Swin-L with its
 _CHUNK = 2**20
 
 
-def load_pickle(path: Path, *, advice: str = AGAIN) -> Any:
+def load_pickle(path: Path, *, legacy: bool = True, advice: str = AGAIN) -> Any:
     """``torch.load`` for files that may be damaged or hostile.
 
     Args:
         path: The file.
+        legacy: Whether to read files of torch before 1.6, which have no checksums.
         advice: What to do about a damaged one.
 
     Raises:
         CheckpointError: Damaged, or with other objects than tensors and plain values; the message names the file.
         OSError: Cannot be read from the disk.
     """
+    with _explained(path, advice):
+        if not legacy and not zipfile.is_zipfile(path):
+            raise ValueError("no zip archive of torch")
     content, verify = start_loading(path, mmap=False, advice=advice)
     verify()
     return content
@@ -94,6 +98,9 @@ def _explained(path: Path, advice: str) -> Iterator[None]:
         ) from error
     except OSError:
         raise
+    except MemoryError as error:
+        size = path.stat().st_size / 2**20
+        raise MemoryLimitError(f"{path}: too little memory to read this file of {size:.0f} MiB.") from error
     except Exception as error:  # IndexError, struct.error, AssertionError, BadZipFile ...
         raise CheckpointError(f"{path}: truncated or corrupted ({first_line(error)}). {advice}") from error
 

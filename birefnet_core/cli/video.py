@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
 from ..errors import ConfigError, VideoError
+from ..files import remove_abandoned_parts
 from ..inference import Segmenter
 from ..inference.out_of_memory import free_memory
 from ..masks import FITS, METHODS, RefineOptions, parse_color
@@ -278,6 +279,8 @@ def _is_free(job: Job, resume: bool, summary: Summary) -> bool:
     if resume:
         if len(existing) == len(job.outputs):
             summary.written += 1
+            for path in existing:
+                remove_abandoned_parts(path)
         return len(existing) < len(job.outputs)
     if existing:
         summary.failures.append(f"{job.source}: {existing[0]} is already there (--overwrite replaces it)")

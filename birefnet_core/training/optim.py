@@ -66,18 +66,19 @@ def fit_recipe(recipe: Recipe, steps_per_epoch: int) -> Recipe:
 
     At most a tenth of the steps warm up, and at most a quarter of the epochs train the decoder alone. The moving
     average needs no such limit: its decay grows with the steps done. A trained network keeps the statistics of its
-    BatchNorm in batches of two: those of so few images spoil it from the first steps on.
+    BatchNorm in batches below ``bn_least_batch``.
 
     Args:
         recipe: The recipe.
         steps_per_epoch: Optimizer steps of an epoch.
     """
     steps = recipe.epochs * steps_per_epoch
+    small = bool(recipe.init) and recipe.batch_size < recipe.bn_least_batch and not recipe.sync_bn
     return dataclasses.replace(
         recipe,
         warmup_steps=min(recipe.warmup_steps, steps // 10),
         decoder_epochs=min(recipe.decoder_epochs, (recipe.epochs + 1) // 4),
-        freeze_bn=recipe.freeze_bn or (bool(recipe.init) and recipe.batch_size == 2 and not recipe.sync_bn),
+        freeze_bn=recipe.freeze_bn or small,
     )
 
 

@@ -33,7 +33,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 # Smallest values; None where the field may be any number.
 _LEAST: dict[str, float] = {
-    "decoder_epochs": 0, "lora_rank": 1, "lora_alpha": 0, "batch_size": 1, "accumulate": 1, "epochs": 1, "rlft": 0,
+    "decoder_epochs": 0, "bn_least_batch": 1, "lora_rank": 1, "lora_alpha": 0, "batch_size": 1, "accumulate": 1,
+    "epochs": 1, "rlft": 0,
     "lr": 0, "backbone_lr": 0, "weight_decay": 0, "warmup_steps": 0, "lr_floor": 0, "lr_factor": 0, "clip": 0,
     "ema": 0, "validate_every": 1, "val_fraction": 0, "sheet": 0, "save_steps": 0, "log_steps": 1, "workers": 0,
 }  # fmt: skip
@@ -57,7 +58,9 @@ class Recipe:
             catalogue.
         train: "all" parameters, the "decoder" only, or low-rank adapters ("lora").
         decoder_epochs: First epochs in which the encoder is frozen although ``train`` is "all"; at most a quarter.
-        freeze_bn: BatchNorm keeps its statistics. Always so at batch size 1, with ``init`` at 2, and for "lora".
+        freeze_bn: BatchNorm keeps its statistics. Always so at batch size 1 and for "lora"; see ``bn_least_batch``.
+        bn_least_batch: With ``init``, BatchNorm keeps its statistics at batch sizes below this: those of so few images
+            spoil a trained network from the first steps on. 2 trains them at batch size 2. ``sync_bn`` overrides it.
         lora_rank: Rank of the adapters.
         lora_alpha: Their scale, divided by the rank.
         classes: "file_name" reads the auxiliary class from DIS5K's file names, "none" leaves it out.
@@ -111,6 +114,7 @@ class Recipe:
     train: str = "all"
     decoder_epochs: int = 0
     freeze_bn: bool = False
+    bn_least_batch: int = 3
     lora_rank: int = 8
     lora_alpha: float = 16.0
     classes: str = "none"

@@ -7,15 +7,15 @@ import dataclasses
 import errno
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..checkpoints.pickled import load_pickle
 from ..errors import BiRefNetError, CheckpointError, ConfigError
-from ..files import atomic_path
+from ..files import atomic_path, remove_part
 from ..text import first_line
 from .recipe import Recipe, differences
 
@@ -116,8 +116,7 @@ class RunFolder:
                 )
         self.make()
         for part in self.path.rglob(".*.part"):  # of a process that was killed
-            with contextlib.suppress(OSError):
-                part.unlink()
+            remove_part(part)
 
     def make(self) -> None:
         """Creates the folder.
@@ -161,14 +160,9 @@ class RunFolder:
         if not os.path.exists(self.last):
             return None
         try:
-            damaged = first_damaged(self.last)
-            state = None if damaged else torch.load(self.last, map_location="cpu", weights_only=True)
-        except MemoryError:
-            raise
-        except Exception as error:  # nothing is known of the file, and unpickling raises nearly anything
+            state = load_pickle(self.last, legacy=False, advice=self._start_anew())
+        except OSError as error:
             raise CheckpointError(f"{self.last}: cannot be read ({first_line(error)}). {self._start_anew()}") from error
-        if damaged:
-            raise CheckpointError(f"{self.last}: damaged, its checksum of {damaged} differs. {self._start_anew()}")
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise CheckpointError(f"{self.last}: not a state that this version reads. {self._start_anew()}")
         with self.damage_as_checkpoint_error():
@@ -238,16 +232,6 @@ def _was_before(row: dict[str, Any], position: Position) -> bool:
     if row["step"] != position.step:
         return row["step"] < position.step
     return row["kind"] == "step" or row["epoch"] <= position.epoch
-
-
-def first_damaged(path: Path) -> str | None:
-    """The first entry of a zip file whose checksum differs, which torch.load does not check; None if all are right.
-
-    Raises:
-        OSError, zipfile.BadZipFile: Not readable, or no zip file.
-    """
-    with zipfile.ZipFile(path) as file:
-        return file.testzip()
 
 
 def is_full_disk(error: BaseException | None) -> bool:

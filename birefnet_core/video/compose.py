@@ -169,8 +169,8 @@ def open_background(
         colour = torch.tensor(parse_color(background or "#000000"), device=device)
         return StillBackground(colour.expand(info.height, info.width, 3))
     suffix = background.suffix.lower()
-    image = suffix in IMAGE_SUFFIXES and os.path.isfile(background)
-    if image and not (suffix in ANIMATED and _moves(background, options)):
+    is_image = suffix in IMAGE_SUFFIXES and os.path.isfile(background)
+    if is_image and not (suffix in ANIMATED and _moves(background, options)):
         try:
             image = read_image(background)[None].to(device)
         except ImageError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import VideoError
+from ..placeholders import why_unreadable
 from ..text import enumerate_names
 from .options import Limits
 from .pyav import FAILURES, av, reason
@@ -109,8 +110,9 @@ def open_container(source: Source, limits: Limits, demuxer: str | None = None) -
     try:
         return av.open(file, "r", format=demuxer, options=options, metadata_errors="replace")
     except FAILURES as error:
+        why = why_unreadable(file, ValueError(reason(error))) if isinstance(file, str) else reason(error)
         raise VideoError(
-            f"{name}: cannot be read as a clip ({reason(error)}). Expected a video file such as MP4, MOV, MKV, WebM or "
+            f"{name}: cannot be read as a clip ({why}). Expected a video file such as MP4, MOV, MKV, WebM or "
             "GIF, whole: an MP4 or MOV that was cut off has lost its index. Copy it again, or convert it with FFmpeg."
         ) from error
 

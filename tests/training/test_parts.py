@@ -123,6 +123,9 @@ def test_short_trainings_warm_up_for_a_tenth_and_train_the_decoder_alone_for_a_q
         ({"init": "demo", "batch_size": 4}, False),
         ({"init": "demo", "batch_size": 4, "freeze_bn": True}, True),
         ({"batch_size": 2}, False),
+        ({"init": "demo", "batch_size": 2, "bn_least_batch": 2}, False),
+        ({"init": "demo", "batch_size": 2, "bn_least_batch": 2, "freeze_bn": True}, True),
+        ({"init": "demo", "batch_size": 4, "bn_least_batch": 8}, True),
     ],
 )
 def test_a_trained_network_keeps_its_statistics_in_batches_of_two(values, frozen):

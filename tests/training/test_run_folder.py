@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import zipfile
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import birefnet_core as bc
 from birefnet_core.training import Recipe, TrainingData, load_datasets, train
 from birefnet_core.training.distributed import Ranks
 from birefnet_core.training.loop import Trainer
-from birefnet_core.training.run_folder import RunFolder, first_damaged
+from birefnet_core.training.run_folder import RunFolder
 
 from .conftest import TINY
 
@@ -40,7 +41,7 @@ def load(shapes, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"hello world\n" * 50, bytes(100_000), b"PK\x03\x04" + bytes(1000)])
 def test_what_is_no_state_is_refused_by_name(load, content):
-    with pytest.raises(bc.CheckpointError, match=r"last\.pt: cannot be read .*Start a new folder"):
+    with pytest.raises(bc.CheckpointError, match=r"last\.pt: truncated or corrupted .*Start a new folder"):
         load(content)
 
 
@@ -60,7 +61,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(load, finished, seed, tmp_path):
     except bc.CheckpointError:
         return
     intact = torch.load(io.BytesIO(finished), weights_only=True)  # a bit that means nothing, such as padding
-    assert first_damaged(tmp_path / "last.pt") is None
+    assert zipfile.ZipFile(tmp_path / "last.pt").testzip() is None
     assert all(torch.equal(state["model"][name], value) for name, value in intact["model"].items())
 
 

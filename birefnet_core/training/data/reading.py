@@ -17,7 +17,7 @@ from ...image_ops import resize
 from ...images import read_image
 from ...mask_files import MaskFile, orientation, read_mask, upright
 from ...mask_values import read_integers
-from ...text import first_line
+from ...placeholders import why_unreadable
 from .folders import Pair
 
 # Relative difference of aspect ratios above which a mask does not belong to its image.
@@ -71,7 +71,7 @@ def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
     except MemoryError as error:
         raise DatasetError(f"{path}: too little memory to read the image; make it smaller.") from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        raise DatasetError(f"{path}: the image cannot be read ({first_line(error)}).") from error
+        raise DatasetError(f"{path}: the image cannot be read ({why_unreadable(path, error)}).") from error
     if not transparent:
         raise DatasetError(
             f"{path}: no alpha channel ({mode}), so there is no mask. Give masks by --images and --masks."

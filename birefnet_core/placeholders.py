@@ -1,0 +1,47 @@
+"""What servers, Git and interrupted copies leave in the place of a file."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from .text import first_line
+
+LFS, PAGE, ZEROS = "a Git LFS pointer", "a web page or other XML", "zeros, as incomplete copies and downloads have"
+_PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<svg")
+_HEAD = 512  # bytes that decide
+
+
+def placeholder(head: bytes) -> str | None:
+    """``LFS``, ``PAGE`` or ``ZEROS`` by the first bytes of a file; None for anything else."""
+    head = as_utf8(head).lstrip()
+    if head.startswith(b"version https://git-lfs"):
+        return LFS
+    if head.lower().startswith(_PAGES):
+        return PAGE
+    return ZEROS if head and not head.strip(b"\0") else None
+
+
+def as_utf8(head: bytes) -> bytes:
+    """Bytes that may be a text, without a mark of their encoding."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        head = head.decode("utf-16", "ignore").encode()
+    return head.removeprefix(b"\xef\xbb\xbf")
+
+
+def advice(kind: str) -> str:
+    """What to do about a placeholder."""
+    return "run `git lfs pull`, or download the file" if kind == LFS else "download or copy it again"
+
+
+def why_unreadable(path: str | Path, error: BaseException) -> str:
+    """Why a reader failed: by what is in a file's place, or else by the reader's own words.
+
+    Args:
+        path: The file.
+        error: What the reader raised.
+    """
+    with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+        if kind := placeholder(file.read(_HEAD)):
+            return f"it holds {kind}: {advice(kind)}"
+    return first_line(error)
