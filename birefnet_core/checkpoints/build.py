@@ -11,9 +11,11 @@ import logging
 import math
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..checkpoint_info import CheckpointInfo
 from ..config import BiRefNetConfig, PatchOrder
@@ -30,6 +32,10 @@ from .values import check_tensors, check_types, check_values, is_float8
 logger = logging.getLogger(__name__)
 
 _PATCH_CONVOLUTION = "inward.conv_in.weight"
+# What functions as timm's trunc_normal_ are made of.
+_INIT = frozenset(
+    getattr(Tensor, name) for name in ("uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_")
+)
 
 
 def model_from_state_dict(
@@ -75,7 +81,7 @@ def model_from_state_dict(
         config = detect.detect_config(weights)
     else:
         _check_config(config, weights)
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutInit():
         model = BiRefNet(config)
     _complete(model, weights)
     _check_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
@@ -93,6 +99,15 @@ def model_from_state_dict(
         finally:
             values.result()
     return model.requires_grad_(True).eval()
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Leaves out what modules compute as their first values: on the meta device there are none to compute."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _INIT or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _check_state_dict(tensors: Mapping[str, Tensor]) -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -38,8 +40,12 @@ class SwinConfig:
 
 def relative_position_index(window: int) -> Tensor:
     """For each pair of tokens in a window, the row of the bias table that holds their offset. N, N."""
-    rows, cols = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
-    y, x = rows.flatten(), cols.flatten()
+    return torch.tensor(_relative_positions(window))
+
+
+@lru_cache(maxsize=4)
+def _relative_positions(window: int) -> np.ndarray:
+    y, x = np.divmod(np.arange(window * window, dtype=np.int64), window)
     dy = y[:, None] - y[None, :] + window - 1
     dx = x[:, None] - x[None, :] + window - 1
     return dy * (2 * window - 1) + dx
