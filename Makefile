@@ -34,8 +34,10 @@ lint: $(VENV)/.ready
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
+# JOBS processes, each of which needs up to 3 GB.
+JOBS ?= 2
 test: lint
-	$(RUN) -m pytest -q
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist worksteal
 
 test-slow: $(VENV)/.ready
 	$(RUN) -m pytest -q -m slow

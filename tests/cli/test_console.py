@@ -17,6 +17,8 @@ from birefnet_core.cli.main import exit_code, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
+SLOW = pytest.mark.slow  # processes that import torch, for what another one shows, too
+
 
 def start(*arguments, **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **options.pop("environment", {})}
@@ -24,7 +26,10 @@ def start(*arguments, **options):
     return subprocess.Popen(command, env=environment, text=True, errors="replace", **options)
 
 
-@pytest.mark.parametrize("arguments", [("checkpoints",), ("checkpoints", "--json"), ("--help",), ("segment", "--help")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("checkpoints",), ("checkpoints", "--json"), ("--help",), pytest.param(("segment", "--help"), marks=SLOW)],
+)
 def test_a_reader_that_goes_at_once_leaves_no_traceback(arguments):
     reading, writing = os.pipe()
     os.close(reading)
@@ -43,7 +48,7 @@ def test_an_output_that_cannot_be_written_is_told():
     assert error == "error: standard output cannot be written (No space left on device).\n"
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", *(pytest.param(name, marks=SLOW) for name in ("cp1252", "latin-1"))])
 def test_signs_that_a_console_lacks_are_replaced(tmp_path, encoding):
     (tmp_path / "猫.jpg").write_bytes(b"no image")
     environment = {"PYTHONIOENCODING": encoding}
