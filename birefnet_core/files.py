@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,8 @@ def atomic_path(path: Path) -> Iterator[str]:
     try:  # no call between, at which a signal would be raised
         yield part
         with open(part, "rb+") as file:
+            if not os.path.samestat(os.fstat(file.fileno()), created := os.fstat(descriptor)):
+                os.chmod(part, stat.S_IMODE(created.st_mode))  # safetensors puts a file of its own there, for its owner
             os.fsync(file.fileno())
         if fcntl is None:  # Windows renames and deletes no open file
             os.close(descriptor)

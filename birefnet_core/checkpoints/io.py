@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -175,7 +175,11 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, dict(metadata))
+            dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            if os.name == "nt":  # safetensors replaces the file, which Windows forbids while it is open
+                Path(part).write_bytes(save(dense, dict(metadata)))
+            else:
+                save_file(dense, part, dict(metadata))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not written, {_why_not_written(error)}") from error
     return path

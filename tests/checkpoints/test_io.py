@@ -6,6 +6,7 @@ import pickle
 import stat
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -144,10 +145,20 @@ def test_files_have_the_modes_of_ordinary_ones(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("changes the mask of the whole process"))
         with atomic_path(tmp_path / "x") as part:
             Path(part).write_bytes(b"whole")
+        io.write_safetensors(tmp_path / "y.safetensors", TENSORS, {})
     finally:
         monkeypatch.undo()
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+    for name in ("x", "y.safetensors"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
+
+
+def test_on_windows_the_open_file_is_written_and_not_replaced(tmp_path, monkeypatch):
+    io.write_safetensors(tmp_path / "a.safetensors", TENSORS, {"k": "v"})
+    monkeypatch.setattr(io, "os", SimpleNamespace(name="nt", path=os.path))
+    monkeypatch.setattr(io, "save_file", lambda *_: pytest.fail("replaces the file"))
+    io.write_safetensors(tmp_path / "b.safetensors", TENSORS, {"k": "v"})
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
