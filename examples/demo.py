@@ -30,10 +30,10 @@ This is the small checkpoint that comes with the pack ({size:.0f} MB, nothing is
 The published ones are better, above all at hair and in crowded pictures, for instance
 --model BiRefNet_lite, or make demo MODEL=BiRefNet_lite (178 MB from the Hugging Face Hub, once)."""
 
-PHOTOS = sorted((ROOT / "examples").glob("*.jpg"))
+PHOTOS = [ROOT / "examples" / f"{name}.jpg" for name in ("portrait", "swan", "taxi", "snowboarder", "plant")]
 KINDS = ("mask", "cutout", "new_background")  # of results
 SHEET = "contact_sheet.jpg"
-ROW_HEIGHT, GAP = 240, 6  # of the contact sheet, in pixels
+SIDE, GAP = 240, 6  # of the contact sheet's pictures and between them, in pixels
 
 
 def backdrop(height: int, width: int) -> Tensor:
@@ -45,20 +45,18 @@ def backdrop(height: int, width: int) -> Tensor:
 
 
 def contact_sheet(panels: list[list[Tensor]]) -> Tensor:
-    """Rows of pictures H, W, 3, brought to one height, on white: one picture H, W, 3."""
-    rows = []
-    for row in panels:
-        small = [_to_height(panel, ROW_HEIGHT) for panel in row]
-        rows.append(torch.cat([F.pad(panel, (0, 0, 0, GAP), value=1.0) for panel in small], dim=1))
-    width = max(row.shape[1] for row in rows)
-    rows = [F.pad(row, (0, 0, 0, width - row.shape[1], 0, GAP), value=1.0) for row in rows]
-    return torch.cat(rows)[:-GAP, :-GAP]
+    """Rows of pictures H, W, 3, each fitted into a white square: one picture H, W, 3."""
+    rows = [torch.cat([F.pad(_fitted(panel), (0, 0, 0, GAP), value=1.0) for panel in row], dim=1) for row in panels]
+    return torch.cat([F.pad(row, (0, 0, 0, 0, 0, GAP), value=1.0) for row in rows])[:-GAP, :-GAP]
 
 
-def _to_height(picture: Tensor, height: int) -> Tensor:
-    width = round(picture.shape[1] * height / picture.shape[0])
-    x = picture.permute(2, 0, 1)[None]
-    return F.interpolate(x, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+def _fitted(picture: Tensor) -> Tensor:
+    """H, W, 3 -> SIDE, SIDE, 3."""
+    height, width = picture.shape[:2]
+    size = [round(side * SIDE / max(height, width)) for side in (height, width)]
+    x = F.interpolate(picture.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)
+    top, left = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
+    return F.pad(x, (left, SIDE - size[1] - left, top, SIDE - size[0] - top), value=1.0)[0].permute(1, 2, 0)
 
 
 def check_outputs(args: argparse.Namespace) -> None:
