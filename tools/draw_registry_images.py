@@ -1,6 +1,6 @@
 """Draws the icon and the banner that the ComfyUI Registry shows, the banner with a result of the embedded checkpoint.
 
-python tools/draw_registry_images.py [--image examples/dancer.jpg] [--model demo]
+python tools/draw_registry_images.py [--image examples/portrait.jpg] [--model demo]
 """
 
 import argparse
@@ -21,7 +21,7 @@ ICON, BANNER = (400, 400), (1680, 720)  # of the Registry: square up to 400 x 40
 DARK, LIGHT, BLUE, GREY = "#1f2430", "#f2f4f8", "#4f9dff", "#9aa3b5"
 SMOOTH = 4  # drawn that much larger, then reduced
 CELL = 50  # of the icon's checkerboard, in pixels
-PANEL, GAP, MARGIN = (300, 600), 16, 60  # of the banner, in pixels
+PANEL, GAP, MARGIN = (320, 400), 16, 60  # of the banner, in pixels
 LINES = ((104, LIGHT, "BiRefNet"), (46, BLUE, "Masks and clean cut-outs"), (34, GREY, "Nodes for ComfyUI"))
 
 
@@ -80,7 +80,7 @@ def _panel(image: Image.Image) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--image", type=Path, default=ROOT / "examples" / "dancer.jpg")
+    parser.add_argument("--image", type=Path, default=ROOT / "examples" / "portrait.jpg")
     parser.add_argument("--model", default="demo", help="catalogue name or file")
     args = parser.parse_args()
     folder = ROOT / "docs" / "images"
