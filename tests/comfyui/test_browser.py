@@ -47,6 +47,14 @@ CARDS = """
 const start = 'template-workflow-';
 return [...document.querySelectorAll(`[data-testid^="${start}"]`)].map(e => e.dataset.testid.slice(start.length));"""
 SKIP_TOUR = "[...document.querySelectorAll('button')].find(e => e.textContent.trim() === 'Skip')?.click()"
+CLIP = """
+const node = app.graph.nodes.find(n => n.type == 'BiRefNetSegmentVideo');
+const drawn = LiteGraph.vueNodesMode ? document.querySelector(`[data-node-id="${node.id}"]`) : node.videoContainer;
+return {
+  playing: [...drawn?.querySelectorAll('video') ?? []].map(v => v.videoWidth > 0 && v.currentSrc),
+  frames: [...drawn?.querySelectorAll('img') ?? []].map(i => i.src).filter(s => s.startsWith('blob:')),
+  text: drawn?.innerText ?? '',
+};"""
 SEARCHES = {
     "birefnet": {example.name for example in EXAMPLES},
     "remove background": {"Remove Background in One Node (BiRefNet)"},
@@ -113,6 +121,19 @@ def test_an_example_opens_and_no_node_covers_another(page, renderer, example, to
     picture = picture_of(page)
     check_apart(page.execute_script(RECTANGLES), len(workflow["nodes"]))
     keep(picture, example.name, renderer)
+
+
+def test_a_finished_clip_takes_the_place_of_the_newest_frame(page, renderer, keep, comfyui):
+    comfyui.request("/free", b'{"free_memory": true}')
+    workflow = read(ROOT / "example_workflows" / "Video to Transparent WebM (BiRefNet).json")
+    assert page.execute_async_script(OPEN, workflow) is None
+    run_open_workflow(comfyui, page)
+    picture_of(page)  # brings the node into view, where alone browsers load its clip
+    time.sleep(2)
+    keep(picture_of(page), "clip", renderer)
+    shown = page.execute_script(CLIP)
+    assert len(shown["playing"]) == 1 and ".webm" in shown["playing"][0], shown
+    assert not shown["frames"] and "failed to load" not in shown["text"], shown
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("tests/fixtures/workflows_0_1/*.json")), ids=lambda path: path.stem)
