@@ -23,7 +23,7 @@ FRAME = 28  # what picture_of leaves around a node, less a little; the page's ow
 PLACE = """
 const node = LiteGraph.createNode(arguments[0]);
 app.canvas.show_info = false;
-app.graph.clear(); node.pos = [0, 0]; app.graph.add(node); node.setSize([300, node.computeSize()[1]]);"""
+app.graph.clear(); node.pos = [0, 0]; app.graph.add(node);"""
 
 
 def main() -> None:
