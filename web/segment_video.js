@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
+const TYPE = "BiRefNetSegmentVideo";
 const FRAME = "$$comfy_animation_preview"; // the page's own name for the widget
 const LOADED_MS = 500; // the newest frame may still be on its way into the page
 
@@ -23,11 +24,21 @@ function nodesOf(id) {
   return found;
 }
 
-function showClip({ node, key }) {
+// Nodes 2.0 would try to play the frames of a run as long as it knows the clip of the run before.
+function forgetClip({ key }) {
+  delete app.nodeOutputs?.[key];
+  delete record()?.nodeOutputs?.[key];
+}
+
+function forgetFrame({ key }) {
   const { nodeOutputs, nodePreviewImages } = record() ?? {};
   delete app.nodePreviewImages?.[key];
   if (nodePreviewImages) delete nodePreviewImages[key];
   if (nodeOutputs?.[key]) nodeOutputs[key] = { ...nodeOutputs[key] }; // is drawn again
+}
+
+function showClip({ node, key }) {
+  forgetFrame({ key });
   const frame = node.widgets?.find((widget) => widget.name === FRAME);
   if (frame) node.removeWidget?.(frame);
   node.imgs = node.preview = node.images = undefined; // the page then reads the node's results again
@@ -36,10 +47,15 @@ function showClip({ node, key }) {
 app.registerExtension({
   name: "birefnet.segment_video",
   setup() {
+    api.addEventListener("executing", ({ detail }) => {
+      const found = nodesOf(detail ?? "").at(-1);
+      if (found?.node.type === TYPE && window.LiteGraph?.vueNodesMode) forgetClip(found);
+    });
     api.addEventListener("executed", ({ detail }) => {
       const file = detail.output?.images?.[0]?.filename ?? "";
       const nodes = nodesOf(detail.display_node ?? detail.node);
-      if (nodes.at(-1)?.node.type !== "BiRefNetSegmentVideo" || !/\.(webm|mp4)$/.test(file)) return;
+      if (nodes.at(-1)?.node.type !== TYPE || !/\.(webm|mp4)$/.test(file)) return;
+      nodes.forEach(forgetFrame);
       setTimeout(() => {
         nodes.forEach(showClip);
         app.graph.setDirtyCanvas(true, true);

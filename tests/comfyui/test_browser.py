@@ -55,6 +55,11 @@ return {
   frames: [...drawn?.querySelectorAll('img') ?? []].map(i => i.src).filter(s => s.startsWith('blob:')),
   text: drawn?.innerText ?? '',
 };"""
+WATCH = """
+const node = app.graph.nodes.find(n => n.type == 'BiRefNetSegmentVideo');
+node.widgets.find(w => w.name == 'smoothing').value = 1;
+const drawn = () => document.querySelector(`[data-node-id="${node.id}"]`)?.innerText ?? '';
+window.told = new Set(); setInterval(() => window.told.add(drawn().includes('failed to load')), 50);"""
 SEARCHES = {
     "birefnet": {example.name for example in EXAMPLES},
     "remove background": {"Remove Background in One Node (BiRefNet)"},
@@ -128,6 +133,9 @@ def test_a_finished_clip_takes_the_place_of_the_newest_frame(page, renderer, kee
     workflow = read(ROOT / "example_workflows" / "Video to Transparent WebM (BiRefNet).json")
     assert page.execute_async_script(OPEN, workflow) is None
     run_open_workflow(comfyui, page)
+    page.execute_script(WATCH)
+    run_open_workflow(comfyui, page)
+    assert page.execute_script("return [...window.told]") == [False]
     picture_of(page)  # brings the node into view, where alone browsers load its clip
     time.sleep(2)
     keep(picture_of(page), "clip", renderer)
