@@ -16,6 +16,7 @@ from .comfy_compat import io
 
 logger = logging.getLogger(__name__)
 
+PERMISSIVE = ("MIT", "Apache-2.0")  # licences that a label need not name
 MODEL_FOLDER = "birefnet"  # models/birefnet, our own
 ADAPTER_FOLDER = "adapters"  # models/birefnet/adapters
 NO_ADAPTER = "none"
@@ -94,12 +95,13 @@ def adapter_names() -> list[str]:
 
 
 def model_labels() -> dict[str, str]:
-    """What to show for each catalogue name: purpose, size, licence unless MIT, whether it is on this disk."""
+    """What to show for each catalogue name: purpose, size, licence unless permissive, whether it is on this disk."""
     labels = {}
     for name, entry in catalogue().items():
         path = present_locally(entry, model_folders())
         size = path.stat().st_size if path else entry.size_bytes
-        known = entry.purpose, f"{size / 1e6:.0f} MB" if size else "", "" if entry.licence == "MIT" else entry.licence
+        licence = "" if entry.licence in PERMISSIVE else entry.licence
+        known = entry.purpose, f"{size / 1e6:.0f} MB" if size else "", licence
         labels[name] = f"{'✓ ' if path else ''}{name} ({', '.join(filter(None, known))})"
     return labels
 

@@ -10,9 +10,7 @@ from tools.help_tables import page_of, with_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es", "ru")
-SAME_EVERYWHERE = re.compile(
-    r"\d+|MP4|RGBA|cpu|fp16|bf16|fp32|Apache-2\.0|channels_first|columns_first|.*\.(safetensors|pth)"
-)
+SAME_EVERYWHERE = re.compile(r"\d+|MP4|RGBA|cpu|fp16|bf16|fp32|channels_first|columns_first|.*\.(safetensors|pth)")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -64,7 +62,8 @@ def test_every_value_of_a_list_has_a_translation(language, schemas, comfy):
             values = i.options.get("options") or []
             if i.id == "model" and values:
                 entries = comfy.model_folders.catalogue().values()
-                values = {*(e.purpose for e in entries), *(e.licence for e in entries if e.licence != "MIT")}
+                permissive = comfy.model_folders.PERMISSIVE
+                values = {*(e.purpose for e in entries), *(e.licence for e in entries if e.licence not in permissive)}
             shown = texts[name]["inputs"][i.id].get("options", {})
             wanted = {value for value in values if not SAME_EVERYWHERE.fullmatch(value)}
             assert set(shown) == wanted and len(set(shown.values())) == len(shown), f"{name}.{i.id}"
