@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import birefnet_core as bc
 from birefnet_core import masks
-from birefnet_core.inference import segmenter
+from birefnet_core.inference import image_inputs
 from birefnet_core.losses import HybridLoss, loss_preset
 from birefnet_core.masks import morphology
 from birefnet_core.masks.guided_filter import guided_filter
@@ -82,7 +82,7 @@ def test_the_fused_network_stays_on_its_device(backbone, dtype, backend, request
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("options", [{}, {"flip": True}, {"region": (10, 10, 50, 50)}])
 def test_masks_come_back_to_the_device_of_the_images(options, device, request, monkeypatch):
-    monkeypatch.setattr(segmenter, "validate_images", lambda images, channels: None)
+    monkeypatch.setattr(image_inputs, "validate_images", lambda images, channels: None)
     model = network("pvt_v2_b0")
     gpu = request.getfixturevalue("gpu")
     segment = bc.Segmenter(gpu.bring(model), batch_size=2, cuda_graphs=False)
