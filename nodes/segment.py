@@ -11,6 +11,18 @@ SIZES = {"auto (training size)": None, "native": "native", "512": 512, "1024": 1
 CUSTOM = "custom"
 
 
+def flip_input(what: str) -> io.Boolean.Input:
+    """Whether to average with the mask of the mirrored image, or frame."""
+    tooltip = f"Averages with the mask of the mirrored {what}: a little better, twice the time."
+    return io.Boolean.Input("flip", default=False, optional=True, tooltip=tooltip, **ADVANCED)
+
+
+def frames_per_step_input(what: str) -> io.Int.Input:
+    """How many images, or frames, go through the network together."""
+    tooltip = f"{what} that go through the network together. 0: as many as fit. Fewer need less memory."
+    return io.Int.Input("frames_per_step", default=0, min=0, max=64, optional=True, tooltip=tooltip, **ADVANCED)
+
+
 class BiRefNetSegment(io.ComfyNode):
     """Segments the subject of each image."""
 
@@ -43,22 +55,8 @@ class BiRefNetSegment(io.ComfyNode):
                     tooltip="For images larger than the size: refines uncertain edges in tiles at full resolution. "
                     "Takes up to one network pass more for every tile.",
                 ),
-                io.Boolean.Input(
-                    "flip",
-                    default=False,
-                    optional=True,
-                    tooltip="Averages with the mask of the mirrored image: a little better, twice the time.",
-                    **ADVANCED,
-                ),
-                io.Int.Input(
-                    "frames_per_step",
-                    default=0,
-                    min=0,
-                    max=64,
-                    optional=True,
-                    tooltip="Images that go through the network together. 0: as many as fit. Fewer need less memory.",
-                    **ADVANCED,
-                ),
+                flip_input("image"),
+                frames_per_step_input("Images"),
                 io.Float.Input(
                     "margin",
                     default=0.1,

@@ -21,7 +21,7 @@ from .comfy_compat import (
 )  # fmt: skip
 from .inputs import checked, expect
 from .model_handle import ModelHandle
-from .segment import SIZES
+from .segment import SIZES, flip_input, frames_per_step_input
 from .tensors import FramesBar
 from .video_files import Part, background_file, opened, result_files, temporary_folder
 
@@ -184,13 +184,7 @@ def _inputs() -> list[Any]:
             "one network pass more for every tile.",
             **ADVANCED,
         ),
-        io.Boolean.Input(
-            "flip",
-            default=False,
-            optional=True,
-            tooltip="Averages with the mask of the mirrored frame: a little better, twice the time.",
-            **ADVANCED,
-        ),
+        flip_input("frame"),
         io.Int.Input(
             "every",
             default=1,
@@ -201,15 +195,7 @@ def _inputs() -> list[Any]:
             "follow the motion. Faster and less exact. 1: on all.",
             **ADVANCED,
         ),
-        io.Int.Input(
-            "frames_per_step",
-            default=0,
-            min=0,
-            max=64,
-            optional=True,
-            tooltip="Frames that go through the network together. 0: as many as fit. Fewer need less memory.",
-            **ADVANCED,
-        ),
+        frames_per_step_input("Frames"),
         io.Boolean.Input(
             "keep_partial",
             default=False,

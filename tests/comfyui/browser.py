@@ -1,5 +1,6 @@
 """ComfyUI's page in a headless Chromium: scripts that run in it, and pictures of it."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -67,6 +68,23 @@ def open_page(url: str, profile: Path):
         page.quit()
         raise
     return page
+
+
+
+@contextlib.contextmanager
+def page_or_skip(url: str, profile: Path):
+    """``open_page`` for a test, which is skipped where there is no browser to drive."""
+    import pytest
+
+    pytest.importorskip("selenium")
+    try:
+        page = open_page(url, profile)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    try:
+        yield page
+    finally:
+        page.quit()
 
 
 def wait_until_ready(page) -> None:

@@ -16,7 +16,7 @@ from tests.comfyui.browser import (
     MISSING,
     OPEN,
     PROMPT,
-    open_page,
+    page_or_skip,
     picture_of,
     run_open_workflow,
     use_renderer,
@@ -71,13 +71,8 @@ SEARCHES = {
 
 @pytest.fixture(scope="module")
 def page(comfyui, tmp_path_factory):
-    pytest.importorskip("selenium")
-    try:
-        browser = open_page(comfyui.url, tmp_path_factory.mktemp("chromium"))
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    yield browser
-    browser.quit()
+    with page_or_skip(comfyui.url, tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module", params=RENDERERS)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.comfyui.browser import OPEN, PROMPT, READY, open_page
+from tests.comfyui.browser import OPEN, PROMPT, READY, page_or_skip
 
 pytestmark = pytest.mark.comfyui
 
@@ -74,17 +74,12 @@ SAVED_BY_0_1 = {
 @pytest.fixture(scope="module", params=["canvas", "elements"])
 def page(comfyui, tmp_path_factory, request):
     """The page with the renderer on the canvas, then with that of Nodes 2.0."""
-    pytest.importorskip("selenium")
     new = request.param == "elements"
     comfyui.request("/settings/Comfy.VueNodes.Enabled", json.dumps(new).encode())
-    try:
-        browser = open_page(comfyui.url, tmp_path_factory.mktemp("chromium"))
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    browser.set_window_size(2400, 1300)
-    browser.renderer = request.param
-    yield browser
-    browser.quit()
+    with page_or_skip(comfyui.url, tmp_path_factory.mktemp("chromium")) as browser:
+        browser.set_window_size(2400, 1300)
+        browser.renderer = request.param
+        yield browser
     comfyui.request("/settings/Comfy.VueNodes.Enabled", b"false")
 
 

@@ -10,7 +10,7 @@ import pytest
 import birefnet_core as bc
 from birefnet_core.images import read_image, to_bytes, write_image
 from birefnet_core.masks import CutoutOptions, RefineOptions, cut_out, refine_mask
-from tests.comfyui.browser import MISSING, OPEN, PROMPT, open_page
+from tests.comfyui.browser import MISSING, OPEN, PROMPT, page_or_skip
 from tests.comfyui.workflows import PHOTO
 
 pytestmark = pytest.mark.comfyui
@@ -37,13 +37,8 @@ def server(start_comfyui, demo_model, other_model):
 
 @pytest.fixture(scope="module")
 def page(server, tmp_path_factory):
-    pytest.importorskip("selenium")
-    try:
-        browser = open_page(server.url, tmp_path_factory.mktemp("chromium"))
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    yield browser
-    browser.quit()
+    with page_or_skip(server.url, tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.comfyui.browser import open_page
+from tests.comfyui.browser import page_or_skip
 
 pytestmark = pytest.mark.comfyui
 
@@ -38,13 +38,8 @@ FIRST = ("background removal", "birefnet")
 
 @pytest.fixture(scope="module")
 def search(comfyui, tmp_path_factory):
-    pytest.importorskip("selenium")
-    try:
-        page = open_page(comfyui.url, tmp_path_factory.mktemp("chromium"))
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    yield lambda text: page.execute_script(SEARCH, text)
-    page.quit()
+    with page_or_skip(comfyui.url, tmp_path_factory.mktemp("chromium")) as page:
+        yield lambda text: page.execute_script(SEARCH, text)
 
 
 def test_each_word_finds_its_node_among_the_first_three(search):
