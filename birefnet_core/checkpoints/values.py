@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
 from ..text import enumerate_names
 
+_EXPONENTS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # the bits of a number that are its exponent
+_CHUNK = 2**17  # numbers that stay in a processor's cache
 _INTEGERS = ("relative_position_index", "num_batches_tracked")  # buffers that are counts or positions
 
 
@@ -89,10 +92,23 @@ def _refuse(names: list[str], what: str) -> None:
 
 def is_finite(value: Tensor) -> bool:
     """Whether all values are finite in float32, in one pass without a copy for most."""
+    if value.dtype in _EXPONENTS and value.is_contiguous():
+        return _is_finite_half(value, _EXPONENTS[value.dtype])
     if is_float8(value):  # which has no sums
         value = value.float()
     total = value.sum(dtype=torch.float32).item()  # NaN and infinity stay in it; large values may overflow
     return math.isfinite(total) or bool(value.float().isfinite().all())
+
+
+def _is_finite_half(value: Tensor, exponent: int) -> bool:
+    """Whether no value has all bits of the exponent, in half the time of a sum."""
+    numbers = value.detach().reshape(-1).view(torch.int16).numpy()
+    part = np.empty(min(_CHUNK, numbers.size), numbers.dtype)
+    for start in range(0, numbers.size, _CHUNK):
+        bits = np.bitwise_and(numbers[start : start + _CHUNK], exponent, out=part[: numbers.size - start])
+        if bits.max() == exponent:
+            return False
+    return True
 
 
 def is_float8(value: Tensor) -> bool:

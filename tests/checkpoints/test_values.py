@@ -60,6 +60,17 @@ def test_infinities_that_cancel_out_are_noticed():
     assert not values.is_finite(torch.tensor([float("nan")]).to(torch.float8_e4m3fn))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_half_number_is_known_to_be_finite_or_not(dtype):
+    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+    finite = numbers[numbers.isfinite()]
+    assert values.is_finite(finite.repeat(9)) and values.is_finite(finite[:0]) and values.is_finite(finite[7])
+    assert values.is_finite(finite.view(2, -1).t())
+    padding = torch.zeros(2**17 + 5, dtype=dtype)
+    for number in [*numbers[~numbers.isfinite()][::301], torch.tensor(float("inf")), torch.tensor(-float("inf"))]:
+        assert not values.is_finite(torch.cat((padding, number.to(dtype).view(1))))
+
+
 @pytest.mark.parametrize("source", ["state dict", "pth", "old pth", "module.", "own names"])
 def test_nan_is_noticed_wherever_weights_come_from(state, tmp_path, source):
     state[BIAS] = spoiled(float("nan"))(state[BIAS])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from birefnet_core.cli.main import main
+from birefnet_core.cli.main import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,8 +37,11 @@ def test_python_runs(code, folder):
     assert (folder / "mask.png").is_file() or (folder / "mine.safetensors").is_file()
 
 
-def test_commands_run(folder, monkeypatch):
-    pytest.importorskip("onnxscript")
+@pytest.mark.parametrize("export", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "export too"])
+def test_commands_run(folder, export):
+    """All but the export of a network, which takes as long as all others; its arguments are understood."""
+    if export:
+        pytest.importorskip("onnxscript")
     av = pytest.importorskip("av")
     with av.open(str(folder / "clip.mp4"), "w") as clip:
         stream = clip.add_stream("mpeg4", rate=5)
@@ -53,10 +56,13 @@ def test_commands_run(folder, monkeypatch):
             (folder / "masks").rename(folder / "ground_truth")
             main(["segment", "photo.jpg", "folder", "more/*.png", "-o", "masks", "--model", "demo"])
             [path.unlink() for path in (folder / "ground_truth").glob("*_cutout.png")]
-        assert main(shlex.split(line, comments=True)[1:]) == 0, line
-    assert {"masks/photo.png", "demo.onnx", "cutout.webm"} <= {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    }
+        arguments = shlex.split(line, comments=True)[1:]
+        if " export " in line and not export:
+            build_parser("export").parse_args(arguments)
+        else:
+            assert main(arguments) == 0, line
+    expected = {"masks/photo.png", "cutout.webm", *["demo.onnx"][: int(export)]}
+    assert expected <= {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_both_sections_begin_with_how_to_install():

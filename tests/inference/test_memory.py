@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import birefnet_core as bc
+from benchmarks import device_memory
 from birefnet_core.config import BACKBONES
 from birefnet_core.devices import DTYPES
 from birefnet_core.inference.memory import memory_required
@@ -74,31 +75,35 @@ def test_on_cuda_a_graphs_buffers_are_counted(dtype, filled):
     assert with_graphs - without == 2 * 512 * 256 * 4 * dtype.itemsize
 
 
+def counted(backbone, *sizes, **how):
+    """Precision, size, and the bytes that a GPU holds at most in a pass."""
+    for name, dtype in DTYPES.items():
+        network = device_memory.fused_network(backbone, dtype)
+        for size in sizes:
+            yield name, size, device_memory.count(network, size, size, **how)
+
+
 @pytest.mark.parametrize(
     "backbone", ["swin_v1_t", "swin_v1_l", "pvt_v2_b0", "dino_v3_s", "resnet50", "efficientnet_lite0"]
 )
 def test_the_estimate_for_devices_is_within_15_percent_of_what_is_counted(backbone):
-    rows = benchmark("device_memory", "--json", "--variants", backbone, "--sizes", 512, 1024).splitlines()
-    assert len(rows) == 6
-    for variant, dtype, size, counted in map(json.loads, rows):
-        estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda", triton=True)
-        assert estimate == pytest.approx(counted, rel=0.15), (dtype, size)
+    for dtype, size, found in counted(backbone, 512, 1024):
+        estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=True)
+        assert estimate == pytest.approx(found, rel=0.15), (dtype, size)
 
 
 @pytest.mark.parametrize("backbone", ["swin_v1_t", "swin_v1_l", "pvt_v2_b2"])
 def test_so_it_is_in_chunks(backbone):
-    rows = benchmark("device_memory", "--json", "--lean", "--variants", backbone, "--sizes", 512, 1024, 2048)
-    for variant, dtype, size, counted in map(json.loads, rows.splitlines()):
-        estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda", triton=True, lean=True)
-        assert estimate == pytest.approx(counted, rel=0.15), (dtype, size)
+    for dtype, size, found in counted(backbone, 512, 1024, 2048, lean=True):
+        estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=True, lean=True)
+        assert estimate == pytest.approx(found, rel=0.15), (dtype, size)
 
 
 @pytest.mark.parametrize("backbone", ["swin_v1_t", "pvt_v2_b0"])
 def test_so_it_is_without_triton(backbone):
-    rows = benchmark("device_memory", "--json", "--without-triton", "--variants", backbone, "--sizes", 512, 1024)
-    for variant, dtype, size, counted in map(json.loads, rows.splitlines()):
-        estimate = memory_required(variant, size, size, DTYPES[dtype], device="cuda", triton=False)
-        assert estimate == pytest.approx(counted, rel=0.2), (dtype, size)
+    for dtype, size, found in counted(backbone, 512, 1024, triton=False):
+        estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=False)
+        assert estimate == pytest.approx(found, rel=0.2), (dtype, size)
 
 
 @LINUX

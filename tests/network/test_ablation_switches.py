@@ -6,6 +6,9 @@ import pytest
 import torch
 
 import birefnet_core as bc
+from birefnet_core.config import RECONSTRUCTION_BLOCKS
+
+from .combinations import covering_triples
 
 SWITCHES = {
     "image_pyramid": ("cat", "add", "none"),
@@ -28,30 +31,16 @@ def everything(output):
     return sum(part.square().mean() for part in parts)
 
 
-def covering_triples(combinations):
-    """Some of the combinations, in which any three switches stand together in every way that they can."""
-
-    def triples(values):
-        return set(itertools.combinations(enumerate(values), 3))
-
-    left, chosen = set().union(*map(triples, combinations)), []
-    while left:
-        chosen.append(max(combinations, key=lambda values: len(left & triples(values))))
-        left -= triples(chosen[-1])
-    return chosen
-
-
 @pytest.mark.parametrize(
     ("block", "combinations"),
     [
-        pytest.param("residual", COMBINATIONS, id="residual"),
-        *(pytest.param(block, covering_triples(COMBINATIONS), id=block) for block in ("deformable_aspp", "aspp")),
+        *(pytest.param(block, covering_triples(COMBINATIONS), id=block) for block in RECONSTRUCTION_BLOCKS),
         *(pytest.param(block, COMBINATIONS, id=f"{block}-all", marks=pytest.mark.slow) for block in
-          ("deformable_aspp", "aspp")),
+          RECONSTRUCTION_BLOCKS),
     ],
 )  # fmt: skip
 def test_combinations_train(block, combinations):
-    """All of them with the smallest block; with the others any three switches in every way (all: slow tests)."""
+    """Any three switches in every way; all combinations are slow tests."""
     torch.manual_seed(0)
     x = torch.randn(2, 3, 64, 64)
     for values in combinations:
