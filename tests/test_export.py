@@ -2,16 +2,25 @@
 
 import warnings
 
+import numpy as np
 import pytest
+import torch
 
 import birefnet_core as bc
 from birefnet_core.cli.main import main
+from birefnet_core.export import MaskNetwork, export_onnx
+from birefnet_core.network.deformable_conv import DeformableConv2d
 
 pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 
-def test_the_command_writes_and_compares(model_file, tmp_path, capsys):
+@pytest.mark.parametrize("block", ["residual", pytest.param("deformable_aspp", marks=pytest.mark.slow)])
+def test_the_command_writes_and_compares(block, tmp_path, capsys):
+    """With the smallest block; writing the deformable ones takes ten times as long (slow)."""
+    torch.manual_seed(0)
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block=block)).eval()
+    model_file = bc.save_checkpoint(model, tmp_path / "x.safetensors", training_size=(64, 64))
     arguments = ["export", "--model", str(model_file), "--onnx", str(tmp_path / "x.onnx"), "--size", "96x64"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
@@ -21,15 +30,20 @@ def test_the_command_writes_and_compares(model_file, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
+def test_a_deformable_convolution_is_written_as_it_computes(tmp_path):
+    convolution = DeformableConv2d(8, 6, 3).eval()
+    for parameter in convolution.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(1, 8, 12, 9)
+    torch.onnx.export(convolution, (x,), dynamo=True, verbose=False, input_names=["x"]).save(tmp_path / "x.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), convolution(x).detach(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["swin_v1_t", "pvt_v2_b0"])
 def test_the_number_of_images_may_stay_open(variant, filled, tmp_path):
-    import numpy as np
-    import onnxruntime
-    import torch
-
-    from birefnet_core.export import MaskNetwork, export_onnx
-
     model = bc.model_from_state_dict(filled(variant))
     path = export_onnx(model, tmp_path / "x.onnx", size=(256, 256), dynamic_batch=True)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -43,18 +57,12 @@ def test_the_number_of_images_may_stay_open(variant, filled, tmp_path):
 
 @pytest.mark.parametrize(("name", "size", "words"), [("x.bin", None, "ends in"), ("x.onnx", (100, 64), "multiples")])
 def test_what_does_not_fit_is_refused(name, size, words, filled, tmp_path):
-    from birefnet_core.export import export_onnx
-
     with pytest.raises(bc.ConfigError, match=words):
         export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / name, size=size)
 
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_callers_network_is_left_alone(fused, filled):
-    import torch
-
-    from birefnet_core.export import MaskNetwork
-
     model = bc.model_from_state_dict(filled("pvt_v2_b0")).half()
     model = bc.fuse_for_inference(model) if fused else model.train()
     network = MaskNetwork(model)
@@ -64,10 +72,6 @@ def test_the_callers_network_is_left_alone(fused, filled):
 
 
 def test_warnings_of_others_than_the_exporter_are_shown(filled, tmp_path, monkeypatch):
-    import torch
-
-    from birefnet_core.export import export_onnx
-
     def export(network, *args, **options):
         warnings.warn_explicit("of the exporter", UserWarning, "x.py", 1, module="torch.onnx._internal")
         warnings.warn("of somebody else", UserWarning, stacklevel=1)

@@ -60,12 +60,19 @@ def gpu(monkeypatch):
 
 
 def network(backbone, dtype=torch.float32):
-    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone)).eval().requires_grad_(False)
+    with torch.device("meta"):  # its numbers do not matter
+        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone)).eval().requires_grad_(False)
     return cast_for_inference(model, dtype)
 
 
-@pytest.mark.parametrize("backend", ["torchvision", "gather", "embedding_bag"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dtype", "backend"),
+    [
+        pytest.param(dtype, backend, marks=() if i == j else pytest.mark.slow)  # each of both once, all if slow
+        for i, dtype in enumerate(DTYPES)
+        for j, backend in enumerate(("torchvision", "gather", "embedding_bag"))
+    ],
+)
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_the_fused_network_stays_on_its_device(backbone, dtype, backend, request):
     model = network(backbone, dtype)

@@ -11,7 +11,7 @@ from birefnet_core.network import checkpointing
 def step(model):
     """Gradients and statistics after one step in train mode, dropout included."""
     torch.manual_seed(0)
-    output = model.train()(torch.randn(2, 3, 64, 96).double())
+    output = model.train()(torch.randn(2, 3, 64, 64).double())
     parts = [output.logits, *output.intermediate, *output.gradient.predictions, *output.gradient.labels]
     parts += [] if output.classes is None else [output.classes]
     sum(part.square().mean() for part in parts).backward()

@@ -43,7 +43,7 @@ def happen():
     if event == "exit":
         sys.exit(7)
     if event == "slow":
-        time.sleep(15)
+        time.sleep(10)
     if event.startswith("SIG"):
         os.kill(os.getpid(), getattr(signal, event))
 
@@ -83,7 +83,7 @@ def make_optimizer(model, recipe):
 
 def run():
     if event == "slow":
-        distributed.PROCESS_GROUP_TIMEOUT = datetime.timedelta(seconds=10)
+        distributed.PROCESS_GROUP_TIMEOUT = datetime.timedelta(seconds=7)
         with distributed.init_distributed(torch.device("cpu")) as ranks:
             print(load_datasets(recipe, data, ranks).text)
         return 0
@@ -194,8 +194,9 @@ def test_preflight_is_shared_and_may_take_longer_than_a_collective(launch, tiny_
 
 @pytest.mark.parametrize(
     ("rank", "event", "code", "message"),
-    [(0, "SIGINT", 130, "interrupted"), (0, "SIGTERM", 130, "interrupted"), (0, "exit", 7, ""),
-     (1, "error", 2, "error: the disc has gone")],
+    [(0, "SIGINT", 130, "interrupted"), (1, "error", 2, "error: the disc has gone"),
+     pytest.param(0, "SIGTERM", 130, "interrupted", marks=pytest.mark.slow),
+     pytest.param(0, "exit", 7, "", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_what_ends_one_process_in_preflight_ends_the_other_alike_and_soon(
     launch, tiny_recipe, tmp_path, rank, event, code, message
