@@ -93,6 +93,9 @@ def _read(wanted: Any, value: Any) -> Any:
 def _tensor(value: Any, name: str, what: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise ImageError(f"{name} is {_found(value)}, expected {what}: check the node that is connected to it.")
+    if value.layout is not torch.strided or value.is_meta:
+        kind = "meta" if value.is_meta else "sparse"
+        raise ImageError(f"{name} is a {kind} tensor, expected {what}: check the node that is connected to it.")
     return value if value.dtype in COMPUTABLE or not value.is_floating_point() else value.float()
 
 

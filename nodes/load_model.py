@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from ..birefnet_core import PatchOrder
 from ..birefnet_core.devices import DTYPES
-from .comfy_compat import ADVANCED, BackgroundRemovalType, BiRefNetModelType, io, schema
+from .comfy_compat import ADVANCED, BackgroundRemovalType, BiRefNetModelType, io, pick, schema
 from .inputs import checked
 from .model_folders import NO_ADAPTER, adapter_names, check_model_name, file_stamp, model_input
 from .model_handle import load
+
+DEVICES = ["auto", "cpu"]
+PRECISIONS = ["auto", *DTYPES]
+PATCH_ORDERS = ["auto", *(order.value for order in PatchOrder)]
 
 
 class BiRefNetLoadModel(io.ComfyNode):
@@ -23,19 +27,19 @@ class BiRefNetLoadModel(io.ComfyNode):
                 model_input(),
                 io.Combo.Input(
                     "dtype",
-                    options=["auto", *DTYPES],
+                    options=PRECISIONS,
                     default="auto",
                     tooltip="Precision. auto: fp16 on NVIDIA and AMD GPUs, bf16 on CPUs with AMX, fp32 elsewhere.",
                 ),
                 io.Combo.Input(
                     "device",
-                    options=["auto", "cpu"],
+                    options=DEVICES,
                     default="auto",
                     tooltip="auto: where ComfyUI runs its models. cpu: leave the GPU to others.",
                 ),
                 io.Combo.Input(
                     "patch_order",
-                    options=["auto", *(order.value for order in PatchOrder)],
+                    options=PATCH_ORDERS,
                     default="auto",
                     tooltip="How the checkpoint's image patches are stacked. auto reads it from the weights; change it "
                     "only if fine detail looks wrong.",
@@ -81,5 +85,9 @@ class BiRefNetLoadModel(io.ComfyNode):
     def execute(
         cls, model: str, dtype: str, device: str, patch_order: str, adapter=NO_ADAPTER, compile=False
     ) -> io.NodeOutput:
+        for name, value, known in (
+            ("dtype", dtype, PRECISIONS), ("device", device, DEVICES), ("patch_order", patch_order, PATCH_ORDERS)
+        ):  # fmt: skip
+            pick(dict.fromkeys(known), value, name)  # over a link ComfyUI passes any value
         handle = load(model, dtype, device, patch_order, adapter, compile)
         return io.NodeOutput(handle, handle)

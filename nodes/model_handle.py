@@ -167,7 +167,7 @@ def load(
     Raises:
         CheckpointError: No such model, or one that cannot be fetched or read.
     """
-    problem = check_model_name(name)
+    problem = "model is empty (None), expected the name of a model." if name is None else check_model_name(name)
     if problem is not True:
         raise CheckpointError(problem)
     adapter_file = find_adapter(adapter)

@@ -160,7 +160,7 @@ def region_of(mask: Tensor | None, boxes: Any, images: int) -> Any:
         if images == 1 and len(boxes) > 1 and all(isinstance(box, dict) for box in boxes):
             return _around(boxes)
         return [box if isinstance(box, dict) else _around(box) for box in boxes]
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor
         raise ImageError(f"box is {boxes!r}, expected x, y, width and height in pixels for each image.") from error
 
 

@@ -1,5 +1,7 @@
 """What other nodes send: masks and images of every form, None, wrong types, numbers over links; for every node."""
 
+import re
+
 import pytest
 import torch
 
@@ -130,6 +132,8 @@ BAD_IMAGES = {
     "text": "example.png",
     "a list": [picture()],
     "a video": torch.rand(1, 2, 8, 8, 3),
+    "sparse": picture().to_sparse(),
+    "meta": picture().to("meta"),
 }
 BAD_MASKS = {
     "no frames": torch.zeros(0, 24, 32),
@@ -142,6 +146,8 @@ BAD_MASKS = {
     "a number": 0.5,
     "one value": torch.tensor(1.0),
     "a list": [disc()],
+    "sparse": disc().to_sparse(),
+    "meta": disc().to("meta"),
 }
 
 
@@ -191,6 +197,15 @@ def test_numbers_and_options_over_links_are_told(nodes, good, schemas, value):
     assert tried > 30
 
 
+@pytest.mark.parametrize("name", ["model", "dtype", "device", "patch_order", "adapter"])
+@pytest.mark.parametrize("value", [None, "cuda:9", 3, [1]])
+def test_options_of_the_loader_over_links_are_told(comfy, nodes, name, value):
+    options = {"model": "demo", **comfy.compat.default_inputs(nodes["LoadModel"], "model"), name: value}
+    with pytest.raises(Exception, match=f"{name}.*{re.escape(repr(value))}|{name} is empty") as error:
+        nodes["LoadModel"].execute(**options)
+    assert not any(word in str(error.value) for word in ("NoneType", "object has no attribute", "Traceback"))
+
+
 @pytest.mark.parametrize(("name", "socket"), [("Segment", "model"), ("StitchBack", "stitch"), ("BoxSubject", "region")])
 @pytest.mark.parametrize("value", [None, "demo", 3, picture()])
 def test_models_and_stitches_of_other_nodes_are_told(nodes, good, name, socket, value):
@@ -200,7 +215,8 @@ def test_models_and_stitches_of_other_nodes_are_told(nodes, good, name, socket, 
 
 
 @pytest.mark.parametrize(
-    "box", ["left", 3, [[1, 2]], {"x": 1}, [{"x": 1, "y": 1, "width": NAN, "height": 3}], [[], []], [[]]]
+    "box",
+    ["left", 3, [[1, 2]], {"x": 1}, [{"x": 1, "y": 1, "width": NAN, "height": 3}], [[], []], [[]], torch.rand(2, 4)],
 )
 def test_boxes_of_another_form_are_told(nodes, good, box):
     with pytest.raises(Exception) as error:
