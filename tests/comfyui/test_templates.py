@@ -16,6 +16,8 @@ pytestmark = pytest.mark.comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDS = ("SaveImage", "SaveVideo", "PreviewImage", "BiRefNetSegmentVideo")  # nodes whose files count as results
+FILES = (".jpg", ".png", ".safetensors")
+AUTOGROW = "COMFY_AUTOGROW_V3"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,48 @@ def test_an_example_runs_at_once(example, fresh, table, to_api):
     paths = [folders[item["type"]] / item["subfolder"] / item["filename"] for item in files]
     assert all(path.stat().st_size for path in paths)
     row[2:] = ", ".join(sorted(path.suffix[1:] for path in paths)), "ran"
+
+
+def accepts(wanted, given):
+    """Whether ComfyUI links an output to an input; types that follow others are of its newer schemas."""
+    return "*" in (wanted, given) or wanted.startswith("COMFY_") or given in wanted.split(",")
+
+
+def check_value(wanted, options, value):
+    """A value that is no link, against what ComfyUI says of the input."""
+    if wanted in ("INT", "FLOAT"):
+        assert type(value) in (int, float) and options["min"] <= value <= options["max"]
+    elif wanted == "BOOLEAN":
+        assert isinstance(value, bool)
+    elif wanted == "STRING":
+        assert isinstance(value, str)
+    elif isinstance(wanted, list) or wanted == "COMBO":
+        names = wanted if isinstance(wanted, list) else options["options"]
+        assert value in names or value.endswith(FILES)  # models and images are the user's
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_comfyui_has_every_input_and_link_of_an_example(example, fresh, to_api):
+    """Also where a model is missing, so that it cannot be run."""
+    whole = json.loads((ROOT / "example_workflows" / example.file).read_text(encoding="utf-8"))
+    infos, workflow = fresh.get("/object_info"), to_api(whole)
+    for part in workflow.values():
+        known = infos[part["class_type"]]["input"]
+        inputs = {name: (*entry, {})[:2] for group in known.values() for name, entry in group.items()}
+        required = {name for name, (kind, _) in inputs.items() if name in known["required"] and kind != AUTOGROW}
+        assert required <= set(part["inputs"])
+        for name, value in part["inputs"].items():
+            kind, options = inputs[name.split(".")[0]]
+            if isinstance(value, list):
+                source = infos[workflow[value[0]]["class_type"]]
+                assert accepts(kind, source["output"][value[1]]), name
+            else:
+                check_value(kind, options, value)
+    for node in whole["nodes"]:
+        assert node["type"] == "MarkdownNote" or len(node["outputs"]) == len(infos[node["type"]]["output"])
+    first = whole["nodes"][0]
+    assert first["type"] == "MarkdownNote"
+    assert first["widgets_values"][0].startswith("**Needs ") != example.runs_at_once
 
 
 def test_the_folder_of_example_images_is_made_once(fresh):
