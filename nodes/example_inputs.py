@@ -12,7 +12,11 @@ from .comfy_compat import PACK
 
 FOLDER = "birefnet_examples"  # for the example of a folder
 # Load Image lists no files in folders. The names come after ComfyUI's own example.png, which stays the default.
-FILES = {"example_birefnet.jpg": "dancer.jpg", "example_birefnet_two.jpg": "composite_two.jpg"}
+FILES = {
+    "example_birefnet.jpg": "portrait.jpg",
+    "example_birefnet_two.jpg": "composite_two.jpg",
+    "example_birefnet_three.jpg": "dancer.jpg",
+}
 logger = logging.getLogger(__name__)
 
 

@@ -44,6 +44,7 @@ from tools.example_workflows import EXAMPLES, Example  # noqa: E402
 FOLDER = ROOT / "example_workflows"
 WIDTH, GAP, ROW_GAP, HEAD = 320, 80, 50, 40  # of nodes and between them; HEAD: the title above a node
 NOTE_HEIGHT = 220
+WIDTHS = {"CheckpointLoaderSimple": 420}  # nodes with long values
 PICTURE_HEIGHT = 360  # of nodes that show an image, a mask or a clip, at least
 SHOWS_PICTURE = {"LoadImage", "SaveImage", "PreviewImage", "MaskPreview", "SaveVideo"}
 PICTURES = {  # for the documents
@@ -100,7 +101,7 @@ def build(page, example: Example) -> dict:
     for key, node in example.nodes.items():
         values = [[name, value] for name, value in node.inputs.items() if not isinstance(value, tuple)]
         links += [[value[0], value[1], key, name] for name, value in node.inputs.items() if isinstance(value, tuple)]
-        size = [WIDTH, PICTURE_HEIGHT if node.kind in SHOWS_PICTURE else 0]
+        size = [WIDTHS.get(node.kind, WIDTH), PICTURE_HEIGHT if node.kind in SHOWS_PICTURE else 0]
         given = {"kind": node.kind, "title": node.title, "models": list(node.models), "values": values, "size": size}
         nodes.append([key, given])
     made = page.execute_async_script(BUILD, {"nodes": nodes, "links": links})
@@ -247,7 +248,7 @@ def on_checkerboard(image: Image.Image) -> Image.Image:
 
 def write_thumbnail(path: Path, pairs: list[tuple[Image.Image, Image.Image]]) -> None:
     """Before and after side by side, 16:9; at most two of them."""
-    pairs = pairs[:MOST_PAIRS]
+    pairs = sorted(pairs, key=lambda pair: pair[0].height / pair[0].width)[:MOST_PAIRS]  # wide ones: rows are wide
     picture = Image.new("RGB", THUMBNAIL, "white")
     cell = (THUMBNAIL[0] - LINE) // 2, (THUMBNAIL[1] - LINE * (len(pairs) - 1)) // len(pairs)
     for row, pair in enumerate(pairs):

@@ -9,6 +9,7 @@ import pytest
 from tools import example_workflows
 
 ROOT = Path(__file__).resolve().parents[2]
+IMAGES = (example_workflows.EXAMPLE, example_workflows.SECOND, example_workflows.THIRD)
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_the_images_the_examples_open_are_copied_once(copy, folder):
     copy()
     names = {path.name for path in folder.iterdir()}
     assert names == {path.name for path in ROOT.glob("examples/*.jpg")}
-    files = [folder.parent / name for name in (example_workflows.EXAMPLE, example_workflows.SECOND)]
+    files = [folder.parent / name for name in IMAGES]
     assert all(path.is_file() and path.name > "example.png" for path in files)
     shutil.rmtree(folder)
     folder.mkdir()

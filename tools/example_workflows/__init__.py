@@ -7,9 +7,9 @@ searches the file's name only, so the name is the title. Its search finds a word
 
 from .images import IMAGES
 from .models import NEED_MODELS
-from .parts import EXAMPLE, FOLDER, SECOND, Example
+from .parts import EXAMPLE, FOLDER, SECOND, THIRD, Example
 from .videos import VIDEOS
 
 EXAMPLES = (*IMAGES, *VIDEOS, *NEED_MODELS)
 
-__all__ = ["EXAMPLE", "EXAMPLES", "FOLDER", "SECOND", "Example"]
+__all__ = ["EXAMPLE", "EXAMPLES", "FOLDER", "SECOND", "THIRD", "Example"]

@@ -1,6 +1,6 @@
 """Examples that work on images."""
 
-from .parts import FOLDER, SECOND, START, Example, apply, image, load, node, save, segment
+from .parts import FOLDER, SECOND, START, THIRD, Example, apply, image, load, node, save, segment
 
 FORM = (("model", "model"), ("apply", "output"), ("apply", "color"), ("apply", "crop"))
 POINT = '[{"x": 160, "y": 160}]'
@@ -66,12 +66,30 @@ IMAGES = (
         "Blur Background (BiRefNet)",
         (
             START,
-            {"segment": segment(), "blur": node("ImageBlur", image=("image", 0), blur_radius=25, sigma=9.0)},
+            {"segment": segment()},
+            {
+                "around": node(
+                    "BiRefNetRefineMask",
+                    "Mask of the background",
+                    mask=("segment", 0),
+                    threshold="0.1",
+                    grow=6,
+                    invert=True,
+                ),
+                "fill": apply("Background without the subject", mask="around"),
+            },
+            {
+                "colors": node("SplitImageWithAlpha", "Without transparency", image=("fill", 0)),
+                "blur": node("ImageBlur", image=("colors", 0), blur_radius=25, sigma=9.0),
+            },
             {"apply": apply(output="over background", background=("blur", 0))},
             {"save": save("apply", "blurred_background")},
         ),
         shown="apply",
-        note="The subject stays sharp over a blurred copy of its own image, as a lens with a wide aperture shows it.",
+        group=("The background alone, blurred", ("around", "fill", "colors", "blur")),
+        note="The subject stays sharp over a blurred copy of its own image, as a lens with a wide aperture shows it. "
+        "Before the blur the background's colors are spread to where the subject is, so that no halo of the subject's "
+        "own colors stands around it.",
     ),
     Example(
         "Hair and Soft Edges (BiRefNet)",
@@ -96,10 +114,10 @@ IMAGES = (
     Example(
         "Box around the Subject (BiRefNet)",
         (
-            START,
+            {"image": image(SECOND), "model": load()},
             {
                 "box": node(
-                    "BiRefNetBoxSubject", image=("image", 0), region={"x": 80, "y": 0, "width": 200, "height": 400}
+                    "BiRefNetBoxSubject", image=("image", 0), region={"x": 20, "y": 10, "width": 280, "height": 310}
                 )
             },
             {"segment": segment(box=("box", 0))},
@@ -158,7 +176,7 @@ IMAGES = (
     Example(
         "Crop, Edit and Stitch Back (BiRefNet)",
         (
-            START,
+            {"image": image(THIRD), "model": load()},
             {"segment": segment()},
             {"crop": node("BiRefNetCropAroundSubject", image=("segment", 1), mask=("segment", 0), padding=0.05)},
             {"edit": node("ImageInvert", "Your own work takes the place of this", image=("crop", 0))},

@@ -46,7 +46,7 @@ NEED_MODELS = (
             {
                 "image": image(),
                 "model": load(),
-                "checkpoint": node("CheckpointLoaderSimple", ckpt_name="your_inpainting_model.safetensors"),
+                "checkpoint": node("CheckpointLoaderSimple", ckpt_name="your_model.safetensors"),
             },
             {
                 "segment": segment(),

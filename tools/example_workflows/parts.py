@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # What nodes/example_inputs.py puts into ComfyUI's input folder.
-EXAMPLE, SECOND, FOLDER = "example_birefnet.jpg", "example_birefnet_two.jpg", "birefnet_examples"
+EXAMPLE, SECOND, THIRD = "example_birefnet.jpg", "example_birefnet_two.jpg", "example_birefnet_three.jpg"
+FOLDER = "birefnet_examples"
 NEEDS_MODEL = {"CheckpointLoaderSimple"}  # nodes that load what neither ComfyUI nor this pack brings
 ON_DEMO = (
     "**demo** comes with the pack. It is small: for your own photographs choose **BiRefNet** in its place, which is "
