@@ -70,7 +70,6 @@ def open_page(url: str, profile: Path):
     return page
 
 
-
 @contextlib.contextmanager
 def page_or_skip(url: str, profile: Path):
     """``open_page`` for a test, which is skipped where there is no browser to drive."""
