@@ -15,7 +15,7 @@ FOLDER = "birefnet_examples"  # for the example of a folder
 FILES = {
     "example_birefnet.jpg": "portrait.jpg",
     "example_birefnet_two.jpg": "composite_two.jpg",
-    "example_birefnet_three.jpg": "dancer.jpg",
+    "example_birefnet_three.jpg": "snowboarder.jpg",
 }
 logger = logging.getLogger(__name__)
 

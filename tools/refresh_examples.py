@@ -50,6 +50,8 @@ SHOWS_PICTURE = {"LoadImage", "SaveImage", "PreviewImage", "MaskPreview", "SaveV
 PICTURES = {  # for the documents
     "Cut Out to Transparent PNG (BiRefNet)": "workflow.jpg",
     "App - Cut Out an Image (BiRefNet)": "app.jpg",
+    "Point at the Subject (BiRefNet)": "pointing.jpg",
+    "Box around the Subject (BiRefNet)": "box.jpg",
 }
 PICTURE = (1000, 700)  # at most
 THUMBNAIL, QUALITY = (640, 360), 88

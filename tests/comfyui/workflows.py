@@ -10,7 +10,7 @@ from PIL import Image
 from birefnet_core.images import read_image, to_bytes, write_image
 
 TEMPLATES = pytest.StashKey[list]()  # rows of the table that test_templates.py has printed
-PHOTO = Path(__file__).resolve().parents[2] / "examples" / "dancer.jpg"
+PHOTO = Path(__file__).resolve().parents[1] / "fixtures" / "dancer.jpg"
 LOAD = {"dtype": "fp32", "device": "auto", "patch_order": "auto"}
 SEGMENT = {"size": "auto (training size)", "width": 1024, "height": 1024}
 APPLY = {

@@ -21,7 +21,7 @@ COMMANDS = [line for _, block in BLOCKS for line in block.splitlines() if line.s
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The current folder, with what the snippets read."""
-    with Image.open(ROOT / "examples" / "dancer.jpg") as photo:
+    with Image.open(ROOT / "tests" / "fixtures" / "dancer.jpg") as photo:
         small = photo.resize((85, 100))
     for name in ("photo.jpg", "folder/b.png", "more/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
