@@ -21,7 +21,7 @@ from .containers import ContainerSource, Damage, Packets, Source, check_size, so
 from .image_files import SequenceSource, WebPSource, find_sequence, is_webp
 from .options import Limits
 from .orientation import Orientation, orientation_of
-from .pyav import FAILURES, av, reason
+from .pyav import FAILURES, av, reason, reformat
 from .transfer import srgb_from_linear
 
 # FFmpeg's numbers (ITU-T H.273).
@@ -199,9 +199,12 @@ class Clip:
         if not isinstance(self._source, ContainerSource):
             return Fraction(0)
         container = self._source.container
-        if not container.format.name.startswith("mpeg") or not container.start_time:
+        if not container.format.name.startswith("mpeg"):
             return Fraction(0)
-        return Fraction(container.start_time, av.time_base)
+        # Not the container's own time, which is rounded, perhaps to after its first packet.
+        streams = (self._source.stream, *container.streams.audio)
+        begin = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None and s.time_base]
+        return min(begin, default=Fraction(0))
 
     def _read(self) -> Iterator[Packets]:
         """Frames within the cut, with increasing timestamps, each shown until the next.
@@ -332,7 +335,8 @@ def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]
     """A decoded frame as H, W, C of a format from ``rgb_format``; light becomes sRGB in 16 bits."""
     if frame.format.name != rgb or (frame.width, frame.height) != size:
         source = colour.coefficients
-        frame = frame.reformat(
+        frame = reformat(
+            frame,
             width=size[0],
             height=size[1],
             format=rgb,

@@ -17,6 +17,7 @@ AUDIO_ENCODERS = {"webm": "libopus", "mov": "aac", "mp4": "aac", "matroska": "fl
 OPUS_RATE = 48000
 # What a container says of itself, which is not true of another.
 CONTAINER_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands")
+SEEK_EARLIER = 2  # seconds: a seek finds video, and audio of the same time may lie before it in the file
 MOST_TRIED = 2000  # packets that are read to find one of each stream
 
 
@@ -56,8 +57,10 @@ class SideStreams:
         self._streams = [s for s in streams if s.index in self._copied or s.index in self._encoded]
         self._packets = self._read()
         self._next: tuple[Fraction, Any] | None = None
-        if start and self._streams:
-            self._input.seek(int(start * av.time_base))
+        # Not in recordings, whose own start this may be: what comes before the first video would be left out.
+        wanted, begin = int((start - SEEK_EARLIER) * av.time_base), self._input.start_time or 0
+        if wanted > begin and self._streams:
+            self._input.seek(wanted)
 
     def close(self) -> None:
         self._input.close()

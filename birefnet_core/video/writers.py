@@ -23,7 +23,7 @@ from .options import Output
 from .orientation import Orientation
 from .own_outputs import SOFTWARE, TAG, mark
 from .palette import Palette
-from .pyav import FAILURES, av, reason
+from .pyav import FAILURES, av, reason, reformat
 from .side_streams import SideStreams
 from .vp9_alpha import AVAILABLE, KEYFRAMES, AlphaEncoder
 
@@ -93,6 +93,9 @@ def make_plan(output: Output, info: VideoInfo, note: Callable[[str], None]) -> P
     if pixel_format.startswith("yuv420p") and encoder in ("libx264", "libx265") and (width % 2 or height % 2):
         pixel_format = pixel_format.replace("420", "444")
         note(f"{output.codec} holds no odd sizes in 4:2:0; it is written in 4:4:4, which fewer players show")
+    if info.pixel_aspect != 1 and _muxer(output) not in TURNING and encoder not in ("libx264", "libx265"):
+        name, aspect = output.path.suffix or "images", info.pixel_aspect
+        note(f"{output.codec} in {name} keeps no pixel aspect ({aspect.numerator}:{aspect.denominator} here)")
     alpha_apart = pixel_format == "yuva420p" and AVAILABLE
     if alpha_apart:
         pixel_format = "yuv420p"
@@ -307,7 +310,8 @@ def to_frame(plan: Plan, pixels: np.ndarray) -> av.VideoFrame:
         return frame
     yuv = plan.pixel_format.startswith("yuv")
     target = plan.colour.coefficients if yuv else BT709
-    frame = frame.reformat(
+    frame = reformat(
+        frame,
         format=plan.pixel_format,
         src_colorspace=BT709 if target != BT709 else BT601,  # ignored for RGB; older PyAV wants the two to differ
         dst_colorspace=target,

@@ -178,8 +178,28 @@ def test_pixels_that_are_not_square_stay_so(tmp_path, segmenter):
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
         container.mux(stream.encode(av.VideoFrame(64, 48)))
         container.mux(stream.encode(None))
-    segment_video(segmenter, path, Output(path=tmp_path / "out.mov"))
+    report = segment_video(segmenter, path, [Output(path=tmp_path / "out.mov"), Output(path=tmp_path / "out.webm")])
     assert probe(tmp_path / "out.mov").aspect == Fraction(4, 3)
+    assert report.notes == ["vp9 in .webm keeps no pixel aspect (4:3 here)"]
+
+
+@pytest.mark.parametrize("delay", [0, 1, 2, 3])
+def test_the_first_audio_of_a_broadcast_is_kept(tmp_path, segmenter, delay):
+    """Containers say when they begin in whole microseconds, broadcasts count in 90000ths of a second."""
+    source = make_clip(tmp_path, **KINDS["broadcast"])
+    moved = tmp_path / "moved.ts"
+    with av.open(str(source)) as before, av.open(str(moved), "w") as after:
+        streams = {s.index: after.add_stream_from_template(s) for s in (*before.streams.video, *before.streams.audio)}
+        for packet in before.demux():
+            if packet.size:
+                packet.pts += delay + (9000 if packet.stream.type == "video" else 0)
+                packet.dts = packet.pts
+                packet.stream = streams[packet.stream.index]
+                after.mux(packet)
+    segment_video(segmenter, moved, Output(path=tmp_path / "out.mov"))
+    found = probe(tmp_path / "out.mov")
+    assert found.samples == probe(moved).samples
+    assert found.times[0] == pytest.approx(0.1, abs=0.03)
 
 
 def test_bytes_are_read_as_files_are(tmp_path, segmenter):

@@ -9,6 +9,8 @@ from PIL import Image
 from birefnet_core.errors import ConfigError
 from birefnet_core.masks import RefineOptions
 from birefnet_core.video import CODECS, Clip, Output, VideoOptions, segment_video, vp9_alpha
+from birefnet_core.video.clip import Colour, to_rgb
+from birefnet_core.video.pyav import reformat
 from birefnet_core.video.transfer import to_sdr
 
 from .conftest import KnownMasks, make_clip, probe, read_rgba, soft_ellipse
@@ -46,6 +48,22 @@ def test_alpha_comes_back(tmp_path, segmenter, source, name, codec, most):
     assert len(found) == 12
     for frame, mask in zip(found, masks(), strict=True):
         assert np.abs(frame[..., 3] - mask).max() * 255 < most
+
+
+@pytest.mark.parametrize("width", [97, 161, 162, 854])
+def test_every_width_is_written_without_damage(width):
+    """Threads of swscale write beyond the ends of their rows, into those of others, which shows now and then only."""
+    pixels = np.zeros((120, width, 4), np.uint16)
+    pixels[..., 3] = (soft_ellipse(120, width).numpy() * 65535).round()
+    rgb = to_rgb(av.VideoFrame.from_ndarray(pixels, format="rgba64le"), "rgba64le", Colour(), (width, 120))
+    assert (rgb == pixels).all()
+    for _ in range(40):
+        frame = reformat(av.VideoFrame.from_ndarray(pixels, format="rgba64le"), format="yuva444p10le")
+        y, alpha = (np.frombuffer(bytes(frame.planes[i]), "<u2").reshape(120, -1)[:, :width] for i in (0, 3))
+        assert len(np.unique(y)) == 1
+        assert np.abs(alpha / 1023 - pixels[..., 3] / 65535).max() < 2 / 1023
+        back = to_rgb(frame, "rgba64le", Colour(), (width, 120))
+        assert np.abs(back.astype(int) - pixels).max() / 65535 < 2 / 1023
 
 
 @pytest.mark.skipif(not vp9_alpha.AVAILABLE, reason="this PyAV cannot encode alpha apart")
