@@ -37,7 +37,7 @@ def batch_norm(channels: int, enabled: bool) -> nn.Module:
 def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
     """Folds the BatchNorm after a convolution into the convolution's weight and bias, which are replaced.
 
-    Computed in float32, because half precision would round twice.
+    Computed in float32 or above, because half precision would round twice.
 
     Args:
         conv: The convolution, changed in place.
@@ -48,9 +48,10 @@ def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
     """
     if isinstance(norm, nn.BatchNorm2d):
         assert norm.running_mean is not None and norm.running_var is not None
+        wide = torch.promote_types(conv.weight.dtype, torch.float32)
         weight, bias = fuse_conv_bn_weights(
-            conv.weight.float(), None if conv.bias is None else conv.bias.float(),
-            norm.running_mean.float(), norm.running_var.float(), norm.eps, norm.weight.float(), norm.bias.float(),
+            conv.weight.to(wide), None if conv.bias is None else conv.bias.to(wide),
+            norm.running_mean.to(wide), norm.running_var.to(wide), norm.eps, norm.weight.to(wide), norm.bias.to(wide),
         )  # fmt: skip
         set_weights(conv, weight, bias)
     return nn.Identity()

@@ -156,3 +156,20 @@ def test_networks_without_numbers_are_fused_too(dtype):
     fused = bc.fuse_for_inference(model)
     assert {tensor.device.type for tensor in (*fused.parameters(), *fused.buffers())} == {"meta"}
     assert fused.reconstruction.blocks[0].block.conv_in.bias.dtype == dtype
+
+
+@pytest.mark.parametrize("variant", ["swin_v1_t", "pvt_v2_b0"])
+def test_a_fused_network_takes_the_state_dict_of_another(variant, filled):
+    """Also what fusing has made of its weights and is not in the state dict."""
+    fused = bc.fuse_for_inference(bc.model_from_state_dict(filled(variant)))
+    other = bc.fuse_for_inference(bc.BiRefNet(fused.config))
+    other.load_state_dict(fused.state_dict())
+    assert difference(fused, fused=other) == 0
+
+
+def test_float64_is_folded_in_float64(filled):
+    model = bc.model_from_state_dict(filled("pvt_v2_b0")).double()
+    x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = model(x).logits, bc.fuse_for_inference(model)(x).logits
+    assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()

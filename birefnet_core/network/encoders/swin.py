@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -75,6 +75,12 @@ class WindowAttention(nn.Module):
         tokens = self.relative_position_index.shape[0]
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
         return bias.view(tokens, tokens, self.num_heads).permute(2, 0, 1).contiguous()
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """After ``fuse`` the bias is that of the weights that were there; it is gathered again from those that come."""
+        super()._load_from_state_dict(*args)
+        if self.relative_bias is not None:
+            self.fuse()
 
     @torch.no_grad()
     def fuse(self) -> None:
