@@ -37,7 +37,7 @@ def reformat(frame: av.VideoFrame, **changes: Any) -> av.VideoFrame:
     return frame.reformat(**changes) if whole else frame.reformat(**changes, **ONE_THREAD)
 
 
-def _one_thread() -> dict[str, int]:
+def _one_thread() -> dict[str, Any]:
     """The argument for a single thread, where this PyAV takes it; older ones use no more."""
     try:
         av.VideoFrame(2, 2, "rgb24").reformat(format="gray", threads=1)
