@@ -73,7 +73,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--images", type=Path, metavar="DIR", help="its images; also shown on the sheet")
     model.add_argument("--save", type=Path, metavar="DIR", help="keep the masks here; default: a temporary folder")
     model.add_argument("--size", type=int, metavar="N", help="input size; default: the checkpoint's")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
