@@ -44,7 +44,7 @@ def _page(entry: CatalogueEntry) -> str:
 
 def _cells(entry: CatalogueEntry, path: Path | None) -> tuple[str, ...]:
     size = "any" if entry.any_size else "{} x {}".format(*entry.training_size)
-    download = f"{entry.size_bytes / 1e6:.0f} MB" if entry.size_bytes else "?"
+    download = f"{entry.size_bytes / 1e6:.0f} MB" if entry.size_bytes else "?" if entry.repo else "in the pack"
     here = printable(path) if path else "-" if entry.loadable else "cannot be loaded"
     return entry.name, size, entry.purpose, entry.licence, entry.backbone, download, here
 
