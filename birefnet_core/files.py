@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -27,15 +26,12 @@ def atomic_path(path: Path) -> Iterator[str]:
     """A temporary file beside ``path``, renamed to it when the block succeeds and deleted when it raises.
 
     What a killed process left of the same ``path`` is deleted, and never what another process is writing: a temporary
-    file is locked as long as its process lives.
+    file is locked as long as its process lives. So the block writes into that file: another in its place has no lock.
     """
     descriptor, part = _create_part(path)
     try:  # no call between, at which a signal would be raised
         yield part
-        with open(part, "rb+") as file:
-            if not os.path.samestat(os.fstat(file.fileno()), created := os.fstat(descriptor)):
-                os.chmod(part, stat.S_IMODE(created.st_mode))  # safetensors puts a file of its own there, for its owner
-            os.fsync(file.fileno())
+        os.fsync(descriptor)
         if fcntl is None:  # Windows renames and deletes no open file
             os.close(descriptor)
         os.replace(part, path)

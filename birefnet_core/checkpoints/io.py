@@ -9,10 +9,10 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -21,6 +21,14 @@ from ..text import enumerate_names, first_line
 from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
 from .formats import AGAIN, problem_of
 from .pickled import find_weights, start_loading
+
+# The types that safetensors knows and checkpoints have, in the order in which it puts tensors: the widest first.
+_DTYPES = {
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16",
+    torch.float16: "F16", torch.int16: "I16", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+_ALIGNMENT = 8  # of the length of its header
 
 _MOST_TENSORS = 50_000  # Swin-L with its optimizer has 4000
 _INDEX = ".index.json"  # beside shards; their names say all that is in it
@@ -174,15 +182,31 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
         raise CheckpointError(f"{path}: this is a folder; give the name of a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as part:
-            dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
-            if os.name == "nt":  # safetensors replaces the file, which Windows forbids while it is open
-                Path(part).write_bytes(save(dense, dict(metadata)))
-            else:
-                save_file(dense, part, dict(metadata))
-    except (OSError, SafetensorError) as error:
+        with atomic_path(path) as part, open(part, "wb") as file:
+            _write_tensors(file, tensors, metadata)
+    except OSError as error:
         raise CheckpointError(f"{path}: not written, {_why_not_written(error)}") from error
     return path
+
+
+def _write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """The bytes that safetensors.torch.save_file writes.
+
+    That function writes a file of another name and renames it: to one that is not locked, and that stays when the
+    process is killed.
+    """
+    names = sorted(tensors, key=lambda name: (list(_DTYPES).index(tensors[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    file.write(struct.pack("<Q", len(text)) + text)
+    for name in names:
+        file.write(memoryview(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
 
 
 def _why_not_written(error: Exception) -> str:

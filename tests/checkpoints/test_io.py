@@ -5,17 +5,19 @@ import os
 import pickle
 import stat
 import struct
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import io
-from birefnet_core.files import atomic_path
+from birefnet_core.files import atomic_path, remove_abandoned_parts, remove_part
 
+ROOT = Path(__file__).resolve().parents[2]
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(1)}
 
 
@@ -116,7 +118,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full_disk(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(io, "save_file", full_disk)
+    monkeypatch.setattr(io, "_write_tensors", full_disk)
     with pytest.raises(bc.CheckpointError, match="the disk is full"):
         io.write_safetensors(path, {"c": torch.zeros(1)}, {})
     assert path.read_bytes() == before
@@ -153,12 +155,44 @@ def test_files_have_the_modes_of_ordinary_ones(tmp_path, monkeypatch):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
 
 
-def test_on_windows_the_open_file_is_written_and_not_replaced(tmp_path, monkeypatch):
-    io.write_safetensors(tmp_path / "a.safetensors", TENSORS, {"k": "v"})
-    monkeypatch.setattr(io, "os", SimpleNamespace(name="nt", path=os.path))
-    monkeypatch.setattr(io, "save_file", lambda *_: pytest.fail("replaces the file"))
-    io.write_safetensors(tmp_path / "b.safetensors", TENSORS, {"k": "v"})
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+def test_the_bytes_are_those_of_safetensors(tmp_path):
+    tensors = {f"{i} é {dtype}": torch.randn(3, 5).to(dtype) for i in (2, 10, 1) for dtype in io._DTYPES}
+    tensors |= {"0-dim": torch.tensor(3.0), "empty": torch.empty(0, 4), "transposed": torch.randn(4, 6).t()}
+    tensors["with a gradient"] = torch.randn(2, requires_grad=True)
+    for metadata in ({}, {"k": 'é\n"\\\x7f'}):
+        path = io.write_safetensors(tmp_path / "x.safetensors", tensors, metadata)
+        dense = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        assert path.read_bytes() == save(dense, metadata or None)
+
+
+WRITER = """
+import sys, time
+import torch
+from birefnet_core.checkpoints import io
+def dense(tensor):
+    print("writing", flush=True)
+    time.sleep(60)
+class Slow(torch.Tensor):
+    cpu = dense
+io.write_safetensors(sys.argv[1], {"a": torch.zeros(9), "b": torch.zeros(9).as_subclass(Slow)}, {})
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted")
+def test_a_file_that_is_being_written_is_nobody_else_s_and_goes_when_its_writer_was_killed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    with writer:
+        assert writer.stdout.readline() == b"writing\n"
+        (part,) = tmp_path.iterdir()
+        remove_part(part)
+        remove_abandoned_parts(path)
+        assert list(tmp_path.iterdir()) == [part]
+        writer.kill()
+    io.write_safetensors(path, TENSORS, {})
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
