@@ -35,6 +35,15 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
+def prepare_threads() -> None:
+    """Makes torch's own pool, before threads are started that use it.
+
+    A forked process makes it anew with its first use, which fails ("Invalid thread pool") where it is that of several
+    threads at once.
+    """
+    torch.set_num_threads(torch.get_num_threads())
+
+
 def choose_dtype(
     name: str | torch.dtype,
     device: torch.device,

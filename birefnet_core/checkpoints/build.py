@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..checkpoint_info import CheckpointInfo
 from ..config import BiRefNetConfig, PatchOrder
+from ..devices import prepare_threads
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from ..network.cast import cast_for_inference, state_dtypes
@@ -92,6 +93,7 @@ def model_from_state_dict(
         weights[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
     model.config = config.replace(patch_order=info.patch_order)
     model.checkpoint = info
+    prepare_threads()
     with ThreadPoolExecutor(1) as pool:  # while the weights are copied, which takes as long
         values = pool.submit(check_values, {names.get(name, name): value for name, value in weights.items()})
         try:

@@ -92,7 +92,7 @@ def _refuse(names: list[str], what: str) -> None:
 
 def is_finite(value: Tensor) -> bool:
     """Whether all values are finite in float32, in one pass without a copy for most."""
-    if value.dtype in _EXPONENTS and value.is_contiguous():
+    if value.dtype in _EXPONENTS and value.is_cpu and value.is_contiguous() and not value.is_neg():
         return _is_finite_half(value, _EXPONENTS[value.dtype])
     if is_float8(value):  # which has no sums
         value = value.float()

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import adapter as adapters
-from birefnet_core.checkpoints import values
+from birefnet_core.checkpoints import build, values
 
 WEIGHT, BIAS = "bb.patch_embed1.proj.weight", "decoder.conv_out1.0.bias"
 VARIANCE = "decoder.decoder_block4.bn_in.running_var"
@@ -71,6 +71,25 @@ def test_every_half_number_is_known_to_be_finite_or_not(dtype):
         assert not values.is_finite(torch.cat((padding, number.to(dtype).view(1))))
 
 
+class Elsewhere(torch.Tensor):
+    """Stands for a tensor of another device, whose memory NumPy cannot read."""
+
+    is_cpu = False
+
+    def numpy(self, **_):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_numbers_of_other_devices_and_negated_views_are_checked(dtype):
+    for number, finite in ((1.0, True), (float("nan"), False)):
+        weight = torch.tensor([2.0, number], dtype=dtype)
+        assert values.is_finite(weight.as_subclass(Elsewhere)) is finite
+        assert values.is_finite(torch._neg_view(weight)) is finite
+        assert values.is_finite(weight.clone().requires_grad_()) is finite
+        assert values.is_finite(weight.expand(3, 2)) is finite
+
+
 @pytest.mark.parametrize("source", ["state dict", "pth", "old pth", "module.", "own names"])
 def test_nan_is_noticed_wherever_weights_come_from(state, tmp_path, source):
     state[BIAS] = spoiled(float("nan"))(state[BIAS])
@@ -84,6 +103,14 @@ def test_nan_is_noticed_wherever_weights_come_from(state, tmp_path, source):
         else:
             torch.save(prefixed, tmp_path / "x.pth", _use_new_zipfile_serialization=source != "old pth")
             bc.load_model(tmp_path / "x.pth")
+
+
+def test_torch_makes_its_threads_before_weights_are_checked_in_one(state, monkeypatch):
+    calls = []
+    monkeypatch.setattr(build, "prepare_threads", lambda: calls.append("prepared"))
+    monkeypatch.setattr(build, "check_values", lambda weights: calls.append("checked"))
+    bc.model_from_state_dict(state)
+    assert calls == ["prepared", "checked"]
 
 
 def test_all_weights_that_are_not_finite_are_counted(state):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...devices import prepare_threads
 from ...errors import DatasetError
 from ...image_ops import resize
 from ...mask_files import MaskFile, orientation, read_mask, upright
@@ -187,8 +188,7 @@ def _map_shared(
     """``validate`` of every item, in order. Each process takes a part of them; all get all results."""
     mine = items[ranks.rank :: ranks.world_size]
     results: list[Result] = []
-    # A forked process makes torch's own pool anew with its first use, which must not be that of several threads.
-    torch.set_num_threads(torch.get_num_threads())
+    prepare_threads()
     with ThreadPoolExecutor(threads) as pool:
         for result in pool.map(validate, mine):
             results.append(result)
