@@ -39,12 +39,21 @@ def atomic_path(path: Path) -> Iterator[str]:
         if fcntl is None:
             with contextlib.suppress(OSError):  # closed already
                 os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part)
+        else:
+            _unlink_own(part, descriptor)
         raise
     finally:
         if fcntl is not None:
             os.close(descriptor)
+
+
+def _unlink_own(part: str, descriptor: int) -> None:
+    """Deletes a temporary file unless it has been renamed: by then the name may be another process's."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(descriptor), os.lstat(part)):
+            os.unlink(part)
 
 
 def remove_abandoned_parts(path: Path) -> None:

@@ -88,6 +88,23 @@ def test_an_error_leaves_the_former_file_and_nothing_else(tmp_path, error):
     assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted")
+def test_an_interrupt_after_the_rename_leaves_the_file_of_the_next_writer(tmp_path, monkeypatch):
+    replace, parts = os.replace, []
+
+    def replace_and_interrupt(source, target):
+        replace(source, target)
+        Path(source).write_text("another writer's")
+        parts.append(Path(source))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a")
+    assert parts[0].read_text() == "another writer's"
+    assert sorted(tmp_path.iterdir()) == sorted([*parts, tmp_path / "a"])
+
+
 def test_permissions_are_those_of_ordinary_files(tmp_path, monkeypatch):
     # Setting it, if only to read it, would change what other threads create meanwhile.
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was set"))
