@@ -7,8 +7,9 @@ import warnings
 from collections import OrderedDict
 from typing import Any
 
-import safetensors.torch
 import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 _TYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.bool, torch.complex64)
@@ -51,8 +52,8 @@ def _change_safetensors(content: bytes, index: int, how: str) -> bytes:
 
     (length,) = struct.unpack("<Q", content[:8])
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__")
-    state = _changed(safetensors.torch.load(content), index, how)
-    return safetensors.torch.save({name: value.contiguous() for name, value in state.items()}, metadata)
+    state = _changed(load_safetensors(content), index, how)
+    return save_safetensors({name: value.contiguous() for name, value in state.items()}, metadata)
 
 
 def _changed(state: dict[str, Any], index: int, how: str) -> Any:
