@@ -92,7 +92,10 @@ def test_the_estimate_for_devices_is_within_15_percent_of_what_is_counted(backbo
         assert estimate == pytest.approx(found, rel=0.15), (dtype, size)
 
 
-@pytest.mark.parametrize("backbone", ["swin_v1_t", "swin_v1_l", "pvt_v2_b2"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["swin_v1_t", *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin_v1_l", "pvt_v2_b2"))],
+)
 def test_so_it_is_in_chunks(backbone):
     for dtype, size, found in counted(backbone, 512, 1024, 2048, dtypes=("fp32", "fp16"), lean=True):
         estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=True, lean=True)

@@ -3,14 +3,14 @@
 import itertools
 
 
-def covering_triples(combinations):
-    """Some of the combinations, in which any three switches stand together in every way that they can."""
+def covering(combinations, together):
+    """Some of the combinations, in which so many switches stand together in every way that they can."""
 
-    def triples(values):
-        return set(itertools.combinations(enumerate(values), 3))
+    def parts(values):
+        return set(itertools.combinations(enumerate(values), together))
 
-    left, chosen = set().union(*map(triples, combinations)), []
+    left, chosen = set().union(*map(parts, combinations)), []
     while left:
-        chosen.append(max(combinations, key=lambda values: len(left & triples(values))))
-        left -= triples(chosen[-1])
+        chosen.append(max(combinations, key=lambda values: len(left & parts(values))))
+        left -= parts(chosen[-1])
     return chosen

@@ -27,7 +27,7 @@ def step(model):
         ("pvt_v2_b0", {"batch_norm": False, "image_pyramid": "add", "reconstruction_block": "aspp"}),
         ("dino_v3_s", {}),
         ("efficientnet_lite0", {"reconstruction_block": "residual"}),
-        ("swin_v1_t", {}),
+        pytest.param("swin_v1_t", {}, marks=pytest.mark.slow),
     ],
 )
 def test_checkpointing_changes_no_number(backbone, options):

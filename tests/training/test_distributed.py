@@ -216,6 +216,7 @@ def test_error_in_one_process_during_a_step_is_raised_in_both(launch, tiny_recip
     assert (done.out / "last.pt").exists()
 
 
+@pytest.mark.slow
 def test_error_in_one_process_ends_torchrun_with_its_message(launch_by_torchrun, tiny_recipe):
     done = launch_by_torchrun(tiny_recipe(), 2, "1", "batch", "error")
     assert done.codes != [0]

@@ -69,9 +69,8 @@ def lines(folder: Path) -> list[dict]:
 def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_recipe, tmp_path):
     recipe = tiny_recipe().replace(**BUSY)
     assert run_script(recipe, tmp_path / "whole") == 0
-    # Five pairs in batches of two, two batches a step: two steps an epoch. Killed in the middle of an epoch, stopped
-    # politely at its end, and killed again in the region-level tail.
-    assert run_script(recipe, tmp_path / "parts", 1, signal.SIGKILL) == -signal.SIGKILL
+    # Five pairs in batches of two, two batches a step: two steps an epoch. Stopped politely in the middle of an epoch,
+    # and killed in the region-level tail.
     assert run_script(recipe, tmp_path / "parts", 3, signal.SIGTERM) == 130
     assert run_script(recipe, tmp_path / "parts", 5, signal.SIGKILL) == -signal.SIGKILL
     assert run_script(recipe, tmp_path / "parts") == 0
@@ -85,6 +84,7 @@ def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_re
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_growing_sizes_and_inner_channels_survive_a_kill(run_script, tiny_recipe, tmp_path):
     recipe = tiny_recipe(growth=(64, 96), size=(96, 64), epochs=2, save_steps=1, channels_last=True)
     assert run_script(recipe, tmp_path / "whole") == 0
@@ -195,7 +195,7 @@ def test_full_disk_leaves_the_former_best_and_the_training_goes_on_later(shapes,
     def fill(values):
         if values["step"] == 5:  # in the second epoch
             saved.append((tmp_path / "best.safetensors").read_bytes())
-            monkeypatch.setattr(checkpoint_files, "save_file", full)
+            monkeypatch.setattr(checkpoint_files, "_write_tensors", full)
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
