@@ -184,6 +184,8 @@ def _without_loss(components: Any, path: Path) -> Part:
     """
     import av
 
+    from ..birefnet_core.video.pyav import reformat
+
     images, audio = components.images, components.audio
     if not len(images):
         raise ValueError("it has none, expected at least one")
@@ -197,13 +199,14 @@ def _without_loss(components: Any, path: Path) -> Part:
             sound = file.add_stream("pcm_f32le", rate=int(audio["sample_rate"]), layout=layout)
         for image in images:
             pixels = to_bytes(in_color(image[None])[0, ..., :3])
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            file.mux(stream.encode(reformat(frame, format="bgr0")))
         file.mux(stream.encode(None))
         if audio:
             packed = wave.T.reshape(1, -1).copy()
-            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
-            frame.sample_rate, frame.pts = int(audio["sample_rate"]), 0
-            file.mux(sound.encode(frame))
+            samples = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+            samples.sample_rate, samples.pts = int(audio["sample_rate"]), 0
+            file.mux(sound.encode(samples))
             file.mux(sound.encode(None))
     return Part(str(path), 0.0, 0.0, size)
 

@@ -195,7 +195,8 @@ def _write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapp
     That function writes a file of another name and renames it: to one that is not locked, and that stays when the
     process is killed.
     """
-    names = sorted(tensors, key=lambda name: (list(_DTYPES).index(tensors[name].dtype), name))
+    order = list(_DTYPES)
+    names = sorted(tensors, key=lambda name: (order.index(tensors[name].dtype), name))
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     end = 0
     for name in names:

@@ -141,7 +141,7 @@ def test_a_workflow_saved_by_0_1_runs(name, comfyui, to_api, demo_model):
             part["inputs"]["image"] = "painted.png"
     outputs = comfyui.run(workflow)
     photo = read_image(PHOTO)[None]
-    mask = to_bytes(bc.Segmenter(demo_model)(photo)[0])
+    mask = (bc.Segmenter(demo_model)(photo)[0].numpy() * 255).astype(np.uint8)  # cut off, as core's Save Image does
     ends = {key: part for key, part in workflow.items() if part["class_type"].startswith(("Save", "BiRefNetSegmentV"))}
     assert ends
     for key, part in ends.items():
@@ -154,8 +154,8 @@ def test_a_workflow_saved_by_0_1_runs(name, comfyui, to_api, demo_model):
             if not source.get("crop"):
                 assert picture.shape[:2] == photo.shape[1:3]
             if name in PLAIN_CUTOUTS:
-                # Core's Save Image cuts where to_bytes rounds, and ComfyUI's torch may be another one.
-                assert np.abs(picture[..., 3].astype(int) - mask).max() <= 3
+                difference = np.abs(picture[..., 3].astype(int) - mask)  # ComfyUI's torch and decoder may be others
+                assert difference.max() <= 3 and difference.mean() < 0.1
     if name == "batch_folder":
         assert sum(len(comfyui.pictures(outputs, key)) for key in ends) == 2
 

@@ -75,10 +75,10 @@ def test_on_cuda_a_graphs_buffers_are_counted(dtype, filled):
     assert with_graphs - without == 2 * 512 * 256 * 4 * dtype.itemsize
 
 
-def counted(backbone, *sizes, dtypes=DTYPES, **how):
+def counted(backbone, *sizes, **how):
     """Precision, size, and the bytes that a GPU holds at most in a pass."""
-    for name in dtypes:
-        network = device_memory.fused_network(backbone, DTYPES[name])
+    for name, dtype in DTYPES.items():
+        network = device_memory.fused_network(backbone, dtype)
         for size in sizes:
             yield name, size, device_memory.count(network, size, size, **how)
 
@@ -97,14 +97,14 @@ def test_the_estimate_for_devices_is_within_15_percent_of_what_is_counted(backbo
     ["swin_v1_t", *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin_v1_l", "pvt_v2_b2"))],
 )
 def test_so_it_is_in_chunks(backbone):
-    for dtype, size, found in counted(backbone, 512, 1024, 2048, dtypes=("fp32", "fp16"), lean=True):
+    for dtype, size, found in counted(backbone, 512, 1024, 2048, lean=True):
         estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=True, lean=True)
         assert estimate == pytest.approx(found, rel=0.15), (dtype, size)
 
 
 @pytest.mark.parametrize("backbone", ["swin_v1_t", "pvt_v2_b0"])
 def test_so_it_is_without_triton(backbone):
-    for dtype, size, found in counted(backbone, 512, 1024, dtypes=("fp32", "fp16"), triton=False):
+    for dtype, size, found in counted(backbone, 512, 1024, triton=False):
         estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=False)
         assert estimate == pytest.approx(found, rel=0.2), (dtype, size)
 

@@ -66,13 +66,21 @@ def lines(folder: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_recipe, tmp_path):
+@pytest.mark.parametrize(
+    "stops",
+    [
+        ((3, signal.SIGTERM), (5, signal.SIGKILL)),
+        pytest.param(((1, signal.SIGKILL), (3, signal.SIGTERM), (5, signal.SIGKILL)), marks=pytest.mark.slow),
+    ],
+    ids=["", "killed twice"],
+)
+def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_recipe, tmp_path, stops):
     recipe = tiny_recipe().replace(**BUSY)
     assert run_script(recipe, tmp_path / "whole") == 0
-    # Five pairs in batches of two, two batches a step: two steps an epoch. Stopped politely in the middle of an epoch,
-    # and killed in the region-level tail.
-    assert run_script(recipe, tmp_path / "parts", 3, signal.SIGTERM) == 130
-    assert run_script(recipe, tmp_path / "parts", 5, signal.SIGKILL) == -signal.SIGKILL
+    # Five pairs in batches of two, two batches a step: two steps an epoch. Killed in the middle of an epoch, stopped
+    # politely, and killed in the region-level tail.
+    for step, number in stops:
+        assert run_script(recipe, tmp_path / "parts", step, number) == (130 if number == signal.SIGTERM else -number)
     assert run_script(recipe, tmp_path / "parts") == 0
     whole, parts = (
         torch.load(tmp_path / name / "last.pt", weights_only=True, map_location="cpu") for name in ("whole", "parts")

@@ -51,7 +51,7 @@ def test_a_truncated_state_is_refused(load, finished, part):
         load(finished[: int(len(finished) * part)])
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(n, marks=pytest.mark.slow) for n in range(6, 12))])
 def test_a_flipped_bit_is_found_wherever_it_is(load, finished, seed, tmp_path):
     place = random.Random(seed).randrange(len(finished))
     content = bytearray(finished)
