@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,16 +18,17 @@ from torch.overrides import TorchFunctionMode
 
 from ..checkpoint_info import CheckpointInfo
 from ..config import BiRefNetConfig, PatchOrder
-from ..devices import prepare_threads
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from ..network.cast import cast_for_inference, state_dtypes
 from ..network.encoders.swin import relative_position_index
 from ..text import enumerate_names, printable
 from . import detect, keymap
+from .checksums import Checksums
+from .copying import copy_weights
 from .fit_float16 import fit_float16
 from .patch_order import change_patch_order, read_patch_order
-from .values import check_tensors, check_types, check_values, is_float8
+from .values import check_tensors, check_types, is_float8, refuse_values
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def model_from_state_dict(
     dtype: torch.dtype | None = None,
     fine_dtype: torch.dtype = torch.float32,
     info: CheckpointInfo | None = None,
+    checksums: Sequence[Checksums] = (),
 ) -> BiRefNet:
     """Builds the network a state dict belongs to.
 
@@ -60,6 +61,7 @@ def model_from_state_dict(
         dtype: Floating-point type of the network; None keeps that of the weights.
         fine_dtype: Of what bfloat16 would change too much, see ``cast_for_inference``; float16 for a GPU.
         info: What is known of the weights.
+        checksums: Of the files that tensors are views of, compared on the way as far as possible.
 
     Returns:
         The network on the CPU, in eval mode.
@@ -93,13 +95,11 @@ def model_from_state_dict(
         weights[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
     model.config = config.replace(patch_order=info.patch_order)
     model.checkpoint = info
-    prepare_threads()
-    with ThreadPoolExecutor(1) as pool:  # while the weights are copied, which takes as long
-        values = pool.submit(check_values, {names.get(name, name): value for name, value in weights.items()})
-        try:
-            _fill(model, weights, dtype, fine_dtype)
-        finally:
-            values.result()
+    not_finite = _fill(model, weights, dtype, fine_dtype, checksums)
+    refuse_values(
+        {names.get(name, name): value for name, value in weights.items()},
+        {names.get(name, name) for name in not_finite},
+    )
     return model.requires_grad_(True).eval()
 
 
@@ -174,22 +174,28 @@ def _complete(model: BiRefNet, weights: dict[str, Tensor]) -> None:
             weights[name] = torch.zeros_like(value, device="cpu")
 
 
-def _fill(model: BiRefNet, weights: dict[str, Tensor], dtype: torch.dtype | None, fine_dtype: torch.dtype) -> None:
-    """Puts copies of weights into a network on the meta device."""
+def _fill(
+    model: BiRefNet,
+    weights: dict[str, Tensor],
+    dtype: torch.dtype | None,
+    fine_dtype: torch.dtype,
+    checksums: Sequence[Checksums],
+) -> set[str]:
+    """Puts copies of weights into a network on the meta device, and names those that are not finite."""
     weights = {name: value.float() if is_float8(value) else value for name, value in weights.items()}
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
     if torch.float16 in (dtype, fine_dtype):
         weights = fit_float16(model, weights)
     types = state_dtypes(model, dtype, fine_dtype=fine_dtype)
-    # Copied in any case: tensors of a file are views of a mapping that may be closed, at unaligned addresses.
-    weights = {name: value.detach().to("cpu", types[name], copy=True) for name, value in weights.items()}
-    model.load_state_dict(weights, assign=True)
+    copies, not_finite = copy_weights(weights, types, checksums)
+    model.load_state_dict(copies, assign=True)
     for module in model.modules():  # buffers that are in no file: DINOv3's rotary frequencies
         if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
             module.to_empty(device="cpu", recurse=False)
             module.reset_parameters()  # type: ignore[operator]
     cast_for_inference(model, dtype, fine_dtype=fine_dtype)
+    return not_finite
 
 
 def _check_fit(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:

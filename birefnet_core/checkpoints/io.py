@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +19,7 @@ from ..errors import CheckpointError
 from ..files import atomic_path
 from ..text import enumerate_names, first_line
 from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
+from .checksums import Checksums
 from .formats import AGAIN, problem_of
 from .pickled import find_weights, start_loading
 
@@ -36,15 +37,21 @@ _INDEX = ".index.json"  # beside shards; their names say all that is in it
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointFile:
-    """A file as read: tensors by name, and the text metadata of a .safetensors file.
-
-    ``verify`` waits until all checksums are compared, and raises a CheckpointError if any differs.
-    """
+    """A file as read: tensors by name, the text metadata of a .safetensors file, and each file's checksums."""
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
-    verify: Callable[[], None]
+    checksums: Sequence[Checksums]
+
+    def verify(self) -> None:
+        """Compares what is left of the checksums.
+
+        Raises:
+            CheckpointError: One differs.
+        """
+        for checksums in self.checksums:
+            checksums.verify()
 
 
 def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> CheckpointFile:
@@ -52,7 +59,7 @@ def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoin
 
     Args:
         path: A .safetensors, .pth, .pt, .ckpt or .bin file.
-        verify: Whether to wait for the checksums; otherwise the caller calls ``verify`` before it uses the weights.
+        verify: Whether to compare the checksums; otherwise the caller calls ``verify`` before it uses the weights.
 
     Raises:
         CheckpointError: Not there, not readable, of another format, truncated, or without weights.
@@ -60,27 +67,23 @@ def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoin
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
-    checks: list[Callable[[], None]] = []
+    checksums: list[Checksums] = []
     for file in _shards(path):
         try:
-            more, texts, check = _read_one(file)
+            more, texts, sums = _read_one(file)
         except PermissionError as error:
             raise CheckpointError(f"{file}: no permission to read it ({error}).") from error
         except OSError as error:
             raise CheckpointError(f"{file}: cannot be read ({error}).") from error
         tensors |= more
         metadata |= texts
-        checks.append(check)
+        checksums += sums
     if not tensors:
         raise CheckpointError(f"{path}: the file holds no weights.")
-
-    def verify_all() -> None:
-        for check in checks:
-            check()
-
+    found = CheckpointFile(path=path, tensors=tensors, metadata=metadata, checksums=checksums)
     if verify:
-        verify_all()
-    return CheckpointFile(path=path, tensors=tensors, metadata=metadata, verify=verify_all)
+        found.verify()
+    return found
 
 
 def _shards(path: Path) -> list[Path]:
@@ -109,7 +112,7 @@ def _shards(path: Path) -> list[Path]:
     return files
 
 
-def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Callable[[], None]]:
+def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[Checksums]]:
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such file.")
     suffix = path.suffix.lower()
@@ -122,12 +125,12 @@ def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Callable[[
     if problem:
         raise CheckpointError(f"{path}: {problem}")
     if suffix in SAFETENSORS:
-        return *_read_safetensors(path), lambda: None
-    content, verify = start_loading(path)
+        return *_read_safetensors(path), []
+    content, checksums = start_loading(path)
     tensors = find_weights(content)
     if tensors is None:
         raise CheckpointError(f"{path}: no state dict in it; {_describe(content)} found, names with tensors expected.")
-    return tensors, {}, verify
+    return tensors, {}, [checksums]
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

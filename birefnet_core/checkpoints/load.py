@@ -153,6 +153,7 @@ def load_file(
             dtype=dtype,
             fine_dtype=fine_dtype,
             info=info,
+            checksums=file.checksums,
         )
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}{newer_generation(file.path.name, file.tensors)}") from error

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import re
-import struct
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, MemoryLimitError
 from ..text import enumerate_names, first_line
+from .checksums import Checksums
 from .formats import AGAIN
 
 # Keys under which training code stores the weights beside other things, best first.
@@ -30,9 +27,6 @@ _CONTAINERS = (
 _DEEPEST = 8  # containers within containers
 _BIREFNET = re.compile(r"(?:.*\.)?(?:bb|squeeze_module|localization|reconstruction)\.")
 _MOST_PICKLE = 64 * 2**20  # bytes of a file's data.pkl; that of Swin-L with its optimizer has 1 MB
-_CHUNK = 2**20
-_THREADS = 2  # done before the weights are copied
-_LOCAL_HEADER, _UTF8 = 30, 0x800  # bytes before an entry's name; the flag of names in UTF-8
 
 
 def load_pickle(path: Path, *, legacy: bool = True, advice: str = AGAIN) -> Any:
@@ -50,13 +44,13 @@ def load_pickle(path: Path, *, legacy: bool = True, advice: str = AGAIN) -> Any:
     with _explained(path, advice):
         if not legacy and not zipfile.is_zipfile(path):
             raise ValueError("no zip archive of torch")
-    content, verify = start_loading(path, mmap=False, advice=advice)
-    verify()
+    content, checksums = start_loading(path, mmap=False, advice=advice)
+    checksums.verify()
     return content
 
 
-def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tuple[Any, Callable[[], None]]:
-    """``load_pickle`` that leaves comparing the checksums to a thread, as it takes as long as copying all weights.
+def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tuple[Any, Checksums]:
+    """``load_pickle`` that leaves comparing the checksums to its caller, who may do it while copying the weights.
 
     Args:
         path: The file.
@@ -64,25 +58,24 @@ def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tupl
         advice: What to do about a damaged one.
 
     Returns:
-        What the file holds, and a function that waits for the checksums and raises a CheckpointError if they differ.
+        What the file holds, and its checksums; none if torch before 1.6 saved it.
     """
-    sums: list[Future[None]] = []
+    entries: list[zipfile.ZipInfo] = []
     with _explained(path, advice):
         with open(path, "rb") as file:
             archive = file.read(4) == b"PK\x03\x04"
         if archive:
             entries = _check_entries(path)
-            sums = _start_sums(path, entries)
+        checksums = Checksums(path, entries, lambda: _explained(path, advice))
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and archive)
         if archive:
-            _check_storages(content, [entry.file_size for entry in entries if "/data/" in entry.filename])
-
-    def verify() -> None:
-        with _explained(path, advice):
-            for future in sums:
-                future.result()
-
-    return content, verify
+            storages = _cpu_storages(content)
+            sizes = Counter(entry.file_size for entry in entries if "/data/" in entry.filename)
+            if Counter(storages.values()) - sizes:  # torch would read beyond the end of an entry
+                raise ValueError("tensors that are larger or smaller than their data")
+            if mmap:
+                checksums.locate(storages)
+    return content, checksums
 
 
 @contextlib.contextmanager
@@ -128,48 +121,11 @@ def _check_entries(path: Path) -> list[zipfile.ZipInfo]:
     return entries
 
 
-def _start_sums(path: Path, entries: list[zipfile.ZipInfo]) -> list[Future[None]]:
-    """Compares an archive with its own checksums, which torch does not, in threads."""
-    left = sorted(entries, key=lambda entry: entry.file_size)
-    count = min(_THREADS, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(count)
-    futures = [pool.submit(_check_sums, path, left) for _ in range(count)]
-    pool.shutdown(wait=False)
-    return futures
-
-
-def _check_sums(path: Path, left: list[zipfile.ZipInfo]) -> None:
-    """Takes entries from a list that threads share, and compares their checksums.
-
-    The zipfile module does the same, with copies that take longer than the sums.
-    """
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
-    with open(path, "rb", buffering=0) as file:
-        while True:
-            try:
-                entry = left.pop()
-            except IndexError:
-                return
-            file.seek(entry.header_offset)
-            _, flags, name_length, extra_length = struct.unpack("<4s2xH18xHH", file.read(_LOCAL_HEADER))
-            name = file.read(name_length).decode("utf-8" if flags & _UTF8 else "cp437", "replace")
-            file.seek(extra_length, os.SEEK_CUR)
-            size, total = entry.file_size, 0
-            while size and (count := file.readinto(view[: min(size, _CHUNK)])):
-                total = zlib.crc32(view[:count], total)
-                size -= count
-            if size or total != entry.CRC or name != entry.orig_filename:
-                raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
-
-
-def _check_storages(content: Any, sizes: list[int]) -> None:
-    """Refuses tensors whose storage is not as large as its entry: torch would read beyond its end."""
+def _cpu_storages(content: Any) -> dict[int, int]:
+    """Address -> bytes of the storages of all dense tensors in a file's content."""
     found = [value for inner in _mappings(content, set()) for value in inner.values() if isinstance(value, Tensor)]
     plain = [v.untyped_storage() for v in found if v.layout is torch.strided and v.device.type == "cpu"]
-    storages = {storage.data_ptr(): storage.nbytes() for storage in plain if storage.nbytes()}
-    if Counter(storages.values()) - Counter(sizes):
-        raise ValueError("tensors that are larger or smaller than their data")
+    return {storage.data_ptr(): storage.nbytes() for storage in plain if storage.nbytes()}
 
 
 def find_weights(content: Any) -> dict[str, Tensor] | None:

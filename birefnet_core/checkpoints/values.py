@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import CheckpointError
 from ..text import enumerate_names
 
-_EXPONENTS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # the bits of a number that are its exponent
-_CHUNK = 2**17  # numbers that stay in a processor's cache
+# The bits of infinity: all of the exponent.
+_EXPONENTS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
+CHUNK = 2**16  # numbers that stay in a processor's cache
 _INTEGERS = ("relative_position_index", "num_batches_tracked")  # buffers that are counts or positions
 
 
@@ -77,7 +78,12 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: NaN or infinite values (in float32), or a negative variance; the message names them.
     """
-    _refuse([name for name, value in tensors.items() if not is_finite(value)], "NaN or infinite")
+    refuse_values(tensors, {name for name, value in tensors.items() if not is_finite(value)})
+
+
+def refuse_values(tensors: Mapping[str, Tensor], not_finite: Collection[str]) -> None:
+    """``check_values`` where it is known which tensors hold NaN or infinite values."""
+    _refuse([name for name in tensors if name in not_finite], "NaN or infinite")
     variances = {name: value for name, value in tensors.items() if name.endswith("running_var")}
     _refuse([name for name, value in variances.items() if (value.float() < 0).any()], "negative variances")
 
@@ -91,24 +97,35 @@ def _refuse(names: list[str], what: str) -> None:
 
 
 def is_finite(value: Tensor) -> bool:
-    """Whether all values are finite in float32, in one pass without a copy for most."""
-    if value.dtype in _EXPONENTS and value.is_cpu and value.is_contiguous() and not value.is_neg():
-        return _is_finite_half(value, _EXPONENTS[value.dtype])
-    if is_float8(value):  # which has no sums
-        value = value.float()
-    total = value.sum(dtype=torch.float32).item()  # NaN and infinity stay in it; large values may overflow
-    return math.isfinite(total) or bool(value.float().isfinite().all())
+    """Whether all values are finite in float32."""
+    bits = bits_of(value)
+    if bits is None:
+        return bool(value.float().isfinite().all())
+    return all(are_finite(bits[i : i + CHUNK], value.dtype) for i in range(0, bits.size, CHUNK))
 
 
-def _is_finite_half(value: Tensor, exponent: int) -> bool:
-    """Whether no value has all bits of the exponent, in half the time of a sum."""
-    numbers = value.detach().reshape(-1).view(torch.int16).numpy()
-    part = np.empty(min(_CHUNK, numbers.size), numbers.dtype)
-    for start in range(0, numbers.size, _CHUNK):
-        bits = np.bitwise_and(numbers[start : start + _CHUNK], exponent, out=part[: numbers.size - start])
-        if bits.max() == exponent:
-            return False
-    return True
+def bits_of(value: Tensor) -> NDArray[np.signedinteger] | None:
+    """The bits of a tensor's numbers as integers, flat, without a copy; None for tensors where that cannot be."""
+    if value.dtype not in _EXPONENTS or not (value.is_cpu and value.is_contiguous()) or value.is_neg():
+        return None
+    integer = torch.int16 if value.dtype.itemsize == 2 else torch.int32
+    return value.detach().reshape(-1).view(integer).numpy()
+
+
+def are_finite(bits: NDArray[np.signedinteger], dtype: torch.dtype) -> bool:
+    """Whether none of some numbers is NaN or infinite, which are the largest of their sign in bits.
+
+    Args:
+        bits: See ``bits_of``. As signed integers the positive numbers are the largest, as unsigned the negative.
+        dtype: Of the numbers.
+    """
+    exponent = _EXPONENTS[dtype]
+    if not bits.size:
+        return True
+    unsigned = bits.view(f"u{bits.itemsize}")
+    sign = 1 << (8 * bits.itemsize - 1)
+    largest = int(np.maximum.reduce(bits)), int(np.maximum.reduce(unsigned))
+    return largest[0] < exponent and not largest[1] >= sign + exponent
 
 
 def is_float8(value: Tensor) -> bool:

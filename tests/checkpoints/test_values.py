@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import adapter as adapters
-from birefnet_core.checkpoints import build, values
+from birefnet_core.checkpoints import copying, values
 
 WEIGHT, BIAS = "bb.patch_embed1.proj.weight", "decoder.conv_out1.0.bias"
 VARIANCE = "decoder.decoder_block4.bn_in.running_var"
@@ -105,12 +105,12 @@ def test_nan_is_noticed_wherever_weights_come_from(state, tmp_path, source):
             bc.load_model(tmp_path / "x.pth")
 
 
-def test_torch_makes_its_threads_before_weights_are_checked_in_one(state, monkeypatch):
-    calls = []
-    monkeypatch.setattr(build, "prepare_threads", lambda: calls.append("prepared"))
-    monkeypatch.setattr(build, "check_values", lambda weights: calls.append("checked"))
+def test_torch_makes_its_threads_before_weights_are_copied_in_some(state, monkeypatch):
+    calls, pool = [], copying.ThreadPoolExecutor
+    monkeypatch.setattr(copying, "prepare_threads", lambda: calls.append("prepared"))
+    monkeypatch.setattr(copying, "ThreadPoolExecutor", lambda count: calls.append("started") or pool(count))
     bc.model_from_state_dict(state)
-    assert calls == ["prepared", "checked"]
+    assert calls == ["prepared", "started"]
 
 
 def test_all_weights_that_are_not_finite_are_counted(state):

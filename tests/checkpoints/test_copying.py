@@ -1,0 +1,70 @@
+"""Copies of weights: the same values as ``Tensor.to``, and every value that is not finite is seen."""
+
+import itertools
+
+import pytest
+import torch
+
+from birefnet_core.checkpoints import copying
+from birefnet_core.checkpoints.copying import copy_weights
+
+TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+LARGE = copying._BLOCK + 3
+
+
+@pytest.fixture(params=["with madvise", "without"], autouse=True)
+def kernel(request, monkeypatch):
+    if request.param == "without":
+        monkeypatch.setattr(copying, "_madvise", None)
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(TYPES, TYPES)))
+def test_copies_are_those_of_torch(source, target):
+    x = torch.randn(LARGE, generator=torch.Generator().manual_seed(0))
+    weights = {
+        "large": x.to(source),
+        "transposed": x[:1200].view(30, 40).t().to(source),
+        "empty": x[:0].to(source),
+        "one": x[5].to(source),
+        "odd address": x[:101].to(source)[1:],
+        "expanded": x[:4].to(source).view(4, 1).expand(4, 3),
+        "parameter": torch.nn.Parameter(x[:7].to(source)),
+    }
+    copies, not_finite = copy_weights(weights, dict.fromkeys(weights, target))
+    assert not not_finite
+    assert list(copies) == list(weights)
+    for name, value in weights.items():
+        assert copies[name].dtype == target
+        assert torch.equal(copies[name], value.detach().to(target))
+        assert copies[name].untyped_storage().data_ptr() != value.untyped_storage().data_ptr() or not value.numel()
+        assert not copies[name].requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
+def test_positions_and_counts_are_copied(dtype):
+    value = torch.tensor([[0, 1], [1, 1]]).to(dtype)
+    copies, not_finite = copy_weights({"index": value}, {"index": dtype})
+    assert torch.equal(copies["index"], value)
+    assert not not_finite
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -float("nan")])
+@pytest.mark.parametrize("place", [0, 70_000, LARGE - 1])
+def test_every_value_is_looked_at(dtype, value, place):
+    weights = {"good": torch.full((LARGE,), torch.finfo(dtype).max if dtype != torch.float64 else 3e38, dtype=dtype)}
+    weights["bad"] = torch.zeros(LARGE, dtype=dtype)
+    weights["bad"][place] = value
+    _, not_finite = copy_weights(weights, dict.fromkeys(weights, torch.float32))
+    assert not_finite == {"bad"}
+
+
+def test_faults_of_a_thread_are_raised():
+    with pytest.raises(KeyError, match="missing"):
+        copy_weights({"missing": torch.ones(3)}, {})
+
+
+def test_one_processor(monkeypatch):
+    monkeypatch.setattr(copying.os, "cpu_count", lambda: None)
+    copies, _ = copy_weights({"x": torch.ones(3)}, {"x": torch.float16})
+    assert copies["x"].dtype == torch.float16
