@@ -28,7 +28,7 @@ from .checksums import Checksums
 from .copying import copy_weights
 from .fit_float16 import fit_float16
 from .patch_order import change_patch_order, read_patch_order
-from .values import check_tensors, check_types, is_float8, refuse_values
+from .values import check_tensors, check_types, check_values, is_float8, refuse_values
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +95,13 @@ def model_from_state_dict(
         weights[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
     model.config = config.replace(patch_order=info.patch_order)
     model.checkpoint = info
-    not_finite = _fill(model, weights, dtype, fine_dtype, checksums)
-    refuse_values(
-        {names.get(name, name): value for name, value in weights.items()},
-        {names.get(name, name) for name in not_finite},
-    )
+    originals = {names.get(name, name): value for name, value in weights.items()}
+    try:
+        not_finite = _fill(model, weights, dtype, fine_dtype, checksums)
+    except CheckpointError:
+        check_values(originals)  # damage explains more than what follows from it
+        raise
+    refuse_values(originals, {names.get(name, name) for name in not_finite})
     return model.requires_grad_(True).eval()
 
 

@@ -7,7 +7,8 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
+from functools import partial
 from io import FileIO
 from pathlib import Path
 
@@ -32,11 +33,11 @@ class Checksums:
 
     def __init__(
         self,
-        path: str | os.PathLike[str] = "",
-        entries: Sequence[zipfile.ZipInfo] = (),
-        explained: Callable[[], AbstractContextManager[None]] = nullcontext,
+        path: Path,
+        entries: Sequence[zipfile.ZipInfo],
+        explained: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._path = Path(path)
+        self._path = path
         self._all = {entry.header_offset: entry for entry in entries}
         self._left = dict(self._all)
         self._at: dict[int, zipfile.ZipInfo] = {}  # address -> entry
@@ -67,19 +68,17 @@ class Checksums:
             A function that compares it, to be called after all data were added; None where there is no such entry.
             Where the checksums differ, ``verify`` reads all entries.
         """
-        entry = self._at.get(value.data_ptr()) if self._at else None
+        entry = self._at.get(value.data_ptr())
         if entry is None or not value.is_contiguous() or value.numel() * value.element_size() != entry.file_size:
             return None
-        found = entry
-        crc32.start(found.file_size)
+        crc32.start(entry.file_size)
+        return partial(self._compare, entry, crc32)
 
-        def compare() -> None:
-            if crc32.total() == found.CRC:
-                self._left.pop(found.header_offset, None)
-            else:  # damaged, or ``locate`` took another entry of this size for it
-                self._at, self._left = {}, dict(self._all)
-
-        return compare
+    def _compare(self, entry: zipfile.ZipInfo, crc32: Crc32) -> None:
+        if crc32.total() == entry.CRC:
+            self._left.pop(entry.header_offset, None)
+        else:  # damaged, or ``locate`` took another entry of this size for it
+            self._at, self._left = {}, dict(self._all)
 
     def verify(self) -> None:
         """Reads and compares what is left.

@@ -1,4 +1,4 @@
-"""Copies weights out of a file, while another thread looks at every value and compares checksums."""
+"""Copies weights out of a file in threads, which also look at every value and compare checksums."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def copy_weights(
                 not_finite.add(name)
         copy()
 
-    # Where there are checksums, one thread compares them and looks at the values: that is many short calls, in which
-    # several threads of Python would hinder each other.
+    # Where there are checksums, one thread compares them and looks at the values before it copies, too: that is many
+    # short calls, in which several threads of Python would hinder each other.
     count = min(_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(count) as pool:
         first = compare_and_copy if checksums else copy
@@ -117,9 +117,10 @@ def _provide(target: Tensor, start: int, size: int) -> None:
     Args:
         target: The memory's tensor.
         start: Where in it, in bytes.
-        size: How much; much keeps other threads from asking.
+        size: How much, in bytes; other threads cannot ask for memory meanwhile.
     """
     if _madvise is not None:
         page, start = mmap.PAGESIZE, target.data_ptr() + start
         first, last = -(-start // page) * page, (start + size) // page * page
-        _madvise(first, max(0, last - first), _POPULATE_WRITE)
+        if first < last:
+            _madvise(first, last - first, _POPULATE_WRITE)

@@ -12,9 +12,8 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..text import enumerate_names
 
-# The bits of infinity: all of the exponent.
-_EXPONENTS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
-CHUNK = 2**16  # numbers that stay in a processor's cache
+_INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}  # in bits
+_CHUNK = 2**16  # numbers that stay in a processor's cache
 _INTEGERS = ("relative_position_index", "num_batches_tracked")  # buffers that are counts or positions
 
 
@@ -101,12 +100,12 @@ def is_finite(value: Tensor) -> bool:
     bits = bits_of(value)
     if bits is None:
         return bool(value.float().isfinite().all())
-    return all(are_finite(bits[i : i + CHUNK], value.dtype) for i in range(0, bits.size, CHUNK))
+    return all(are_finite(bits[i : i + _CHUNK], value.dtype) for i in range(0, bits.size, _CHUNK))
 
 
 def bits_of(value: Tensor) -> NDArray[np.signedinteger] | None:
     """The bits of a tensor's numbers as integers, flat, without a copy; None for tensors where that cannot be."""
-    if value.dtype not in _EXPONENTS or not (value.is_cpu and value.is_contiguous()) or value.is_neg():
+    if value.dtype not in _INFINITY or not (value.is_cpu and value.is_contiguous()) or value.is_neg():
         return None
     integer = torch.int16 if value.dtype.itemsize == 2 else torch.int32
     return value.detach().reshape(-1).view(integer).numpy()
@@ -119,13 +118,11 @@ def are_finite(bits: NDArray[np.signedinteger], dtype: torch.dtype) -> bool:
         bits: See ``bits_of``. As signed integers the positive numbers are the largest, as unsigned the negative.
         dtype: Of the numbers.
     """
-    exponent = _EXPONENTS[dtype]
     if not bits.size:
         return True
+    infinity, sign = _INFINITY[dtype], 1 << (8 * bits.itemsize - 1)
     unsigned = bits.view(f"u{bits.itemsize}")
-    sign = 1 << (8 * bits.itemsize - 1)
-    largest = int(np.maximum.reduce(bits)), int(np.maximum.reduce(unsigned))
-    return largest[0] < exponent and not largest[1] >= sign + exponent
+    return int(np.maximum.reduce(bits)) < infinity and int(np.maximum.reduce(unsigned)) < sign + infinity
 
 
 def is_float8(value: Tensor) -> bool:

@@ -105,6 +105,14 @@ def test_nan_is_noticed_wherever_weights_come_from(state, tmp_path, source):
             bc.load_model(tmp_path / "x.pth")
 
 
+def test_damage_is_named_before_what_does_not_fit_into_float16(state):
+    state[WEIGHT] = spoiled(float("nan"))(state[WEIGHT])
+    other = next(name for name, value in state.items() if value.is_floating_point() and name != WEIGHT)
+    state[other] = state[other] + 1e30
+    with pytest.raises(bc.CheckpointError, match="1 weights are NaN or infinite"):
+        bc.model_from_state_dict(state, dtype=torch.float16)
+
+
 def test_torch_makes_its_threads_before_weights_are_copied_in_some(state, monkeypatch):
     calls, pool = [], copying.ThreadPoolExecutor
     monkeypatch.setattr(copying, "prepare_threads", lambda: calls.append("prepared"))
