@@ -28,7 +28,7 @@ from .checksums import Checksums
 from .copying import copy_weights
 from .fit_float16 import fit_float16
 from .patch_order import change_patch_order, read_patch_order
-from .values import check_tensors, check_types, check_values, is_float8, refuse_values
+from .values import check_tensors, check_types, check_values, refuse_values
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,6 @@ def _fill(
     checksums: Sequence[Checksums],
 ) -> set[str]:
     """Puts copies of weights into a network on the meta device, and names those that are not finite."""
-    weights = {name: value.float() if is_float8(value) else value for name, value in weights.items()}
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
     if torch.float16 in (dtype, fine_dtype):

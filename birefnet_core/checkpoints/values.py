@@ -56,7 +56,7 @@ def _odd_kind(value: Tensor) -> str:
 
 
 def check_types(tensors: Mapping[str, Tensor]) -> None:
-    """Refuses integers and booleans where weights are expected.
+    """Refuses integers and booleans where weights are expected, and weights rounded to float8.
 
     Args:
         tensors: By their names in the file.
@@ -66,6 +66,7 @@ def check_types(tensors: Mapping[str, Tensor]) -> None:
     """
     wrong = [f"{n} ({v.dtype})" for n, v in tensors.items() if not (n.endswith(_INTEGERS) or v.is_floating_point())]
     _refuse(wrong, "not floating point")
+    _refuse([n for n, v in tensors.items() if _is_float8(v)], "float8, which keeps 2 or 3 bits of each")
 
 
 def check_values(tensors: Mapping[str, Tensor]) -> None:
@@ -85,6 +86,10 @@ def refuse_values(tensors: Mapping[str, Tensor], not_finite: Collection[str]) ->
     _refuse([name for name in tensors if name in not_finite], "NaN or infinite")
     variances = {name: value for name, value in tensors.items() if name.endswith("running_var")}
     _refuse([name for name, value in variances.items() if (value.float() < 0).any()], "negative variances")
+
+
+def _is_float8(value: Tensor) -> bool:
+    return value.is_floating_point() and value.dtype.itemsize == 1
 
 
 def _refuse(names: list[str], what: str) -> None:
@@ -123,8 +128,3 @@ def are_finite(bits: NDArray[np.signedinteger], dtype: torch.dtype) -> bool:
     infinity, sign = _INFINITY[dtype], 1 << (8 * bits.itemsize - 1)
     unsigned = bits.view(f"u{bits.itemsize}")
     return int(np.maximum.reduce(bits)) < infinity and int(np.maximum.reduce(unsigned)) < sign + infinity
-
-
-def is_float8(value: Tensor) -> bool:
-    """Whether a tensor is of one of the float8 types, which most operations do not know."""
-    return value.is_floating_point() and value.dtype.itemsize == 1
