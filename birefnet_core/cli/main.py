@@ -62,18 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     prepare_streams()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    command = next((argument for argument in arguments if not argument.startswith("-")), "")
     try:
-        args = build_parser(command).parse_args(arguments)
-        handler = logging.StreamHandler()
-        handler.setFormatter(Formatter("%(message)s"))
-        logging.basicConfig(level=_log_level(args), handlers=[handler])
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of its readers, about metadata; errors name the file
         with signals_interrupt():
-            code = exit_code(lambda: args.run(args))
+            code = exit_code(lambda: _run(arguments))
     finally:
         lost = _flush()
     return max(code, lost)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    args = build_parser(command).parse_args(arguments)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(message)s"))
+    logging.basicConfig(level=_log_level(args), handlers=[handler])
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of its readers, about metadata; errors name the file
+    return args.run(args)
 
 
 def exit_code(run: Callable[[], int]) -> int:

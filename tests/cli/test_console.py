@@ -93,6 +93,16 @@ def test_signals_end_a_command_in_order(tmp_path, number, code):
         Image.open(path).load()
 
 
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("command", [["-m", "birefnet_core", "segment"], ["train/finetune.py"], ["train/ablation.py"]])
+def test_a_signal_while_a_command_is_imported_ends_it_in_order(tmp_path, command, number, code):
+    (tmp_path / "torch.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{number})\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    options = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True, "timeout": 100}
+    done = subprocess.run([sys.executable, *command, "--data", "d", "--out", "o"], **options)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "interrupted\n")
+
+
 def test_signals_are_as_before_after_a_command(capsys):
     before = signal.getsignal(signal.SIGTERM)
     assert main(["checkpoints"]) == 0
