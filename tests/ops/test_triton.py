@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from birefnet_core.ops import deform_backends
+from birefnet_core.ops.deform_backends.epilogue import Epilogue
+from birefnet_core.ops.deform_sampling import Geometry
 
 pytest.importorskip("triton")
 
@@ -40,3 +42,24 @@ def test_an_old_card_is_refused(monkeypatch):
     assert unavailable(torch.device("cuda", 0), torch.float16).endswith("this device has 7.5")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     assert unavailable(torch.device("cuda", 0), torch.float16) is None
+
+
+@pytest.mark.skipif(not hasattr(torch.library, "wrap_triton"), reason="needs torch 2.6")
+def test_only_tracing_launches_through_torch_s_wrapper(monkeypatch):
+    """Through the wrapper a launch takes half a millisecond, and leaves an entry in a table that only grows."""
+    from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    launch, launched = deform_backends.load("triton").launch, []
+    monkeypatch.setattr(launch.triton.runtime.JITFunction, "run", lambda self, *args, **options: launched.append(self))
+
+    def run():
+        x, weight = torch.zeros(1, 16, 4, 4), torch.zeros(16, 16, 1, 1)
+        out, offset = torch.zeros(1, 16, 4, 4), torch.zeros(1, 2, 4, 4)
+        launch.convolve(out, x, offset, weight, None, Geometry(), Epilogue())
+        return len(kernel_side_table.constant_args)
+
+    entries = len(kernel_side_table.constant_args)
+    assert run() == entries and launched == [launch.kernels.forward]
+    with FakeTensorMode():
+        assert run() == entries + 1 and len(launched) == 1

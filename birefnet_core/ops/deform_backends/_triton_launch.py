@@ -170,7 +170,10 @@ def _strides(name: str, tensor: Tensor) -> dict[str, int]:
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *tensors: Tensor, **arguments: Any) -> None:
-    if hasattr(torch.library, "wrap_triton") and not INTERPRETED:
+    # Only tracing, whose tensors are of classes of their own, needs the wrapper. A launch through it takes half a
+    # millisecond, and torch keeps something of each for ever.
+    traced = type(tensors[0]) not in (Tensor, torch.nn.Parameter)
+    if traced and hasattr(torch.library, "wrap_triton") and not INTERPRETED:
         kernel = torch.library.wrap_triton(kernel)
     # Triton launches on the current device, which need not be that of the tensors.
     device = tensors[0].device
