@@ -16,7 +16,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -56,19 +56,33 @@ class Graph(Protocol):
         """Frees its memory."""
 
 
+class SharedByGraphs(NamedTuple):
+    """What the graphs of a network share.
+
+    Attributes:
+        pool: Memory pool, from ``torch.cuda.graph_pool_handle``.
+        stream: Captured on by all, as the allocator reuses memory of a pool within one stream only.
+        done: Recorded after each replay; the next one waits for it, of whichever graph it is.
+    """
+
+    pool: Any  # without a public type
+    stream: torch.cuda.Stream
+    done: torch.cuda.Event
+
+
 class CudaGraph:
     """A pass captured with ``torch.cuda.CUDAGraph``.
 
     Args:
         run: The pass; must not wait for the device.
         x: An input of the shape to capture.
-        pool: Memory pool that graphs share, from ``torch.cuda.graph_pool_handle``.
+        shared: What all graphs of the network share.
     """
 
-    def __init__(self, run: Run, x: Tensor, pool: Any) -> None:
+    def __init__(self, run: Run, x: Tensor, shared: SharedByGraphs) -> None:
         self._x = x.clone()  # preserves the memory format
-        current, side = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)
-        self._graph, self._done = torch.cuda.CUDAGraph(), torch.cuda.Event()
+        self._graph, self._done = torch.cuda.CUDAGraph(), shared.done
+        current, side, pool = torch.cuda.current_stream(x.device), shared.stream, shared.pool
         # The outer context restores the stream where ending a failed capture raises before torch does so.
         with torch.cuda.device(x.device), torch.cuda.stream(current):
             side.wait_stream(current)
@@ -127,7 +141,7 @@ class CudaGraphs:
     """Captures graphs in one memory pool."""
 
     def __init__(self) -> None:
-        self._pool: Any = None  # a handle without a public type
+        self._shared: SharedByGraphs | None = None
 
     def unavailable(self, device: torch.device) -> str | None:
         """Why there are no graphs on a device; None where there are."""
@@ -142,14 +156,17 @@ class CudaGraphs:
 
     def capture(self, run: Run, x: Tensor) -> Graph:
         """Captures a pass."""
-        pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = CudaGraph(run, x, pool)
-        self._pool = pool  # only now: a pool without graphs must not be used again
+        shared = self._shared
+        if shared is None:
+            pool, stream, done = torch.cuda.graph_pool_handle(), torch.cuda.Stream(x.device), torch.cuda.Event()
+            shared = SharedByGraphs(pool, stream, done)
+        graph = CudaGraph(run, x, shared)
+        self._shared = shared  # only now: a pool without graphs must not be used again
         return graph
 
     def release(self, device: torch.device) -> None:
         """Frees the pool, once all graphs are reset."""
-        self._pool = None
+        self._shared = None
         empty_cache(device)
 
 
@@ -190,7 +207,8 @@ class GraphedNetwork(nn.Module):
         with self._lock:
             if self._graphs and self._addresses != _addresses(self._tensors):
                 self._release()
-            key = (tuple(x.shape), x.dtype, x.device, x.stride(), memory_level(), backend_in_use())
+            autocast = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type)
+            key = (tuple(x.shape), x.dtype, x.device, x.stride(), memory_level(), backend_in_use(), autocast)
             graph = self._graphs.get(key)
             if graph is None and self._seen_before(key):
                 graph = self._capture(key, x)

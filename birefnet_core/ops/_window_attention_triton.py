@@ -225,5 +225,9 @@ def _fake(
     return qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
 
 
+# The schema, because torch 2.4 cannot infer it from annotations that are strings.
+_SCHEMA = (
+    "(Tensor qkv, Tensor qkv_bias, Tensor relative_bias, int window, int shift_y, int shift_x, int num_heads) -> Tensor"
+)
 _register = getattr(torch.library, "triton_op", torch.library.custom_op)  # torch < 2.6 cannot see into the kernel
-_register("birefnet::window_attention", _operator, mutates_args=()).register_fake(_fake)
+_register("birefnet::window_attention", _operator, mutates_args=(), schema=_SCHEMA).register_fake(_fake)

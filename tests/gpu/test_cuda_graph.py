@@ -23,9 +23,9 @@ def captured(monkeypatch):
     """Shapes of the inputs captured so far."""
     shapes, initialise = [], CudaGraph.__init__
 
-    def spy(self, run, x, pool):
+    def spy(self, run, x, *shared):
         shapes.append(tuple(x.shape))
-        initialise(self, run, x, pool)
+        initialise(self, run, x, *shared)
 
     monkeypatch.setattr(CudaGraph, "__init__", spy)
     return shapes
@@ -101,6 +101,17 @@ def test_release_returns_the_memory_and_later_passes_are_right(small, frames, ca
     for _ in range(2):
         torch.testing.assert_close(segment(frames, SIZE), expected, atol=1e-5, rtol=0)
     assert len(captured) == 2
+
+
+def test_graphs_of_two_sizes_take_the_memory_of_the_larger(small, frames):
+    segment = bc.Segmenter(small(), cuda_graphs=True, lean=False)
+    kept = []
+    for size in (1024, 992):
+        segment(frames, size)
+        torch.cuda.empty_cache()
+        kept.append(torch.cuda.memory_reserved())
+    assert len(segment._network._graphs) == 2
+    assert kept[1] - kept[0] < 32e6  # input and output, and no second pool
 
 
 def test_dropping_the_segmenter_returns_the_memory(small, frames):
@@ -199,13 +210,15 @@ def test_a_run_is_cancelled_between_images_and_within_an_eager_one(small, frames
         torch.testing.assert_close(segment(frames, SIZE), expected, atol=1e-5, rtol=0)
 
 
-def test_streams_may_take_turns(small):
+@pytest.mark.parametrize("sizes", [(SIZE,), (SIZE, 320)])
+def test_streams_may_take_turns(sizes, small):
     network = bc.Segmenter(small()).model
-    graphed, x = GraphedNetwork(network), [torch.rand(1, 3, SIZE, SIZE, device="cuda") for _ in range(8)]
+    sides = [sizes[i % len(sizes)] for i in range(8)]
+    graphed, x = GraphedNetwork(network), [torch.rand(1, 3, side, side, device="cuda") for side in sides]
     with torch.inference_mode():
         expected = [network(one).logits for one in x]
-        for _ in range(2):
-            graphed(x[0])
+        for one in x[: len(sizes)] * 2:
+            graphed(one)
         torch.cuda.synchronize()
         streams, found = [torch.cuda.Stream() for _ in range(4)], []
         for i, one in enumerate(x):

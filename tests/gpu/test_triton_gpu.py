@@ -143,6 +143,22 @@ def test_maps_beyond_2_31_elements():
     assert (y[0, :, :-1].amax() == 0).item() and (y[0, :, -1, :-1] == 0).all()
 
 
+def test_offsets_beyond_2_31_elements():
+    """Where channels are not last in memory, those of the last points begin beyond 2^31."""
+    side = 4736
+    if torch.cuda.mem_get_info()[0] < 16 * 2**30:
+        pytest.skip("needs 16 GB")
+    x = torch.zeros(1, 16, side, side, dtype=torch.float16, device="cuda")
+    x[0, :, 4, 3] = 1
+    offset = torch.zeros(1, 2 * 49, side, side, dtype=torch.float16, device="cuda")
+    offset[0, -2, 0, 0] = 1  # the last point, which is at 3, 3 for the first output
+    weight = torch.ones(16, 16, 7, 7, dtype=torch.float16, device="cuda")
+    with torch.inference_mode():
+        y = bc.deform_conv2d(x, offset, weight, padding=3, backend="triton")
+    assert (y[0, :, 0, 0] == 16).all()
+    assert (y[0, :, 8:].amax() == 0).item()
+
+
 def test_operators_are_registered_as_torch_wants_them():
     tensors = make(3, 16, channels=16, out=32, projected=16)
     arguments = (*(tensors[name] for name in ("x", "offset", "weight", "mask")), [1, 1], [1, 1], [1, 1], 0)

@@ -128,8 +128,11 @@ def test_two_shapes_in_turn_are_both_replayed(graphed, network, backend):
     assert network.calls == 4
 
 
-@pytest.mark.parametrize("context", [lambda: use_memory_level(1), lambda: use_backend("gather")])
-def test_every_memory_level_and_backend_has_a_graph_of_its_own(context, graphed, backend):
+@pytest.mark.parametrize(
+    "context",
+    [lambda: use_memory_level(1), lambda: use_backend("gather"), lambda: torch.autocast("cpu", torch.bfloat16)],
+)
+def test_every_memory_level_backend_and_autocast_has_a_graph_of_its_own(context, graphed, backend):
     for _ in range(2):
         graphed(images())
     with context():
@@ -249,6 +252,21 @@ def test_devices_without_graphs_run_eagerly(graphed, backend):
         graphed(images())
     assert backend.events == []
     assert cuda_graph.CudaGraphs().unavailable(torch.device("cpu")) is not None
+
+
+def test_graphs_share_pool_stream_and_event_until_they_are_released(monkeypatch):
+    shared = []
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    monkeypatch.setattr(torch.cuda, "Event", object)
+    monkeypatch.setattr(cuda_graph, "CudaGraph", lambda run, x, some: shared.append(some))
+    graphs = cuda_graph.CudaGraphs()
+    for _ in range(2):
+        graphs.capture(lambda x: x, images())
+    graphs.release(torch.device("cpu"))
+    graphs.capture(lambda x: x, images())
+    first, second, third = shared
+    assert first is second and not {*map(id, first)} & {*map(id, third)}
 
 
 def test_there_are_no_graphs_where_cuda_itself_allocates(monkeypatch):

@@ -35,19 +35,27 @@ def _address(row, column, row_stride, column_stride, WIDE: tl.constexpr):
 
 
 @triton.jit
+def _channel(index, stride, WIDE: tl.constexpr):
+    """Where a channel begins: far away where channels are not last in memory."""
+    if WIDE:
+        index = tl.cast(index, tl.int64)
+    return index * stride
+
+
+@triton.jit
 def _place(
     offset_ptr, mask_ptr, tap, row, column, valid, offset_channel, mask_channel,
     kernel_width, stride_y, stride_x, origin_y, origin_x, dilation_y, dilation_x,
-    MASKED: tl.constexpr,
+    MASKED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Where a tap samples, and the factor of each sample, NaN where the place is NaN. T each."""
-    offset_ptr += 2 * tap * offset_channel
+    offset_ptr += _channel(2 * tap, offset_channel, WIDE)
     dy = tl.load(offset_ptr, mask=valid, other=0.0).to(tl.float32)
     dx = tl.load(offset_ptr + offset_channel, mask=valid, other=0.0).to(tl.float32)
     y = dy + (row * stride_y + origin_y + tap // kernel_width * dilation_y).to(tl.float32)
     x = dx + (column * stride_x + origin_x + tap % kernel_width * dilation_x).to(tl.float32)
     if MASKED:
-        factor = tl.load(mask_ptr + tap * mask_channel, mask=valid, other=0.0).to(tl.float32)
+        factor = tl.load(mask_ptr + _channel(tap, mask_channel, WIDE), mask=valid, other=0.0).to(tl.float32)
     else:
         factor = tl.full(y.shape, 1.0, tl.float32)
     return y, x, tl.where((y != y) | (x != x), float("nan"), factor)
@@ -140,7 +148,7 @@ def _convolve(
         channel = step % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
         y, x, factor = _place(
             offset_ptr, mask_ptr, tap, row, column, valid, offset_channel, mask_channel,
-            kernel_width, stride_y, stride_x, origin_y, origin_x, dilation_y, dilation_x, MASKED,
+            kernel_width, stride_y, stride_x, origin_y, origin_x, dilation_y, dilation_x, MASKED, WIDE,
         )  # fmt: skip
         sample = _sample(x_ptr, y, x, factor, height, width, valid, channel, C, BLOCK_C, WIDE)
         of_tap = weight_ptr + tap * weight_tap
@@ -209,7 +217,7 @@ def forward(
             )
             result = tl.dot(total.to(projection.dtype), projection, result, input_precision=PRECISION)
         output = tl.arange(0, BLOCK_P)
-    pointers = out_ptr[:, None] + output[None, :] * out_channel
+    pointers = out_ptr[:, None] + _channel(output, out_channel, WIDE)[None, :]
     channels: tl.constexpr = OUT if PROJECTED == 0 else PROJECTED
     stored = valid[:, None] & (output < channels)[None, :]
     if ACCUMULATE:
@@ -269,7 +277,7 @@ def backward_samples(
         channel = step % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
         y, x, factor = _place(
             offset_ptr, mask_ptr, tap, row, column, valid, offset_channel, mask_channel,
-            kernel_width, stride_y, stride_x, origin_y, origin_x, dilation_y, dilation_x, MASKED,
+            kernel_width, stride_y, stride_x, origin_y, origin_x, dilation_y, dilation_x, MASKED, WIDE,
         )  # fmt: skip
         # Gradient of the samples: T BLOCK_C.
         of_tap = weight_ptr + tap * weight_tap
@@ -346,7 +354,7 @@ def backward_weight(
             masks = mask_ptr + image * mask_image + _address(row, column, mask_row, mask_column, WIDE)
         y, x, factor = _place(
             offsets, masks, tap, row, column, valid, offset_channel, mask_channel,
-            kernel_width, stride_y, stride_x, origin_y, origin_x, dilation_y, dilation_x, MASKED,
+            kernel_width, stride_y, stride_x, origin_y, origin_x, dilation_y, dilation_x, MASKED, WIDE,
         )  # fmt: skip
         one = x_ptr + image * height * width * C
         sample = _sample(one, y, x, factor, height, width, valid, channel, C, BLOCK_C, WIDE)
