@@ -6,6 +6,8 @@ K = kernel height * kernel width sampling points.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +56,7 @@ class DeformableConv2d(nn.Module):
         Returns:
             ``total``.
         """
-        points = self.kernel.weight[0, 0].numel()
+        points = math.prod(self.kernel.kernel_size)
         for rows in row_chunks(x.shape[2], 3 * points * x.shape[3] * x.shape[0], "deform_offsets", x.device):
             offset, mask = self._predict(x, rows)
             add_deform_conv2d(

@@ -149,9 +149,10 @@ class SwinBlock(nn.Module):
             attended = self.attn(torch.cat(normed, dim=1) if len(normed) > 1 else normed[0], shift, bias, layouts)
             for some, part in zip(rows, attended.split([some.shape[1] for some in rows], dim=1), strict=True):
                 some.add_(part)
-        for chunk in execution.row_chunks(x.shape[1], x[:, 0].numel() * 4, "map", x.device):
+        mlp = self.mlp  # without its dropout, three modules that do nothing here
+        for chunk in execution.row_chunks(x.shape[1], x.numel() // x.shape[1] * 4, "map", x.device):
             some = x[:, chunk]
-            some.add_(self.mlp(self.norm2(some)))
+            some.add_(mlp.fc2(mlp.act(mlp.fc1(self.norm2(some)))))
         return x
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -176,7 +177,7 @@ class SwinBlock(nn.Module):
         """
         window, shift, height = self.window_size, self.shift, x.shape[1]
         count = -(-height // window)
-        for chunk in execution.row_chunks(count, x[:, 0].numel() * 3 * window, "attention", x.device):
+        for chunk in execution.row_chunks(count, x.numel() // height * 3 * window, "attention", x.device):
             top, bottom = chunk.start * window + shift, chunk.stop * window + shift
             if chunk.stop < count or not shift:
                 yield [slice(top, min(bottom, height))], (0, shift)
