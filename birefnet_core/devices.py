@@ -10,7 +10,8 @@ from .errors import ConfigError
 from .text import first_line
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-TENSOR_CORES = (7, 0)  # compute capability from which a CUDA device multiplies float16 faster than float32
+# Compute capabilities from which a CUDA device multiplies float16 faster than float32, and bfloat16 as fast as float16.
+TENSOR_CORES, BFLOAT16 = (7, 0), (8, 0)
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -90,3 +91,8 @@ def has_amx_tiles() -> bool:
 def has_tensor_cores(device: torch.device) -> bool:
     """Whether a CUDA device multiplies float16 matrices in tensor cores (ROCm: matrix cores)."""
     return torch.cuda.get_device_capability(device) >= TENSOR_CORES
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a CUDA device computes in bfloat16 as fast as in float16; torch emulates it on older ones."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= BFLOAT16

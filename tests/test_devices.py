@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from birefnet_core import devices
+from birefnet_core.training.model_setup import amp_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -26,6 +27,13 @@ def test_a_torch_that_cannot_name_the_cpus_capabilities_gives_float32(monkeypatc
 def test_a_cuda_device_gets_float16_with_tensor_cores(capability, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert devices.choose_dtype("auto", CUDA) == expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_training_takes_bfloat16_where_it_is_not_emulated(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert amp_dtype("auto", CUDA) == expected
+    assert amp_dtype("auto", CPU) is None
 
 
 @pytest.mark.parametrize("supported", [False, True])

@@ -39,7 +39,8 @@ def to_network_input(
     x = flatten_alpha(_moved(images, device).float().clamp(0, 1)).permute(0, 3, 1, 2)  # N 3 H W
     x = x.contiguous()  # the same memory format whatever C, as rounding depends on it
     x = resize(x, (height, width), antialias=True)  # N 3 h w
-    return x.sub_(_per_channel(IMAGENET_MEAN, x)).div_(_per_channel(IMAGENET_STD, x))
+    mean, std = x.new_tensor([IMAGENET_MEAN, IMAGENET_STD]).view(2, 3, 1, 1)  # in one copy: each waits for the device
+    return x.sub_(mean).div_(std)
 
 
 def to_masks(probabilities: Tensor, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -53,7 +54,3 @@ def to_masks(probabilities: Tensor, sizes: Sequence[Sequence[int]]) -> list[Tens
 def _moved(x: Tensor, device: torch.device | None) -> Tensor:
     device = device or x.device
     return x.to(device, non_blocking=device.type == "cuda")  # elsewhere such copies may be read before they are done
-
-
-def _per_channel(values: Sequence[float], x: Tensor) -> Tensor:
-    return x.new_tensor(values).view(3, 1, 1)

@@ -21,6 +21,7 @@ from ..checkpoints.catalogue import WEIGHT_SUFFIXES
 from ..checkpoints.io import read_file
 from ..checkpoints.values import check_file
 from ..config import BiRefNetConfig
+from ..devices import has_bfloat16
 from ..errors import CheckpointError, ConfigError
 from ..losses import HybridLoss, LossWeights, region_fine_tuning
 from ..network import BiRefNet
@@ -254,7 +255,7 @@ def amp_dtype(name: str, device: torch.device) -> torch.dtype | None:
     if name == "auto":
         if device.type != "cuda":
             return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if has_bfloat16(device) else torch.float16
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
