@@ -135,12 +135,20 @@ class _Patcher(ModelPatcher):
         # Plain layers cannot fetch their weights when they run: under --novram all of them would stay behind.
         return super().partially_load(device_to, WHOLE_MODEL, **options)
 
+    def partially_unload(self, *args: Any, **options: Any) -> Any:
+        self._free_graphs()  # ComfyUI counts their memory as free, and no other model could have it
+        return super().partially_unload(*args, **options)
+
     def detach(self, unpatch_all: bool = True) -> Any:
-        if unpatch_all and (release := self._release()) is not None:
-            release()
+        if unpatch_all:
+            self._free_graphs()
         if unpatch_all and _latest and _latest[0].patcher is self:  # else it is about to be loaded again
             _latest.clear()
         return super().detach(unpatch_all)
+
+    def _free_graphs(self) -> None:
+        if (release := self._release()) is not None:
+            release()
 
 
 def _end_within_an_image_if_cancelled(model: torch.nn.Module) -> None:

@@ -203,6 +203,9 @@ def install_comfyui(modules: dict, models: Path) -> SimpleNamespace:
         def __init__(self, model, load_device, offload_device):
             self.model = model
 
+        def partially_unload(self, device_to, memory_to_free=0):
+            return memory_to_free
+
         def detach(self, unpatch_all=True):
             pass
 

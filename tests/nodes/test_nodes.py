@@ -129,6 +129,18 @@ def test_memory_is_asked_for_before_the_model_is_used(comfy, model, images):
     ).memory_required(64, 64)
 
 
+@pytest.mark.parametrize(
+    "unload", [lambda patcher: patcher.detach(), lambda patcher: patcher.partially_unload(torch.device("cpu"), 2**20)]
+)
+def test_graphs_are_freed_when_comfyui_unloads_the_model_or_a_part_of_it(unload, model, monkeypatch):
+    released = []
+    monkeypatch.setattr(model._segmenter, "release", lambda: released.append(True))
+    model.patcher.detach(unpatch_all=False)
+    assert not released
+    unload(model.patcher)
+    assert len(released) == 1
+
+
 def test_core_s_remove_background_can_use_the_model(comfy, model, images):
     assert torch.equal(model.encode_image(images), comfy.core.Segmenter(model.model)(images))
 
