@@ -29,4 +29,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type != "cuda" or not torch.cuda.is_available():
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    # memory_reserved() and memory_allocated() would sort all statistics, each, for one number.
+    stats = torch.cuda.memory_stats_as_nested_dict(device)
+    reserved, allocated = (stats[name]["all"]["current"] for name in ("reserved_bytes", "allocated_bytes"))
+    return free + reserved - allocated

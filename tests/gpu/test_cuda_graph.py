@@ -111,7 +111,7 @@ def test_graphs_of_two_sizes_take_the_memory_of_the_larger(small, frames):
         torch.cuda.empty_cache()
         kept.append(torch.cuda.memory_reserved())
     assert len(segment._network._graphs) == 2
-    assert kept[1] - kept[0] < 32e6  # input and output, and no second pool
+    assert kept[1] - kept[0] < 64e6  # input and output, and no second pool
 
 
 def test_dropping_the_segmenter_returns_the_memory(small, frames):

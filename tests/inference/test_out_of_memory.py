@@ -122,5 +122,14 @@ def test_the_chunks_to_begin_with_follow_from_the_free_memory(lean, free, level,
     assert full.levels == [level]
 
 
+def test_the_free_memory_of_a_gpu_counts_the_allocators_cache(monkeypatch):
+    stats = {"reserved_bytes": {"all": {"current": 50}}, "allocated_bytes": {"all": {"current": 20}}}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda device: stats)
+    assert free_memory(torch.device("cuda")) == 130
+
+
 def test_the_free_memory_of_a_cpu_is_not_known():
     assert free_memory(torch.device("cpu")) is None
