@@ -76,6 +76,7 @@ def read_pil_image(image: Image.Image) -> ImageFile:
     """
     path = Path(getattr(image, "filename", "") or "image")
     try:
+        load_pixels(image)
         pixels, source = _decode(image.copy())
         return _image_file(pixels, source, path)
     except MemoryError:
@@ -137,6 +138,18 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
         raise ImageError(f"{name}: the image cannot be read, perhaps truncated ({reason}).") from error
 
 
+def load_pixels(image: Image.Image) -> None:
+    """``image.load()`` without Pillow's memory map, which scrambles TIFFs whose sides their orientation exchanges."""
+    name = getattr(image, "filename", None)
+    if name:
+        image.filename = ""  # type: ignore[attr-defined]  # files without a name are not mapped
+    try:
+        image.load()
+    finally:
+        if name:
+            image.filename = name  # type: ignore[attr-defined]
+
+
 @dataclasses.dataclass(kw_only=True)
 class _Source:
     """What the file says of its pixels."""
@@ -147,6 +160,7 @@ class _Source:
     bits: int | None = None  # of grey, where the file says so
     white_is_zero: bool = False
     transparent_grey: int | None = None
+    curve: np.ndarray | None = None  # of grey with a colour profile: sRGB of 256 values from 0 to 1
     icc_profile: bytes | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -155,7 +169,7 @@ def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
     """Pixels H, W of deep grey, or H, W, 3 or 4 uint8. Only Pillow's and NumPy's work."""
     sixteen_bits = ";16" in repr(getattr(image, "tile", [])[:1])
     tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
-    image.load()
+    load_pixels(image)
     source = _Source(mode=image.mode, orientation=_orientation(image), sixteen_bits=sixteen_bits)
     if image.mode == "F" or image.mode.startswith("I"):
         if tags.get(_BITS_PER_SAMPLE) in (12, (12,)):
@@ -164,6 +178,10 @@ def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
         transparent = image.info.get("transparency")
         source.transparent_grey = transparent if isinstance(transparent, int) else None
         pixels = np.asarray(image)
+        if (profile := _profile(image))[16:20] == b"GRAY":
+            with contextlib.suppress(Exception):  # as in _to_rgb
+                greys = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+                source.curve = np.asarray(_to_srgb(greys, profile))[0, :, 0] / np.float32(255)
     else:
         image, source.icc_profile = _to_rgb(image, sixteen_bits)
         pixels = np.asarray(image)
@@ -198,8 +216,7 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _to_rgb(image: Image.Image, sixteen_bits: bool) -> tuple[Image.Image, bytes | None]:
     """RGB, or RGBA of an image with transparency, and the colour profile it is in."""
-    profile = image.info.get("icc_profile") or b""
-    profile = profile if isinstance(profile, bytes) and len(profile) <= _MOST_PROFILE else b""
+    profile = _profile(image)
     space = profile[16:20]  # of the values the profile describes
     transparency = image.info.get("transparency")
     if sixteen_bits and isinstance(transparency, tuple):
@@ -209,6 +226,11 @@ def _to_rgb(image: Image.Image, sixteen_bits: bool) -> tuple[Image.Image, bytes 
             return _to_srgb(image, profile), None
     transparent = transparency is not None or "A" in image.getbands() or "a" in image.getbands()
     return image.convert("RGBA" if transparent else "RGB"), profile if space == b"RGB " else None
+
+
+def _profile(image: Image.Image) -> bytes:
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) and len(profile) <= _MOST_PROFILE else b""
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -231,6 +253,8 @@ def _grey_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:
         grey = _scale_floats(pixels, source, path)
     else:
         grey = _scale_integers(pixels, source, path)
+    if source.curve is not None:
+        grey = np.interp(grey, np.linspace(0, 1, len(source.curve)), source.curve).astype(np.float32)
     alpha = None
     if source.transparent_grey is not None and (hidden := pixels == source.transparent_grey).any():
         alpha = torch.from_numpy(np.where(hidden, np.float32(0), np.float32(1)))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from . import mask_values
 from .errors import DatasetError
+from .image_reading import load_pixels
 from .mask_values import ALPHA, COLOUR, DOUBTS, LABEL_NOTES, NO_BACKGROUND, PALETTE, PHOTO, Read
 from .placeholders import why_unreadable
 
@@ -141,7 +142,7 @@ def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray]:
             if image.format == "JPEG":
                 # Decodes only the luma, as OpenCV does; of a ground truth also the chroma, which tells a colour.
                 image.draft("YCbCr" if truth else "L", image.size)
-            image.load()
+            load_pixels(image)
             mode, pixels = _plain_modes(image, truth)
             pixels = upright(pixels, orientation(image))
     except MemoryError as error:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...errors import DatasetError, ImageError
 from ...image_ops import resize
+from ...image_reading import load_pixels
 from ...images import read_image
 from ...mask_files import MaskFile, orientation, read_mask, upright
 from ...mask_values import read_integers
@@ -64,7 +65,7 @@ def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
     """
     try:
         with Image.open(path) as image:
-            image.load()
+            load_pixels(image)
             mode, transparent = image.mode, "A" in image.getbands() or "transparency" in image.info
             turn = orientation(image)
             pixels = upright(np.array(image.convert("RGBA")), turn)  # H W 4
