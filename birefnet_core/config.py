@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from .errors import ConfigError
-from .text import did_you_mean
+from .text import did_you_mean, enumerate_names
 
 BACKBONES = (
     "swin_v1_t", "swin_v1_s", "swin_v1_b", "swin_v1_l",
@@ -122,5 +122,6 @@ class BiRefNetConfig:
         """
         unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
-            raise ConfigError(f"unknown option {', '.join(unknown)}: perhaps from a newer version of this package.")
+            names = enumerate_names(unknown)
+            raise ConfigError(f"unknown option {names}: perhaps from a newer version of this package.")
         return cls(**values)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from .text import printable
 
+_LONGEST = 8000  # characters of a message; its path may have half of them
+
 
 class BiRefNetError(Exception):
     """Base of all errors this package raises on purpose.
 
-    A message may name files and tensors, whose names others chose; as text, it shows their control characters escaped.
+    A message may name files and tensors, whose names others chose; as text, it shows their control characters escaped,
+    and is cut in the middle where they are longer than any name.
     """
 
     line_breaks = ""  # "\n" where messages have several lines by intention
 
     def __str__(self) -> str:
-        return printable(super().__str__(), keep=self.line_breaks)
+        text = super().__str__()
+        if len(text) > _LONGEST and not self.line_breaks:
+            text = f"{text[: _LONGEST * 3 // 4]} ... {text[-_LONGEST // 4 :]}"
+        return printable(text, keep=self.line_breaks)
 
 
 class ConfigError(BiRefNetError, ValueError):

@@ -41,7 +41,7 @@ def first_line(error: BaseException | str) -> str:
 
 def did_you_mean(value: object, known: Iterable[object]) -> str:
     """ " Did you mean 'swin_v1_l'?" for a value spelled nearly like a known one, else an empty string."""
-    close = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
+    close = difflib.get_close_matches(str(value)[:LONGEST_NAME], [str(k) for k in known], n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

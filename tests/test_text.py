@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from birefnet_core.errors import BiRefNetError, DatasetError, ImageError, MemoryLimitError
-from birefnet_core.text import printable
+from birefnet_core.text import did_you_mean, printable
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,13 @@ def test_control_characters_are_escaped(text, shown):
 
 def test_line_breaks_of_a_message_may_stay():
     assert printable("one\n\x1btwo", keep="\n") == "one\n\\x1btwo"
+
+
+def test_messages_end():
+    message = str(ImageError(f"/folder/a.png: holds {'x' * 10**6}. Make it anew."))
+    assert len(message) < 10_000 and message.startswith("/folder/a.png") and message.endswith("Make it anew.")
+    assert len(str(DatasetError("a.png\n" * 10_000))) == 60_000
+    assert did_you_mean("swin_v1_l" * 10**6, ["swin_v1_l"]) == ""
 
 
 @pytest.mark.parametrize("kind", [BiRefNetError, ImageError, DatasetError, MemoryLimitError])

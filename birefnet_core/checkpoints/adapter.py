@@ -82,7 +82,7 @@ def read_adapter(path: str | os.PathLike[str]) -> Adapter:
     try:
         config = BiRefNetConfig.from_dict(json.loads(file.metadata["birefnet_config"]))
         scale = float(file.metadata["scale"])
-        stems = [name.removesuffix(UP) for name in file.tensors if name.endswith(UP)]
+        stems = list(dict.fromkeys(name.removesuffix(UP).removesuffix(DOWN) for name in file.tensors))
         names, unknown = keymap.from_published(stems, config)
         factors = {ours: (file.tensors[stem + UP], file.tensors[stem + DOWN]) for stem, ours in names.items()}
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError, ConfigError) as error:
@@ -95,7 +95,7 @@ def read_adapter(path: str | os.PathLike[str]) -> Adapter:
     odd = [
         f"{name}: {tuple(up.shape)} and {tuple(down.shape)}"
         for name, (up, down) in factors.items()
-        if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0]
+        if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or not down.shape[0]
     ]
     if odd:
         raise CheckpointError(f"{path}: expected matrices O, r and r, I for each weight, found {enumerate_names(odd)}.")
@@ -124,14 +124,19 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
     """
     name = "the adapter" if isinstance(adapter, Adapter) else str(adapter)
     adapter = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
+    wanted, found = adapter.config.backbone, model.config.backbone
+    if wanted != found:  # deeper networks of a family have all weights of the others, and more
+        raise CheckpointError(
+            f"{name} belongs to a {wanted} network and this is {found}. Load the network it was made for."
+        )
     weights = dict(model.named_parameters())
     for ours, (up, down) in adapter.factors.items():
         weight = weights.get(ours)
         if weight is None or up.shape[0] != weight.shape[0] or up.shape[0] * down.shape[1] != weight.numel():
             found = "nothing" if weight is None else str(tuple(weight.shape))
             raise CheckpointError(
-                f"{name} belongs to a {adapter.config.backbone} network and this is {model.config.backbone}: {ours} "
-                f"should have {up.shape[0]} x {down.shape[1]} values, found {found}. Load the network it was made for."
+                f"{name} belongs to another {wanted} network: {ours} should have {up.shape[0]} x {down.shape[1]} "
+                f"values, found {found}. Load the network it was made for."
             )
 
     def merged(ours: str) -> Tensor:

@@ -28,7 +28,7 @@ from .checksums import Checksums
 from .copying import copy_weights
 from .fit_float16 import fit_float16
 from .patch_order import change_patch_order, read_patch_order
-from .values import check_tensors, check_types, check_values, refuse_values
+from .values import check_tensors, check_types, check_values, refuse_values, refuse_zeros
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def model_from_state_dict(
         check_values(originals)  # damage explains more than what follows from it
         raise
     refuse_values(originals, {names.get(name, name) for name in not_finite})
+    refuse_zeros(originals)
     return model.requires_grad_(True).eval()
 
 

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _ROOTS = ("bb", "squeeze_module", "decoder", "cls_head", "localization", "reconstruction")
 # Parts that torch.compile, FSDP, activation checkpointing and Lightning Fabric put anywhere into names.
 _WRAPPER_PARTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-_COUNTERS = ("total_ops", "total_params")  # buffers that thop adds to every module
+_COUNTERS = {"total_ops", "total_params"}  # buffers that thop adds to every module
 _OWN_PREFIXES = ("localization.", "reconstruction.")
 _ENCODER = "localization.encoder.backbone."
 _FIRST_BLOCK = "reconstruction.blocks.0.block."
@@ -75,7 +75,7 @@ def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
     for name in state_dict:
         parts = [part for part in name.split(".") if part not in _WRAPPER_PARTS]
         first = next((i for i, part in enumerate(parts) if part in _ROOTS), 0)
-        if parts[-1] not in _COUNTERS:
+        if _COUNTERS.isdisjoint(parts[-1:]):
             groups.setdefault(".".join(parts[:first]), {})[".".join(parts[first:])] = name
     if len(groups) == 1:
         return next(iter(groups.values()))

@@ -163,7 +163,7 @@ def _why_not_safetensors(path: Path, error: Exception) -> str:
 
 def _describe(content: Any) -> str:
     if isinstance(content, Mapping):
-        return f"a dictionary with {', '.join(map(str, list(content)[:5])) or 'nothing'}"
+        return f"a dictionary with {enumerate_names([str(key) for key in content], 5) or 'nothing'}"
     return f"a {type(content).__name__}"
 
 

@@ -182,9 +182,10 @@ def from_encoder_file(names: Iterable[str], config: BiRefNetConfig) -> dict[str,
 def _translate(names: Iterable[str], table: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     """Names by their longest prefix in a table, and the names that have none."""
     pairs, unknown = {}, []
+    deepest = max(prefix.count(".") for prefix in table) + 1  # parts; names of others may have any number
     for name in names:
-        parts = name.split(".")
-        prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        parts = name.split(".", deepest)
+        prefixes = (".".join(parts[:length]) for length in range(min(len(parts), deepest), 0, -1))
         prefix = next((prefix for prefix in prefixes if prefix in table), None)
         if prefix is None:
             unknown.append(name)

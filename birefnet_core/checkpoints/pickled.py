@@ -66,14 +66,15 @@ def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tupl
             archive = file.read(4) == b"PK\x03\x04"
         if archive:
             entries = _check_entries(path)
-        checksums = Checksums(path, entries, lambda: _explained(path, advice))
+        checked = any(entry.CRC for entry in entries)  # torch.serialization.set_crc32_options(False) writes none
+        checksums = Checksums(path, entries if checked else [], lambda: _explained(path, advice))
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and archive)
         if archive:
             storages = _cpu_storages(content)
             sizes = Counter(entry.file_size for entry in entries if "/data/" in entry.filename)
             if Counter(storages.values()) - sizes:  # torch would read beyond the end of an entry
                 raise ValueError("tensors that are larger or smaller than their data")
-            if mmap:
+            if mmap and checked:
                 checksums.locate(storages)
     return content, checksums
 

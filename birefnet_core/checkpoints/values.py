@@ -13,6 +13,9 @@ from ..errors import CheckpointError
 from ..text import enumerate_names
 
 _INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}  # in bits
+_ZERO = ("offset_conv.weight", "modulator_conv.weight", "offset.weight", "modulator.weight")  # before training
+_MOST_ZEROS = 1e-3  # of all numbers of a network, in tensors that are zero everywhere
+_QUANTIZED = ("torch.float8_e8m0fnu", "torch.float4_e2m1fn_x2")  # scales without a sign, and two numbers a byte
 _CHUNK = 2**16  # numbers that stay in a processor's cache
 _INTEGERS = ("relative_position_index", "num_batches_tracked")  # buffers that are counts or positions
 
@@ -44,6 +47,10 @@ def check_tensors(tensors: Mapping[str, Tensor]) -> None:
 def _odd_kind(value: Tensor) -> str:
     if value.is_meta:
         return "meta, without values"
+    if value.is_nested:
+        return "nested"
+    if str(value.dtype) in _QUANTIZED:
+        return f"{value.dtype}, a part of quantized weights"
     if value.is_quantized:
         return "quantized"
     if value.layout is not torch.strided:
@@ -90,6 +97,30 @@ def refuse_values(tensors: Mapping[str, Tensor], not_finite: Collection[str]) ->
 
 def _is_float8(value: Tensor) -> bool:
     return value.is_floating_point() and value.dtype.itemsize == 1
+
+
+def refuse_zeros(tensors: Mapping[str, Tensor]) -> None:
+    """Refuses a network whose weights are partly there, as downloads that provide space for the whole file leave it.
+
+    Args:
+        tensors: By their names in the file.
+
+    Raises:
+        CheckpointError: Whole tensors are zero, and too large to be so by intention; the message names them.
+    """
+    matrices = {n: v for n, v in tensors.items() if v.ndim > 1 and v.is_floating_point() and not n.endswith(_ZERO)}
+    zeros = [name for name, value in matrices.items() if _is_zero(value)]
+    missing = sum(matrices[name].numel() for name in zeros)
+    if len(zeros) < len(matrices) and missing > _MOST_ZEROS * sum(value.numel() for value in matrices.values()):
+        raise CheckpointError(
+            f"{len(zeros)} weights are zero everywhere ({enumerate_names(zeros)}), as an incomplete download leaves "
+            "them. Delete the file and download it again."
+        )
+
+
+def _is_zero(value: Tensor) -> bool:
+    value = value.detach()
+    return value.numel() > 0 and not value[(-1,) * value.ndim].any() and not value.any()
 
 
 def _refuse(names: list[str], what: str) -> None:

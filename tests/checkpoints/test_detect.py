@@ -87,6 +87,15 @@ def test_parts_that_wrappers_put_into_names_are_stripped():
     assert found == {stripped: name for name, stripped in names.items()}
 
 
+@pytest.mark.parametrize(
+    "name", ["", ".", "_orig_mod", "_orig_mod._fsdp_wrapped_module", "x" + ".y" * 200_000, "." * 3_000_000]
+)
+def test_names_of_any_kind_are_unknown_ones(filled, name):
+    with pytest.raises(bc.CheckpointError, match="1 are unknown") as error:
+        bc.model_from_state_dict({**filled("pvt_v2_b0"), name: torch.zeros(1)})
+    assert len(str(error.value)) < 1000
+
+
 def test_counters_of_thop_are_left_out():
     counters = {f"{part}{name}": torch.zeros(1) for part in ("", "bb.", "decoder.a.") for name in detect._COUNTERS}
     assert list(detect.strip_wrappers({**NETWORK, **counters})) == list(NETWORK)

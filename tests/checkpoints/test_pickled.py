@@ -94,6 +94,25 @@ def test_archives_packed_anew_without_compression_are_read(tmp_path):
     assert_same(read_file(tmp_path / "x.pth").tensors)
 
 
+@pytest.mark.parametrize("mmap", [True, False])
+def test_archives_without_checksums_are_read(tmp_path, mmap):
+    """As torch writes them after ``torch.serialization.set_crc32_options(False)``: all are 0."""
+    content = saved(WEIGHTS)
+    for entry in zipfile.ZipFile(io.BytesIO(content)).infolist():
+        content = content.replace(entry.CRC.to_bytes(4, "little"), bytes(4))
+    (tmp_path / "x.pth").write_bytes(content)
+    assert {entry.CRC for entry in zipfile.ZipFile(tmp_path / "x.pth").infolist()} == {0}
+    assert_same(read_file(tmp_path / "x.pth").tensors if mmap else load_pickle(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("key", ["x" * 3_000_000, ("a\n" * 1_000_000, 1), b"y" * 3_000_000])
+def test_messages_show_no_more_of_a_dictionary_than_fits(tmp_path, key):
+    torch.save({key: 1}, tmp_path / "x.pth")
+    with pytest.raises(bc.CheckpointError, match=r"a dictionary with .* names with tensors expected") as error:
+        read_file(tmp_path / "x.pth")
+    assert len(str(error.value)) < 1000 and "\n" not in str(error.value)
+
+
 def test_bombs_are_refused_before_they_are_inflated(tmp_path):
     path = tmp_path / "x.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a/data.pkl", "w") as file:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import birefnet_core as bc
@@ -184,6 +185,15 @@ ODD = {
     "sparse": (lambda t: t.to_sparse(), "sparse_coo"),
     "rows": (lambda t: t.flatten(1).to_sparse_csr(), "sparse_csr"),
     "quantized": (lambda t: torch.quantize_per_tensor(t.contiguous(), 0.1, 0, torch.qint8), "quantized"),
+    "nested": (lambda t: torch.nested.nested_tensor([t[:1].flatten(), t.flatten()]), "nested"),
+    "scales": (
+        lambda t: torch.ones(t.shape, dtype=torch.uint8).view(torch.float8_e8m0fnu),
+        "a part of quantized weights",
+    ),
+    "half bytes": (
+        lambda t: torch.ones(t.shape, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+        "a part of quantized weights",
+    ),
     "complex": (lambda t: t.to(torch.complex64), "complex"),
     "stride 0": (lambda t: torch.zeros(1).expand(t.shape), "values over 4 bytes"),
     "stride 0, huge": (lambda t: torch.zeros(1).expand(10**6, 10**6), "1000000 x 1000000 values over 4 bytes"),
@@ -202,6 +212,38 @@ def test_tensors_that_are_not_plain_are_named(state, tmp_path, kind, name):
     torch.save({**state, name: odd}, tmp_path / "x.pth")
     with pytest.raises(bc.CheckpointError, match=f"tensors are not plain ones: {name} .*{words}|never executed"):
         bc.load_model(tmp_path / "x.pth")
+
+
+# Parts that are not there
+
+
+def cut_off(path, first: float, last: float = 1.0):
+    """Zeros in the place of some of a file's data, as of a download that was given space for the whole."""
+    content = bytearray(path.read_bytes())
+    data = 8 + int.from_bytes(content[:8], "little")
+    start, end = (data + int((len(content) - data) * part) for part in (first, last))
+    content[start:end] = bytes(end - start)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("part", [(0.1, 1.0), (0.9, 1.0), (0.97, 1.0), (0.0, 0.5), (0.4, 0.8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_weights_that_a_download_left_as_zeros_are_named(state, tmp_path, part, dtype):
+    save_file({name: value.to(dtype) for name, value in state.items()}, tmp_path / "x.safetensors")
+    with pytest.raises(
+        bc.CheckpointError, match=r"x\.safetensors: .* weights are zero everywhere .* download it again"
+    ):
+        bc.load_model(cut_off(tmp_path / "x.safetensors", *part))
+
+
+def test_weights_that_may_be_zero_are_loaded(state):
+    offsets = {n: torch.zeros_like(v) for n, v in state.items() if "offset_conv" in n or "modulator_conv" in n}
+    head = {name: torch.zeros_like(value) for name, value in state.items() if ".conv_out1." in name}
+    assert len(offsets) > 4 and len(head) == 2
+    bc.model_from_state_dict({**state, **offsets, **head})
+    bc.model_from_state_dict({name: torch.zeros_like(value) for name, value in state.items()})
 
 
 def shapes_of(tensor):
@@ -298,6 +340,8 @@ def save_adapter(path, model, up=None, down=None, rank=2, **metadata):
         ({"up": torch.ones(1)}, "expected matrices"),
         ({"up": torch.tensor(1.0)}, "expected matrices"),
         ({"up": torch.ones(1, 2, 1)}, "expected matrices"),
+        ({"rank": 0}, "expected matrices"),
+        ({"up": torch.ones(1, 0)}, "expected matrices"),
         ({"scale": "nan"}, "scale is nan"),
         ({"scale": "inf"}, "scale is inf"),
         ({"scale": "x"}, "cannot be read"),
@@ -320,6 +364,28 @@ def test_adapters_that_are_too_much_for_the_precision_change_nothing(model, tmp_
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     with pytest.raises(bc.CheckpointError, match="at strength nan"):
         bc.merge_adapter(model, path, float("nan"))
+
+
+@pytest.mark.parametrize(
+    "name", ["decoder.ipt_blk1.conv1.weight.lora_down", "x.lora_up", "hello", "decoder.conv_out1.0.bias"]
+)
+def test_adapters_of_which_a_part_would_be_left_out_are_refused(model, tmp_path, name):
+    path = save_adapter(tmp_path / "a.safetensors", model)
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file({**tensors, name: torch.ones(2, 2)}, path, metadata)
+    with pytest.raises(
+        bc.CheckpointError, match=r"the adapter (cannot be read|changes weights that no such network has)"
+    ):
+        adapters.read_adapter(path)
+
+
+@pytest.mark.parametrize("backbone", ["pvt_v2_b1", "pvt_v2_b2", "swin_v1_t"])
+def test_adapters_of_another_backbone_are_refused_even_where_their_weights_are_there(model, tmp_path, backbone):
+    config = json.dumps(model.config.replace(backbone=backbone).to_dict())
+    path = save_adapter(tmp_path / "a.safetensors", model, birefnet_config=config)
+    with pytest.raises(bc.CheckpointError, match=f"belongs to a {backbone} network and this is pvt_v2_b0"):
+        bc.merge_adapter(model, path)
 
 
 def test_networks_and_adapters_in_each_others_place_are_named(model, tmp_path):
