@@ -7,6 +7,7 @@ first use of these functions), and HF_TOKEN at every request.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import hashlib
 import io
@@ -14,8 +15,12 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
+from itertools import islice
 from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -28,9 +33,11 @@ from .weight_names import pick_weights, weight_files
 Progress = Callable[[int, int], object]
 
 _STALL_TIMEOUT = 60  # seconds without a new byte after which a download ends; the client alone may retry without end
+_SILENCE = 600  # seconds between two chunks of 10 MB; the client waits as long as a server's Retry-After says
 _MOST_BYTES = 4 * 2**30  # of a file whose size the Hub does not tell
+_MOST_FILES = 50_000  # of a repository; a server may send one page after another without end
 _ABANDONED = 3600  # seconds without a write after which an incomplete file belongs to no running process
-_FILE_NAME = re.compile(r"\w[\w.+=-]{0,200}")  # of a commit or an ETag: names of files are made of both
+_FILE_NAME = re.compile(r"\w[\w.+=-]{0,200}", re.ASCII)  # of a commit or an ETag: names of files are made of both
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -139,13 +146,22 @@ def download(wanted: HubFile, progress: Progress | None = None) -> tuple[Path, s
 def _locate(wanted: HubFile) -> tuple[HubFile, _RemoteFile]:
     """Finds the file, or where the repository has no such file, its only weight file."""
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
     from huggingface_hub.utils import EntryNotFoundError
 
     with contextlib.suppress(EntryNotFoundError):
         return wanted, _ask(wanted)
     try:
-        names = HfApi(token=wanted.token).list_repo_files(wanted.repo, revision=wanted.revision)
-    except (JSONDecodeError, AttributeError, KeyError, TypeError) as error:  # the client parses any response as a list
+        listed = HfApi(token=wanted.token).list_repo_tree(wanted.repo, revision=wanted.revision, recursive=True)
+        files = (entry.path for entry in islice(listed, _MOST_FILES) if isinstance(entry, RepoFile))
+        names = [name for name in files if isinstance(name, str)]
+    except (
+        JSONDecodeError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:  # the client parses any response as a list
         raise failure("no hub", wanted.fields, f"{type(error).__name__}: {error}") from error
     name = pick_weights(names, wanted.file)
     if name is None:
@@ -234,8 +250,15 @@ def _fetch(wanted: HubFile, remote: _RemoteFile, target: Path, progress: Progres
     with atomic_path(target) as part:
         with _Download(wanted, remote, part, progress) as file:
             file.report(0)
-            file_download.http_get(
-                url, file, headers=headers, expected_size=remote.size, displayed_filename=target.name
+            file.receive(
+                partial(
+                    file_download.http_get,
+                    url,
+                    file,
+                    headers=headers,
+                    expected_size=remote.size,
+                    displayed_filename=target.name,
+                )
             )
         done = os.path.getsize(part)  # some clients open the file anew
         if remote.size not in (None, done):
@@ -253,6 +276,24 @@ class _Download(io.BufferedWriter):
         super().__init__(io.FileIO(path, "w"))
         self._wanted, self._progress, self._size = wanted, progress, remote.size
         self._most, self._last = -1, time.monotonic()
+
+    def receive(self, get: Callable[[], None]) -> None:
+        """Runs what writes into this file, and leaves it when nothing has been written for too long."""
+        outcome: Future[None] = Future()
+        context = contextvars.copy_context()
+
+        def run() -> None:
+            try:
+                outcome.set_result(context.run(get))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        while not wait([outcome], timeout=1).done:
+            if time.monotonic() - self._last > _SILENCE:
+                silence = TimeoutError(f"nothing, or next to nothing, came for {_SILENCE} seconds")
+                raise failure("unreachable", self._wanted.fields, silence)
+        outcome.result()
 
     def write(self, data: Any) -> int:
         written, done = super().write(data), self.tell()
@@ -286,10 +327,13 @@ def remove_if_damaged(path: Path) -> bool:
         Whether it was deleted.
     """
     blob = path.resolve()
-    if not blob.is_file() or _digest(blob, blob.name) == blob.name:
+    try:
+        if not blob.is_file() or _digest(blob, blob.name) == blob.name:
+            return False
+        path.unlink()
+        blob.unlink(missing_ok=True)
+    except OSError:  # a cache that only others may change
         return False
-    path.unlink()
-    blob.unlink(missing_ok=True)
     return True
 
 

@@ -32,10 +32,12 @@ class Repo:
         fault: What a GET of a file does: "short" sends less than was announced, "corrupt" other bytes, "cut" breaks
             the connection off half-way and at every further attempt, "stall" sends nothing more from half-way on,
             "interrupt" does so, too, and sends SIGINT to the main thread, "anew" begins anew at each attempt and stalls
-            half-way, "endless" sends more and more without a length, "no length" breaks off half-way without one.
+            half-way, "endless" sends more and more without a length, "no length" breaks off half-way without one,
+            "drip" sends a byte now and then.
         announced: Size in bytes that is announced, if it is not that of the file.
         seconds: How long sending a file takes.
         listing: What is sent instead of the list of files.
+        pages: Whether each page of the list of files names a next one.
         etag: What is sent instead of the file's hash.
         later_etag: What is sent instead from the second request of a file on.
     """
@@ -51,6 +53,7 @@ class Repo:
     announced: int | None = None
     seconds: float = 0
     listing: bytes | None = None
+    pages: bool = False
     etag: str | None = None
     later_etag: str | None = None
 
@@ -140,7 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             for path, content in repo.files.items()
         ]
         body = json.dumps(entries).encode() if repo.listing is None else repo.listing
-        self.reply(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        more = {"Link": f'<{self.server.hub.url}{self.path}>; rel="next"'} if repo.pages else {}
+        self.reply(200, {"Content-Type": "application/json", "Content-Length": str(len(body)), **more})
         self.wfile.write(body)
 
     def file(self, repo_id, repo, path, commit):
@@ -197,6 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
             # however slow the machine is.
             with contextlib.suppress(ConnectionError):
                 self.rfile.read(1)
+            return None
+        if repo.fault == "drip":
+            with contextlib.suppress(ConnectionError):
+                for byte in content:
+                    self.wfile.write(bytes([byte]))
+                    threading.Event().wait(0.05)  # time.sleep is replaced
             return None
         pieces = 50 if repo.seconds else 1
         size = -(-len(content) // pieces) or 1

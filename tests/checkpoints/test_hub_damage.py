@@ -40,6 +40,44 @@ def test_file_without_an_end_is_refused(hub, cache, tmp_path, place, left_behind
     assert left_behind(cache, tmp_path / "models") == []
 
 
+def test_server_that_sends_next_to_nothing_is_left(hub, cache, tmp_path, place, left_behind, monkeypatch):
+    monkeypatch.setattr("birefnet_core.checkpoints.hub._SILENCE", 1)
+    hub.add(REPO, fault="drip")
+    with pytest.raises(CheckpointError, match=r"connection broke off.*nothing, or next to nothing, came for 1 seconds"):
+        resolve("BiRefNet", **place)
+    assert left_behind(cache, tmp_path / "models") == []
+
+
+def test_list_of_files_without_an_end_is_left(hub, monkeypatch):
+    monkeypatch.setattr("birefnet_core.checkpoints.hub._MOST_FILES", 50)
+    hub.add("a/odd", {"readme.md": b"", "config.json": b""}, pages=True)
+    with pytest.raises(CheckpointError, match="no weights among 50 files"):
+        resolve("a/odd")
+
+
+@pytest.mark.parametrize(
+    ("listing", "words"),
+    [
+        (b"[" * 200_000, "not as a Hugging Face Hub does"),
+        (b'[{"type": "file", "path": 3, "size": 1, "oid": "0"}]', "no weights among 0 files"),
+        (b'[{"type": "file", "path": null, "size": 1, "oid": "0"}]', "no weights among 0 files"),
+        (b'[{"type": "file", "path": "a\\ud800.safetensors", "size": 1, "oid": "0"}]', "no weights among 1 files"),
+        (b'[{"type": "directory", "path": "a.safetensors", "oid": "0"}]', "no weights among 0 files"),
+    ],
+)
+def test_lists_of_files_that_are_none_are_refused(hub, listing, words):
+    hub.add("a/odd", {}, listing=listing)
+    with pytest.raises(CheckpointError, match=words):
+        resolve("a/odd")
+
+
+def test_commit_of_other_letters_is_refused_before_anything_is_written(hub, cache, left_behind):
+    hub.add(REPO, revisions={"main": ["caf\xe9"]})
+    with pytest.raises(CheckpointError, match="not as a Hugging Face Hub does"):
+        resolve("BiRefNet")
+    assert left_behind(cache) == []
+
+
 @pytest.mark.parametrize("lfs", [True, False])
 def test_half_a_file_without_a_length_is_refused(hub, cache, tmp_path, place, left_behind, lfs):
     hub.add(REPO, lfs=lfs, fault="no length")
@@ -120,6 +158,21 @@ def test_damaged_file_in_the_cache_is_downloaded_anew(hub, cache, filled, tmp_pa
     hub.requests.clear()
     birefnet_core.load_model("BiRefNet")
     assert hub.requests and resolve("BiRefNet").path.read_bytes() == whole
+
+
+def test_damaged_file_in_a_cache_that_only_others_may_change_is_named(hub, monkeypatch):
+    hub.add(REPO)
+    path = resolve("BiRefNet").path
+    path.resolve().write_bytes(b"\0" * 5000)
+
+    def refuse(self, missing_ok=False):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    hub.requests.clear()
+    with pytest.raises(CheckpointError, match=r"holds zeros in place of weights.*Delete it and download it again"):
+        birefnet_core.load_model("BiRefNet")
+    assert path.exists() and hub.requests == []
 
 
 def test_file_that_is_what_the_hub_has_is_not_downloaded_anew(hub):
