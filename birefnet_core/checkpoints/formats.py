@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..placeholders import LFS, PAGE, ZEROS, as_utf8, placeholder
@@ -20,6 +22,18 @@ _OTHERS = (
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"%PDF", "a PDF document"),
 )
+
+
+@contextlib.contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """A file's path, or where that is not UTF-8, which torch and safetensors need, another that leads to it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with open(path, "rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"  # of Linux; elsewhere all names are UTF-8
+    else:
+        yield str(path)
 
 
 def problem_of(path: Path, *, safetensors: bool) -> str | None:

@@ -20,7 +20,7 @@ from ..files import atomic_path
 from ..text import enumerate_names, first_line
 from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
 from .checksums import Checksums
-from .formats import AGAIN, problem_of
+from .formats import AGAIN, problem_of, utf8_path
 from .pickled import find_weights, start_loading
 
 # The types that safetensors knows and checkpoints have, in the order in which it puts tensors: the widest first.
@@ -135,7 +135,7 @@ def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[Check
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as name, safe_open(name, framework="pt") as file:
             if len(file.keys()) > _MOST_TENSORS:
                 raise ValueError(f"{len(file.keys())} tensors, where no network has more than {_MOST_TENSORS}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import CheckpointError, MemoryLimitError
 from ..text import enumerate_names, first_line
 from .checksums import Checksums
-from .formats import AGAIN
+from .formats import AGAIN, utf8_path
 
 # Keys under which training code stores the weights beside other things, best first.
 _CONTAINERS = (
@@ -68,7 +68,8 @@ def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tupl
             entries = _check_entries(path)
         checked = any(entry.CRC for entry in entries)  # torch.serialization.set_crc32_options(False) writes none
         checksums = Checksums(path, entries if checked else [], lambda: _explained(path, advice))
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and archive)
+        with utf8_path(path) as name:
+            content = torch.load(name, map_location="cpu", weights_only=True, mmap=mmap and archive)
         if archive:
             storages = _cpu_storages(content)
             sizes = Counter(entry.file_size for entry in entries if "/data/" in entry.filename)

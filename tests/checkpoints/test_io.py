@@ -7,6 +7,7 @@ import stat
 import struct
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,24 @@ def test_pickled_weights_are_found_in_what_training_code_wraps_around_them(wrap,
     content = {wrap: TENSORS, "epoch": 3, "optimizer": {"state": {}}} if wrap else TENSORS
     torch.save(content, tmp_path / f"x{suffix}")
     assert_same(io.read_file(tmp_path / f"x{suffix}").tensors)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
+@pytest.mark.parametrize("folder", [b"caf\xe9", b"\xff\xfe", "café".encode()])
+@pytest.mark.parametrize("ending", ["safetensors", "pth", "bin", "old.pth", "pt"])
+def test_paths_that_are_not_utf8_are_read(tmp_path, folder, ending):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + folder)) / f"x.{ending}"
+    path.parent.mkdir()
+    buffer = BytesIO()
+    torch.save(TENSORS, buffer, _use_new_zipfile_serialization=not ending.startswith("old"))
+    content = save(TENSORS) if ending == "safetensors" else buffer.getvalue()
+    path.write_bytes(content)
+    found = io.read_file(path)
+    path.unlink()
+    assert_same(found.tensors)
+    path.write_bytes(content[:-9])
+    with pytest.raises(bc.CheckpointError, match="truncated"):
+        io.read_file(path)
 
 
 def test_pickled_weights_of_the_old_format_are_read(tmp_path):
