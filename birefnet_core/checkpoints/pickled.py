@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import pickletools
 import re
 import zipfile
 from collections import Counter
@@ -26,7 +27,9 @@ _CONTAINERS = (
 )  # fmt: skip
 _DEEPEST = 8  # containers within containers
 _BIREFNET = re.compile(r"(?:.*\.)?(?:bb|squeeze_module|localization|reconstruction)\.")
-_MOST_PICKLE = 64 * 2**20  # bytes of a file's data.pkl; that of Swin-L with its optimizer has 1 MB
+_MOST_PICKLE = 8 * 2**20  # bytes of a file's data.pkl; that of Swin-L with its optimizer has 1 MB
+_MOST_OPERATIONS = 2_000_000  # of files without one; Swin-L with its optimizer has 200 thousand
+_LEGACY_PICKLES = 5  # one after another in a file of torch before 1.6; numbers follow
 
 
 def load_pickle(path: Path, *, legacy: bool = True, advice: str = AGAIN) -> Any:
@@ -66,6 +69,8 @@ def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tupl
             archive = file.read(4) == b"PK\x03\x04"
         if archive:
             entries = _check_entries(path)
+        elif _has_too_many_objects(path):
+            raise ValueError("more objects than any weights")
         checked = any(entry.CRC for entry in entries)  # torch.serialization.set_crc32_options(False) writes none
         checksums = Checksums(path, entries if checked else [], lambda: _explained(path, advice))
         with utf8_path(path) as name:
@@ -121,6 +126,18 @@ def _check_entries(path: Path) -> list[zipfile.ZipInfo]:
     if sum(entry.file_size for entry in entries) > path.stat().st_size or pickles[0].file_size > _MOST_PICKLE:
         raise ValueError("its entries are larger than the file, or than any weights")
     return entries
+
+
+def _has_too_many_objects(path: Path) -> bool:
+    """Whether the pickles of a file that is no archive hold more than weights do, before any of it is made."""
+    count = 0
+    with contextlib.suppress(Exception), open(path, "rb") as file:  # torch says what is wrong with it
+        for _ in range(_LEGACY_PICKLES):
+            for _ in pickletools.genops(file):
+                count += 1
+                if count > _MOST_OPERATIONS:
+                    break
+    return count > _MOST_OPERATIONS
 
 
 def _cpu_storages(content: Any) -> dict[int, int]:
