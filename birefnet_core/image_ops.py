@@ -142,6 +142,7 @@ def mask_batch(masks: Tensor, name: str = "masks") -> Tensor:
     """
     if not isinstance(masks, Tensor):
         return masks
+    check_dense(masks, name)
     shape = _shape(masks)
     if masks.ndim == 2:
         masks = masks[None]
@@ -150,6 +151,14 @@ def mask_batch(masks: Tensor, name: str = "masks") -> Tensor:
     if masks.ndim != 3:
         raise ImageError(f"{name} has shape {shape}, expected masks B, H, W: of several channels, pass one.")
     return masks.float() if masks.dtype == torch.bool else masks
+
+
+def check_dense(x: Tensor, name: str) -> None:
+    """Raises an ImageError for a tensor without values, or of whose values some have no place in memory."""
+    kinds = {"meta": x.is_meta, "nested": x.is_nested, "sparse": x.layout is not torch.strided}
+    kind = next((kind for kind, found in kinds.items() if found), None)
+    if kind:
+        raise ImageError(f"{name} is a {kind} tensor, expected a dense one with values: check what feeds it.")
 
 
 def pair_batches(first: Tensor, second: Tensor, names: tuple[str, str] = ("images", "masks")) -> tuple[Tensor, Tensor]:
@@ -224,6 +233,7 @@ def _resize_bicubic(x: Tensor, size: Sequence[int]) -> Tensor:
 def _check_tensor(x: Tensor, name: str, expected: str) -> None:
     if not isinstance(x, Tensor):
         raise ImageError(f"{name} is {type(x).__name__}, expected a tensor {expected}: convert with torch.as_tensor.")
+    check_dense(x, name)
     if not x.is_floating_point() or x.dtype.itemsize == 1:  # torch computes nothing in float8
         hint = "divide bytes by 255" if x.dtype == torch.uint8 else "convert with .float()"
         raise ImageError(f"{name} has type {x.dtype}, expected floating point in [0, 1]: {hint}.")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..birefnet_core import ConfigError, ImageError
-from ..birefnet_core.image_ops import mask_batch
+from ..birefnet_core.image_ops import check_dense, mask_batch
 from .comfy_compat import io
 from .readable_errors import readable_errors
 
@@ -93,9 +93,7 @@ def _read(wanted: Any, value: Any) -> Any:
 def _tensor(value: Any, name: str, what: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise ImageError(f"{name} is {_found(value)}, expected {what}: check the node that is connected to it.")
-    if value.layout is not torch.strided or value.is_meta:
-        kind = "meta" if value.is_meta else "sparse"
-        raise ImageError(f"{name} is a {kind} tensor, expected {what}: check the node that is connected to it.")
+    check_dense(value, name)
     return value if value.dtype in COMPUTABLE or not value.is_floating_point() else value.float()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..birefnet_core import ImageError
 from ..birefnet_core.image_ops import resize_masks
+from ..birefnet_core.image_reading import opened_image
 from ..birefnet_core.images import to_bytes
 from .comfy_compat import core, io, show_text
 
@@ -105,9 +107,9 @@ def painted_mask(name: str, height: int, width: int) -> Tensor:
     try:
         if path is None:
             raise FileNotFoundError(name)
-        with Image.open(path) as picture:
+        with opened_image(path) as picture:
             alpha = np.asarray(picture.convert("RGBA"))[..., 3]
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, ImageError) as error:
         raise ImageError(
             f"What was painted is gone: the file {name!r} cannot be read. ComfyUI clears such files when it starts; "
             "press Clear and paint again."
@@ -118,11 +120,13 @@ def painted_mask(name: str, height: int, width: int) -> Tensor:
 def upload_stamp(name: str | None) -> str:
     """Changes when the file of that name in ComfyUI's folders does."""
     path = _upload(name) if name else None
-    return f"{path} {path.stat().st_mtime_ns}" if path is not None and path.is_file() else ""
+    return f"{path} {path.stat().st_mtime_ns}" if path is not None and os.path.isfile(path) else ""
 
 
 def _upload(name: str) -> Path | None:
     """A file within ComfyUI's folders for uploads; None for one that lies elsewhere."""
+    if "\0" in name:
+        return None
     path = Path(folder_paths.get_annotated_filepath(name)).resolve()
     places = folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory()
     return path if any(path.is_relative_to(Path(place).resolve()) for place in places) else None

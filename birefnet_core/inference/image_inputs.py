@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ImageError
-from ..image_ops import validate_images
+from ..image_ops import check_dense, validate_images
 from ..image_reading import ImageFile, read_image_file, read_pil_image
 from ..images import to_bytes
 
@@ -54,6 +54,8 @@ def as_batch(value: ImageInput) -> Batch:
         return _of_file(read_image_file(os.fspath(value)))
     if isinstance(value, np.ndarray):
         return _of_array(value)
+    if isinstance(value, Tensor):
+        check_dense(value, "images")
     single = isinstance(value, Tensor) and value.ndim == 3 and value.shape[-1] in CHANNELS
     images = value[None] if single else value
     validate_images(images, channels=CHANNELS)

@@ -99,6 +99,7 @@ def test_a_file_is_turned_upright_and_an_image_in_memory_is_not(pixels, tmp_path
         assert as_batch(image).images.shape == (1, 40, 56, 3)
 
 
+NESTED = torch.nested.nested_tensor([torch.zeros(9, 9, 3), torch.zeros(5, 9, 3)])
 BAD = {
     "a missing file": ("no/such.png", "no such file"),
     "channels first": (np.zeros((3, 9, 9), np.uint8), "channels come last"),
@@ -114,6 +115,10 @@ BAD = {
     "bytes": (b"png", "images is bytes"),
     "None": (None, "images is NoneType"),
     "a tensor of bytes": (torch.zeros(9, 9, 3, dtype=torch.uint8), "divide bytes by 255"),
+    "no values": (torch.zeros(1, 9, 9, 3, device="meta"), "images is a meta tensor"),
+    "no values, single": (torch.zeros(9, 9, 3, device="meta"), "images is a meta tensor"),
+    "sparse": (torch.zeros(1, 9, 9, 3).to_sparse(), "images is a sparse tensor"),
+    "of several sizes": (NESTED, "images is a nested tensor"),
 }
 
 

@@ -10,6 +10,7 @@ from birefnet_core.image_ops import (
     check_images,
     check_masks,
     check_same_device,
+    mask_batch,
     pair,
     pair_batches,
     resize_images,
@@ -134,3 +135,19 @@ def test_images_resize_as_their_channels_do(generator):
     resized = resize_images(images, (5, 13))
     for channel in range(3):
         torch.testing.assert_close(resized[..., channel], resize_masks(images[..., channel], (5, 13)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.zeros(1, 9, 9, device="meta"), "meta"),
+        (torch.zeros(1, 9, 9).to_sparse(), "sparse"),
+        (torch.zeros(9, 9).to_sparse_csr(), "sparse"),
+        (torch.nested.nested_tensor([torch.zeros(9, 9), torch.zeros(5, 9)]), "nested"),
+    ],
+)
+def test_masks_without_dense_values_are_named(tensor, kind):
+    for check in (check_masks, mask_batch):
+        with pytest.raises(ImageError, match=f"masks is a {kind} tensor"):
+            check(tensor)

@@ -120,6 +120,7 @@ def test_none_is_nothing_where_a_socket_is_optional_and_told_where_it_is_not(nod
             nodes[name].execute(**inputs)
 
 
+NESTED = torch.nested.nested_tensor([torch.rand(9, 9, 3), torch.rand(5, 9, 3)])
 BAD_IMAGES = {
     "no frames": picture(frames=0),
     "no pixels": picture(height=0),
@@ -134,6 +135,7 @@ BAD_IMAGES = {
     "a video": torch.rand(1, 2, 8, 8, 3),
     "sparse": picture().to_sparse(),
     "meta": picture().to("meta"),
+    "nested": NESTED,
 }
 BAD_MASKS = {
     "no frames": torch.zeros(0, 24, 32),
@@ -148,6 +150,7 @@ BAD_MASKS = {
     "a list": [disc()],
     "sparse": disc().to_sparse(),
     "meta": disc().to("meta"),
+    "nested": NESTED,
 }
 
 

@@ -1,5 +1,7 @@
 """Trimap, Despill, Crop Around Subject, Stitch Back, and the nodes that point at a subject: the same as the core."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,14 @@ def test_a_crop_goes_back_to_the_bit(run, channels):
     assert torch.equal(changed[disc() == 0], whole[disc() == 0])
 
 
+def png_that_claims(width, height):
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header))
+
+
+HUGE = png_that_claims(60_000, 60_000)
+
+
 def test_points_and_paint_become_marks(run, comfy):
     folder = Path(comfy.folders.get_input_directory())
     folder.mkdir(exist_ok=True)
@@ -94,6 +104,26 @@ def test_paint_that_is_gone_or_elsewhere_is_told(run, comfy, tmp_path):
             run("PointAtSubject", image=image(), mask=name)
         assert node.fingerprint_inputs(mask=name) == "" or "outside" not in node.fingerprint_inputs(mask=name)
     assert node.fingerprint_inputs(mask=None) == node.fingerprint_inputs(mask="") == ""
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89PNG\r\n\x1a\n" + bytes(50), HUGE, b"qoif" + bytes(9), b"DDS " + bytes(200)]
+)
+def test_paint_that_is_damaged_is_told(run, comfy, content):
+    folder = Path(comfy.folders.get_input_directory())
+    folder.mkdir(exist_ok=True)
+    (folder / "damaged.png").write_bytes(content)
+    with pytest.raises(Exception, match="paint again") as error:
+        run("PointAtSubject", image=image(), mask="damaged.png")
+    assert any(kind.__name__ == "ImageError" for kind in type(error.value).__mro__)
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "x" * 5000, "d/" * 3000, "\udc80.png"])
+def test_paint_of_names_that_no_file_has_is_told(run, comfy, name):
+    node = next(n for n in comfy.nodes.NODES if n.__name__ == "BiRefNetPointAtSubject")
+    assert node.fingerprint_inputs(mask=name) == ""
+    with pytest.raises(Exception, match="paint again"):
+        run("PointAtSubject", image=image(), mask=name)
 
 
 def test_a_box_is_passed_on(run):
