@@ -15,7 +15,6 @@ from ..text import enumerate_names
 _INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}  # in bits
 _ZERO = ("offset_conv.weight", "modulator_conv.weight", "offset.weight", "modulator.weight")  # before training
 _MOST_ZEROS = 1e-3  # of all numbers of a network, in tensors that are zero everywhere
-_QUANTIZED = ("torch.float8_e8m0fnu", "torch.float4_e2m1fn_x2")  # scales without a sign, and two numbers a byte
 _CHUNK = 2**16  # numbers that stay in a processor's cache
 _INTEGERS = ("relative_position_index", "num_batches_tracked")  # buffers that are counts or positions
 
@@ -49,8 +48,6 @@ def _odd_kind(value: Tensor) -> str:
         return "meta, without values"
     if value.is_nested:
         return "nested"
-    if str(value.dtype) in _QUANTIZED:
-        return f"{value.dtype}, a part of quantized weights"
     if value.is_quantized:
         return "quantized"
     if value.layout is not torch.strided:
