@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from .text import first_line, printable
 _ORIENTATION = 0x0112  # EXIF tag
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and the photometric interpretation
 _GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
+_UPPER = 15  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: that of values of 12 bits
 _LOWEST = -0.1  # sharpening undershoots 0 a little; floats below that are something else
 _MOST_PROFILE = 4 << 20  # bytes of a colour profile; real ones have up to about 2 MB
 
@@ -91,8 +93,12 @@ def _image_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:
         raise ImageError(f"{printable(path)}: the image has no pixels.")
     if pixels.ndim == 2:
         return _grey_file(pixels, source, path)
-    colours = _to_floats(pixels[..., :3], 255)
-    if source.sixteen_bits and pixels[..., :3].max() <= 15:  # Pillow keeps the upper 8 of 16 bits of colours
+    high, top = int(pixels[..., :3].max()), 255
+    if pixels.dtype == np.uint16 and high:
+        top = next(top for top in _GREY_TOPS if high <= top)
+        source.notes.append(f"its values reach {high} of 65535, so they are read as {top.bit_length()} bits")
+    colours = _to_floats(pixels[..., :3], top)
+    if source.sixteen_bits and pixels.dtype == np.uint8 and high <= _UPPER:
         colours = colours * (255 / 15)
         note = "its 16-bit colours use 12 bits or less, of which Pillow reads the upper 4; save it with 8 bits"
         source.notes.append(note)
@@ -169,6 +175,7 @@ def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
     """Pixels H, W of deep grey, or H, W, 3 or 4 uint8. Only Pillow's and NumPy's work."""
     sixteen_bits = ";16" in repr(getattr(image, "tile", [])[:1])
     tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
+    name = getattr(image, "filename", "")
     load_pixels(image)
     source = _Source(mode=image.mode, orientation=_orientation(image), sixteen_bits=sixteen_bits)
     if image.mode == "F" or image.mode.startswith("I"):
@@ -185,7 +192,23 @@ def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
     else:
         image, source.icc_profile = _to_rgb(image, sixteen_bits)
         pixels = np.asarray(image)
+        if sixteen_bits and image.mode == "RGB" and pixels.size and pixels.max() <= _UPPER:
+            lower = _lower_bytes(name)
+            if lower is not None and lower.shape == pixels.shape:
+                pixels = pixels.astype(np.uint16) * 256 + lower
     return pixels, source
+
+
+def _lower_bytes(path: str) -> np.ndarray | None:
+    """The lower 8 bits of 16-bit colours, by reading them in the other order of bytes; None where that cannot be."""
+    with contextlib.suppress(OSError, ValueError, TypeError), Image.open(path, formats=image_formats()) as image:
+        other = {"B": "L", "L": "B"}
+        tiles: list[Any] = list(image.tile)
+        tiles = [(*rest, mode[:-1] + other.get(mode[-1], "?")) for *rest, mode in tiles]  # RGB;16B of PNG
+        image.tile = tiles
+        load_pixels(image)
+        return np.asarray(image)
+    return None
 
 
 def _orientation(image: Image.Image) -> int:

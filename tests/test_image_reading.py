@@ -189,6 +189,23 @@ def test_16_bit_colours_are_read_and_12_bit_ones_stretched(tmp_path):
         assert bool(file.notes) == (factor == 16)
 
 
+@pytest.mark.parametrize(("bits", "factor"), [(8, 1), (10, 4), (12, 16)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_16_bit_colours_that_use_fewer_bits_keep_their_brightness(tmp_path, bits, factor, orientation):
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS.astype(np.uint16) * factor)
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 36, 24, 16, 2, 0, 0, 0)), (b"eXIf", exif.tobytes()[6:]),
+        (b"IDAT", zlib.compress(rows)), (b"IEND", b""),
+    ]  # fmt: skip
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
+    file = read_image_file(tmp_path / "a.png")
+    expected = image_reading._turn(COLOURS * np.float32(factor) / np.float32(2**bits - 1), orientation)
+    assert np.abs(file.colours.numpy() - expected).max() < 1e-5
+    assert file.notes == (f"its values reach {int(COLOURS.max()) * factor} of 65535, so they are read as {bits} bits",)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.5, 1.7, 255.0, 65535.0])
 def test_floats_are_taken_in_0_1_or_as_whole_numbers(tmp_path, scale):
     values = (GREY / 255 * scale).astype(np.float32)
