@@ -217,38 +217,6 @@ def test_tensors_that_are_not_plain_are_named(state, tmp_path, kind, name):
         bc.load_model(tmp_path / "x.pth")
 
 
-# Parts that are not there
-
-
-def cut_off(path, first: float, last: float = 1.0):
-    """Zeros in the place of some of a file's data, as of a download that was given space for the whole."""
-    content = bytearray(path.read_bytes())
-    data = 8 + int.from_bytes(content[:8], "little")
-    start, end = (data + int((len(content) - data) * part) for part in (first, last))
-    content[start:end] = bytes(end - start)
-    path.write_bytes(content)
-    return path
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("part", [(0.1, 1.0), (0.9, 1.0), (0.97, 1.0), (0.0, 0.5), (0.4, 0.8)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
-def test_weights_that_a_download_left_as_zeros_are_named(state, tmp_path, part, dtype):
-    save_file({name: value.to(dtype) for name, value in state.items()}, tmp_path / "x.safetensors")
-    with pytest.raises(
-        bc.CheckpointError, match=r"x\.safetensors: .* weights are zero everywhere .* download it again"
-    ):
-        bc.load_model(cut_off(tmp_path / "x.safetensors", *part))
-
-
-def test_weights_that_may_be_zero_are_loaded(state):
-    offsets = {n: torch.zeros_like(v) for n, v in state.items() if "offset_conv" in n or "modulator_conv" in n}
-    head = {name: torch.zeros_like(value) for name, value in state.items() if ".conv_out1." in name}
-    assert len(offsets) > 4 and len(head) == 2
-    bc.model_from_state_dict({**state, **offsets, **head})
-    bc.model_from_state_dict({name: torch.zeros_like(value) for name, value in state.items()})
-
-
 def shapes_of(tensor):
     return [tensor.flatten(), tensor.permute(*range(tensor.ndim - 1, -1, -1)), torch.tensor(1.0), torch.zeros(0)]
 

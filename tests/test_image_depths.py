@@ -1,0 +1,92 @@
+"""What Pillow reads wrongly or in part: turned TIFFs without compression, 16-bit colours, profiles of deep grey."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from birefnet_core import image_reading
+from birefnet_core.image_reading import read_image_file, read_pil_image
+
+Y, X = np.mgrid[:24, :36]
+COLOURS = np.stack([X * 7, Y * 10, (X + Y) * 4], axis=-1).astype(np.uint8)
+GREY = (X * 7).astype(np.uint8)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+
+def read(path):
+    return read_image_file(path).colours.numpy()
+
+
+def save(path, array, **options):
+    image = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    image.save(path, **options)
+    return path
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_tiffs_are_turned_whether_they_are_compressed_or_not(tmp_path, mode, orientation):
+    """Pillow maps some uncompressed files into memory, with the sides exchanged too early."""
+    image = Image.fromarray(GREY if mode in ("I;16", "I", "F") else COLOURS).convert(mode)
+    upright = read(save(tmp_path / "upright.tif", image))
+    tags = {"tiffinfo": {0x112: orientation}}
+    flat = save(tmp_path / "flat.tif", image, **tags)
+    packed = save(tmp_path / "packed.tif", image, compression="tiff_adobe_deflate", **tags)
+    assert np.array_equal(read(flat), read(packed))
+    assert np.array_equal(read(flat), image_reading._turn(upright, orientation))
+    with Image.open(flat) as lazy:
+        assert np.array_equal(read_pil_image(lazy).colours.numpy(), read(flat))
+        assert lazy.filename == str(flat)
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(8, 1), (10, 4), (12, 16)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_16_bit_colours_that_use_fewer_bits_keep_their_brightness(tmp_path, bits, factor, orientation):
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS.astype(np.uint16) * factor)
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 36, 24, 16, 2, 0, 0, 0)), (b"eXIf", exif.tobytes()[6:]),
+        (b"IDAT", zlib.compress(rows)), (b"IEND", b""),
+    ]  # fmt: skip
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
+    file = read_image_file(tmp_path / "a.png")
+    expected = image_reading._turn(COLOURS * np.float32(factor) / np.float32(2**bits - 1), orientation)
+    assert np.abs(file.colours.numpy() - expected).max() < 1e-5
+    assert file.notes == (f"its values reach {int(COLOURS.max()) * factor} of 65535, so they are read as {bits} bits",)
+
+
+def grey_profile(gamma):
+    """A colour profile of grey whose tone curve is a power."""
+    white = b"".join(struct.pack(">i", round(value * 65536)) for value in (0.9642, 1, 0.8249))
+    description = b"desc" + bytes(4) + struct.pack(">I", 5) + b"grey\0" + bytes(79)
+    curve = b"curv" + bytes(4) + struct.pack(">IHxx", 1, round(gamma * 256))
+    tags = [(b"desc", description), (b"wtpt", b"XYZ " + bytes(4) + white), (b"kTRC", curve)]
+    start, table, data = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, content in tags:
+        table += name + struct.pack(">II", start + len(data), len(content))
+        data += content
+    head = struct.pack(">I4sI4s4s4s", start + len(data), b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
+    return (head + bytes(12) + b"acsp" + bytes(28) + white).ljust(128, b"\0") + table + data
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1.8, 2.2])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_grey_of_every_depth_is_brought_to_srgb(tmp_path, gamma, ending):
+    icc = {"icc_profile": grey_profile(gamma)}
+    plain = read(save(tmp_path / f"plain.{ending}", GREY, **icc))
+    deep = read(save(tmp_path / f"deep.{ending}", GREY.astype(np.uint16) * 257, **icc))
+    assert np.abs(deep - plain).max() < 1e-3
+    assert (np.abs(plain[..., 0] - GREY / np.float32(255)).max() > 0.1) == (gamma == 1.0)
+    if ending == "tif":
+        floats = read(save(tmp_path / "floats.tif", GREY / np.float32(255), **icc))
+        assert np.abs(floats - plain).max() < 1e-3
+    damaged = save(tmp_path / f"damaged.{ending}", GREY.astype(np.uint16) * 257, icc_profile=icc["icc_profile"][:140])
+    assert np.allclose(read(damaged)[..., 0], GREY / np.float32(255))
