@@ -15,10 +15,11 @@ from PIL import Image
 from . import mask_values
 from .errors import DatasetError
 from .image_reading import load_pixels
-from .mask_values import ALPHA, COLOUR, DOUBTS, LABEL_NOTES, NO_BACKGROUND, PALETTE, PHOTO, Read
+from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, PALETTE, PHOTO, Read
 from .placeholders import why_unreadable
 
 ORIENTATION = 0x0112  # the EXIF tag
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF's tag, and the value of files in which 0 is white
 # How pixels are turned to be seen as the tag says.
 _TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -78,7 +79,7 @@ def read_mask(path: Path, *, labels: bool = True) -> MaskFile:
         DatasetError: The file is missing, corrupt or no image, or its floats are NaN or out of [0, 1] (in a ground
             truth also of [0, 255]).
     """
-    mode, pixels = _decode(path, labels)
+    mode, pixels, doubts = _decode(path, labels)
     if not pixels.size:
         raise DatasetError(f"{path} has no pixels; replace or remove the file.")
     if mode == "F" and not np.isfinite(pixels).all():
@@ -93,16 +94,15 @@ def read_mask(path: Path, *, labels: bool = True) -> MaskFile:
         raise _out_of_range(path, pixels)
     pixels, found, notes = read
     if PHOTO in notes:  # scored as published evaluations do, which decode the luma of a JPEG alone
-        pixels = _read_prediction(path, *_decode(path, False)).pixels
-    return MaskFile(pixels=pixels, found=found, notes=notes)
+        pixels = _read_prediction(path, *_decode(path, False)[:2]).pixels
+    return MaskFile(pixels=pixels, found=found, notes=(*notes, *doubts))
 
 
 def _read_truth(mode: str, pixels: np.ndarray) -> Read | None:
     if mode == "1":
         return pixels.astype(np.uint8) * np.uint8(255), "black and white", ()
     if mode == "P":
-        notes = (PALETTE,) if (pixels == 0).any() else (PALETTE, NO_BACKGROUND)
-        return (pixels > 0).astype(np.uint8) * np.uint8(255), "a palette", notes
+        return mask_values.read_palette(pixels)
     if mode == "F":
         return mask_values.read_floats(pixels)
     if mode in ("L", "I"):
@@ -132,8 +132,8 @@ def _out_of_range(path: Path, pixels: np.ndarray) -> DatasetError:
     return DatasetError(f"{path} has values from {pixels.min():.4g} to {pixels.max():.4g}; floats must be in [0, 1].")
 
 
-def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray]:
-    """The file's pixels in one of the modes 1, L, LA, I, F, P (a palette of colours), RGB, RGBA; upright.
+def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray, tuple[str, ...]]:
+    """The file's pixels in one of the modes 1, L, LA, I, F, P (a palette of colours), RGB, RGBA; upright. And doubts.
 
     In the palette of a ground truth 0 is black, or the first colour where black is not used.
     """
@@ -142,16 +142,19 @@ def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray]:
             if image.format == "JPEG":
                 # Decodes only the luma, as OpenCV does; of a ground truth also the chroma, which tells a colour.
                 image.draft("YCbCr" if truth else "L", image.size)
+            sixteen_bits = ";16" in repr(getattr(image, "tile", ())[:1])
             load_pixels(image)
             mode, pixels = _plain_modes(image, truth)
             pixels = upright(pixels, orientation(image))
+            faint = sixteen_bits and mode in ("LA", "RGB", "RGBA") and _is_faint(mode, pixels)
+            doubts = ((FAINT,) if faint else ()) + ((FRAMES,) if truth and _has_more_frames(image) else ())
     except MemoryError as error:
         raise DatasetError(f"{path} is too large for the memory that is left; make it smaller.") from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise DatasetError(
             f"{path} cannot be read as an image ({why_unreadable(path, error)}); replace or remove the file."
         ) from error
-    return mode, pixels
+    return mode, pixels, doubts
 
 
 def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
@@ -179,11 +182,29 @@ def _plain_modes(image: Image.Image, truth: bool) -> tuple[str, np.ndarray]:
         return "L", luma
     if image.mode.startswith("I"):
         pixels = np.array(image)
-        return "I", pixels.astype(pixels.dtype.newbyteorder("="))
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
+        white_is_zero = hasattr(image, "tag_v2") and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        return "I", ~pixels if white_is_zero and pixels.dtype == np.uint16 else pixels  # which Pillow does for 8 bits
     if image.mode not in ("1", "L", "LA", "F", "RGB", "RGBA"):
         transparent = "A" in image.getbands() or "transparency" in image.info
         image = image.convert("RGBA" if transparent else "RGB")
     return image.mode, np.array(image)
+
+
+def _is_faint(mode: str, pixels: np.ndarray) -> bool:
+    """Whether little or nothing is left of colours or alpha: of their 16 bits Pillow keeps the upper 8."""
+    colours = pixels if mode == "RGB" else pixels[..., :-1]
+    return bool(colours.max() < 128 or (mode != "RGB" and pixels[..., -1].max() < 128))
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    """Whether there is a second frame or page of the same size; smaller ones are thumbnails."""
+    size = image.size
+    try:
+        image.seek(1)
+    except Exception:  # EOFError where there is none; nearly any other where it is damaged
+        return False
+    return image.size == size
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -197,12 +218,14 @@ def _black_is_zero(image: Image.Image) -> np.ndarray:
     colours = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     palette[: len(colours)] = colours
     black = (palette.max(axis=1) == 0)[indices]
-    return np.where(black, 0, np.maximum(indices, 1)).astype(np.uint8) if black.any() else indices
+    return np.where(black, 0, np.maximum(indices, 1)).astype(np.uint8) if black.any() and not black.all() else indices
 
 
 def _has_grey_palette(image: Image.Image) -> bool:
     """Whether the colours used are greys, and so the mask itself, rather than the colours of labels."""
     used = {index for _, index in image.getcolors(256) or () if isinstance(index, int)}
     palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-    colours = palette[[index for index in sorted(used) if index < len(palette)]]
+    colours = np.array([palette[index] if index < len(palette) else (0, 0, 0) for index in sorted(used)])
+    if len(used) > 1 and (colours == colours[:1]).all():  # labels, for which no colours were chosen
+        return False
     return bool(len(colours)) and bool((colours == colours[:, :1]).all())

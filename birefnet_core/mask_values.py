@@ -24,12 +24,14 @@ RESCALED = "of another scale than its type has, brought to 0 ... 1"
 TRIMAP = "like a trimap: a band of one value lies between object and background, and what it means is not known"
 FAINT = "of values that do not reach half of their range: their scale is not known"
 NO_BACKGROUND = "without 0 (black) among its labels or colours: which of them is the background is not known"
-IGNORED = "of small labels and 255, which often means 'ignore': which of them is the object is not known"
+IGNORED = "of small labels and a far greater value, often 'ignore': which of them is the object is not known"
+FLAT = "with areas of flat grey, labels or half transparent: which of them is the object is not known"
+FRAMES = "of several frames or pages, of which only the first was read"
 PHOTO = "of many colours, as a photo; read as grey"
 
 LABEL_NOTES = frozenset({LABELS, VALUES, PALETTE, COLOURS})
 # A training stops on these; an evaluation scores the pixels as they are and warns.
-DOUBTS = frozenset({TRIMAP, FAINT, NO_BACKGROUND, IGNORED, PHOTO, ALPHA})
+DOUBTS = frozenset({TRIMAP, FAINT, NO_BACKGROUND, IGNORED, FLAT, FRAMES, PHOTO, ALPHA})
 
 Read = tuple[np.ndarray, str, tuple[str, ...]]  # pixels, the values in the file in words, notes
 
@@ -43,6 +45,8 @@ _DEPTHS = (1023, 4095, 16383)  # greatest values of 10, 12 and 14 bits, stored i
 _OVERSHOOT = 0.05  # of floats that were resized with a kernel that overshoots
 _SAME_COLOUR = 24  # greatest distance of two colours that compression may cause
 _SAMPLE = 1 << 16  # pixels that are tried before all are
+_VOID = 0xE0E0C0  # colour of the pixels of Pascal VOC that are to be ignored
+_JUMP = 0.25  # fraction of the range between neighbours that soft edges of a few levels do not reach
 _FULL = 0.9  # fraction of the range from which on a single value beside 0 is white
 
 
@@ -80,10 +84,10 @@ def read_integers(pixels: np.ndarray) -> Read:
         return exact.astype(np.uint16), found, (RESCALED,)
     if high <= full // 2 or high > full:
         return scaled, found, (FAINT,)
-    if values is not None and full == 255 and _has_ignored_labels(scaled, values):
+    if values is not None and _has_ignored_labels(scaled, values):
         return scaled, found, (IGNORED,)
-    if _is_trimap(scaled, full):
-        return scaled, found, (TRIMAP,)
+    if doubt := _doubt_of_levels(scaled, full):
+        return scaled, found, (doubt,)
     return scaled, found, (RESCALED,) if deep and full == 255 else ()
 
 
@@ -105,9 +109,18 @@ def read_floats(pixels: np.ndarray) -> Read | None:
         return (pixels > 0).astype(np.float32), found, (VALUES,)
     if 0 < high < 0.5:
         notes = (*notes, FAINT)
-    elif _is_trimap(np.rint(pixels * 255).astype(np.uint8), 255):
-        notes = (*notes, TRIMAP)
+    elif doubt := _doubt_of_levels(np.rint(pixels * 255).astype(np.uint8), 255):
+        notes = (*notes, doubt)
     return pixels, found, notes
+
+
+def read_palette(indices: np.ndarray) -> Read:
+    """Indices of a palette of colours, the background's 0."""
+    values = np.unique(indices)
+    notes: tuple[str, ...] = (PALETTE,) if values[0] == 0 else (PALETTE, NO_BACKGROUND)
+    if len(values) > 2 and values[-1] == 255 and values[-2] <= _GREATEST_LABEL:
+        notes = (*notes, IGNORED)
+    return (indices > 0).astype(np.uint8) * np.uint8(255), "a palette", notes
 
 
 def read_colours(pixels: np.ndarray) -> Read:
@@ -117,16 +130,17 @@ def read_colours(pixels: np.ndarray) -> Read:
     if spread == 0 or (spread <= _SAME_COLOUR and top >= 128):
         scaled, found, notes = read_integers(grey(pixels))
         return scaled, found, (COLOUR, *notes)
-    one = _one_colour(pixels, greatest, top)
-    if one is not None:
-        return one, "one colour on black", (ONE_COLOUR,)
     few = _few_colours(pixels)
+    one = _one_colour(pixels, greatest, top, exact=few is not None)
+    if one is not None and not _is_flat(one, 255):
+        return one, "one colour on black", (ONE_COLOUR,)
     if few is None:
         return grey(pixels), "many colours", (PHOTO,)
     codes, distinct = few
     if distinct[0] != 0:
         return grey(pixels), f"{len(distinct)} colours without black", (NO_BACKGROUND,)
-    return (codes != 0).astype(np.uint8) * np.uint8(255), f"black and {len(distinct) - 1} colours", (COLOURS,)
+    notes = (COLOURS, IGNORED) if _VOID in distinct else (COLOURS,)
+    return (codes != 0).astype(np.uint8) * np.uint8(255), f"black and {len(distinct) - 1} colours", notes
 
 
 def read_alpha(colours: Read, alpha: np.ndarray, *, flat: bool) -> Read:
@@ -149,25 +163,31 @@ def read_alpha(colours: Read, alpha: np.ndarray, *, flat: bool) -> Read:
     return pixels, colours[1], (*colours[2], ALPHA)
 
 
-def _one_colour(pixels: np.ndarray, greatest: np.ndarray, top: int) -> np.ndarray | None:
-    """How much of the brightest colour each pixel has, in bytes, where all lie between black and it; else None."""
+def _one_colour(pixels: np.ndarray, greatest: np.ndarray, top: int, *, exact: bool) -> np.ndarray | None:
+    """How much of the brightest colour each pixel has, in bytes, where all lie between black and it; else None.
+
+    Where the colours are not exact, because of compression, single pixels at edges may have others.
+    """
     tolerance = min(_SAME_COLOUR, top / 4)
     if greatest.min() > tolerance:
         return None
     colour = pixels[greatest >= max(1, top // 2)].mean(axis=0, dtype=np.float64).astype(np.float32)
     colour *= top / colour.max()
 
-    def measure(rows: np.ndarray) -> tuple[np.ndarray, float]:
+    def measure(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         amount = (rows @ colour) / (colour @ colour)
         distance = np.abs(rows - amount[..., None] * colour).max(axis=-1)
-        return np.rint(amount.clip(0, 1) * 255).astype(np.uint8), float((distance <= tolerance).mean())
+        return np.rint(amount.clip(0, 1) * 255).astype(np.uint8), distance > tolerance
 
     step = max(1, int((greatest.size / _SAMPLE) ** 0.5))
-    if measure(pixels[::step, ::step])[1] < 0.99:
+    if measure(pixels[::step, ::step])[1].mean() > 0.01:
         return None
     rows = max(1, 16 * _SAMPLE // greatest.shape[1])  # at a time, for their floats take sixteen times their bytes
     parts = [measure(pixels[first : first + rows]) for first in range(0, len(pixels), rows)]
-    return np.concatenate([part for part, _ in parts]) if min(fits for _, fits in parts) >= 0.995 else None
+    others = np.concatenate([other for _, other in parts])
+    if others.any() if exact else others.mean() > 0.005 or _thick(_thick(others)).any():
+        return None
+    return np.concatenate([part for part, _ in parts])
 
 
 def _few_colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -204,9 +224,44 @@ def _few_values(pixels: np.ndarray) -> np.ndarray | None:
 
 
 def _has_ignored_labels(pixels: np.ndarray, values: np.ndarray) -> bool:
-    """Whether all values but 255 are small, and the small ones are no noise."""
-    small = values[values < 255]
-    return bool(small[-1] <= _GREATEST_LABEL) and float(((pixels > 0) & (pixels < 255)).mean()) >= 0.01
+    """Whether all values but the greatest are small, and the small ones are no noise."""
+    small = values[-2] <= (_GREATEST_LABEL if values[-1] <= 255 else 255)
+    return bool(small) and float(((pixels > 0) & (pixels < values[-1])).mean()) >= 0.01
+
+
+def _doubt_of_levels(pixels: np.ndarray, full: int) -> str | None:
+    """What keeps grey levels, black to white, from being taken for a mask's."""
+    return TRIMAP if _is_trimap(pixels, full) else FLAT if _is_flat(pixels, full) else None
+
+
+def _is_flat(pixels: np.ndarray, full: int) -> bool:
+    """Whether areas of one grey begin with a jump, as labels do. Of few values alone: others are soft or compressed."""
+    if _few_values(pixels) is None or len(pixels) < 3 or pixels.shape[1] < 3:
+        return False
+    step = max(1, min(pixels.shape) // 96)  # so that enlarged pixels of an edge are no areas
+    pixels = pixels[::step, ::step]
+    grey = (pixels > (1 - _FULL) * full) & (pixels < _FULL * full)
+    down, across = pixels[1:] == pixels[:-1], pixels[:, 1:] == pixels[:, :-1]
+    same = down[:-1] & down[1:]
+    same = same[:, :-2] & same[:, 1:-1] & same[:, 2:] & across[2:, :-1] & across[2:, 1:]
+    solid = np.zeros(pixels.shape, bool)  # in a square of nine equal ones, as the pixels of soft edges are not
+    for top in range(3):
+        for left in range(3):
+            solid[top : top + same.shape[0], left : left + same.shape[1]] |= same
+    if (solid & grey).mean() < 0.005:
+        return False
+    levels = pixels.astype(np.int32)
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        edge = solid[one] & solid[other] & (grey[one] | grey[other])
+        if np.count_nonzero(edge & (np.abs(levels[one] - levels[other]) > _JUMP * full)) >= 4:
+            return True
+    return False
+
+
+def _thick(region: np.ndarray) -> np.ndarray:
+    """Where nine pixels, three across and three down, are in a region."""
+    thick = region[:-2] & region[1:-1] & region[2:]
+    return thick[:, :-2] & thick[:, 1:-1] & thick[:, 2:]
 
 
 def _is_trimap(pixels: np.ndarray, full: int) -> bool:
@@ -220,10 +275,8 @@ def _is_trimap(pixels: np.ndarray, full: int) -> bool:
     if windows.max() < 0.5 * soft.sum():
         return False
     low, high = pixels <= 0.2 * full, pixels >= 0.8 * full
-    thick = middle[:-2] & middle[1:-1] & middle[2:]  # three in a row, down and across
-    thick = thick[:, :-2] & thick[:, 1:-1] & thick[:, 2:]
     border = np.count_nonzero(middle[:, 1:] != middle[:, :-1]) + np.count_nonzero(middle[1:] != middle[:-1])
-    return bool(thick.any() and low.any() and high.any() and _touch(low, high) < 0.02 * border)
+    return bool(_thick(middle).any() and low.any() and high.any() and _touch(low, high) < 0.02 * border)
 
 
 def _touch(one: np.ndarray, other: np.ndarray) -> int:

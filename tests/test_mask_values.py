@@ -1,5 +1,8 @@
 """Ground truths of every scale, colour and orientation: the object is found, or the file is doubted."""
 
+import struct
+
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +15,8 @@ from birefnet_core.mask_values import (
     COLOURS,
     DOUBTS,
     FAINT,
+    FLAT,
+    FRAMES,
     IGNORED,
     LABELS,
     NO_BACKGROUND,
@@ -46,6 +51,11 @@ def quarters(*values, dtype=np.uint8):
 
 def painted(colour, ground=(0, 0, 0)):
     return np.where(DISC[..., None], np.array(colour, np.uint8), np.array(ground, np.uint8)).astype(np.uint8)
+
+
+def two_objects(background, one, other, dtype=np.uint8):
+    """Values of a background, of the disc, and of a bar apart from it."""
+    return np.where(DISC, one, np.where(X > 70, other, background)).astype(dtype)
 
 
 def save(path, array, mode=None, **options):
@@ -159,6 +169,19 @@ def test_several_labels_or_colours_are_one_object_with_a_note(tmp_path, array, n
         ("tif", (SOFT * 0.4).astype(np.float32), FAINT),
         ("png", np.full((60, 80), 90, np.uint8), FAINT),
         ("tif", two(-1, 1, np.int32), NO_BACKGROUND),
+        ("png", quarters(0, 1, 254), IGNORED),
+        ("png", quarters(0, 1, 65535, dtype=np.uint16), IGNORED),
+        ("png", quarters(0, 1, 255, 65535, dtype=np.uint16), IGNORED),
+        ("png", two_objects(0, 128, 255), FLAT),
+        ("png", two_objects(0, 255, 85), FLAT),
+        ("png", two_objects(0, 100, 150), FLAT),  # of up to 150 labels
+        ("png", two_objects(0, 4, 150), IGNORED),
+        ("png", two_objects(128, 255, 255), FLAT),
+        ("png", quarters(0, 182, 36, 255, 109, 219, 73, 146), FLAT),
+        ("png", two_objects(0, 32768, 65535, np.uint16), FLAT),
+        ("tif", two_objects(0, 0.5, 1, np.float32), FLAT),
+        ("tif", two_objects(0, 0.3, 0.6, np.float32), FLAT),
+        ("png", np.where(two_objects(0, 1, 2)[..., None] == 2, (224, 224, 192), painted((128, 0, 0))), IGNORED),
         ("png", painted((255, 0, 0), (0, 0, 255)), NO_BACKGROUND),
         ("png", painted((255, 0, 0), (255, 255, 255)), NO_BACKGROUND),
         ("png", PHOTOGRAPH, PHOTO),
@@ -166,7 +189,7 @@ def test_several_labels_or_colours_are_one_object_with_a_note(tmp_path, array, n
     ],
 )
 def test_what_may_mean_several_things_is_doubted(tmp_path, ending, array, doubt):
-    mask = read_mask(save(tmp_path / f"a.{ending}", array))
+    mask = read_mask(save(tmp_path / f"a.{ending}", array.astype(np.uint8) if array.dtype == np.int64 else array))
     assert doubt in mask.doubts
     assert mask.found
 
@@ -175,6 +198,41 @@ def test_what_may_mean_several_things_is_doubted(tmp_path, ending, array, doubt)
 def test_a_thin_edge_of_one_value_is_no_trimap(tmp_path, width):
     array = np.where(RADIUS < 20, 255, np.where(RADIUS - width < 20, 128, 0)).astype(np.uint8)
     assert not read_mask(save(tmp_path / "a.png", array)).doubts
+
+
+@pytest.mark.parametrize("levels", [5, 7, 15])
+@pytest.mark.parametrize("width", [3, 40])
+@pytest.mark.parametrize("scale", [1, 4, 9])
+def test_soft_edges_of_few_levels_are_no_areas_of_grey(tmp_path, levels, width, scale):
+    soft = np.rint(np.clip((28 - RADIUS) / width, 0, 1) * levels) * (255 / levels)
+    array = np.kron(soft.astype(np.uint8), np.ones((scale, scale), np.uint8))
+    assert FLAT not in read_mask(save(tmp_path / "a.png", array)).doubts
+
+
+@pytest.mark.parametrize("other", [(64, 0, 0), (0, 0, 255), (30, 30, 0)])
+@pytest.mark.parametrize("side", [3, 20])
+def test_an_object_of_another_colour_is_not_lost_however_small_or_alike(tmp_path, other, side):
+    colours = painted((128, 0, 0))
+    colours[:side, :side] = other
+    mask = read_mask(save(tmp_path / "a.png", colours))
+    alike = other == (64, 0, 0) and side == 3  # too small to be told from an edge
+    assert alike or (np.array_equal(mask.values > 0.5, colours.any(-1)) and mask.notes == (COLOURS,))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_an_object_of_another_colour_beside_a_soft_one_is_not_lost(tmp_path, ending):
+    colours = (SOFT[..., None] * (255, 0, 0)).astype(np.uint8).repeat(4, 0).repeat(4, 1)
+    colours[:12, :12] = (0, 0, 255)  # 0.2 % of the pixels
+    assert PHOTO in read_mask(save(tmp_path / f"a.{ending}", colours, quality=90)).doubts
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 128, 0), (30, 60, 250)])
+def test_one_colour_stays_one_colour_in_a_compressed_file(tmp_path, quality, colour):
+    large = painted(colour).repeat(12, 0).repeat(12, 1)
+    mask = read_mask(save(tmp_path / "a.jpg", large, quality=quality))
+    assert mask.notes == (ONE_COLOUR,)
+    assert np.mean((mask.values > 0.5) == large.any(-1)) > 0.98
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 7, -0.5, 1e9])
@@ -218,6 +276,55 @@ def test_black_is_the_background_of_a_palette_wherever_it_stands(tmp_path, colou
     mask = read_mask(tmp_path / "a.png")
     assert np.array_equal(mask.values > 0.5, DISC)
     assert mask.notes == (PALETTE,)
+
+
+@pytest.mark.parametrize("colours", [[0] * 768, [255] * 768, [7, 8, 9] * 256, [0, 0, 0]])
+def test_labels_of_a_palette_without_different_colours_are_told_by_their_numbers(tmp_path, colours):
+    image = Image.fromarray(DISC.astype(np.uint8), "P")
+    image.putpalette(colours)
+    image.save(tmp_path / "a.png")
+    mask = read_mask(tmp_path / "a.png")
+    assert np.array_equal(mask.values > 0.5, DISC)
+    assert mask.notes == (PALETTE,)
+
+
+@pytest.mark.parametrize(("border", "doubts"), [(255, (IGNORED,)), (3, ()), (15, ())])
+def test_index_255_beside_small_ones_is_doubted_in_a_palette_as_in_grey(tmp_path, border, doubts):
+    image = Image.fromarray(three(0, border, 15, np.uint8), "P")
+    image.putpalette([0, 0, 0, *[200, 10, 40] * 255])
+    image.save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").doubts == doubts
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16])
+@pytest.mark.parametrize("labels", [True, False])
+def test_files_in_which_0_is_white_are_not_inverted(tmp_path, bits, labels):
+    dark = {1: np.packbits(~DISC, axis=1), 8: two(255, 0, np.uint8), 16: two(65535, 0, "<u2")}[bits].tobytes()
+    tags = {256: 80, 257: 60, 258: bits, 259: 1, 262: 0, 273: 200, 277: 1, 278: 60, 279: len(dark)}
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    head += b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags.items())
+    (tmp_path / "a.tif").write_bytes(head.ljust(200, b"\0") + dark)
+    assert np.array_equal(read_mask(tmp_path / "a.tif", labels=labels).values > 0.5, DISC)
+
+
+@pytest.mark.parametrize("top", [0, 1, 255, 4095, 65535])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_16_bits_that_are_lost_in_reading_are_doubted(tmp_path, top, channels):
+    pixels = two(0, top, np.uint16)[..., None].repeat(channels, -1)
+    assert cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    mask = read_mask(tmp_path / "a.png")
+    assert (FAINT in mask.doubts) == (top < 65535)
+    assert top < 65535 or np.array_equal(mask.values > 0.5, DISC)
+
+
+@pytest.mark.parametrize(("ending", "second"), [("tif", 80), ("tif", 40), ("gif", 80), ("png", 80), ("webp", 80)])
+def test_only_the_first_of_several_masks_in_a_file_is_no_mask(tmp_path, ending, second):
+    frames = Image.fromarray(two(0, 255, np.uint8)), Image.fromarray(two(255, 0, np.uint8)).resize((second, 60))
+    options = {"lossless": True} if ending == "webp" else {}
+    frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:], **options)
+    thumbnail = second == 40
+    assert read_mask(tmp_path / f"a.{ending}").doubts == (() if thumbnail else (FRAMES,))
+    assert FRAMES not in read_mask(tmp_path / f"a.{ending}", labels=False).notes
 
 
 def test_transparency_of_a_palette_is_an_alpha_channel(tmp_path):
