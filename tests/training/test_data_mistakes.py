@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -139,6 +140,81 @@ def test_runs_inside_the_data_are_left_out(tmp_path, place):
     assert len(list_backgrounds(cutouts)) == 3
 
 
+@pytest.mark.parametrize("kind", ["dry run", "training"])
+def test_cutouts_beside_which_results_were_written_are_data_still(tmp_path, kind):
+    for number in range(4):
+        image, mask = draw_shape(number)
+        image.putalpha(mask)
+        folder = tmp_path / "sets" / ("ab"[number % 2])
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{number}.png")
+    if kind == "training":
+        write_run(tmp_path / "sets/a", "last.pt")
+    else:
+        Image.new("RGB", (8, 8)).save(tmp_path / "sets/a" / EXAMPLES)
+    found = find_set(tmp_path / "sets")
+    assert [pair.name for pair in found.pairs] == ["sets/a/0", "sets/a/2", "sets/b/1", "sets/b/3"]
+
+
+@pytest.mark.parametrize("place", ["cutouts", "deeper/set/im", "photos"])
+def test_images_beside_known_layouts_are_left_out_with_a_word(tmp_path, place):
+    write_shapes(tmp_path / "known", 3)
+    (tmp_path / place).mkdir(parents=True)
+    draw_shape(0)[0].save(tmp_path / place / "other.png")
+    report = validate_dataset(find_set(tmp_path))
+    assert len(report.usable) == 3
+    assert "1 images have no mask and are left out (other.png)" in report.warnings
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD"), ("NFD", "NFD")])
+@pytest.mark.parametrize("ending", ["", "_mask"])
+def test_names_with_accents_pair_whatever_system_wrote_them(tmp_path, forms, ending):
+    folder = write_shapes(tmp_path, 2)
+    for name, form, suffix in (("im", forms[0], ""), ("gt", forms[1], ending)):
+        os.rename(folder / name / "shape00.png", folder / name / f"{unicodedata.normalize(form, 'été ñ')}{suffix}.png")
+    found = find_set(folder)
+    assert len(found.pairs) == 2 and not found.unpaired_images and not found.unpaired_masks
+
+
+def test_a_mask_of_an_images_own_name_is_no_other_images(tmp_path):
+    folder = write_shapes(tmp_path, 1)
+    for name in ("shape00_alpha.png", "shape00_seg.png"):
+        shutil.copy(folder / "im/shape00.png", folder / "im" / name)
+    (folder / "gt/shape00.png").rename(folder / "gt/shape00_alpha.png")
+    found = find_set(folder)
+    assert names(found) == [("shape00_alpha.png", "shape00_alpha.png")]
+    assert [path.name for path in found.unpaired_images] == ["shape00.png", "shape00_seg.png"]
+
+
+@pytest.mark.parametrize("how", ["same", "link", "folders"])
+def test_images_that_are_given_twice_are_not_trained_and_validated_on(tmp_path, tiny_recipe, how):
+    folder = write_shapes(tmp_path / "set", 8)
+    (tmp_path / "link").symlink_to(folder)
+    if how == "folders":
+        data = TrainingData(sets=(folder,), images=(folder / "im",), masks=(folder / "gt",))
+    else:
+        data = TrainingData(sets=(folder, folder if how == "same" else tmp_path / "link"))
+    datasets = load_datasets(tiny_recipe(val_fraction=0.3), data)
+    training, validation = ({p.image.resolve() for p in d.pairs} for d in (datasets.training, datasets.validation))
+    assert len(training) == 6 and len(validation) == 2 and not training & validation
+    assert "warning: 8 images are given several times" in datasets.text
+
+
+def test_one_image_given_twice_is_trained_on(tmp_path, tiny_recipe):
+    folder = write_shapes(tmp_path / "set", 1)
+    assert len(load_datasets(tiny_recipe(), TrainingData(sets=(folder, folder))).training) == 2
+
+
+def test_links_to_folders_among_the_data_are_named(tmp_path):
+    folder, other = write_shapes(tmp_path / "set", 2), write_shapes(tmp_path / "other", 2)
+    for name in ("im", "gt"):
+        (folder / name / "more").symlink_to(other / name)
+    report = validate_dataset(find_set(folder))
+    assert len(report.usable) == 2
+    (warning,) = report.warnings
+    assert "2 links to folders are not followed" in warning and str(folder / "im/more") in warning
+
+
 def test_a_training_inside_its_data_is_resumed(tmp_path):
     cutouts = tmp_path / "cutouts"
     cutouts.mkdir()
@@ -247,6 +323,23 @@ def test_photo_and_mask_of_one_orientation_stay_together(tmp_path, orientation):
     colours, mask = read_pair(pair)
     assert ((colours.mean(-1) > 0.35) == (mask > 0.5)).float().mean() > 0.98
     assert validate_pair(pair).problem is None
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "size", "warned"),
+    [(3, 1, (64, 48), True), (1, 3, (64, 48), True), (3, 3, (64, 48), False), (2, 1, (64, 48), True),
+     (6, 1, (64, 64), True), (8, 6, (64, 64), True), (6, 1, (64, 48), False), (1, 1, (64, 64), False)],
+)  # fmt: skip
+def test_masks_that_may_be_turned_against_their_images_are_warned_of(tmp_path, image, mask, size, warned):
+    for name, value in (("im", image), ("gt", mask)):
+        (tmp_path / name).mkdir()
+        exif = Image.Exif()
+        exif[0x112] = value
+        pixels = Image.new("L", size[::-1] if value >= 5 else size, 90 if name == "im" else 255)
+        pixels.save(tmp_path / name / "a.png", exif=exif)
+    report = validate_dataset(find_set(tmp_path))
+    assert not report.problems
+    assert any("EXIF orientation" in warning for warning in report.warnings) == warned
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are text there")

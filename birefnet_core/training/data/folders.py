@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _MASK_SUFFIXES = ("", "_mask", "-mask", "_masks", "_gt", "_alpha", "_matte", "_l
 EXAMPLES = "data_examples.png"  # what a training writes of its data into its folder
 # Beside recipe.toml, each of these tells the folder of a training.
 _RUN_FILES = ("last.pt", "metrics.jsonl", "best.safetensors")
-_RUN_IMAGES = ("samples", "masks", "curves.png", EXAMPLES)
+_RUN_IMAGES = ("samples", "masks", "curves.png", "comparison.png", EXAMPLES)
 
 # DIS5K names its files group#Group#class#Class#photo.
 _DIS5K_NAME = re.compile(r"^\d+#[^#]+#\d+#(?P<name>[^#]+)#")
@@ -84,17 +85,20 @@ class FoundPairs:
         pairs: In the order of their names.
         unpaired_images: Images without a mask.
         unpaired_masks: Masks without an image.
+        links: Links to folders, which are not followed.
     """
 
     pairs: tuple[Pair, ...] = ()
     unpaired_images: tuple[Path, ...] = ()
     unpaired_masks: tuple[Path, ...] = ()
+    links: tuple[Path, ...] = ()
 
     def __add__(self, other: FoundPairs) -> FoundPairs:
         return FoundPairs(
             pairs=self.pairs + other.pairs,
             unpaired_images=self.unpaired_images + other.unpaired_images,
             unpaired_masks=self.unpaired_masks + other.unpaired_masks,
+            links=self.links + other.links,
         )
 
 
@@ -125,15 +129,16 @@ def find_set(folder: Path) -> FoundPairs:
     if layout is not None:
         return pair_folders(*layout, folder.name)
     inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and _layout(child) is not None]
-    if inner:
-        return find_sets(inner)
     images = _list(folder)
+    if inner:
+        others = [path for path in images if folder / path.relative_to(folder).parts[0] not in inner]
+        return find_sets(inner) + FoundPairs(unpaired_images=tuple(others))
     beside = _pair_beside(images, folder, folder.name)
     if 2 * len(beside.pairs) > len(beside.unpaired_images):
         return beside
     if images and all(path.suffix.lower() in (".png", ".webp", ".tif", ".tiff") for path in images):
         pairs = (Pair(name=f"{folder.name}/{_stem(p, folder)}", image=p, mask=None) for p in images)
-        return FoundPairs(pairs=tuple(pairs))
+        return FoundPairs(pairs=tuple(pairs), links=_links(folder))
     layouts = ", ".join(f"{a}/ + {b}/" for a, b in LAYOUTS)
     there = ", ".join(sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())[:8]) or "nothing"
     raise DatasetError(
@@ -167,9 +172,13 @@ def pair_folders(images: Path, masks: Path, name: str) -> FoundPairs:
         return found
     by_stem = _index(images, "image", masks)
     mask_of = _index(masks, "mask", images)
+    # Accents are one character or two by the system that named a file.
+    composed = {unicodedata.normalize("NFC", stem): stem for stem in mask_of}
     pairs, used = [], set()
     for stem, image in by_stem.items():
-        mask = next((stem + ending for ending in _MASK_SUFFIXES if stem + ending in mask_of), None)
+        names = [stem, *(stem + ending for ending in _MASK_SUFFIXES[1:] if stem + ending not in by_stem)]
+        found_names = (composed.get(unicodedata.normalize("NFC", name)) for name in names)
+        mask = next((name for name in found_names if name is not None), None)
         if mask is not None and mask not in used:
             used.add(mask)
             pairs.append(Pair(name=f"{name}/{stem}", image=image, mask=mask_of[mask]))
@@ -178,6 +187,7 @@ def pair_folders(images: Path, masks: Path, name: str) -> FoundPairs:
         pairs=tuple(pairs),
         unpaired_images=tuple(path for path in by_stem.values() if path not in paired),
         unpaired_masks=tuple(path for stem, path in mask_of.items() if stem not in used),
+        links=_links(images) + _links(masks),
     )
     if not pairs:
         first, example = next(iter(by_stem)), next(iter(mask_of))
@@ -209,6 +219,7 @@ def _pair_beside(files: Sequence[Path], folder: Path, name: str) -> FoundPairs:
     return FoundPairs(
         pairs=tuple(Pair(name=f"{name}/{_stem(image, folder)}", image=image, mask=mask) for image, mask in pairs),
         unpaired_images=tuple(path for path in files if path not in used),
+        links=_links(folder),
     )
 
 
@@ -251,13 +262,17 @@ def class_labels(pairs: Sequence[Pair]) -> dict[str, int]:
 def hold_out(pairs: Sequence[Pair], fraction: float) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
     """Splits into training and validation by a hash of the names, so that added pairs do not move others.
 
+    An image that is given several times is in one of them.
+
     Returns:
         Pairs to train on and to validate on; at least one of each, or none held out where there is but one.
     """
-    count = min(len(pairs) - 1, max(1, round(len(pairs) * fraction))) if fraction > 0 else 0
     ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
-    held = set(ranked[:count])
-    return tuple(p for p in pairs if p not in held), tuple(p for p in pairs if p in held)
+    images = list(dict.fromkeys(pair.image.resolve() for pair in ranked))
+    count = min(len(images) - 1, max(1, round(len(images) * fraction))) if fraction > 0 else 0
+    held = set(images[:count])
+    kept = tuple(pair for pair in pairs if pair.image.resolve() not in held)
+    return kept, tuple(pair for pair in pairs if pair.image.resolve() in held)
 
 
 def fingerprint(pairs: Iterable[Pair]) -> str:
@@ -289,13 +304,19 @@ def _list(folder: Path) -> list[Path]:
         for parent in path.parents:
             if parent not in runs:
                 runs[parent] = _is_run(parent)
-            if runs[parent] and (parent != folder or path.relative_to(parent).parts[0] in _RUN_IMAGES):
+            inside = path.relative_to(parent).parts
+            if runs[parent] and (inside[0] in _RUN_IMAGES or (parent != folder and len(inside) > 1)):
                 return True
             if parent == folder:
                 return False
         return False
 
     return [path for path in list_images(folder, recursive=True) if not is_written(path)]
+
+
+def _links(folder: Path) -> tuple[Path, ...]:
+    inner = (Path(root, name) for root, names, _ in os.walk(folder) for name in names if not name.startswith("."))
+    return tuple(path for path in inner if path.is_symlink())
 
 
 def _is_run(folder: Path) -> bool:

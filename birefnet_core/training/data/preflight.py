@@ -31,6 +31,7 @@ MOSTLY_SOFT = 0.5  # fraction of soft pixels above which a mask may be a photo o
 _JPEG = (".jpg", ".jpeg", ".jfif")
 _DRAFT_SIDE = 256  # pixels; JPEGs are decoded no larger than needed for this
 _THUMBNAIL = (32, 32)  # in which an image is compared with its mask
+_SIDES_EXCHANGED = 5  # EXIF orientations from this on
 _SAME = 0.03  # greatest difference of two thumbnails of the same pixels
 
 Progress = Callable[[int, int], None]  # files validated, files in all
@@ -52,6 +53,7 @@ class PairReport:
         found: The values in the mask's file, in words.
         notes: How they were read: constants of ``mask_values``.
         rescaled: Whether it is of another scale than the image.
+        turned: Whether image and mask have different EXIF orientations, and both of them the shape for it.
     """
 
     pair: Pair
@@ -63,6 +65,7 @@ class PairReport:
     found: str = ""
     notes: tuple[str, ...] = ()
     rescaled: bool = False
+    turned: bool = False
 
     @property
     def inverted(self) -> bool:
@@ -204,7 +207,7 @@ def validate_pair(pair: Pair) -> PairReport:
     try:
         if pair.mask is None:
             mask = read_cutout(pair.image)[1]
-            size = mask.pixels.shape[1], mask.pixels.shape[0]
+            size, turned = (mask.pixels.shape[1], mask.pixels.shape[0]), False
             values = torch.from_numpy(mask.values)  # h w
         else:
             if pair.mask.samefile(pair.image):
@@ -214,6 +217,8 @@ def validate_pair(pair: Pair) -> PairReport:
             values = torch.from_numpy(mask.values)  # h w
             check_shapes(values.shape, size[::-1], pair)
             _check_is_no_copy(values, image, pair)
+            turns = {_orientation(pair.image), _orientation(pair.mask)}
+            turned = len(turns) > 1 and (size[0] == size[1] or max(turns) < _SIDES_EXCHANGED)
         _check_is_understood(mask, pair)
     except OSError as error:  # a file that has gone meanwhile
         return PairReport(pair=pair, problem=f"{pair.image}, {pair.mask}: {first_line(error)}")
@@ -223,7 +228,7 @@ def validate_pair(pair: Pair) -> PairReport:
         pair=pair, size=size, found=mask.found, notes=mask.notes,
         rescaled=tuple(values.shape) != size[::-1], area=values.mean().item(),
         border=torch.cat([values[0], values[-1], values[:, 0], values[:, -1]]).mean().item(),
-        soft=((values > SOFT_LOW) & (values < SOFT_HIGH)).float().mean().item(),
+        soft=((values > SOFT_LOW) & (values < SOFT_HIGH)).float().mean().item(), turned=turned,
     )  # fmt: skip
 
 
@@ -245,8 +250,13 @@ def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor]:
             grey = upright(np.array(image.convert("L")), turned)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise DatasetError(f"{path}: the image cannot be read ({first_line(error)}).") from error
-    size = (height, width) if turned >= 5 else (width, height)  # EXIF orientations with the sides exchanged
+    size = (height, width) if turned >= _SIDES_EXCHANGED else (width, height)
     return size, _thumbnail(torch.from_numpy(grey).float() / 255)
+
+
+def _orientation(path: Path) -> int:
+    with Image.open(path) as image:
+        return orientation(image)
 
 
 def _thumbnail(grey: Tensor) -> Tensor:
@@ -280,6 +290,13 @@ def _check_is_understood(mask: MaskFile, pair: Pair) -> None:
         )
 
 
+def _repeated(pairs: Sequence[Pair]) -> list[str]:
+    names: dict[Path, list[str]] = {}
+    for pair in pairs:
+        names.setdefault(pair.image.resolve(), []).append(pair.name)
+    return [same[0] for same in names.values() if len(same) > 1]
+
+
 def _warnings(found: FoundPairs, reports: Sequence[PairReport], matting: bool) -> list[str]:
     good = [report for report in reports if report.problem is None]
     kinds = [
@@ -292,6 +309,10 @@ def _warnings(found: FoundPairs, reports: Sequence[PairReport], matting: bool) -
         ("masks are grey in more than half of their pixels (photos, or depth maps?)",
          [r.pair.name for r in good if r.soft > MOSTLY_SOFT]),
         ("masks are of another scale than their image and are resized", [r.pair.name for r in good if r.rescaled]),
+        ("masks have not the EXIF orientation of their images, which is applied: do they fit?",
+         [r.pair.name for r in good if r.turned]),
+        ("images are given several times", _repeated([r.pair for r in good])),
+        ("links to folders are not followed", [str(path) for path in found.links]),
     ]  # fmt: skip
     for note in dict.fromkeys(note for report in good for note in report.notes):
         kinds.append((f"masks are {note}", [r.pair.name for r in good if note in r.notes]))
