@@ -19,7 +19,7 @@ from ..training.data.examples import draw_examples
 from ..training.data.folders import EXAMPLES
 from ..training.recipe import field_names
 from ..training.report import save_png
-from ..training.run_folder import RunFolder
+from ..training.run_folder import RunFolder, write_errors_as_training_error
 from .train_progress import ProgressBar
 
 DESCRIPTION = "Trains a BiRefNet on your images and masks."
@@ -152,9 +152,11 @@ def run(args: argparse.Namespace) -> int:
         datasets = load_datasets(recipe, data)
         _print(datasets.text)
         if args.out:
-            RunFolder(args.out).make()
-            save_png(draw_examples(datasets.training.pairs), RunFolder(args.out).path / EXAMPLES)
-            _print(f"See {RunFolder(args.out).path / EXAMPLES}")
+            folder = RunFolder(args.out)
+            folder.make()
+            with write_errors_as_training_error(folder):
+                save_png(draw_examples(datasets.training.pairs), folder.path / EXAMPLES)
+            _print(f"See {folder.path / EXAMPLES}")
         return 0
     if not args.out:
         raise ConfigError("give --out DIR, the folder of the results.")

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 from .recipe import PRACTICAL, SCORES, from_values, load_recipe
 from .report import best_row, plot, save_png
-from .run_folder import RunFolder
+from .run_folder import RunFolder, write_errors_as_training_error
 
 REPORT, CURVES = "comparison.md", "comparison.png"
 _MOST_DIFFERENCES = 12  # columns that a table can have
@@ -42,8 +42,9 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path | None = None) -
     if out is not None:
         target = RunFolder(out)
         target.make()
-        save_png(_curves(names, rows, str(recipes[0]["best"])), target.path / CURVES)
-        target.write_text(REPORT, f"{text}\n![scores]({CURVES})\n")
+        with write_errors_as_training_error(target):
+            save_png(_curves(names, rows, str(recipes[0]["best"])), target.path / CURVES)
+            target.write_text(REPORT, f"{text}\n![scores]({CURVES})\n")
     return text
 
 

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from .model_setup import PhasedModel, amp_dtype, autocast, build_network, sync_g
 from .optim import fit_recipe, lr_multiplier, make_optimizer, set_lr
 from .recipe import Recipe
 from .report import save_png
-from .run_folder import Position, RunFolder, is_full_disk
+from .run_folder import Position, RunFolder, write_errors_as_training_error
 from .run_log import RunLog
 from .validation import is_better, validate
 
@@ -100,13 +100,13 @@ def train(
     """
     with StopSignal() as stop, init_distributed(choose_device(device)) as ranks:
         folder = RunFolder(out)
-        with ranks.main_process_first() as is_main:
+        with ranks.main_process_first() as is_main, write_errors_as_training_error(folder):
             if is_main:
                 folder.prepare_output_dir(resume=resume)
         datasets = load_datasets(recipe, data, ranks)
         for line in datasets.text.splitlines():
             logger.info("%s", line)
-        with _full_disk_as_training_error(folder), dead_workers_as_training_error(recipe):
+        with write_errors_as_training_error(folder), dead_workers_as_training_error(recipe):
             trainer = Trainer(recipe, datasets, folder, ranks, progress)
             trainer.start(resume=resume)
             return trainer.run(stop)
@@ -190,7 +190,8 @@ class Trainer:
 
     def start(self, *, resume: bool) -> None:
         """Loads the state in the folder, or validates the initial checkpoint and saves a first state."""
-        stored = self.folder.load(self.recipe, self.datasets.fingerprint) if resume else None
+        prints = self.datasets.fingerprint, self.datasets.background_fingerprint
+        stored = self.folder.load(self.recipe, *prints) if resume else None
         if stored is not None:
             with self.folder.damage_as_checkpoint_error():
                 self.state.load_state_dict(stored)
@@ -258,6 +259,7 @@ class Trainer:
                 position.add_step(means)
                 self._report_step(means, time.monotonic() - step_began)
                 if stopped or self._must_save():
+                    self._check_weights()
                     self.save()
             if not stopped:
                 self._end_epoch()
@@ -270,6 +272,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         recipe, position = self.recipe, self.state.position
+        self._check_weights()
         self.log.epoch(position, position.end_epoch())
         if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
             self.validate()
@@ -310,7 +313,8 @@ class Trainer:
         with self.ranks.main_process_first() as is_main:
             if is_main:
                 recipe = json.loads(json.dumps(self.recipe.to_flat()))
-                self.folder.save({"recipe": recipe, "data": self.datasets.fingerprint, **self.state.state_dict()})
+                prints = {"data": self.datasets.fingerprint, "backgrounds": self.datasets.background_fingerprint}
+                self.folder.save({"recipe": recipe, **prints, **self.state.state_dict()})
 
     def _save_best(self) -> None:
         recipe, model, position = self.recipe, self.state.model, self.state.position
@@ -335,6 +339,15 @@ class Trainer:
             place = {"epoch": position.epoch + 1, "step": position.step, "steps": steps}
             self.progress({**place, "lr": lr, "best": position.best, **means})
 
+    def _check_weights(self) -> None:
+        """Checks weights before they are saved: a step may spoil them that had a finite loss."""
+        values = [value for value in self.state.model.state_dict().values() if value.is_floating_point()]
+        if not torch.stack([value.isfinite().all() for value in values]).all():
+            raise TrainingError(
+                f"the weights are not finite after step {self.state.position.step}. Lower the learning rate, set "
+                f"clip=1, or amp='off'. {self.folder.last.name} holds an earlier state."
+            )
+
     def _not_finite(self, meter: LossMeter) -> TrainingError:
         position = self.state.position
         names = [name for part in self.ranks.all_gather_object(meter.bad) for name in part]
@@ -344,17 +357,3 @@ class Trainer:
             f"images: {', '.join(names)}. Check them; else lower the learning rate, set clip=1, or amp='off'. "
             f"{self.folder.last.name} holds the state before."
         )
-
-
-@contextlib.contextmanager
-def _full_disk_as_training_error(folder: RunFolder) -> Iterator[None]:
-    """Makes a disk that is full while small files are written a TrainingError, as it is for large ones."""
-    try:
-        yield
-    except OSError as error:
-        if not is_full_disk(error):
-            raise
-        raise TrainingError(
-            f"{folder.path}: the disk is full. Free some space and go on with --resume; {folder.last.name} and "
-            f"{folder.best.name} are as they were last saved."
-        ) from error

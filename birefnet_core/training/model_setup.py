@@ -76,8 +76,8 @@ def build_network(recipe: Recipe, classes: int = 0) -> BiRefNet:
         model = BiRefNet(BiRefNetConfig.from_dict(options))
     if recipe.encoder:
         load_encoder(model, recipe.encoder)
-    if recipe.train == "lora":
-        add_adapters(model, recipe.lora_rank, recipe.lora_alpha)
+    if recipe.train == "lora" and not add_adapters(model, recipe.lora_rank, recipe.lora_alpha):
+        raise ConfigError(f"lora_rank={recipe.lora_rank}: no weight has more rows and columns; try 8.")
     if recipe.train == "decoder":
         model.localization.encoder.requires_grad_(False)
     if recipe.checkpoint_activations:

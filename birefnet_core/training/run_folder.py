@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from ..checkpoints.pickled import load_pickle
-from ..errors import BiRefNetError, CheckpointError, ConfigError
+from ..errors import BiRefNetError, CheckpointError, ConfigError, TrainingError
 from ..files import atomic_path, remove_part
 from ..text import first_line
-from .recipe import Recipe, differences
+from .recipe import SCORES, Recipe, differences
 
 FORMAT = 1  # layout of last.pt
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of this kind
 
 
 @dataclasses.dataclass
@@ -105,8 +106,12 @@ class RunFolder:
         """Creates the folder; refuses one with a run unless that is to be resumed.
 
         Raises:
-            ConfigError: It holds another run, or cannot be made.
+            ConfigError: It holds another run, one that cannot be resumed, or cannot be made.
         """
+        if resume and not os.path.exists(self.last) and any(row["step"] for row in self.rows()):
+            raise ConfigError(
+                f"{self.path}: last.pt is missing, without which this training cannot go on. {self._start_anew()}"
+            )
         if not resume:
             there = [p.name for p in (self.last, self.best, self.adapter, self.metrics) if os.path.exists(p)]
             if there:
@@ -146,12 +151,13 @@ class RunFolder:
             kept = " The former one is still there." if os.path.exists(self.last) else ""
             raise CheckpointError(f"{self.last}: not written, {reason}.{kept}") from error
 
-    def load(self, recipe: Recipe, data: str) -> dict[str, Any] | None:
+    def load(self, recipe: Recipe, data: str, backgrounds: str | None = None) -> dict[str, Any] | None:
         """Reads last.pt; None where there is none yet.
 
         Args:
             recipe: The recipe of the training to resume.
             data: Fingerprint of its data.
+            backgrounds: That of its backgrounds; None not to compare it.
 
         Raises:
             CheckpointError: Not readable.
@@ -167,6 +173,8 @@ class RunFolder:
             raise CheckpointError(f"{self.last}: not a state that this version reads. {self._start_anew()}")
         with self.damage_as_checkpoint_error():
             self._check_same(state, recipe, data)
+            if state.get("backgrounds", backgrounds) != backgrounds is not None:  # earlier versions did not store it
+                raise ConfigError(f"{self.path} was trained with other --backgrounds. Resume with the same ones.")
         return state
 
     @contextlib.contextmanager
@@ -210,21 +218,30 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; an incomplete one, as after a crash, is skipped."""
+        """The lines of metrics.jsonl; an incomplete or damaged one, as after a crash, is skipped."""
         if not os.path.exists(self.metrics):
             return []
         rows = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if _is_row(row):
+                    rows.append(row)
         return rows
 
     def rewind(self, position: Position | None) -> None:
         """Removes the lines of metrics.jsonl that were written after a position; None for all."""
         rows = [] if position is None else [row for row in self.rows() if _was_before(row, position)]
         self.write_text(self.metrics.name, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a value is a line that ``RunLog`` writes."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), int) for key in ("epoch", "step")):
+        return False
+    if row.get("kind") == "validation":
+        return all(isinstance(row.get(key, ""), (float, int, type(None))) for key in SCORES)
+    return row.get("kind") in ("step", "epoch") and isinstance(row.get("terms"), dict) and "loss" in row
 
 
 def _was_before(row: dict[str, Any], position: Position) -> bool:
@@ -235,9 +252,27 @@ def _was_before(row: dict[str, Any], position: Position) -> bool:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one that it was raised from, means that no space is left."""
+    """Whether an error, or one that it was raised from, means that no space is left, or none of a quota."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in _FULL:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+@contextlib.contextmanager
+def write_errors_as_training_error(folder: RunFolder) -> Iterator[None]:
+    """Makes small files that cannot be written into a run's folder a TrainingError, as it is for large ones."""
+    try:
+        yield
+    except OSError as error:
+        names = [os.path.abspath(os.fsdecode(name)) for name in (error.filename, error.filename2) if name is not None]
+        inside = any(Path(os.path.abspath(folder.path)) in (Path(name), *Path(name).parents) for name in names)
+        if not is_full_disk(error) and not inside:
+            raise
+        name = Path(names[-1]).name if names else folder.metrics.name
+        reason = "the disk is full. Free some space" if is_full_disk(error) else f"{name} cannot be written "
+        reason += "" if is_full_disk(error) else f"({error.strerror or first_line(error)}). Make way for it"
+        kept = " and ".join(path.name for path in (folder.last, folder.best) if os.path.exists(path))
+        more = f" and go on with --resume; as they were last saved: {kept}." if kept else "."
+        raise TrainingError(f"{folder.path}: {reason}{more}") from error

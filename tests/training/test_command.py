@@ -70,6 +70,12 @@ def test_decoder_epochs_that_are_asked_for_need_an_encoder_that_is_trained(shape
     assert "decoder_epochs=3 needs train='all'" in capsys.readouterr().err
 
 
+def test_a_rank_above_that_of_all_weights_is_refused(shapes, tiny_checkpoint, tmp_path, capsys):
+    flags = ["--data", str(shapes), "--out", str(tmp_path), "--init", str(tiny_checkpoint), "--train", "lora"]
+    assert main(["train", *flags, "--lora-rank", "5000", *SMALL]) == 2
+    assert "lora_rank=5000: no weight has more" in capsys.readouterr().err
+
+
 def recipe_by(*flags: str) -> Recipe:
     return recipe_of(build_parser("train").parse_args(["train", *flags]))
 

@@ -1,6 +1,8 @@
 """last.pt that is damaged or of something else; leftovers of killed processes."""
 
+import errno
 import io
+import json
 import os
 import random
 import zipfile
@@ -12,7 +14,8 @@ import birefnet_core as bc
 from birefnet_core.training import Recipe, TrainingData, load_datasets, train
 from birefnet_core.training.distributed import Ranks
 from birefnet_core.training.loop import Trainer
-from birefnet_core.training.run_folder import RunFolder
+from birefnet_core.training.recipe import SCORES
+from birefnet_core.training.run_folder import Position, RunFolder, write_errors_as_training_error
 
 from .conftest import TINY
 
@@ -118,3 +121,54 @@ def test_leftovers_of_killed_writers_are_removed_when_the_run_goes_on(tmp_path):
         (tmp_path / name).write_bytes(bytes(9))
     RunFolder(tmp_path).prepare_output_dir(resume=True)
     assert not list(tmp_path.rglob("*.part"))
+
+
+ROWS = [
+    {"kind": "validation", "epoch": 0, "step": 0, **dict.fromkeys(SCORES, 0.5)},
+    {"kind": "epoch", "epoch": 1, "step": 3, "loss": None, "terms": {"bce": 1.0}},
+]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe", b"3", b"null", b"{}", b"[1]", b"\0\0\0", b'{"kind": "epoch"}', b"[" * 100_000,
+     b'{"kind": "step", "epoch": 1, "step": "x"}', b'{"kind": "epoch", "epoch": 1, "step": 3}',
+     b'{"kind": "validation", "epoch": 1, "step": 3, "Sm": "x"}'],
+)  # fmt: skip
+def test_damaged_lines_of_the_log_are_skipped(tmp_path, line):
+    folder = RunFolder(tmp_path)
+    good = [json.dumps(row).encode() for row in ROWS]
+    folder.metrics.write_bytes(b"\n".join([good[0], line, good[1], line, b""]))
+    assert folder.rows() == ROWS
+    folder.rewind(Position(epoch=1, step=3))
+    assert folder.rows() == ROWS
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_training_without_its_state_is_not_begun_again_over_its_results(tmp_path, steps):
+    folder = RunFolder(tmp_path)
+    for row in ROWS[: 1 + bool(steps)]:
+        folder.log(row)
+    folder.best.write_bytes(b"weights")
+    if steps:
+        with pytest.raises(bc.ConfigError, match=r"last\.pt is missing.*--init .*best\.safetensors"):
+            folder.prepare_output_dir(resume=True)
+    else:  # killed before the first state was saved
+        folder.prepare_output_dir(resume=True)
+
+
+@pytest.mark.parametrize("kind", ["curves", "samples", "quota", "read-only", "elsewhere"])
+def test_files_of_a_run_that_cannot_be_written_are_named(tmp_path, kind):
+    folder = RunFolder(tmp_path)
+    number = {"quota": errno.EDQUOT, "read-only": errno.EROFS}.get(kind, errno.EACCES)
+    expected = PermissionError if kind == "elsewhere" else bc.TrainingError
+    with pytest.raises(expected) as caught, write_errors_as_training_error(folder):
+        if kind == "curves":
+            (tmp_path / "curves.png").mkdir()
+            folder.write_text("curves.png", "")
+        if kind == "samples":
+            (tmp_path / "samples").write_text("")
+            (tmp_path / "samples").mkdir()
+        raise OSError(number, os.strerror(number), "/elsewhere" if kind == "elsewhere" else str(folder.metrics))
+    names = {"curves": "curves.png cannot be", "samples": "samples cannot be", "read-only": "metrics.jsonl cannot be"}
+    assert {**names, "quota": "the disk is full"}.get(kind, "elsewhere") in str(caught.value)

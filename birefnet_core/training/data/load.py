@@ -11,7 +11,7 @@ from ..distributed import SINGLE_PROCESS, Ranks
 from ..recipe import Recipe
 from .augment import NO_AUGMENTATION
 from .dataset import SegmentationDataset
-from .folders import TrainingData, class_labels, find_sets, find_training, fingerprint, hold_out, list_backgrounds
+from .folders import Pair, TrainingData, class_labels, find_sets, find_training, fingerprint, hold_out, list_backgrounds
 from .preflight import Progress, validate_backgrounds, validate_dataset
 
 
@@ -35,6 +35,11 @@ class Datasets:
     def fingerprint(self) -> str:
         """Identifies the data when a training is resumed."""
         return fingerprint((*self.training.pairs, *self.validation.pairs))
+
+    @property
+    def background_fingerprint(self) -> str:
+        """The same for the backgrounds."""
+        return fingerprint(Pair(name=path.name, image=path, mask=None) for path in self.training.backgrounds)
 
 
 def load_datasets(
