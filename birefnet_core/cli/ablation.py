@@ -14,6 +14,7 @@ from ..training import Recipe, TrainingData, from_values, load_recipe
 from ..training.ablation import ROWS, ablate, choose_rows
 from ..training.ablation_report import plot, report
 from ..training.data import find_sets
+from ..training.run_folder import RunFolder, write_errors_as_training_error
 
 DESCRIPTION = "Trains and scores the rows of the paper's Tab. 1-3 on your data."
 
@@ -53,8 +54,9 @@ def _ablate(args: argparse.Namespace) -> None:
     recipe = from_values({**load_recipe(args.recipe or Path(__file__).with_suffix(".toml")), **changes})
     data = TrainingData(sets=tuple(args.data), validation=(args.val_data,))
     pairs = len(find_sets(data.sets).pairs), len(find_sets(data.validation).pairs)
-    runs = []
+    runs, folder = [], RunFolder(args.out)
     for one in ablate(rows, recipe, data, args.out, seeds=args.seeds, device=args.device):
         runs.append(one)
-        plot(rows, runs, args.out / "ablation.png")
-        (args.out / "ablation.md").write_text(report(rows, runs, recipe, pairs, "ablation.png"), encoding="utf-8")
+        with write_errors_as_training_error(folder):
+            plot(rows, runs, folder.path / "ablation.png")
+            folder.write_text("ablation.md", report(rows, runs, recipe, pairs, "ablation.png"))

@@ -209,15 +209,20 @@ def _read(folder: RunFolder, recipe: Recipe, data: str) -> dict[str, Any] | None
     path = folder.path / "scores.json"
     if not os.path.exists(path):
         return None
-    done = json.loads(path.read_text(encoding="utf-8"))
-    was = dict(done["run"])
-    other = [f"data: {was['data']!r} then, {data!r} now"] if was["data"] != data else []
-    del was["data"]
-    if changes := other + differences(was, recipe):
-        raise ConfigError(
-            f"{folder.path} holds another run ({', '.join(changes[:5])}). Choose another folder for this one."
-        )
-    return done
+    try:
+        done = json.loads(path.read_text(encoding="utf-8"))
+        was = dict(done["run"])
+        other = [f"data: {was['data']!r} then, {data!r} now"] if was["data"] != data else []
+        del was["data"]
+        if changes := other + differences(was, recipe):
+            raise ConfigError(
+                f"{folder.path} holds another run ({', '.join(changes[:5])}). Choose another folder for this one."
+            )
+        return {key: done[key] for key in ("scores", "parameters", "steps")}
+    except ConfigError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not the scores of a run. Delete {folder.path} to repeat the run.") from error
 
 
 def _score(
@@ -229,5 +234,5 @@ def _score(
     for image, truth in zip(images, truths, strict=True):
         write_mask(folder.path / "masks" / f"{truth.stem}.png", segment(read_image(image)[None])[0])
     keys = [key for key in SCORES if key != "HCE" or opencv_if_installed()]
-    scores = evaluate_folders(folder.path / "masks", truths[0].parent, metrics=keys)
+    scores = evaluate_folders(folder.path / "masks", truths[0].parent, metrics=keys, allow_missing=True)
     return scores, sum(parameter.numel() for parameter in model.parameters())

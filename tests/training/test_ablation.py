@@ -65,6 +65,23 @@ def test_validation_without_a_folder_of_masks_is_refused(folders, tmp_path):
         next(ablate(ROWS, Recipe(), data, tmp_path, seeds=1))
 
 
+@pytest.mark.parametrize("content", [b"", b'{"run": ', b"[]", b"{}", b"\xff", b"3"])
+def test_damaged_scores_of_a_run_are_named(folders, tmp_path, content, capsys):
+    run = tmp_path / "baseline/seed0"
+    run.mkdir(parents=True)
+    (run / "scores.json").write_bytes(content)
+    assert main(["ablation", *arguments(folders, tmp_path), "--rows", "baseline"]) == 2
+    error = capsys.readouterr().err
+    assert "scores.json: not the scores of a run" in error and f"Delete {run}" in error
+
+
+def test_masks_without_an_image_are_found_by_no_error_after_the_training(folders, tmp_path):
+    validation = write_shapes(tmp_path / "validation", 2, first=40)
+    (validation / "gt/extra.png").write_bytes((validation / "gt/shape40.png").read_bytes())
+    flags = arguments((folders[0], validation), tmp_path / "out")
+    assert main(["ablation", *flags, "--rows", "baseline"]) == 0
+
+
 def test_unknown_rows_are_refused_and_known_ones_sorted():
     assert [row.name for row in choose_rows(["all", "rm"])] == ["rm", "all"]
     assert choose_rows([]) == ROWS
