@@ -69,9 +69,12 @@ def _report(names: Sequence[str], recipes: Sequence[Mapping[str, Any]], rows: Se
 
 
 def _curves(names: Sequence[str], rows: Sequence[list[dict[str, Any]]], best: str) -> Any:
+    short = [name[-24:] for name in names]
+    if len(set(short)) < len(short):
+        short = [f"{number}. {name[-20:]}" for number, name in enumerate(names, start=1)]
     curves = {
-        name[-24:]: [(row["epoch"], row[best]) for row in run if row["kind"] == "validation" and row[best] is not None]
-        for name, run in zip(names, rows, strict=True)
+        name: [(row["epoch"], row[best]) for row in run if row["kind"] == "validation" and row[best] is not None]
+        for name, run in zip(short, rows, strict=True)
     }
     return plot(f"{best}", curves, "epoch")
 

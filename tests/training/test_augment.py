@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from birefnet_core import ConfigError
+from birefnet_core.image_ops import resize
 from birefnet_core.training.data import Pair, find_set
+from birefnet_core.training.data import augment as augment_module
 from birefnet_core.training.data.augment import Augmentation, SampleRng, augment, cover, replace_background
 from birefnet_core.training.data.dataset import BatchSampler, SegmentationDataset, collate, load_batches
 
@@ -141,3 +143,19 @@ def test_batches_are_normalised_as_for_inference():
     expected = to_network_input(pixels[:3].permute(1, 2, 0)[None], 32, 32)
     assert torch.allclose(batch.images, expected, atol=1e-6)
     assert torch.equal(batch.masks[0], pixels[3:])
+
+
+@pytest.mark.parametrize(("size", "found"), [((2000, 8), (4, 6000)), ((8, 2000), (6000, 4)), ((1500, 1500), (2, 9000))])
+def test_a_long_background_is_cut_before_it_is_scaled(monkeypatch, size, found):
+    elements = []
+
+    def resized(x, size, **options):
+        elements.append(size[0] * size[1])
+        return resize(x, size, **options)
+
+    monkeypatch.setattr(augment_module, "resize", resized)
+    background = torch.rand(3, *found)
+    result = cover(background, size, SampleRng(0))
+    assert result.shape == (3, *size)
+    assert max(elements) <= max(5 * size[0] * size[1], 10**6)  # it was 6 * 10**9
+    assert background.min() <= result.min() and result.max() <= background.max()

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import birefnet_core as bc
 from birefnet_core.cli.main import build_parser, main
 from birefnet_core.cli.train import recipe_of
 from birefnet_core.losses import LOSS_PRESETS
 from birefnet_core.training import Recipe, from_values, load_recipe
+from birefnet_core.training.report import COLOURS
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -148,6 +150,21 @@ def test_runs_are_compared_in_one_report(tmp_path, capsys):
     assert main(["train", "--compare", runs[0]]) == 2
     assert main(["train", "--compare", runs[0], str(tmp_path)]) == 2
     assert "no training in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names", [("lr1_the_long_name_of_a_run", "lr2_the_long_name_of_a_run"), ("one", "other"), ("a/run", "b/run")]
+)
+def test_runs_with_names_that_end_alike_have_curves_of_their_own(tmp_path, names):
+    scores = dict.fromkeys(("Sm", "maxF", "meanF", "maxE", "meanE", "MAE"))
+    for height, name in enumerate(names):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "recipe.toml").write_text(Recipe().to_toml())
+        rows = [{"kind": "validation", "epoch": e, "step": e, **scores, "Sm": 0.2 + 0.5 * height} for e in range(3)]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["train", "--compare", *(str(tmp_path / name) for name in names), "--out", str(tmp_path / "out")]) == 0
+    colours = {colour for _, colour in Image.open(tmp_path / "out/comparison.png").getcolors(1 << 16)}
+    assert set(COLOURS[:2]) <= colours
 
 
 def test_dry_run_and_print_recipe_write_nothing(shapes, tmp_path, capsys):

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...errors import ConfigError
 from ...image_ops import resize
 
+_LONG = 4  # times as long as needed, a background is cut before it is scaled
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
@@ -163,6 +164,11 @@ def cover(background: Tensor, size: tuple[int, int], rng: SampleRng) -> Tensor:
     """Scales 3, H, W until it covers a height and width, and takes a random crop of just that size."""
     sides = list(zip(size, background.shape[1:], strict=True))
     scale = max(side / found for side, found in sides)
+    for axis, (side, found) in enumerate(sides, start=1):
+        if found * scale > _LONG * side:  # cut before it is scaled, for a panorama behind a tall image has gigabytes
+            length = math.ceil(side / scale)
+            background = background.narrow(axis, rng.randint(found - length + 1), length)
+    sides = list(zip(size, background.shape[1:], strict=True))
     scaled = [max(side, round(found * scale)) for side, found in sides]
     background = resize(background[None], scaled, antialias=True)[0]  # 3 h w
     top, left = (rng.randint(found - side + 1) for side, found in zip(size, scaled, strict=True))
