@@ -13,11 +13,12 @@ import torch
 import birefnet_core as bc
 from birefnet_core.training import Recipe, TrainingData, load_datasets, train
 from birefnet_core.training.distributed import Ranks
+from birefnet_core.training.interrupt import StopSignal
 from birefnet_core.training.loop import Trainer
 from birefnet_core.training.recipe import SCORES
 from birefnet_core.training.run_folder import Position, RunFolder, write_errors_as_training_error
 
-from .conftest import TINY
+from .conftest import TINY, draw_shape, write_shapes
 
 RECIPE = Recipe(backbone="pvt_v2_b0", network=TINY, size=(64, 64), epochs=1, batch_size=2, workers=0, ema=0.9)
 
@@ -172,3 +173,42 @@ def test_files_of_a_run_that_cannot_be_written_are_named(tmp_path, kind):
         raise OSError(number, os.strerror(number), "/elsewhere" if kind == "elsewhere" else str(folder.metrics))
     names = {"curves": "curves.png cannot be", "samples": "samples cannot be", "read-only": "metrics.jsonl cannot be"}
     assert {**names, "quota": "the disk is full"}.get(kind, "elsewhere") in str(caught.value)
+
+
+def test_a_training_goes_on_with_its_own_backgrounds_alone(tmp_path, tiny_recipe):
+    folder = write_shapes(tmp_path / "set", 3)
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        draw_shape(0)[0].save(tmp_path / name / f"{name}.png")
+
+    def go_on(backgrounds, resume=True):
+        data = TrainingData(sets=(folder,), backgrounds=backgrounds and tmp_path / backgrounds)
+        return train(tiny_recipe(epochs=1), data, tmp_path / "out", device="cpu", resume=resume)
+
+    go_on("one", resume=False)
+    for backgrounds in ("other", None):
+        with pytest.raises(bc.ConfigError, match="with other --backgrounds"):
+            go_on(backgrounds)
+    go_on("one")
+    state = torch.load(tmp_path / "out/last.pt", weights_only=True)
+    del state["backgrounds"]  # as earlier versions left it
+    torch.save(state, tmp_path / "out/last.pt")
+    go_on("other")
+
+
+@pytest.mark.parametrize("val_fraction", [0, 0.2])
+@pytest.mark.parametrize("save_steps", [0, 1])
+def test_weights_that_are_not_finite_are_never_saved(shapes, tiny_recipe, tmp_path, val_fraction, save_steps):
+    def spoil(values):
+        if values["step"] == (5 if save_steps else 3):  # within an epoch, or at its end
+            with torch.no_grad():
+                next(trainer.state.model.parameters())[0] = torch.nan
+
+    recipe = tiny_recipe(epochs=2, val_fraction=val_fraction, save_steps=save_steps)
+    datasets = load_datasets(recipe, TrainingData(sets=(shapes,)))
+    trainer = Trainer(recipe, datasets, RunFolder(tmp_path), Ranks(), spoil)
+    trainer.start(resume=False)
+    with pytest.raises(bc.TrainingError, match=r"the weights are not finite after step \d.*clip=1"):
+        trainer.run(StopSignal())
+    state = torch.load(tmp_path / "last.pt", weights_only=True)["model"]
+    assert all(value.isfinite().all() for value in state.values())
