@@ -143,6 +143,12 @@ def read_colours(pixels: np.ndarray) -> Read:
     return (codes != 0).astype(np.uint8) * np.uint8(255), f"black and {len(distinct) - 1} colours", notes
 
 
+def read_transparency(alpha: np.ndarray) -> Read:
+    """An alpha channel, in which areas of one value are no labels, but half transparent."""
+    scaled, found, notes = read_integers(alpha)
+    return scaled, found, tuple(note for note in notes if note != FLAT)
+
+
 def read_alpha(colours: Read, alpha: np.ndarray, *, flat: bool) -> Read:
     """The mask of a file with an alpha channel: in the channel, unless the colours are another mask.
 
@@ -153,7 +159,7 @@ def read_alpha(colours: Read, alpha: np.ndarray, *, flat: bool) -> Read:
     """
     if alpha.min() >= 250 or alpha.min() == alpha.max():  # opaque: says nothing
         return colours
-    scaled, found, notes = read_integers(alpha)
+    scaled, found, notes = read_transparency(alpha)
     pixels = colours[0]
     half = (255 if pixels.dtype == np.uint8 else 65535) / 2
     decided = np.abs(pixels.astype(np.float32) - half).mean() > 0.7 * half  # a mask is black or white nearly everywhere

@@ -27,6 +27,7 @@ from birefnet_core.mask_values import (
     TRIMAP,
     VALUES,
 )
+from birefnet_core.training.data.reading import read_cutout
 
 Y, X = np.mgrid[:60, :80]
 RADIUS = np.hypot(X - 40, Y - 30)
@@ -256,6 +257,15 @@ def test_the_alpha_channel_is_the_mask_of_a_cutout(tmp_path, colours, top):
     assert np.array_equal(mask.values > 0.5, DISC)
     assert ALPHA_MASK in mask.notes
     assert not mask.doubts
+
+
+@pytest.mark.parametrize("values", [(0, 128, 255), (0, 255, 100)])
+def test_half_transparent_areas_of_an_alpha_channel_are_no_labels(tmp_path, values):
+    alpha = two_objects(*values)
+    path = save(tmp_path / "a.png", np.dstack([PHOTOGRAPH, alpha]))
+    for mask in (read_mask(path), read_cutout(path)[1]):
+        assert np.array_equal(mask.pixels, alpha) and not mask.doubts
+    assert read_mask(save(tmp_path / "b.png", alpha)).doubts == (FLAT,)
 
 
 def test_an_opaque_alpha_channel_says_nothing_and_another_mask_in_it_is_doubted(tmp_path):

@@ -17,7 +17,7 @@ from ...image_ops import resize
 from ...image_reading import load_pixels
 from ...images import read_image
 from ...mask_files import MaskFile, orientation, read_mask, upright
-from ...mask_values import read_integers
+from ...mask_values import read_transparency
 from ...placeholders import why_unreadable
 from .folders import Pair
 
@@ -77,7 +77,7 @@ def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
         raise DatasetError(
             f"{path}: no alpha channel ({mode}), so there is no mask. Give masks by --images and --masks."
         )
-    alpha, found, notes = read_integers(np.ascontiguousarray(pixels[..., 3]))
+    alpha, found, notes = read_transparency(np.ascontiguousarray(pixels[..., 3]))
     mask = MaskFile(pixels=alpha, notes=notes, found=f"{found} in the alpha channel")
     return torch.from_numpy(pixels[..., :3].astype(np.float32) / np.float32(255)), mask
 
