@@ -47,6 +47,26 @@ def test_truncated_jpeg_is_found(tmp_path):
     assert "cannot be read" in one.problem
 
 
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+@pytest.mark.parametrize("kind", ["floats", "integers", "PNG", "JPEG", "EPS"])
+def test_what_training_cannot_read_is_found_under_any_ending(tmp_path, kind, ending):
+    for name in ("im", "gt"):
+        (tmp_path / name).mkdir()
+    values = np.random.default_rng(0).random((40, 40))
+    pixels = {"floats": (50 * values).astype(np.float32), "integers": (900_000 * values).astype(np.int32)}
+    image = Image.fromarray(pixels.get(kind, (255 * values).astype(np.uint8)))
+    image.save(tmp_path / f"im/a.{ending}", kind if kind.isupper() else "TIFF")
+    Image.new("L", (40, 40), 255).save(tmp_path / "gt/a.png")
+    (pair,) = find_set(tmp_path).pairs
+    problem = validate_pair(pair).problem
+    assert (problem is None) == (kind in ("PNG", "JPEG"))
+    if problem is None:
+        read_pair(pair)
+    else:
+        with pytest.raises(DatasetError):
+            read_pair(pair)
+
+
 def test_mask_of_another_shape_is_a_problem_and_of_another_scale_a_warning(folder):
     Image.open(folder / "gt/shape00.png").resize((96, 50)).save(folder / "gt/shape00.png")
     Image.open(folder / "gt/shape01.png").resize((48, 48)).save(folder / "gt/shape01.png")

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...devices import prepare_threads
-from ...errors import DatasetError
+from ...errors import DatasetError, ImageError
 from ...image_ops import resize
+from ...image_reading import opened_image
 from ...mask_files import MaskFile, orientation, read_mask, upright
 from ...text import enumerate_names, first_line
 from ..distributed import SINGLE_PROCESS, Ranks
@@ -28,7 +29,6 @@ MOST_NAMES, MOST_PROBLEMS = 5, 20  # in a message
 SOFT_LOW, SOFT_HIGH = 0.05, 0.95  # values between are neither object nor background
 BINARY_FRACTION = 1e-4  # fraction of soft pixels below which a mask is binary
 MOSTLY_SOFT = 0.5  # fraction of soft pixels above which a mask may be a photo or a depth map
-_JPEG = (".jpg", ".jpeg", ".jfif")
 _DRAFT_SIDE = 256  # pixels; JPEGs are decoded no larger than needed for this
 _THUMBNAIL = (32, 32)  # in which an image is compared with its mask
 _SIDES_EXCHANGED = 5  # EXIF orientations from this on
@@ -238,7 +238,12 @@ def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor]:
     Raises:
         DatasetError: Not readable.
     """
-    if path.suffix.lower() not in _JPEG:
+    try:
+        with opened_image(path) as image:
+            is_jpeg = image.format in ("JPEG", "MPO")  # whatever its name is
+    except ImageError as error:
+        raise DatasetError(str(error)) from error
+    if not is_jpeg:
         colours = read_colours(path)  # as training reads it
         return (colours.shape[1], colours.shape[0]), _thumbnail(colours @ torch.tensor(GREY))
     try:
