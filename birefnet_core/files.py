@@ -145,8 +145,9 @@ def _lock(descriptor: int) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """``atomic_path`` for a folder: what was at ``path`` before is replaced when the block succeeds.
 
-    A locked temporary file stands for the temporary folder beside it.
+    A locked temporary file stands for the temporary folder beside it. A link stays one.
     """
+    path = Path(os.path.realpath(path))
     descriptor, part = _create_part(path)
     new, old = Path(part + _NEW), Path(part + _OLD)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ class FoundImages:
         passed: How many files of each other ending there are.
         broken: Links with an image's ending that lead nowhere, and pipes and devices of such names.
         errors: Folders that cannot be listed.
+        failures: Sentences on the last two.
     """
 
     images: list[Path] = dataclasses.field(default_factory=list)
@@ -53,16 +55,24 @@ class FoundImages:
     broken: list[Path] = dataclasses.field(default_factory=list)
     errors: list[OSError] = dataclasses.field(default_factory=list)
 
+    @property
+    def failures(self) -> list[str]:
+        broken = [f"{path}: leads to no file" for path in self.broken]
+        return broken + [f"{e.filename}: the folder cannot be listed ({e.strerror})" for e in self.errors]
 
-def find_images(folder: Path, *, recursive: bool = False, leave_out: Path | None = None) -> FoundImages:
+
+def find_images(
+    folder: Path, *, recursive: bool = False, leave_out: Path | None = None, suffixes: Collection[str] = ()
+) -> FoundImages:
     """Image files in a folder; hidden files and folders are left out, and links to folders not followed.
 
     Args:
         folder: The folder.
         recursive: Whether to take the files of its subfolders, too.
         leave_out: A subfolder, resolved, that is not searched.
+        suffixes: Lower-case endings of other files to find instead of images.
     """
-    found, suffixes = FoundImages(), image_suffixes()
+    found, suffixes = FoundImages(), suffixes or image_suffixes()
     for root, folders, files in os.walk(folder, onerror=found.errors.append):
         inner = [Path(root, name) for name in folders if recursive and not name.startswith(".")]
         folders[:] = [path.name for path in inner if leave_out is None or path.resolve() != leave_out]

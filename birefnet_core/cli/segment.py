@@ -91,10 +91,21 @@ class Summary:
         return 1 if self.failures else 0
 
 
+def check_names(args: argparse.Namespace) -> None:
+    """Refuses empty names, which would stand for the working folder.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    if not args.output:
+        raise ConfigError("-o is empty: give a folder, or the name of a file.")
+    if "" in args.inputs:
+        raise ConfigError("the name of an input is empty: give files or folders.")
+
+
 def run(args: argparse.Namespace) -> int:
     """Segments the images; those that cannot be are reported at the end, and the others are done."""
-    if not args.output:
-        raise ConfigError("-o is empty: give a folder, or for one image a .png file.")
+    check_names(args)
     with ProcessStore() as processes:
         plan = make_plan(args.inputs, Path(args.output), recursive=args.recursive, cutout=args.cutout)
         processes.all_gather("planned")  # what one process writes is no input of another that lists files later
@@ -177,6 +188,7 @@ def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
     wanted = job.outputs.values()
     existing = [path for path in wanted if exists(path)]
     if args.resume:
+        existing = [path for path in existing if os.path.isfile(path) and os.path.getsize(path)]
         if len(existing) == len(wanted):
             summary.there += 1
             for path in wanted:

@@ -45,6 +45,6 @@ def failure_of(source: Path, error: Exception) -> str:
         raise error
     text = str(error)
     if not isinstance(error, ImageError | CheckpointError) and (not text or is_out_of_memory(error)):
-        text = "too little memory for this image; make it smaller, or give a smaller --size."
+        text = "too little memory for it; make it smaller, or give a smaller --size."
     about_a_file = isinstance(error, ImageError) or text.startswith(printable(source))
     return text if about_a_file else f"{source}: {text}"

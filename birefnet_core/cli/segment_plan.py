@@ -142,8 +142,7 @@ def _find(inputs: list[str], recursive: bool, output: Path | None, plan: Plan) -
         if os.path.isdir(path):
             found = find_images(path, recursive=recursive, leave_out=leave_out)
             plan.passed.update(found.passed)
-            plan.failures += [f"{path}: leads to no file" for path in found.broken]
-            plan.failures += [f"{e.filename}: the folder cannot be listed ({e.strerror})" for e in found.errors]
+            plan.failures += found.failures
             yield from ((image, image.relative_to(path)) for image in _photos(found.images, leave_out))
         elif exists(path):
             yield path, Path(path.name)

@@ -20,6 +20,7 @@ from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
 from ..errors import ConfigError, VideoError
 from ..files import remove_abandoned_parts
+from ..images import find_images
 from ..inference import Segmenter
 from ..inference.out_of_memory import free_memory
 from ..masks import FITS, METHODS, RefineOptions, parse_color
@@ -27,9 +28,10 @@ from ..text import printable
 from ..torchrun import current_process
 from ..video import CODECS, Output, VideoOptions, VideoProgress, VideoReport
 from ..video.formats import CLIP_SUFFIXES, MUXERS
-from .console import Progress, say
+from .console import Progress, Terminated, say
 from .outputs import Inputs, Outputs
-from .segment import DEFAULT_MODEL, DTYPE_HELP, Summary, parse_size
+from .segment import DEFAULT_MODEL, DTYPE_HELP, Summary, check_names, parse_size
+from .segment_image import NOT_SEGMENTED, failure_of
 
 if TYPE_CHECKING:
     import torch
@@ -86,17 +88,30 @@ class Job:
 
 def run(args: argparse.Namespace) -> int:
     """Segments the clips; those that cannot be read are skipped and reported at the end."""
-    from ..video import segment_video  # names PyAV where it is missing, before a model is loaded
-
     rank, processes, local_rank = current_process()
+    check_names(args)
     summary = Summary(noun="clips")
     jobs = list(plan(args, summary))
     if processes > 1:  # each clip is segmented by one process; the first reports what concerns all of them
         jobs = jobs[rank::processes]
         summary = summary if rank == 0 else Summary(noun="clips")
     jobs = [job for job in jobs if args.overwrite or _is_free(job, args.resume, summary)]
+    try:
+        _segment_all(jobs, args, processes, local_rank, summary)
+    except KeyboardInterrupt:
+        summary.report()
+        say("interrupted; the same command with --resume does the rest", error=True)
+        raise
+    return summary.report()
+
+
+def _segment_all(
+    jobs: Sequence[Job], args: argparse.Namespace, processes: int, local_rank: int, summary: Summary
+) -> None:
+    from ..video import segment_video
+
     if not jobs:
-        return summary.report()
+        return
     device = choose_device(args.device)
     if processes > 1 and device.type == "cuda" and device.index is None:
         device = choose_device(f"cuda:{local_rank}")
@@ -120,11 +135,12 @@ def run(args: argparse.Namespace) -> int:
                     )
             except (VideoError, ConfigError) as error:
                 summary.failures.append(str(error))
+            except NOT_SEGMENTED as error:
+                summary.failures.append(failure_of(Path(job.source), error))
             else:
                 _count(job, report, summary)
             if signals.stopped.is_set():
-                raise KeyboardInterrupt
-    return summary.report()
+                raise signals.kind
 
 
 def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
@@ -139,7 +155,7 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     Raises:
         ConfigError: Nothing to do, outputs that do not fit each other, or one output file for several clips.
     """
-    from ..video.paths import source_files  # needs PyAV, which ``run`` has missed by name
+    from ..video.paths import is_written, source_files  # here, to name PyAV where it is missing
 
     out = Path(args.output)
     found = list(_find(args.inputs, args.recursive, out, summary))
@@ -153,11 +169,12 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     single = single or (images and len(found) == 1)
     kind = "composite" if args.background else "mask" if args.only_mask else "cutout"
     suffix = "" if images else _suffix(args.codec, kind)
-    inputs, outputs = Inputs(file for source, _ in found for file in source_files(Path(source))), Outputs()
+    files = [file for source, _ in found for file in source_files(Path(source))]
+    inputs, outputs = Inputs({*files, *(file.parent for file in files)}), Outputs()  # folders are replaced as a whole
     for source, relative in found:
         job = Job(source, tuple(_outputs(args, kind, out if single else out / relative.with_suffix(suffix))))
         # Whether nothing is going to be written.
-        done = args.resume and all(os.path.exists(output.path) for output in job.outputs)
+        done = args.resume and all(is_written(output) for output in job.outputs)
         if not done and (reason := _conflict(job, inputs, outputs)):
             summary.failures.append(f"{source}: {reason}")
             continue
@@ -252,11 +269,11 @@ def _find(inputs: Sequence[str], recursive: bool, out: Path, summary: Summary) -
     for text in inputs:
         path = Path(text)
         if os.path.isdir(path):
-            files = sorted(path.rglob("*") if recursive else path.iterdir())
-            clips = [f for f in files if f.suffix.lower() in CLIP_SUFFIXES and f.is_file() and f.name[0] != "."]
-            clips = [clip for clip in clips if not _was_written(clip, path, out)]
+            files = find_images(path, recursive=recursive, suffixes=CLIP_SUFFIXES)
+            summary.failures += files.failures
+            clips = [clip for clip in files.images if not _was_written(clip, path, out)]
             yield from ((str(clip), clip.relative_to(path)) for clip in clips)
-            if not clips and any(os.path.isfile(file) for file in files):  # a sequence of images
+            if not clips and files.passed:  # a sequence of images
                 yield text, Path(path.resolve().name + ".images")
         elif os.path.exists(path) or "%" in path.name or "*" in path.name:
             yield text, Path(path.name if os.path.exists(path) else path.name.replace("%", "").replace("*", ""))
@@ -266,7 +283,7 @@ def _find(inputs: Sequence[str], recursive: bool, out: Path, summary: Summary) -
 
 def _was_written(clip: Path, folder: Path, out: Path) -> bool:
     """Whether a clip lies in an output folder below its own folder, or is there by an earlier run."""
-    from ..video.own_outputs import is_own_output  # needs PyAV, which ``run`` has missed by name
+    from ..video.own_outputs import is_own_output
 
     place, written = Path(os.path.realpath(clip)), Path(os.path.realpath(out))
     if written == place or Path(os.path.realpath(folder)) not in written.parents:
@@ -275,7 +292,9 @@ def _was_written(clip: Path, folder: Path, out: Path) -> bool:
 
 
 def _is_free(job: Job, resume: bool, summary: Summary) -> bool:
-    existing = [output.path for output in job.outputs if os.path.exists(output.path)]
+    from ..video.paths import is_written
+
+    existing = [output.path for output in job.outputs if is_written(output)]
     if resume:
         if len(existing) == len(job.outputs):
             summary.written += 1
@@ -303,16 +322,19 @@ def _advance(bar: Progress, progress: VideoProgress) -> None:
 
 
 class _Signals:
-    """Lets SIGTERM clean up as Ctrl+C does, and lets either end a clip early where that is to be kept."""
+    """Lets SIGTERM and SIGHUP clean up as Ctrl+C does, and lets each end a clip early where that is to be kept."""
 
     def __init__(self, finish: bool) -> None:
         self.stopped, self._finish = threading.Event(), finish
         self._previous: dict[int, object] = {}
+        self.kind: type[KeyboardInterrupt] = KeyboardInterrupt
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows lacks the last
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -320,6 +342,7 @@ class _Signals:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, frame: object) -> None:
+        self.kind = KeyboardInterrupt if number == signal.SIGINT else Terminated
         if not self._finish or self.stopped.is_set():  # the second time at once
-            raise KeyboardInterrupt
+            raise self.kind
         self.stopped.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from .containers import Source
 from .image_files import find_sequence
 from .options import Output
 from .pyav import reason
+
+_FRAME = re.compile(r"frame_\d{6,}\.(png|exr)")  # as ``ImageWriter`` names them
+_OF_FILE_MANAGERS = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 
 
 def check_paths(source: Source, outputs: Sequence[Output], overwrite: bool) -> None:
@@ -35,19 +39,49 @@ def check_paths(source: Source, outputs: Sequence[Output], overwrite: bool) -> N
     inputs = [] if isinstance(source, io.BytesIO) else source_files(Path(source))
     for output in outputs:
         inputs += source_files(output.background) if isinstance(output.background, Path) else []
-    taken: set[str] = set()
+    taken: list[Path] = []
     for output in outputs:
-        path, key = output.path, os.path.realpath(output.path)
-        if key in taken:
-            raise ConfigError(f"{path}: is named twice as an output; give each a name of its own.")
-        taken.add(key)
-        if any(_same(path, file) or (output.is_folder and key == os.path.realpath(file.parent)) for file in inputs):
+        path, place = output.path, Path(os.path.realpath(output.path))
+        if any(place == other or place in other.parents or other in place.parents for other in taken):
+            raise ConfigError(f"{path}: is named twice as an output, or in another; give each a name of its own.")
+        taken.append(place)
+        if any(_same(path, file) or (output.is_folder and _same(path, file.parent)) for file in inputs):
             raise ConfigError(f"{path}: is an input, perhaps through a link, and would be replaced; give another path.")
-        if os.path.isdir(path) and not output.is_folder:
-            raise ConfigError(f"{path}: is a folder, expected the name of a file.")
-        empty = output.is_folder and os.path.isdir(path) and not any(path.iterdir())
-        if os.path.exists(path) and not overwrite and not empty:
-            raise ConfigError(f"{path}: is already there; give another path, or allow to overwrite it.")
+        try:
+            _check_place(output, overwrite)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{path}: cannot be written ({reason(error)}).") from error
+
+
+def is_written(output: Output) -> bool:
+    """Whether an output is there, complete: no empty file, no folder without frames."""
+    if output.is_folder:
+        with contextlib.suppress(OSError):
+            return any(_FRAME.fullmatch(name) for name in os.listdir(output.path))
+        return False
+    return os.path.isfile(output.path) and os.path.getsize(output.path) > 0
+
+
+def _check_place(output: Output, overwrite: bool) -> None:
+    """Checks what is at an output's path: a folder is replaced as a whole, and so must hold frames alone."""
+    path = output.path
+    if not os.path.exists(path):
+        with contextlib.suppress(FileNotFoundError):  # any other error is of a name that no file can have
+            os.lstat(path)
+        return
+    if os.path.isdir(path) != output.is_folder:
+        expected = "a file, expected the name of a folder" if output.is_folder else "a folder, expected that of a file"
+        raise ConfigError(f"{path}: is {expected}.")
+    found = os.scandir(path) if output.is_folder else ()
+    held = [entry for entry in found if entry.name.lower() not in _OF_FILE_MANAGERS]
+    if not overwrite and (held or not output.is_folder):
+        raise ConfigError(f"{path}: is already there; give another path, or allow to overwrite it.")
+    if other := next((entry.name for entry in held if entry.is_dir() or not _FRAME.fullmatch(entry.name)), None):
+        raise ConfigError(f"{path}: holds {other}, which would be lost; give an empty or a new folder.")
+    if output.is_folder and (os.path.ismount(path) or os.path.samefile(path, ".")):
+        raise ConfigError(f"{path}: is a disk or the working folder, and cannot be replaced; name a folder in it.")
 
 
 @contextlib.contextmanager

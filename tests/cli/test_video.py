@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from birefnet_core.cli.main import main
+from birefnet_core.errors import CheckpointError, ImageError, MemoryLimitError
 
 from ..video.conftest import make_clip, picture, probe
 
@@ -194,22 +196,104 @@ def test_no_output_replaces_another_clip_of_the_run(video, tmp_path, capsys, fla
     assert "a.mov is an input of this run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (getattr(signal, "SIGHUP", 15), 143)]
+)
 @pytest.mark.parametrize("keep", [False, True])
-def test_interrupting_removes_or_keeps_what_is_finished(video, tmp_path, monkeypatch, capsys, keep, number):
+def test_interrupting_removes_or_keeps_what_is_finished(video, tmp_path, monkeypatch, capsys, keep, number, expected):
     source = make_clip(tmp_path, frames=40, size=(64, 48))
     monkeypatch.setattr(
         "birefnet_core.cli.video._advance", lambda bar, state: state.done == 3 and os.kill(os.getpid(), number)
     )
     before = signal.getsignal(number)
     code, path = video(source, *(["--keep-partial"] * keep), out="out/o.mov")
-    assert code == 130
+    assert code == expected
     assert signal.getsignal(number) is before
     if keep:
         assert len(probe(path).times) == 3
         assert "first 3 frames were kept" in capsys.readouterr().err
     else:
         assert files(tmp_path / "out") == []
+
+
+def test_an_interrupt_says_what_was_done_and_what_failed(video, clips, monkeypatch, capsys):
+    (clips / "a.mp4").write_bytes(b"no clip")
+    monkeypatch.setattr("birefnet_core.cli.video._advance", lambda bar, state: os.kill(os.getpid(), signal.SIGINT))
+    assert video(clips)[0] == 130
+    shown = capsys.readouterr()
+    assert "a.mp4: cannot be read as a clip" in shown.err and "--resume does the rest" in shown.err
+    assert "0 of 1 clips segmented" in shown.out
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP")
+def test_signals_that_the_shell_ignores_stay_ignored(video, clips, monkeypatch):
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job in the background of a script
+    try:
+        monkeypatch.setattr("birefnet_core.cli.video._advance", lambda bar, state: os.kill(os.getpid(), signal.SIGINT))
+        assert video(clips)[0] == 0
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+ERRORS = [
+    CheckpointError("the network computes NaN"),
+    MemoryLimitError("too little memory"),
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    ImageError("no mask"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_clip_that_cannot_be_segmented_does_not_end_the_others(video, clips, monkeypatch, capsys, error):
+    from birefnet_core.inference import Segmenter
+
+    compute, calls = Segmenter.__call__, []
+
+    def fail_once(self, *args, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error
+        return compute(self, *args, **options)
+
+    monkeypatch.setattr(Segmenter, "__call__", fail_once)
+    code, out = video(clips)
+    assert (code, files(out)) == (1, ["b.mov"])
+    shown = capsys.readouterr()
+    assert "1 of 2 clips segmented" in shown.out and "Traceback" not in shown.err
+    assert str(error) in shown.err or "a.mp4: too little memory" in shown.err
+    code, _ = video(clips, "--resume")
+    assert (code, files(out)) == (0, ["a.mov", "b.mov"])
+
+
+def test_links_without_a_target_and_folders_that_cannot_be_listed_are_named(video, clips, monkeypatch, capsys):
+    (clips / "lost.mp4").symlink_to("nowhere.mp4")
+    os.mkfifo(clips / "pipe.mov")
+    (clips / ".hidden").mkdir()
+    make_clip(clips / ".hidden", name="d.mp4", frames=2, size=(64, 48))
+    listing = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("deeper"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    code, out = video(clips, "--recursive")
+    assert (code, files(out)) == (1, ["a.mov", "b.mov"])
+    shown = capsys.readouterr().err
+    for name in ("lost.mp4: leads to no file", "pipe.mov: leads to no file", "deeper: the folder cannot be listed"):
+        assert name in shown
+
+
+@pytest.mark.parametrize(("argument", "out"), [("", "out"), ("a.mp4", "")])
+def test_empty_names_are_not_the_working_folder(clips, monkeypatch, capsys, argument, out):
+    monkeypatch.chdir(clips)
+    before = files(clips)
+    assert main(["video", argument, "-o", out]) == 2
+    assert "is empty" in capsys.readouterr().err
+    assert files(clips) == before
 
 
 def test_without_pyav_one_sentence_says_so(model_file, clips, tmp_path):

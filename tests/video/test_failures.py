@@ -309,13 +309,22 @@ def test_a_replaced_file_stays_when_the_run_fails(tmp_path, segmenter, out):
     out.write_bytes(b"mine")
     frames = out.parent / "frames"
     frames.mkdir()
-    (frames / "notes.txt").write_text("mine")
+    (frames / "frame_000001.png").write_text("mine")
     source = damaged(tmp_path, "mov")
     with pytest.raises(VideoError, match="damaged"):
         segment_video(segmenter, source, [Output(path=out), Output(path=frames)], options=VideoOptions(overwrite=True))
     assert out.read_bytes() == b"mine"
     assert left(out.parent) == ["frames", "out.mov"]
-    assert left(frames) == ["notes.txt"]
+    assert left(frames) == ["frame_000001.png"]
+
+
+@pytest.mark.parametrize("inner", ["frames/mask.mkv", "frames/deeper"])
+def test_no_output_lies_in_a_folder_that_is_one(tmp_path, segmenter, out, inner):
+    outputs = [Output(path=out.parent / inner), Output(path=out.parent / "frames")]
+    for order in (outputs, outputs[::-1]):
+        with pytest.raises(ConfigError, match="or in another"):
+            segment_video(segmenter, make_clip(tmp_path), order)
+    assert not out.parent.exists()
 
 
 def test_errors_of_the_network_pass_through(tmp_path, segmenter, out):
