@@ -14,6 +14,7 @@ from PIL import Image
 
 from . import mask_values
 from .errors import DatasetError
+from .image_formats import image_formats
 from .image_reading import load_pixels
 from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, PALETTE, PHOTO, Read
 from .placeholders import why_unreadable
@@ -138,7 +139,7 @@ def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray, tuple[str, ...]]:
     In the palette of a ground truth 0 is black, or the first colour where black is not used.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=image_formats()) as image:
             if image.format == "JPEG":
                 # Decodes only the luma, as OpenCV does; of a ground truth also the chroma, which tells a colour.
                 image.draft("YCbCr" if truth else "L", image.size)

@@ -1,6 +1,6 @@
 """A cut-out through ComfyUI's HTTP API, with Python's standard library alone.
 
-    python examples/http_client.py photo.jpg cutout.png [--server http://127.0.0.1:8188] [--model demo]
+python examples/http_client.py photo.jpg cutout.png [--server http://127.0.0.1:8188] [--model demo]
 """
 
 import argparse
@@ -73,11 +73,10 @@ def run(server: str, workflow: dict) -> dict:
         entry = request_json(f"{server}/history/{prompt}").get(prompt)
         if isinstance(entry, dict):
             status = entry.get("status") or {}
-            if status.get("completed"):
-                return entry.get("outputs") or {}
             if status.get("status_str") == "error":
                 raise Failure(reason_of(status))
-        elif is_queued(server, prompt):
+            return entry.get("outputs") or {}  # the history has finished runs only
+        if is_queued(server, prompt):
             known = time.monotonic()
         elif time.monotonic() - known > SECONDS_UNKNOWN:
             raise Failure(f"{server} no longer knows the run: was it restarted, or its history cleared?")
@@ -127,6 +126,8 @@ def main() -> None:
         args.output.write_bytes(cutout)
     except Failure as error:
         sys.exit(f"error: {printable(str(error))}")
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        sys.exit(f"error: {server} gave something else than ComfyUI does ({printable(str(error))}).")
     except OSError as error:
         sys.exit(f"error: {printable(str(args.output))} cannot be written ({error.strerror}).")
     print(f"wrote {printable(str(args.output))}")

@@ -1,5 +1,7 @@
 """What a mask file of any kind is read as, by training and by scoring."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -105,3 +107,19 @@ def test_unreadable_files_are_refused_by_name(tmp_path, damage):
         path.write_bytes({"truncated": content[: len(content) // 2], "noise": b"no image at all", "empty": b""}[damage])
     with pytest.raises(DatasetError, match=r"broken\.png"):
         read_mask(path)
+
+
+@pytest.mark.parametrize("ending", [".png", ".eps", ".jpg"])
+def test_no_format_is_read_whose_reader_starts_a_program(tmp_path, monkeypatch, ending):
+    from birefnet_core.training.data.preflight import image_thumbnail
+    from birefnet_core.training.data.reading import read_cutout
+
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 30 20\n%%EndComments\nshowpage\n%%EOF\n")
+    for read in (read_mask, read_cutout, image_thumbnail):
+        with pytest.raises(DatasetError, match=r"cannot be read|not an image"):
+            read(path)
+    assert not (tmp_path / "ran").exists()

@@ -6,7 +6,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -208,13 +208,21 @@ def _protocol(args: argparse.Namespace) -> Protocol:
 def _methods(args: argparse.Namespace) -> Iterator[list[_Method]]:
     """The methods to compare; masks of a model go to a temporary folder unless they are to be kept."""
     methods = [_named_folder(text) for text in args.pred]
-    with tempfile.TemporaryDirectory(prefix="birefnet_masks_") as folder:
+    with ExitStack() as stack:
         if args.model:
-            methods.append(_Method(Path(args.model).name, args.save or Path(folder), is_model=True))
+            methods.append(_Method(Path(args.model).name, args.save or _temporary_folder(stack), is_model=True))
         names = [method.name for method in methods]
         if len(set(names)) < len(names):
             raise ConfigError(f"Two methods have the same name ({', '.join(names)}); name them: --pred NAME=DIR.")
         yield methods
+
+
+def _temporary_folder(stack: ExitStack) -> Path:
+    """A folder that is removed when the stack is closed."""
+    try:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="birefnet_masks_")))
+    except OSError as error:
+        raise ConfigError(f"no temporary folder for the masks ({error.strerror}): give one by --save.") from error
 
 
 def _segmenter(args: argparse.Namespace) -> Segmenter:

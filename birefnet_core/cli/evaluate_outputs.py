@@ -18,7 +18,7 @@ from ..metrics.plot import plot_curves
 from ..metrics.tables import markdown_table, write_csv, write_image_csv, write_json
 from ..text import first_line, printable
 from .console import say
-from .outputs import Inputs, Outputs, is_stream, prepare_file, prepare_folder
+from .outputs import Inputs, Outputs, is_stream, model_files, prepare_file, prepare_folder
 
 FILES = ("json", "csv", "image_csv", "markdown", "plot")  # flags that name one file each
 
@@ -51,7 +51,8 @@ def check_outputs(data: Sequence[Data], args: argparse.Namespace) -> None:
     """
     read = [folder for one in data for folder in (one.truths, one.images) if folder is not None]
     read += [one.predictions for one in data if not one.written]
-    inputs, outputs = Inputs(path for folder in read for path in _files(folder)), Outputs()
+    files = [path for folder in read for path in _files(folder)]
+    inputs, outputs = Inputs([*files, *model_files(args.model)]), Outputs()
     for name in (*FILES, "cache"):
         if getattr(args, name):
             prepare_file(getattr(args, name), f"--{name.replace('_', '-')}", inputs, outputs)

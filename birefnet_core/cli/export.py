@@ -11,6 +11,7 @@ from ..checkpoints import load_model
 from ..errors import ConfigError
 from ..text import printable
 from .console import say
+from .outputs import Inputs, Outputs, model_files, prepare_file
 from .segment import DEFAULT_MODEL, parse_size
 
 DESCRIPTION = "Writes an ONNX file (image B,3,H,W in [0,1] -> mask B,1,H,W) and compares it with the network."
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.size == "native":
         raise ConfigError("--size native: an ONNX file has one size; give N or WxH.")
     size = (args.size, args.size) if isinstance(args.size, int) else args.size
+    prepare_file(args.onnx, "--onnx", Inputs(model_files(args.model)), Outputs())
     model = load_model(args.model)
     export_onnx(model, args.onnx, size=size, dynamic_batch=args.dynamic_batch)
     say(f"wrote {printable(args.onnx)} ({args.onnx.stat().st_size / 1e6:.0f} MB)")

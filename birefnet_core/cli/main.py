@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from ..errors import BiRefNetError
+from ..text import printable
 from ..torchrun import current_process
 from .console import (
     Formatter,
@@ -39,13 +42,18 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message, keep="\n"))  # it has arguments, which the shell may have made of file names
+
+
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser of the whole command line.
 
     Args:
         command: The only command whose arguments are added; None adds those of all.
     """
-    parser = argparse.ArgumentParser(prog="birefnet", description="BiRefNet: images in, masks out.")
+    parser = _Parser(prog="birefnet", description="BiRefNet: images in, masks out.")
     parser.add_argument("-v", "--verbose", action="store_true", help="print progress messages")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
@@ -101,10 +109,23 @@ def exit_code(run: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         say("interrupted", error=True)
         return 143 if isinstance(error, Terminated) else 130
+    except FileNotFoundError:
+        if _has_working_folder():
+            raise
+        say("error: the working folder was deleted; change to one that is there.", error=True)
+        return 2
     except BrokenPipeError:
         if not reader_has_gone():
             raise
         return 0
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _flush() -> int:

@@ -55,6 +55,15 @@ class Inputs:
         return _identity(path) in self._identities or self.resolve(path) in self._paths
 
 
+def model_files(model: str | None) -> list[Path]:
+    """The files of a model that is given as a file or folder; none for a name."""
+    if model is None or not os.path.exists(model):
+        return []
+    with contextlib.suppress(OSError):
+        return list(Path(model).iterdir()) if os.path.isdir(model) else [Path(model)]
+    return []
+
+
 class Outputs:
     """The files a command is going to write, each for one purpose."""
 

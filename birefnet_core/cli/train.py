@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import training
 from ..errors import ConfigError
+from ..text import printable
 from ..torchrun import current_process
 from ..training import Recipe, TrainingData, from_values, load_datasets, load_recipe, train
 from ..training.compare import CURVES, REPORT, compare_runs
@@ -20,6 +21,7 @@ from ..training.data.folders import EXAMPLES
 from ..training.recipe import field_names
 from ..training.report import save_png
 from ..training.run_folder import RunFolder, write_errors_as_training_error
+from .console import say
 from .train_progress import ProgressBar
 
 DESCRIPTION = "Trains a BiRefNet on your images and masks."
@@ -160,6 +162,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.out:
         raise ConfigError("give --out DIR, the folder of the results.")
+    _check_recipe_stays(args)
     result = train(recipe, data, args.out, device=args.device, resume=args.resume, progress=ProgressBar(quiet=quiet))
     if not result.finished:
         if not quiet:
@@ -167,11 +170,17 @@ def run(args: argparse.Namespace) -> int:
         return 130
     if not quiet:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
-        print(f"{result.steps} steps done. Last validation: {scores or 'none'}. See {result.folder / 'report.md'}")
+        _print(f"{result.steps} steps done. Last validation: {scores or 'none'}. See {result.folder / 'report.md'}")
     return 0
 
 
+def _check_recipe_stays(args: argparse.Namespace) -> None:
+    """Refuses to write the recipe of the run, which has all flags, over the one that is read."""
+    folder = RunFolder(args.out)
+    name = args.recipe if args.recipe and args.recipe.endswith(".toml") else os.devnull
+    if not os.path.exists(folder.last) and os.path.exists(folder.recipe) and os.path.samefile(name, folder.recipe):
+        raise ConfigError(f"{folder.recipe}: would be replaced by the recipe of the run. Give --out another folder.")
+
+
 def _print(text: str) -> None:
-    """Prints, with escapes for characters the terminal cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    say(printable(text, keep="\n"))

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from .recipe import SCORES, Recipe, differences
 
 FORMAT = 1  # layout of last.pt
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of this kind
+# Temporary files of trainings; the names after the first are those of version 0.1.
+_PART = re.compile(
+    r"\.(birefnet-.+|(last\.pt|best(_adapter)?\.safetensors|metrics\.jsonl|recipe\.toml|report\.md|scores\.json"
+    r"|(curves|epoch_\d+)\.png)\.\w+)\.part"
+)
 
 
 @dataclasses.dataclass
@@ -121,7 +127,8 @@ class RunFolder:
                 )
         self.make()
         for part in self.path.rglob(".*.part"):  # of a process that was killed
-            remove_part(part)
+            if _PART.fullmatch(part.name):
+                remove_part(part)
 
     def make(self) -> None:
         """Creates the folder.

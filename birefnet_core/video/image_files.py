@@ -112,7 +112,7 @@ class WebPSource:
         self.name = source_name(source)
         try:
             file: Any = SharedBytes(source) if isinstance(source, io.BytesIO) else source
-            self._image = Image.open(file)
+            self._image = Image.open(file, formats=["WEBP"])
         except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
             raise VideoError(f"{self.name}: cannot be read as WebP ({first_line(error)}).") from error
         check_size(self.name, *self._image.size, limits)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -258,3 +259,33 @@ def test_a_mask_too_large_for_memory_is_left_out(data, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "| truths " in captured.out
     assert "too little memory" in captured.err
+
+
+@pytest.mark.parametrize("flag", [*FILES, "--onnx"])
+@pytest.mark.parametrize("link", [None, os.link, os.symlink])
+@pytest.mark.parametrize("model", ["m.onnx", "folder/m.onnx"])
+def test_the_model_is_not_replaced(data, capsys, flag, link, model):
+    path = data / model
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"weights")
+    out = data / "out.onnx" if link else path
+    if link:
+        link(path, out)
+    given = path.parent if path.parent != data else path
+    if flag == "--onnx":
+        assert main(["export", "--model", str(given), "--onnx", str(out), "--overwrite"]) == 2
+    else:
+        assert evaluate("--model", given, "--images", "im", flag, out, pred=None) == 2
+    assert "would replace a file that is read" in capsys.readouterr().err
+    assert path.read_bytes() == b"weights"
+
+
+def test_a_temporary_folder_is_needed_for_masks_alone(data, stub_model, monkeypatch, capsys):
+    def mkdtemp(*args, **options):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    assert evaluate() == 0
+    assert evaluate("--model", "m", "--images", "im", "--save", "kept") == 0
+    assert evaluate("--model", "m", "--images", "im") == 2
+    assert "no temporary folder for the masks" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The console script: commands, help and exit codes."""
 
+import os
+
 import pytest
 
 from birefnet_core.cli.main import COMMANDS, build_parser, exit_code, main
@@ -45,6 +47,29 @@ def test_errors_become_exit_codes(error, code, message, capsys):
     assert capsys.readouterr().err == message
 
 
+def test_arguments_cannot_control_the_terminal(capsys):
+    with pytest.raises(SystemExit):
+        main(["segment", "a.png", "-o", "out", "--\x1b[31m\u202e"])
+    said = capsys.readouterr().err
+    assert "\\x1b[31m\\u202e" in said and "\x1b" not in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder in use cannot be deleted")
+@pytest.mark.parametrize(
+    "arguments",
+    [["segment", "a.png", "-o", "out"], ["segment", "*.png", "-o", "/tmp"], ["evaluate", "--pred", "a", "--gt", "b"]],
+)
+def test_a_working_folder_that_was_deleted_is_a_sentence(tmp_path, monkeypatch, capsys, arguments):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert main(arguments) == 2
+    assert "the working folder was deleted" in capsys.readouterr().err
+
+
 def test_errors_of_our_own_are_not_hidden():
+    with pytest.raises(FileNotFoundError):
+        exit_code(lambda: os.stat("nowhere"))
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: 1 // 0)

@@ -75,6 +75,36 @@ def test_a_link_that_leads_nowhere_is_there(folder):
     assert (out / "a.png").is_symlink()
 
 
+@pytest.mark.parametrize("kind", ["empty", "lost link", "empty cut-out"])
+def test_what_is_no_finished_mask_is_made_when_the_run_goes_on(folder, kind, capsys):
+    save(folder / "a.jpg")
+    assert run(folder, "-o", "out", "--cutout") == 0
+    before = content(Path("out"))
+    path = Path("out", "a_cutout.png" if "cut-out" in kind else "a.png")
+    path.unlink()
+    path.symlink_to("nowhere") if "link" in kind else path.touch()
+    assert run(folder, "-o", "out", "--cutout") == 1
+    assert run(folder, "-o", "out", "--cutout", "--resume") == 0
+    assert content(Path("out")) == before
+
+
+def test_a_folder_in_the_place_of_a_mask_is_no_mask(folder, capsys):
+    save(folder / "a.jpg")
+    Path("out", "a.png").mkdir(parents=True)
+    for flag in ("--resume", "--overwrite"):
+        assert run(folder, "-o", "out", flag) == 1
+        assert "not written (Is a directory)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("argument", "out"), [("", "out"), ("in", "")])
+def test_empty_names_are_not_the_working_folder(folder, argument, out, capsys):
+    save(folder.parent / "a.jpg")
+    before = content(folder.parent)
+    assert run(argument, "-o", out) == 2
+    assert "is empty" in capsys.readouterr().err
+    assert content(folder.parent) == before
+
+
 @pytest.mark.parametrize("folds", [True, False])
 def test_names_that_differ_in_case_clash_where_the_disk_folds_them(folder, folds, monkeypatch, capsys):
     save(folder / "photo.jpg")

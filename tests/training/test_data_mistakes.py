@@ -351,3 +351,18 @@ def test_names_of_other_bytes_than_utf8_are_data_like_others(tmp_path, tiny_reci
     assert "3 of 3 pairs" in datasets.text and datasets.fingerprint
     assert any("caf\\udce9" in pair.name for pair in (*datasets.training.pairs, *datasets.validation.pairs))
     draw_examples(datasets.training.pairs)
+
+
+@pytest.mark.parametrize("link", [None, os.link, os.symlink])
+@pytest.mark.parametrize("flags", [[], ["--resume"]])
+def test_the_recipe_that_is_read_is_not_replaced(tmp_path, capsys, link, flags):
+    recipe = tmp_path / "run" / "recipe.toml"
+    recipe.parent.mkdir()
+    text = "# mine\nname = 'mine'\nbackbone = 'pvt_v2_b0'\n"
+    given = tmp_path / "mine.toml" if link else recipe
+    given.write_text(text)
+    if link:
+        link(given, recipe)
+    assert main(["train", "--data", str(tmp_path), "--recipe", str(given), "--out", str(recipe.parent), *flags]) == 2
+    assert "would be replaced by the recipe of the run" in capsys.readouterr().err
+    assert given.read_text() == text

@@ -212,3 +212,12 @@ def test_weights_that_are_not_finite_are_never_saved(shapes, tiny_recipe, tmp_pa
         trainer.run(StopSignal())
     state = torch.load(tmp_path / "last.pt", weights_only=True)["model"]
     assert all(value.isfinite().all() for value in state.values())
+
+
+def test_hidden_files_of_other_programs_stay(tmp_path):
+    others = [".film.mp4.part", ".photo.png.a1b2.part", "deeper/.download.part", ".part", "last.pt.0123abcd.part"]
+    for name in others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(9))
+    RunFolder(tmp_path).prepare_output_dir(resume=False)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.part")) == sorted(others)

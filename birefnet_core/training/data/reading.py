@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import DatasetError, ImageError
+from ...image_formats import image_formats
 from ...image_ops import resize
 from ...image_reading import load_pixels
 from ...images import read_image
@@ -64,7 +65,7 @@ def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
         DatasetError: Not readable, or without alpha channel.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=image_formats()) as image:
             load_pixels(image)
             mode, transparent = image.mode, "A" in image.getbands() or "transparency" in image.info
             turn = orientation(image)
