@@ -6,8 +6,10 @@ Under torchrun each process segments its part of the clips.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         _segment_all(jobs, args, processes, local_rank, summary)
     except KeyboardInterrupt:
         summary.report()
-        say("interrupted; the same command with --resume does the rest", error=True)
+        say("interrupted; the same command with --resume does the clips that have no file yet", error=True)
         raise
     return summary.report()
 
@@ -121,7 +123,7 @@ def _segment_all(
     if args.batch_size is None:
         segmenter.batch_size = fitting_batch_size(segmenter, args.size, device)
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder's own printing: errors only
-    with _Signals(args.keep_partial) as signals:
+    with _Signals() as signals:
         for job in jobs:
             try:
                 with Progress(unit="frame", label=Path(job.source).name, quiet=args.quiet) as bar:
@@ -322,10 +324,10 @@ def _advance(bar: Progress, progress: VideoProgress) -> None:
 
 
 class _Signals:
-    """Lets SIGTERM and SIGHUP clean up as Ctrl+C does, and lets each end a clip early where that is to be kept."""
+    """Lets Ctrl+C, SIGTERM and SIGHUP end a clip between two frames: FFmpeg's threads survive no exception anywhere."""
 
-    def __init__(self, finish: bool) -> None:
-        self.stopped, self._finish = threading.Event(), finish
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
         self._previous: dict[int, object] = {}
         self.kind: type[KeyboardInterrupt] = KeyboardInterrupt
 
@@ -343,6 +345,9 @@ class _Signals:
 
     def _handle(self, number: int, frame: object) -> None:
         self.kind = KeyboardInterrupt if number == signal.SIGINT else Terminated
-        if not self._finish or self.stopped.is_set():  # the second time at once
+        if self.stopped.is_set():
             raise self.kind
         self.stopped.set()
+        if sys.__stderr__ is not None:  # else its number may be another file's
+            with contextlib.suppress(OSError):
+                os.write(2, b"stopping after this frame; a second signal stops at once\n")

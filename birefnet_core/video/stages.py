@@ -29,6 +29,28 @@ def queue_size(frame_bytes: int) -> int:
     return max(2, min(MOST_WAITING, QUEUE_BYTES // max(frame_bytes, 1)))
 
 
+class _Worker(threading.Thread):
+    """A thread whose end can be waited for again after a signal has interrupted the waiting.
+
+    ``Thread.join`` of Python before 3.13 cannot: once interrupted, it takes a thread that runs for one that has ended.
+    """
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        super().__init__(name=f"birefnet {name}", daemon=True)
+        self._work, self._ended = target, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
+
+    def wait(self) -> None:
+        """Waits for the end."""
+        self._ended.wait()
+
+
 class Decoding:
     """Decodes ahead in a thread.
 
@@ -41,8 +63,7 @@ class Decoding:
     def __init__(self, frames: Iterable[Frame], size: int, report: VideoReport, name: str = "decode") -> None:
         self._frames, self._report, self._name = frames, report, name
         self._channel = Channel[Frame](size)
-        self._thread = threading.Thread(target=self._run, name=f"birefnet {name}", daemon=True)
-        self._thread.start()
+        self._thread = _Worker(self._run, name)
 
     def read(self, poll: Callable[[], None] = lambda: None) -> Iterator[Frame]:
         """The frames; an error in decoding is raised after those that came before it."""
@@ -51,7 +72,7 @@ class Decoding:
     def close(self) -> None:
         """Ends the thread."""
         self._channel.close()
-        self._thread.join()
+        self._thread.wait()
 
     def _run(self) -> None:
         frames = iter(self._frames)
@@ -89,8 +110,7 @@ class Encoding:
         self._writer, self._report, self._path, self._name = writer, report, path, f"encode {path.name}"
         self._channel = Channel[Encoding._Item](size)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"birefnet {self._name}", daemon=True)
-        self._thread.start()
+        self._thread = _Worker(self._run, self._name)
 
     def put(self, pixels: Tensor, pts: int, duration: int, poll: Callable[[], None]) -> None:
         """Hands over a frame H, W, C; raises what went wrong with those before."""
@@ -102,13 +122,13 @@ class Encoding:
     def finish(self) -> None:
         """Waits until everything is written."""
         self._channel.end()
-        self._thread.join()
+        self._thread.wait()
         self._raise()
 
     def close(self) -> None:
         """Ends the thread, finished or not."""
         self._channel.close()
-        self._thread.join()
+        self._thread.wait()
         self._writer.close()
 
     def _run(self) -> None:

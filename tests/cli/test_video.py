@@ -221,8 +221,8 @@ def test_an_interrupt_says_what_was_done_and_what_failed(video, clips, monkeypat
     monkeypatch.setattr("birefnet_core.cli.video._advance", lambda bar, state: os.kill(os.getpid(), signal.SIGINT))
     assert video(clips)[0] == 130
     shown = capsys.readouterr()
-    assert "a.mp4: cannot be read as a clip" in shown.err and "--resume does the rest" in shown.err
-    assert "0 of 1 clips segmented" in shown.out
+    assert "a.mp4: cannot be read as a clip" in shown.err and "--resume does the clips" in shown.err
+    assert "0 of 2 clips segmented" in shown.out
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP")

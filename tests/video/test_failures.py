@@ -318,6 +318,31 @@ def test_a_replaced_file_stays_when_the_run_fails(tmp_path, segmenter, out):
     assert left(frames) == ["frame_000001.png"]
 
 
+def test_an_interrupt_while_an_encoder_finishes_waits_for_it(tmp_path, segmenter, out, monkeypatch):
+    finish, close, events = FileWriter.finish, FileWriter.close, []
+
+    def slow_finish(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        finish(self)
+        events.append("finished")
+
+    def logged_close(self):
+        events.append("closed")
+        close(self)
+
+    monkeypatch.setattr(FileWriter, "finish", slow_finish)
+    monkeypatch.setattr(FileWriter, "close", logged_close)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            segment_video(segmenter, make_clip(tmp_path), Output(path=out))
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert events[:2] == ["finished", "closed"]
+    assert left(out.parent) == []
+
+
 @pytest.mark.parametrize("inner", ["frames/mask.mkv", "frames/deeper"])
 def test_no_output_lies_in_a_folder_that_is_one(tmp_path, segmenter, out, inner):
     outputs = [Output(path=out.parent / inner), Output(path=out.parent / "frames")]
