@@ -173,8 +173,12 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     suffix = "" if images else _suffix(args.codec, kind)
     files = [file for source, _ in found for file in source_files(Path(source))]
     inputs, outputs = Inputs({*files, *(file.parent for file in files)}), Outputs()  # folders are replaced as a whole
+    planned = set()
     for source, relative in found:
         job = Job(source, tuple(_outputs(args, kind, out if single else out / relative.with_suffix(suffix))))
+        if (key := (inputs.resolve(Path(source)), job.outputs[0].path)) in planned:  # named twice
+            continue
+        planned.add(key)
         # Whether nothing is going to be written.
         done = args.resume and all(is_written(output) for output in job.outputs)
         if not done and (reason := _conflict(job, inputs, outputs)):

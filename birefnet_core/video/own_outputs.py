@@ -7,8 +7,10 @@ import struct
 import zlib
 from pathlib import Path
 
+from .containers import open_container
 from .formats import MUXERS
-from .pyav import FAILURES, av
+from .options import Limits
+from .pyav import FAILURES
 
 TAG, SOFTWARE = "software", "birefnet_core"  # in the metadata of films
 _TEXT = f"Software\0{SOFTWARE}".encode()
@@ -50,7 +52,7 @@ def is_own_output(path: Path) -> bool:
             with open(path, "rb") as file:
                 file.seek(-len(ending), os.SEEK_END)
                 return file.read() == ending
-        with av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
+        with open_container(path, Limits()) as container:
             tags = {key.lower(): value for key, value in container.metadata.items()}
             return tags.get(TAG) == SOFTWARE
     except FAILURES:  # said when it is read

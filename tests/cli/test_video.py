@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -285,6 +286,31 @@ def test_links_without_a_target_and_folders_that_cannot_be_listed_are_named(vide
     shown = capsys.readouterr().err
     for name in ("lost.mp4: leads to no file", "pipe.mov: leads to no file", "deeper: the folder cannot be listed"):
         assert name in shown
+
+
+def test_a_clip_named_twice_is_segmented_once(video, clips, capsys):
+    assert video(clips / "a.mp4", clips, clips / "deeper" / ".." / "a.mp4")[0] == 0
+    assert "2 of 2 clips segmented" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_playlist_beside_the_clips_opens_no_other_file(video, clips, capsys):
+    os.mkfifo(clips / "pipe")
+    pipe = os.open(clips / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    os.write(pipe, b"untouched")
+    for name, text in (
+        ("c.mp4", f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{clips / 'pipe'}\n#EXT-X-ENDLIST\n"),
+        ("d.mkv", "ffconcat version 1.0\nfile pipe\n"),
+    ):
+        (clips / name).write_text(text)
+    end = threading.Timer(20, os.close, [pipe])  # a reader would wait for ever
+    end.start()
+    assert video(clips, out="clips")[0] == 1
+    end.cancel()
+    assert os.read(pipe, 99) == b"untouched"
+    os.close(pipe)
+    errors = capsys.readouterr().err
+    assert "c.mp4: cannot be read as a clip" in errors and "d.mkv: cannot be read as a clip" in errors
 
 
 @pytest.mark.parametrize(("argument", "out"), [("", "out"), ("a.mp4", "")])
