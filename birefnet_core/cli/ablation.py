@@ -7,7 +7,6 @@ The same command resumes an interrupted ablation; finished runs are read, not re
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..training import Recipe, TrainingData, from_values, load_recipe
@@ -15,6 +14,7 @@ from ..training.ablation import ROWS, ablate, choose_rows
 from ..training.ablation_report import plot, report
 from ..training.data import find_sets
 from ..training.run_folder import RunFolder, write_errors_as_training_error
+from .console import say
 
 DESCRIPTION = "Trains and scores the rows of the paper's Tab. 1-3 on your data."
 
@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         _ablate(args)
     except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
+        say("stopped; the same command continues", error=True)
         return 130
-    print((args.out / "ablation.md").read_text(encoding="utf-8"))
+    say((args.out / "ablation.md").read_text(encoding="utf-8"))
     return 0
 
 

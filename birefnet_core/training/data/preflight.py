@@ -247,7 +247,7 @@ def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor]:
         colours = read_colours(path)  # as training reads it
         return (colours.shape[1], colours.shape[0]), _thumbnail(colours @ torch.tensor(GREY))
     try:
-        with Image.open(path, formats=image_formats()) as image:
+        with Image.open(path) as image:
             width, height = image.size
             image.draft(None, (_DRAFT_SIDE, _DRAFT_SIDE))
             image.load()
