@@ -154,8 +154,9 @@ def test_a_workflow_saved_by_0_1_runs(name, comfyui, to_api, demo_model):
             if not source.get("crop"):
                 assert picture.shape[:2] == photo.shape[1:3]
             if name in PLAIN_CUTOUTS:
-                difference = np.abs(picture[..., 3].astype(int) - mask)  # ComfyUI's torch and decoder may be others
-                assert difference.max() <= 3 and difference.mean() < 0.1
+                # ComfyUI's torch and decoder may be others, and demo's edges are steep.
+                difference = np.abs(picture[..., 3].astype(int) - mask)
+                assert difference.max() <= 8 and difference.mean() < 0.1
     if name == "batch_folder":
         assert sum(len(comfyui.pictures(outputs, key)) for key in ends) == 2
 
