@@ -161,8 +161,10 @@ def test_positions_of_a_window_are_those_of_the_architecture(filled):
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"])
-@pytest.mark.parametrize("network", [None, torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("names", ["all", WEIGHT])
+@pytest.mark.parametrize(
+    ("network", "names"),
+    [(None, WEIGHT), (None, "all"), (torch.float32, "all"), (torch.float16, "all"), (torch.bfloat16, "all")],
+)
 def test_float8_is_refused_in_every_precision(state, dtype, network, names):
     """It has no scale and few bits: masks would be others than those of the network, by .05 of S with float8_e5m2."""
     rounded = [n for n, v in state.items() if v.is_floating_point() and names in ("all", n)]
