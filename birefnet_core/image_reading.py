@@ -95,11 +95,10 @@ def _image_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:
         return _grey_file(pixels, source, path)
     high, top = int(pixels[..., :3].max()), 255
     if pixels.dtype == np.uint16 and high:
-        top = next(top for top in _GREY_TOPS if high <= top)
-        source.notes.append(f"its values reach {high} of 65535, so they are read as {top.bit_length()} bits")
+        top = _top_value(high, source)
     colours = _to_floats(pixels[..., :3], top)
     if source.sixteen_bits and pixels.dtype == np.uint8 and high <= _UPPER:
-        colours = colours * (255 / 15)
+        colours = colours * (255 / _UPPER)
         note = "its 16-bit colours use 12 bits or less, of which Pillow reads the upper 4; save it with 8 bits"
         source.notes.append(note)
     alpha = _to_floats(pixels[..., 3], 255) if pixels.shape[-1] == 4 and pixels[..., 3].min() < 255 else None
@@ -296,11 +295,17 @@ def _scale_integers(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarr
     if source.bits:
         top = 2**source.bits - 1
     elif high and not source.white_is_zero:
-        top = next(top for top in _GREY_TOPS if high <= top)
-        if top != _GREY_TOPS[-1]:
-            source.notes.append(f"its values reach {high} of 65535, so they are read as {top.bit_length()} bits")
+        top = _top_value(high, source)
     grey = _to_floats(pixels, top)
     return np.subtract(1, grey.numpy()) if source.white_is_zero else grey.numpy()
+
+
+def _top_value(high: int, source: _Source) -> int:
+    """The largest value of the depth that whole numbers up to ``high`` have; noted where that is not 16 bits."""
+    top = next(top for top in _GREY_TOPS if high <= top)
+    if top != _GREY_TOPS[-1]:
+        source.notes.append(f"its values reach {high} of 65535, so they are read as {top.bit_length()} bits")
+    return top
 
 
 def _scale_floats(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A cut-out through ComfyUI's HTTP API, with Python's standard library alone.
 
-python examples/http_client.py photo.jpg cutout.png [--server http://127.0.0.1:8188] [--model demo]
+    python examples/http_client.py photo.jpg cutout.png [--server http://127.0.0.1:8188] [--model demo]
 """
 
 import argparse

@@ -155,13 +155,8 @@ def _locate(wanted: HubFile) -> tuple[HubFile, _RemoteFile]:
         listed = HfApi(token=wanted.token).list_repo_tree(wanted.repo, revision=wanted.revision, recursive=True)
         files = (entry.path for entry in islice(listed, _MOST_FILES) if isinstance(entry, RepoFile))
         names = [name for name in files if isinstance(name, str)]
-    except (
-        JSONDecodeError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ) as error:  # the client parses any response as a list
+    # The client parses any response as a list.
+    except (JSONDecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise failure("no hub", wanted.fields, f"{type(error).__name__}: {error}") from error
     name = pick_weights(names, wanted.file)
     if name is None:

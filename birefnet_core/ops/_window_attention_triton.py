@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, library
 
 from ..text import first_line
 
@@ -214,8 +214,8 @@ def _operator(
     qkv: Tensor, qkv_bias: Tensor, relative_bias: Tensor, window: int, shift_y: int, shift_x: int, num_heads: int
 ) -> Tensor:
     kernel: Any = window_attention_kernel
-    if hasattr(torch.library, "wrap_triton"):
-        kernel = torch.library.wrap_triton(kernel)
+    if hasattr(library, "wrap_triton"):
+        kernel = library.wrap_triton(kernel)
     return _launch(kernel, qkv, qkv_bias, relative_bias, window, shift_y, shift_x, num_heads)
 
 
@@ -229,5 +229,5 @@ def _fake(
 _SCHEMA = (
     "(Tensor qkv, Tensor qkv_bias, Tensor relative_bias, int window, int shift_y, int shift_x, int num_heads) -> Tensor"
 )
-_register = getattr(torch.library, "triton_op", torch.library.custom_op)  # torch < 2.6 cannot see into the kernel
+_register = getattr(library, "triton_op", library.custom_op)  # torch < 2.6 cannot see into the kernel
 _register("birefnet::window_attention", _operator, mutates_args=(), schema=_SCHEMA).register_fake(_fake)

@@ -180,7 +180,8 @@ class RunFolder:
             raise CheckpointError(f"{self.last}: not a state that this version reads. {self._start_anew()}")
         with self.damage_as_checkpoint_error():
             self._check_same(state, recipe, data)
-            if state.get("backgrounds", backgrounds) != backgrounds is not None:  # earlier versions did not store it
+            # Versions before did not store it.
+            if backgrounds is not None and state.get("backgrounds", backgrounds) != backgrounds:
                 raise ConfigError(f"{self.path} was trained with other --backgrounds. Resume with the same ones.")
         return state
 
@@ -275,11 +276,13 @@ def write_errors_as_training_error(folder: RunFolder) -> Iterator[None]:
     except OSError as error:
         names = [os.path.abspath(os.fsdecode(name)) for name in (error.filename, error.filename2) if name is not None]
         inside = any(Path(os.path.abspath(folder.path)) in (Path(name), *Path(name).parents) for name in names)
-        if not is_full_disk(error) and not inside:
+        if is_full_disk(error):
+            reason = "the disk is full. Free some space"
+        elif inside:
+            why = error.strerror or first_line(error)
+            reason = f"{Path(names[-1]).name} cannot be written ({why}). Make way for it"
+        else:
             raise
-        name = Path(names[-1]).name if names else folder.metrics.name
-        reason = "the disk is full. Free some space" if is_full_disk(error) else f"{name} cannot be written "
-        reason += "" if is_full_disk(error) else f"({error.strerror or first_line(error)}). Make way for it"
         kept = " and ".join(path.name for path in (folder.last, folder.best) if os.path.exists(path))
         more = f" and go on with --resume; as they were last saved: {kept}." if kept else "."
         raise TrainingError(f"{folder.path}: {reason}{more}") from error

@@ -49,9 +49,9 @@ def check_paths(source: Source, outputs: Sequence[Output], overwrite: bool) -> N
             raise ConfigError(f"{path}: is an input, perhaps through a link, and would be replaced; give another path.")
         try:
             _check_place(output, overwrite)
+        except ConfigError:
+            raise
         except (OSError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
             raise ConfigError(f"{path}: cannot be written ({reason(error)}).") from error
 
 

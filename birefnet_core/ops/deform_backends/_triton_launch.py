@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-from torch import Tensor
+from torch import Tensor, library
 
 from ..deform_sampling import Geometry
 from . import _triton_kernels as kernels
@@ -173,8 +173,8 @@ def _launch(kernel: Any, grid: tuple[int, ...], *tensors: Tensor, **arguments: A
     # Only tracing, whose tensors are of classes of their own, needs the wrapper. A launch through it takes half a
     # millisecond, and torch keeps something of each for ever.
     traced = type(tensors[0]) not in (Tensor, torch.nn.Parameter)
-    if traced and hasattr(torch.library, "wrap_triton") and not INTERPRETED:
-        kernel = torch.library.wrap_triton(kernel)
+    if traced and hasattr(library, "wrap_triton") and not INTERPRETED:
+        kernel = library.wrap_triton(kernel)
     # Triton launches on the current device, which need not be that of the tensors.
     device = tensors[0].device
     several = device.type == "cuda" and torch.cuda.device_count() > 1

@@ -1,6 +1,6 @@
 """The Triton kernels as operators of torch, with a backward pass.
 
-``torch.library.triton_op`` lets compile and export see the kernels. Before torch 2.6, and where the kernels are
+torch's ``triton_op`` lets compile and export see the kernels. Before torch 2.6, and where the kernels are
 interpreted, they are opaque.
 
 Shapes: B batch, C input channels, O output channels, P channels after the projection, H W input map, Ho Wo output
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from ..deform_sampling import Geometry
 from . import _triton_launch as launch
@@ -42,9 +42,9 @@ def _operator(signature: str, fake: Callable[..., Any], mutates: Sequence[str] =
     options: dict[str, Any] = {"mutates_args": mutates, "schema": f"({schema}"}
 
     def register(function: Callable[..., Any]) -> Any:
-        if hasattr(torch.library, "triton_op") and not launch.INTERPRETED:
-            return torch.library.triton_op(f"birefnet::{name}", **options)(function)
-        operator = torch.library.custom_op(f"birefnet::{name}", **options)(function)
+        if hasattr(library, "triton_op") and not launch.INTERPRETED:
+            return library.triton_op(f"birefnet::{name}", **options)(function)
+        operator = library.custom_op(f"birefnet::{name}", **options)(function)
         operator.register_fake(fake)
         return operator
 

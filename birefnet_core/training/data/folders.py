@@ -268,11 +268,11 @@ def hold_out(pairs: Sequence[Pair], fraction: float) -> tuple[tuple[Pair, ...], 
         Pairs to train on and to validate on; at least one of each, or none held out where there is but one.
     """
     ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
-    images = list(dict.fromkeys(pair.image.resolve() for pair in ranked))
+    files = {pair: pair.image.resolve() for pair in ranked}
+    images = list(dict.fromkeys(files.values()))
     count = min(len(images) - 1, max(1, round(len(images) * fraction))) if fraction > 0 else 0
     held = set(images[:count])
-    kept = tuple(pair for pair in pairs if pair.image.resolve() not in held)
-    return kept, tuple(pair for pair in pairs if pair.image.resolve() in held)
+    return tuple(p for p in pairs if files[p] not in held), tuple(p for p in pairs if files[p] in held)
 
 
 def fingerprint(pairs: Iterable[Pair]) -> str:

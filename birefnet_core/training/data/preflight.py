@@ -240,23 +240,17 @@ def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor]:
     """
     try:
         with opened_image(path) as image:
-            is_jpeg = image.format in ("JPEG", "MPO")  # whatever its name is
+            if image.format in ("JPEG", "MPO"):  # whatever its name is
+                width, height = image.size
+                image.draft(None, (_DRAFT_SIDE, _DRAFT_SIDE))
+                image.load()
+                turned = orientation(image)
+                grey = torch.from_numpy(upright(np.array(image.convert("L")), turned)).float() / 255
+                return ((height, width) if turned >= _SIDES_EXCHANGED else (width, height)), _thumbnail(grey)
     except ImageError as error:
         raise DatasetError(str(error)) from error
-    if not is_jpeg:
-        colours = read_colours(path)  # as training reads it
-        return (colours.shape[1], colours.shape[0]), _thumbnail(colours @ torch.tensor(GREY))
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            image.draft(None, (_DRAFT_SIDE, _DRAFT_SIDE))
-            image.load()
-            turned = orientation(image)
-            grey = upright(np.array(image.convert("L")), turned)
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        raise DatasetError(f"{path}: the image cannot be read ({first_line(error)}).") from error
-    size = (height, width) if turned >= _SIDES_EXCHANGED else (width, height)
-    return size, _thumbnail(torch.from_numpy(grey).float() / 255)
+    colours = read_colours(path)  # as training reads it
+    return (colours.shape[1], colours.shape[0]), _thumbnail(colours @ torch.tensor(GREY))
 
 
 def _orientation(path: Path) -> int:
