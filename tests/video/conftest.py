@@ -15,6 +15,8 @@ from torch import nn
 
 try:
     import av
+
+    from birefnet_core.video.pyav import reformat
 except ImportError:  # an extra; what needs it is left out
     collect_ignore = ["test_clips.py", "test_failures.py", "test_memory.py", "test_outputs.py", "test_reading.py"]
 
@@ -81,7 +83,9 @@ def make_clip(folder: Path, **how: Any) -> Path:
     path = folder / recipe.name
     base = recipe.time_base or Fraction(1, recipe.rate)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(recipe.codec, rate=recipe.rate, options=recipe.options or {})
+        # x264 looking ahead writes frames as small as these a little differently now and then.
+        options = {"rc-lookahead": "0"} if recipe.codec == "libx264" else {}
+        stream = container.add_stream(recipe.codec, rate=recipe.rate, options=options | (recipe.options or {}))
         context = stream.codec_context
         context.width, context.height = recipe.size
         context.pix_fmt, context.time_base, stream.time_base = recipe.pixels, base, base
@@ -94,7 +98,7 @@ def make_clip(folder: Path, **how: Any) -> Path:
         sound = container.add_stream(recipe.audio, rate=SAMPLE_RATE) if recipe.audio else None
         for number in range(recipe.frames):
             frame = av.VideoFrame.from_ndarray(picture(number, *recipe.size), format="rgb24")
-            frame = frame.reformat(format=recipe.pixels if recipe.pixels != "pal8" else "rgb8")
+            frame = reformat(frame, format=recipe.pixels if recipe.pixels != "pal8" else "rgb8")
             frame.pts, frame.time_base = (recipe.pts[number] if recipe.pts else number), base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
