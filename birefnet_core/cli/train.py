@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -166,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
     result = train(recipe, data, args.out, device=args.device, resume=args.resume, progress=ProgressBar(quiet=quiet))
     if not result.finished:
         if not quiet:
-            print(f"stopped after {result.steps} steps; continue with --resume", file=sys.stderr)
+            say(f"stopped after {result.steps} steps; continue with --resume", error=True)
         return 130
     if not quiet:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from huggingface_hub.utils import tqdm
 
 from ..text import clock_time
+from .console import say
 
 _HIDDEN = ("epoch", "step", "steps", "best", "lr")  # of a step's values: shown in a way of their own, or not
 _FIRST_STEPS = 3  # after which the speed is known; the first step of all is slower than the others
@@ -71,7 +73,6 @@ class ProgressBar:
         self.bar.update()
 
     def _print(self, text: str) -> None:
-        if self.bar is not None:
-            self.bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        """Where standard error cannot be written any more, as after the end of a connection, the training goes on."""
+        with self.bar.external_write_mode(file=sys.stderr) if self.bar is not None else nullcontext():
+            say(text, error=True)

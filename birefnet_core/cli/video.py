@@ -6,11 +6,8 @@ Under torchrun each process segments its part of the clips.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -26,6 +23,7 @@ from ..images import find_images
 from ..inference import Segmenter
 from ..inference.out_of_memory import free_memory
 from ..masks import FITS, METHODS, RefineOptions, parse_color
+from ..stop_signal import StopSignal
 from ..text import printable
 from ..torchrun import current_process
 from ..video import CODECS, Output, VideoOptions, VideoProgress, VideoReport
@@ -123,7 +121,9 @@ def _segment_all(
     if args.batch_size is None:
         segmenter.batch_size = fitting_batch_size(segmenter, args.size, device)
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder's own printing: errors only
-    with _Signals() as signals:
+    # Between two frames: FFmpeg's threads survive no exception anywhere.
+    notice = "stopping after this frame; a second signal stops at once"
+    with StopSignal(graceful=True, notice=notice) as stop:
         for job in jobs:
             try:
                 with Progress(unit="frame", label=Path(job.source).name, quiet=args.quiet) as bar:
@@ -133,7 +133,7 @@ def _segment_all(
                         job.outputs,
                         options=options,
                         progress=partial(_advance, bar),
-                        cancelled=signals.stopped.is_set,
+                        cancelled=lambda: stop.requested,
                     )
             except (VideoError, ConfigError) as error:
                 summary.failures.append(str(error))
@@ -141,8 +141,8 @@ def _segment_all(
                 summary.failures.append(failure_of(Path(job.source), error))
             else:
                 _count(job, report, summary)
-            if signals.stopped.is_set():
-                raise signals.kind
+            if stop.requested:
+                raise KeyboardInterrupt if stop.number == signal.SIGINT else Terminated
 
 
 def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
@@ -325,33 +325,3 @@ def _count(job: Job, report: VideoReport, summary: Summary) -> None:
 
 def _advance(bar: Progress, progress: VideoProgress) -> None:
     bar.show(progress.done, progress.total)
-
-
-class _Signals:
-    """Lets Ctrl+C, SIGTERM and SIGHUP end a clip between two frames: FFmpeg's threads survive no exception anywhere."""
-
-    def __init__(self) -> None:
-        self.stopped = threading.Event()
-        self._previous: dict[int, object] = {}
-        self.kind: type[KeyboardInterrupt] = KeyboardInterrupt
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows lacks the last
-                number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _handle(self, number: int, frame: object) -> None:
-        self.kind = KeyboardInterrupt if number == signal.SIGINT else Terminated
-        if self.stopped.is_set():
-            raise self.kind
-        self.stopped.set()
-        if sys.__stderr__ is not None:  # else its number may be another file's
-            with contextlib.suppress(OSError):
-                os.write(2, b"stopping after this frame; a second signal stops at once\n")

@@ -26,6 +26,7 @@ from ..checkpoints import save_adapter, save_checkpoint
 from ..devices import choose_device
 from ..errors import ConfigError, TrainingError
 from ..network import BiRefNet
+from ..stop_signal import StopSignal
 from .data import TrainingData
 from .data.dataset import BatchSampler, dead_workers_as_training_error, load_batches, seed_of
 from .data.examples import draw_examples
@@ -33,7 +34,6 @@ from .data.folders import EXAMPLES
 from .data.load import Datasets, load_datasets
 from .distributed import Ranks, init_distributed
 from .ema import Ema
-from .interrupt import StopSignal
 from .lora import extract_adapter, merged
 from .loss_meter import LossMeter
 from .model_setup import PhasedModel, amp_dtype, autocast, build_network, sync_gradients

@@ -14,10 +14,10 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import io as checkpoint_files
+from birefnet_core.stop_signal import StopSignal
 from birefnet_core.training import Recipe, TrainingData, load_datasets, loop, run_folder, train
-from birefnet_core.training.data.dataset import Batch
+from birefnet_core.training.data.dataset import Batch, _print_unless_disconnected, _read_from_workers
 from birefnet_core.training.distributed import Ranks
-from birefnet_core.training.interrupt import StopSignal
 from birefnet_core.training.run_folder import RunFolder
 
 from .conftest import TINY, assert_same, draw_shape, write_shapes
@@ -124,6 +124,16 @@ def test_signal_interrupts_at_first_and_is_noted_once_the_loop_runs(number):
         os.kill(os.getpid(), number)
         assert stop.requested
         assert signal.getsignal(number) == former, "a second one ends the process"
+
+
+def test_signals_that_the_shell_ignores_stay_ignored_by_a_training():
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job in the background of a script
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +251,32 @@ def test_a_worker_that_is_killed_ends_the_training_in_a_sentence(shapes, tiny_re
     with pytest.raises(bc.TrainingError, match=r"a process that reads data was killed .*--resume, with --workers 0"):
         train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu", progress=kill)
     assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 3
+
+
+def test_ending_the_workers_beside_a_dead_one_is_no_error_of_its_own(tiny_recipe):
+    class Batches:
+        ended = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise ConnectionResetError("[Errno 104] Connection reset by peer")
+
+        def _shutdown_workers(self):  # into which the handler of SIGCHLD may raise
+            self.ended += 1
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    batches = Batches()
+    with pytest.raises(bc.TrainingError, match=r"was killed \(\[Errno 104\] Connection reset by peer\)"):
+        next(_read_from_workers(batches, tiny_recipe(workers=2)))
+    assert batches.ended == 1
+
+
+def test_a_worker_whose_training_has_ended_prints_no_traceback(capsys):
+    for error in (ConnectionResetError("reset by peer"), ValueError("a fault")):
+        _print_unless_disconnected(type(error), error, None)
+    assert capsys.readouterr().err.strip() == "ValueError: a fault"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,8 +1,11 @@
 """Sample sheets, progress bar, TensorBoard."""
 
+import errno
+import io
 import sys
 from types import ModuleType
 
+import pytest
 import torch
 
 from birefnet_core.cli.train_progress import ProgressBar, clock_time
@@ -68,6 +71,24 @@ def test_quiet_progress_says_nothing(capsys):
     for step in range(1, 9):
         bar({"epoch": 1, "step": step, "steps": 8, "lr": 1e-3, "best": None, "loss": 4.5})
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_training_whose_terminal_has_gone_goes_on(monkeypatch, terminal):
+    class Gone(io.StringIO):
+        def isatty(self):
+            return terminal
+
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    now = [0.0]
+    bar = ProgressBar(quiet=False, clock=lambda: now[0])
+    for step in range(1, 6):
+        now[0] += 40.0
+        bar({"epoch": 1, "step": step, "steps": 5, "lr": 1e-3, "best": None, "loss": 4.5})
+    assert now[0] == 200
 
 
 def test_a_resumed_training_tells_the_speed_of_its_own_steps(capsys):

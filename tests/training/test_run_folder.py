@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import birefnet_core as bc
+from birefnet_core.stop_signal import StopSignal
 from birefnet_core.training import Recipe, TrainingData, load_datasets, train
 from birefnet_core.training.distributed import Ranks
-from birefnet_core.training.interrupt import StopSignal
 from birefnet_core.training.loop import Trainer
 from birefnet_core.training.recipe import SCORES
 from birefnet_core.training.run_folder import Position, RunFolder, write_errors_as_training_error

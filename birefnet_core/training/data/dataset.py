@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -255,16 +257,22 @@ def dead_workers_as_training_error(recipe: Recipe) -> Iterator[None]:
 def _read_from_workers(loader: DataLoader, recipe: Recipe) -> Iterator[Batch | BiRefNetError]:
     """The batches. A worker that dies may be noticed by the end of its connection first."""
     batches = iter(loader)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (ConnectionError, EOFError, FileNotFoundError) as error:
-            if not recipe.workers or str(error).startswith("Caught"):  # raised in a worker, with its traceback
-                raise
-            raise _dead_worker(error, recipe) from error
-        yield batch
+    try:
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError, FileNotFoundError) as error:
+                if not recipe.workers or str(error).startswith("Caught"):  # raised in a worker, with its traceback
+                    raise
+                raise _dead_worker(error, recipe) from error
+            yield batch
+    finally:
+        # The DataLoader's handler of SIGCHLD raises for a dead worker until the others have ended, too; in __del__,
+        # which would end them else, that is printed as a traceback.
+        with contextlib.suppress(RuntimeError):
+            getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 def _dead_worker(error: Exception, recipe: Recipe) -> TrainingError:
@@ -277,3 +285,10 @@ def _dead_worker(error: Exception, recipe: Recipe) -> TrainingError:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)  # the workers share the cores
+    sys.excepthook = _print_unless_disconnected
+
+
+def _print_unless_disconnected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """For threads of workers that pass batches on, and find that the training has ended: that says why by itself."""
+    if not issubclass(kind, ConnectionError):
+        sys.__excepthook__(kind, error, trace)
