@@ -10,12 +10,15 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+_HANGUP = getattr(signal, "SIGHUP", None)  # of a terminal or connection that closes; Windows lacks it
+
 
 class StopSignal:
     """Within this, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, or are only noted once ``graceful`` is set.
 
-    After the first, signals do what they did before. Ignored ones stay ignored, as in jobs of ``nohup``. In other
-    threads than the main one signals cannot be handled; nothing changes then.
+    After the first, signals do what they did before, apart from SIGHUP: a terminal that closes sends several. Ignored
+    ones stay ignored, as in jobs of ``nohup``. In other threads than the main one signals cannot be handled; nothing
+    changes then.
 
     Args:
         graceful: Whether the program looks at ``number`` by itself and ends where it can.
@@ -25,8 +28,7 @@ class StopSignal:
         number: Of the signal; None if there was none.
     """
 
-    # Windows lacks the last, which the end of a terminal or of a connection sends.
-    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else ()))
 
     def __init__(self, *, graceful: bool = False, notice: str = "") -> None:
         self.graceful, self.notice = graceful, notice
@@ -49,14 +51,14 @@ class StopSignal:
         self._restore()
 
     def _handle_signal(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        self._restore()
-        if not self.graceful:
+        first, self.number = not self.requested, number
+        self._restore(keep=_HANGUP)
+        if first and not self.graceful:
             raise KeyboardInterrupt
-        if self.notice and sys.__stderr__ is not None:  # else its number may be another file's
+        if first and self.notice and sys.__stderr__ is not None:  # else its number may be another file's
             with contextlib.suppress(OSError):
                 os.write(2, f"{self.notice}\n".encode())
 
-    def _restore(self) -> None:
-        while self._former:
-            signal.signal(*self._former.popitem())
+    def _restore(self, keep: int | None = None) -> None:
+        for number in [number for number in self._former if number != keep]:
+            signal.signal(number, self._former.pop(number))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from huggingface_hub.utils import tqdm
@@ -21,6 +20,8 @@ _SECONDS = 30.0  # between two lines
 class ProgressBar:
     """A progress bar with the terms of the loss and the remaining time; lines where the output is not a terminal.
 
+    A training goes on where nobody reads them any more, as after a closed terminal or on a full disk.
+
     Args:
         quiet: Show nothing.
         clock: Seconds since some moment.
@@ -28,7 +29,8 @@ class ProgressBar:
 
     def __init__(self, *, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self.bar: Any = None
-        self.quiet, self.is_terminal, self.clock = quiet, sys.stderr.isatty(), clock
+        self.quiet, self.clock = quiet, clock
+        self.is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._began = self._shown = clock()
         self._done = 0  # steps since the training was last started
         self._first_step = 0.0  # when it ended
@@ -73,6 +75,5 @@ class ProgressBar:
         self.bar.update()
 
     def _print(self, text: str) -> None:
-        """Where standard error cannot be written any more, as after the end of a connection, the training goes on."""
-        with self.bar.external_write_mode(file=sys.stderr) if self.bar is not None else nullcontext():
+        with tqdm.external_write_mode(file=sys.stderr):  # above the bar, where there is one
             say(text, error=True)

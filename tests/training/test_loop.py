@@ -114,7 +114,7 @@ def test_channels_last_changes_the_layout_and_not_the_training(shapes, tiny_reci
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)  # of the first step; rounding grows from there
 
 
-@pytest.mark.parametrize("number", StopSignal.SIGNALS)
+@pytest.mark.parametrize("number", [number for number in StopSignal.SIGNALS if number != signal.SIGHUP])
 def test_signal_interrupts_at_first_and_is_noted_once_the_loop_runs(number):
     former = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), StopSignal():
@@ -134,6 +134,25 @@ def test_signals_that_the_shell_ignores_stay_ignored_by_a_training():
             assert not stop.requested
     finally:
         signal.signal(signal.SIGINT, former)
+
+
+def test_a_terminal_that_closes_stops_a_training_in_order_unless_it_is_ignored():
+    former = signal.getsignal(signal.SIGHUP)
+    with pytest.raises(KeyboardInterrupt), StopSignal():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == former
+    with StopSignal() as stop:
+        stop.graceful = True
+        for _ in range(2):  # one comes from the terminal, one from the shell
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.requested
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with StopSignal() as stop:  # under nohup
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from types import ModuleType
 
@@ -64,6 +65,18 @@ def test_progress_in_a_file_is_lines_with_time_step_loss_and_time_left(capsys):
     assert len(lines) == 14  # one each thirty seconds, and the last
     assert lines[0].endswith("epoch 1, step 3 of 40, loss 4.5, 6:10 left")
     assert lines[-1].endswith("epoch 3, step 40 of 40, loss 4.5, best 0.7500, 0:00 left")
+
+
+@pytest.mark.parametrize("stream", ["gone", "none", "full"])
+def test_a_training_goes_on_where_its_progress_cannot_be_shown(monkeypatch, stream):
+    reading, writing = os.pipe()
+    os.close(reading)
+    full = "/dev/full" if os.path.exists("/dev/full") else os.devnull
+    with open(writing, "w") as lost, open(full, "w") as disk:
+        monkeypatch.setattr(sys, "stderr", {"gone": lost, "none": None, "full": disk}[stream])
+        bar = ProgressBar(quiet=False)
+        for step in range(1, 9):
+            bar({"epoch": 1, "step": step, "steps": 8, "lr": 1e-3, "best": None, "loss": 4.5})
 
 
 def test_quiet_progress_says_nothing(capsys):
