@@ -3,7 +3,6 @@
 import errno
 import io
 import json
-import multiprocessing
 import os
 import runpy
 import signal
@@ -14,9 +13,8 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import io as checkpoint_files
-from birefnet_core.stop_signal import StopSignal
 from birefnet_core.training import Recipe, TrainingData, load_datasets, loop, run_folder, train
-from birefnet_core.training.data.dataset import Batch, _print_unless_disconnected, _read_from_workers
+from birefnet_core.training.data.dataset import Batch
 from birefnet_core.training.distributed import Ranks
 from birefnet_core.training.run_folder import RunFolder
 
@@ -112,47 +110,6 @@ def test_channels_last_changes_the_layout_and_not_the_training(shapes, tiny_reci
         train(recipe, TrainingData(sets=(shapes,)), out, device="cpu")
         losses[inner] = next(row["loss"] for row in lines(out) if row["kind"] == "step")
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)  # of the first step; rounding grows from there
-
-
-@pytest.mark.parametrize("number", [number for number in StopSignal.SIGNALS if number != signal.SIGHUP])
-def test_signal_interrupts_at_first_and_is_noted_once_the_loop_runs(number):
-    former = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), StopSignal():
-        os.kill(os.getpid(), number)
-    with StopSignal() as stop:
-        stop.graceful = True
-        os.kill(os.getpid(), number)
-        assert stop.requested
-        assert signal.getsignal(number) == former, "a second one ends the process"
-
-
-def test_signals_that_the_shell_ignores_stay_ignored_by_a_training():
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job in the background of a script
-    try:
-        with StopSignal() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert not stop.requested
-    finally:
-        signal.signal(signal.SIGINT, former)
-
-
-def test_a_terminal_that_closes_stops_a_training_in_order_unless_it_is_ignored():
-    former = signal.getsignal(signal.SIGHUP)
-    with pytest.raises(KeyboardInterrupt), StopSignal():
-        os.kill(os.getpid(), signal.SIGHUP)
-    assert signal.getsignal(signal.SIGHUP) == former
-    with StopSignal() as stop:
-        stop.graceful = True
-        for _ in range(2):  # one comes from the terminal, one from the shell
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.requested
-    try:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        with StopSignal() as stop:  # under nohup
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.requested
-    finally:
-        signal.signal(signal.SIGHUP, former)
 
 
 @pytest.fixture(scope="module")
@@ -259,43 +216,6 @@ def test_disk_that_fills_up_under_the_log_keeps_what_was_saved(shapes, tiny_reci
     assert bc.load_model(tmp_path / "best.safetensors")
     (tmp_path / "metrics.jsonl").unlink()
     assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 6
-
-
-def test_a_worker_that_is_killed_ends_the_training_in_a_sentence(shapes, tiny_recipe, tmp_path):
-    def kill(values):
-        if values["step"] == 4:  # the first of the second epoch, whose worker waits to be asked for more
-            multiprocessing.active_children()[0].kill()
-
-    recipe = tiny_recipe(workers=1, epochs=9)
-    with pytest.raises(bc.TrainingError, match=r"a process that reads data was killed .*--resume, with --workers 0"):
-        train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu", progress=kill)
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 3
-
-
-def test_ending_the_workers_beside_a_dead_one_is_no_error_of_its_own(tiny_recipe):
-    class Batches:
-        ended = 0
-
-        def __iter__(self):
-            return self
-
-        def __next__(self):
-            raise ConnectionResetError("[Errno 104] Connection reset by peer")
-
-        def _shutdown_workers(self):  # into which the handler of SIGCHLD may raise
-            self.ended += 1
-            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-
-    batches = Batches()
-    with pytest.raises(bc.TrainingError, match=r"was killed \(\[Errno 104\] Connection reset by peer\)"):
-        next(_read_from_workers(batches, tiny_recipe(workers=2)))
-    assert batches.ended == 1
-
-
-def test_a_worker_whose_training_has_ended_prints_no_traceback(capsys):
-    for error in (ConnectionResetError("reset by peer"), ValueError("a fault")):
-        _print_unless_disconnected(type(error), error, None)
-    assert capsys.readouterr().err.strip() == "ValueError: a fault"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,0 +1,47 @@
+"""Processes that read data, and their end."""
+
+import multiprocessing
+
+import pytest
+import torch
+
+import birefnet_core as bc
+from birefnet_core.training import TrainingData, train
+from birefnet_core.training.data.dataset import _print_unless_disconnected, _read_from_workers
+
+
+def test_a_worker_that_is_killed_ends_the_training_in_a_sentence(shapes, tiny_recipe, tmp_path):
+    def kill(values):
+        if values["step"] == 4:  # the first of the second epoch, whose worker waits to be asked for more
+            multiprocessing.active_children()[0].kill()
+
+    recipe = tiny_recipe(workers=1, epochs=9)
+    with pytest.raises(bc.TrainingError, match=r"a process that reads data was killed .*--resume, with --workers 0"):
+        train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu", progress=kill)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 3
+
+
+def test_ending_the_workers_beside_a_dead_one_is_no_error_of_its_own(tiny_recipe):
+    class Batches:
+        ended = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise ConnectionResetError("[Errno 104] Connection reset by peer")
+
+        def _shutdown_workers(self):  # into which the handler of SIGCHLD may raise
+            self.ended += 1
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    batches = Batches()
+    with pytest.raises(bc.TrainingError, match=r"was killed \(\[Errno 104\] Connection reset by peer\)"):
+        next(_read_from_workers(batches, tiny_recipe(workers=2)))
+    assert batches.ended == 1
+
+
+def test_a_worker_whose_training_has_ended_prints_no_traceback(capsys):
+    for error in (ConnectionResetError("reset by peer"), ValueError("a fault")):
+        _print_unless_disconnected(type(error), error, None)
+    assert capsys.readouterr().err.strip() == "ValueError: a fault"
