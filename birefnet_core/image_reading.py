@@ -13,7 +13,6 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor
 from .errors import ImageError, MemoryLimitError
 from .image_formats import image_formats
 from .image_ops import HIGHEST
+from .pillow_files import Header, header_of, load_pixels, lower_bytes, to_full_size
 from .placeholders import advice, placeholder
 from .text import first_line, printable
 
@@ -63,7 +63,8 @@ def read_image_file(path: str | Path) -> ImageFile:
     """
     try:
         with opened_image(path) as image:
-            pixels, source = _decode(image)
+            to_full_size(image)
+            pixels, source = _decode(image, header_of(image))
         return _image_file(_turn(pixels, source.orientation), source, Path(path))
     except MemoryError:
         raise MemoryLimitError(f"{printable(path)}: too little memory to read this image; make it smaller.") from None
@@ -78,8 +79,9 @@ def read_pil_image(image: Image.Image) -> ImageFile:
     """
     path = Path(getattr(image, "filename", "") or "image")
     try:
+        header = header_of(image)
         load_pixels(image)
-        pixels, source = _decode(image.copy())
+        pixels, source = _decode(image.copy(), header)
         return _image_file(pixels, source, path)
     except MemoryError:
         raise MemoryLimitError(f"{printable(path)}: too little memory for this image; make it smaller.") from None
@@ -143,18 +145,6 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
         raise ImageError(f"{name}: the image cannot be read, perhaps truncated ({reason}).") from error
 
 
-def load_pixels(image: Image.Image) -> None:
-    """``image.load()`` without Pillow's memory map, which scrambles TIFFs whose sides their orientation exchanges."""
-    name = getattr(image, "filename", None)
-    if name:
-        image.filename = ""  # type: ignore[attr-defined]  # files without a name are not mapped
-    try:
-        image.load()
-    finally:
-        if name:
-            image.filename = name  # type: ignore[attr-defined]
-
-
 @dataclasses.dataclass(kw_only=True)
 class _Source:
     """What the file says of its pixels."""
@@ -170,12 +160,12 @@ class _Source:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
+def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
     """Pixels H, W of deep grey, or H, W, 3 or 4 uint8. Only Pillow's and NumPy's work."""
-    sixteen_bits = ";16" in repr(getattr(image, "tile", [])[:1])
-    tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
-    name = getattr(image, "filename", "")
+    sixteen_bits, tags = ";16" in header.packing, header.tags
     load_pixels(image)
+    if image.mode == "La":  # grey times alpha
+        image = image.convert("LA")
     source = _Source(mode=image.mode, orientation=_orientation(image), sixteen_bits=sixteen_bits)
     if image.mode == "F" or image.mode.startswith("I"):
         if tags.get(_BITS_PER_SAMPLE) in (12, (12,)):
@@ -189,25 +179,16 @@ def _decode(image: Image.Image) -> tuple[np.ndarray, _Source]:
                 greys = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
                 source.curve = np.asarray(_to_srgb(greys, profile))[0, :, 0] / np.float32(255)
     else:
+        for bits in (2, 4):  # the pixels of which Pillow brings to 8, and not the one that is transparent
+            if f"L;{bits}'" in header.packing and isinstance(hidden := image.info.get("transparency"), int):
+                image.info["transparency"] = hidden * 255 // (2**bits - 1)
         image, source.icc_profile = _to_rgb(image, sixteen_bits)
         pixels = np.asarray(image)
         if sixteen_bits and image.mode == "RGB" and pixels.size and pixels.max() <= _UPPER:
-            lower = _lower_bytes(name)
+            lower = lower_bytes(header.name)
             if lower is not None and lower.shape == pixels.shape:
                 pixels = pixels.astype(np.uint16) * 256 + lower
     return pixels, source
-
-
-def _lower_bytes(path: str) -> np.ndarray | None:
-    """The lower 8 bits of 16-bit colours, by reading them in the other order of bytes; None where that cannot be."""
-    with contextlib.suppress(OSError, ValueError, TypeError), Image.open(path, formats=image_formats()) as image:
-        other = {"B": "L", "L": "B"}
-        tiles: list[Any] = list(image.tile)
-        tiles = [(*rest, mode[:-1] + other.get(mode[-1], "?")) for *rest, mode in tiles]  # RGB;16B of PNG
-        image.tile = tiles
-        load_pixels(image)
-        return np.asarray(image)
-    return None
 
 
 def _orientation(image: Image.Image) -> int:

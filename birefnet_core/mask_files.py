@@ -15,8 +15,8 @@ from PIL import Image
 from . import mask_values
 from .errors import DatasetError
 from .image_formats import image_formats
-from .image_reading import load_pixels
 from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, PALETTE, PHOTO, Read
+from .pillow_files import load_pixels, to_full_size
 from .placeholders import why_unreadable
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -140,6 +140,7 @@ def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray, tuple[str, ...]]:
     """
     try:
         with Image.open(path, formats=image_formats()) as image:
+            to_full_size(image)
             if image.format == "JPEG":
                 # Decodes only the luma, as OpenCV does; of a ground truth also the chroma, which tells a colour.
                 image.draft("YCbCr" if truth else "L", image.size)

@@ -15,10 +15,10 @@ from torch import Tensor
 from ...errors import DatasetError, ImageError
 from ...image_formats import image_formats
 from ...image_ops import resize
-from ...image_reading import load_pixels
 from ...images import read_image
 from ...mask_files import MaskFile, orientation, read_mask, upright
 from ...mask_values import read_transparency
+from ...pillow_files import load_pixels, to_full_size
 from ...placeholders import why_unreadable
 from .folders import Pair
 
@@ -66,6 +66,7 @@ def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
     """
     try:
         with Image.open(path, formats=image_formats()) as image:
+            to_full_size(image)
             load_pixels(image)
             mode, transparent = image.mode, "A" in image.getbands() or "transparency" in image.info
             turn = orientation(image)

@@ -1,0 +1,94 @@
+"""Image files by Pillow, where it reads less than is in them, or reads it wrongly."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .errors import ImageError
+from .image_formats import image_formats
+from .text import printable
+
+_SUBFILE, _REDUCED, _MORE_FILES = 254, 1, 330  # TIFF tags; the first has a bit for small copies
+_BITS_PER_SAMPLE, _PLANAR, _SEPARATE = 258, 284, 2  # the second with the value of a plane for each colour
+
+
+class Header(NamedTuple):
+    """What an image says of its file until it is loaded.
+
+    Attributes:
+        packing: Pillow's names of how pixels are stored.
+        tags: Of a TIFF.
+        name: Path, or empty.
+    """
+
+    packing: str
+    tags: dict[int, Any]
+    name: str
+
+
+def header_of(image: Image.Image) -> Header:
+    tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
+    return Header(repr(getattr(image, "tile", [])[:1]), tags, getattr(image, "filename", ""))
+
+
+def to_full_size(image: Image.Image) -> None:
+    """Moves on from the small copies that a TIFF or a camera's raw file may begin with.
+
+    Raises:
+        ImageError: There is more in the file, and it cannot be read.
+    """
+    while isinstance(kind := getattr(image, "tag_v2", {}).get(_SUBFILE), int) and kind & _REDUCED:
+        others = _MORE_FILES in image.tag_v2  # type: ignore[attr-defined]
+        try:
+            image.seek(image.tell() + 1)
+        except Exception as error:  # EOFError where there is none; nearly any other where it cannot be read
+            if isinstance(error, EOFError) and not others:  # what is there is the image, whatever it says
+                return
+            raise ImageError(
+                f"{printable(getattr(image, 'filename', '') or 'image')}: only a small copy of {image.width} x "
+                f"{image.height} pixels in it can be read; convert the file (a camera's raw file, for example) to PNG."
+            ) from error
+
+
+def load_pixels(image: Image.Image) -> None:
+    """``image.load()``, right for two kinds of TIFF.
+
+    Pillow's memory map scrambles those whose sides their orientation exchanges, and uncompressed planes of 16 bits, one
+    for each colour, are taken for planes of 8.
+    """
+    name = getattr(image, "filename", None)
+    tags: Any = getattr(image, "tag_v2", {})
+    if tags.get(_PLANAR) == _SEPARATE and set(tags.get(_BITS_PER_SAMPLE, ())) == {16}:
+        end = ";16L" if tags.prefix == b"II" else ";16B"
+        tiles: list[Any] = list(image.tile)  # type: ignore[attr-defined]
+        image.tile = [  # type: ignore[attr-defined]
+            _stored_as(tile, (tile[3][0] + end, *tile[3][1:])) if tile[0] == "raw" and len(tile[3][0]) == 1 else tile
+            for tile in tiles
+        ]
+    if name:
+        image.filename = ""  # type: ignore[attr-defined]  # files without a name are not mapped
+    try:
+        image.load()
+    finally:
+        if name:
+            image.filename = name  # type: ignore[attr-defined]
+
+
+def lower_bytes(path: str) -> np.ndarray | None:
+    """The lower 8 bits of 16-bit colours, by reading them in the other order of bytes; None where that cannot be."""
+    with contextlib.suppress(OSError, ValueError, TypeError), Image.open(path, formats=image_formats()) as image:
+        other = {"B": "L", "L": "B"}
+        tiles: list[Any] = list(image.tile)
+        image.tile = [_stored_as(tile, tile[3][:-1] + other.get(tile[3][-1], "?")) for tile in tiles]  # RGB;16B of PNG
+        load_pixels(image)
+        return np.asarray(image)
+    return None
+
+
+def _stored_as(tile: Any, packing: Any) -> Any:
+    """A part of an image to be read as another kind of pixels."""
+    return tile._replace(args=packing) if hasattr(tile, "_replace") else (*tile[:3], packing)  # Pillow before 11
