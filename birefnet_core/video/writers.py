@@ -6,6 +6,7 @@ Shapes: H W pixels, C colours and alpha. Arrays are upright.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ TURNING = ("mov", "mp4")
 ENCODER_THREADS = min(8, os.cpu_count() or 1)  # FFmpeg's own default is one
 SVT_MOST_RATE = 240  # SVT-AV1 refuses more; timestamps are what counts
 INTERLEAVE = 1_000_000  # microseconds of one stream that wait for packets of another, in memory
+GIF_RATE = 100
 ARRAYS = {
     (1, "u1"): "gray", (3, "u1"): "rgb24", (4, "u1"): "rgba",
     (1, "u2"): "gray16le", (3, "u2"): "rgb48le", (4, "u2"): "rgba64le",
@@ -174,7 +176,7 @@ class FileWriter:
     """A video file, with the clip's audio and subtitles where it has a place for them."""
 
     def __init__(self, plan: Plan, part: str, source: Source, note: Callable[[str], None]) -> None:
-        self._plan, self._part, self._side = plan, part, None
+        self._plan, self._part, self._side, self._note = plan, part, None, note
         self._alpha: AlphaEncoder | None = None
         muxer = _muxer(plan.output)
         self._container = av.open(part, "w", format=muxer, container_options=_container_options(muxer, plan.info))
@@ -188,12 +190,16 @@ class FileWriter:
             self._durations: dict[int, int] = {}  # of frames in the encoder, by their timestamps
             self._first_pts = self._end = 0
             self._first_dts: int | None = None
+            self._last_tick = -1  # of a GIF
             self._container.start_encoding()
         except BaseException:
             self.close()
             raise
 
     def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
+        if self._palette is not None and not self._has_own_tick(pts):
+            self._note(f"GIF holds {GIF_RATE} frames for each second at most; others were left out")
+            return
         frame = to_frame(self._plan, pixels)
         frame.pts, frame.time_base = pts, self._plan.info.time_base
         if self._first_dts is None and not self._durations:
@@ -205,6 +211,13 @@ class FileWriter:
             return
         for mapped in self._palette.map(frame):
             self._mux(self._stream.encode(mapped))
+
+    def _has_own_tick(self, pts: int) -> bool:
+        """Whether a GIF, which counts in hundredths of a second, tells a frame's time from that of the one before."""
+        tick = math.floor(pts * self._plan.info.time_base * GIF_RATE + Fraction(1, 2))
+        later = tick > self._last_tick
+        self._last_tick = max(tick, self._last_tick)
+        return later
 
     def finish(self) -> None:
         for mapped in self._palette.map(None) if self._palette is not None else ():

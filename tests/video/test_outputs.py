@@ -106,6 +106,14 @@ def test_gif_is_transparent_where_alpha_is_under_a_half(tmp_path, segmenter, sou
         assert np.array_equal((frame[..., 3] > 0.5)[sure], (mask > 0.5)[sure])
 
 
+def test_a_gif_leaves_out_frames_it_has_no_time_for(tmp_path, segmenter):
+    """GIF counts in hundredths of a second; telephones record up to 240 frames in one."""
+    source = make_clip(tmp_path, rate=240, frames=24, audio=None)
+    report = segment_video(segmenter, source, Output(path=tmp_path / "out.gif"), options=PLAIN)
+    assert probe(tmp_path / "out.gif").times == pytest.approx([n / 100 for n in range(11)])
+    assert report.notes == ["GIF holds 100 frames for each second at most; others were left out"]
+
+
 @pytest.mark.parametrize("name", ["out.gif", "out.webp", "out.apng"])
 def test_animations_keep_their_times_and_are_read_again(tmp_path, segmenter, name):
     first = make_clip(tmp_path, name="in.gif", codec="gif", pixels="rgb8", rate=10, audio=None)
