@@ -60,6 +60,7 @@ class Frame(NamedTuple):
         pts: When it is shown, in units of the clip's time base.
         duration: How long, in the same; 0 where the clip does not say.
         pixels: H, W, C with C = 3 or 4 (straight alpha), uint8 or uint16, as the clip's transfer function codes them.
+            C and the type are those of the frame, which may differ from the first one's.
     """
 
     pts: int
@@ -79,7 +80,7 @@ class VideoInfo:
         rate: Frames per second on average.
         frames: As declared, for progress only; None where unknown.
         bits: Of a colour: 8, or 16 for everything above.
-        alpha: Whether frames have an alpha channel.
+        alpha: Whether the first frame has an alpha channel.
         colour: Tags, of what is to be written; RGB clips get those of sRGB.
         transfer: "sdr", "pq" or "hlg".
         orientation: From stored frames to upright ones.
@@ -139,15 +140,16 @@ class Clip:
         self.name, self.notes = source_name(source), set[str]()
         self._source = open_source(source, Fraction(frame_rate).limit_denominator(1001), self._limits)
         try:
+            self._recorded_at = self._find_beginning()
             self._trim(start_time, duration)
             rate = self._source.rate or Fraction(25)
             self._step = max(1, round(1 / rate / self._source.time_base))
             self._frames = self._read()
             first = next(self._frames, None)
             if first is None:
-                raise VideoError(f"{self.name}: no frame could be decoded, expected at least one; is it damaged?")
+                raise VideoError(f"{self.name}: {self._why_no_frame(start_time, duration)}")
             self._first: Packets | None = first
-            self._start = Fraction(first.pts or 0) * self._source.time_base if self._trimmed else self._recorded_at()
+            self._start = Fraction(first.pts or 0) * self._source.time_base if self._trimmed else self._recorded_at
             self.info = self._describe(first.frame)
         except Damage as error:
             self.close()
@@ -184,17 +186,26 @@ class Clip:
             yield self._convert(packets, shift)
 
     def _trim(self, start_time: float, duration: float | None) -> None:
-        start = Fraction(start_time)
+        """Finds the cut in the clip's own time."""
+        start, begin = _exact(start_time), self._recorded_at
         if start < 0:
-            start = max(start + Fraction(self._source.duration or 0), Fraction(0))
-        self._end = start + Fraction(duration) if duration else None
+            start = max(start + _exact(self._source.end or 0) - begin, Fraction(0))
+        self._end = begin + start + _exact(duration) if duration else None
         self._trimmed = bool(start or self._end)
-        self._first_pts = int(start / self._source.time_base) if start else None
+        self._first_pts = int((begin + start) / self._source.time_base) if start else None
         self._end_pts = int(self._end / self._source.time_base) if self._end else None
         if start:
-            self._source.seek(start)
+            self._source.seek(begin + start)
 
-    def _recorded_at(self) -> Fraction:
+    def _why_no_frame(self, start_time: float, duration: float | None) -> str:
+        if not self._trimmed:
+            return "no frame could be decoded, expected at least one; is it damaged?"
+        length = (self._source.end or 0) - float(self._recorded_at)
+        ends = f"; the clip ends at {length:.2f} s" if length > 0 else ""
+        part = f"from {start_time:g} s on" + (f" within {duration:g} s" if duration else "")
+        return f"no frame {part}{ends}. Choose another start or a longer duration."
+
+    def _find_beginning(self) -> Fraction:
         """Broadcasts begin at any time; players begin at their first frame."""
         if not isinstance(self._source, ContainerSource):
             return Fraction(0)
@@ -242,13 +253,15 @@ class Clip:
         source, stream = self._source, None
         if isinstance(source, ContainerSource):
             stream = source.stream
-        self._format, self._size = rgb_format(frame), (frame.width, frame.height)
+            if source.videos > 1:
+                size = f"{frame.width} x {frame.height}"
+                self.notes.add(f"of its {source.videos} video streams the one of {size} was taken")
+        self._stream, self._first_size = stream, (frame.width, frame.height)
         colour, transfer = colour_of(frame, stream)
-        self._stored = colour
         orientation = orientation_of(frame)
         width, height = orientation.size(frame.width, frame.height)
         aspect = (stream.sample_aspect_ratio if stream else None) or Fraction(1)
-        rgb = colour.matrix == RGB
+        rgb, layout = colour.matrix == RGB, rgb_format(frame)
         return VideoInfo(
             name=self.name,
             width=width,
@@ -256,8 +269,8 @@ class Clip:
             time_base=source.time_base,
             rate=source.rate or Fraction(25),
             frames=self._expected(),
-            bits=8 if self._format in ("rgb24", "rgba") else 16,
-            alpha=self._format in ("rgba", "rgba64le", "gbrapf32le"),
+            bits=8 if layout in ("rgb24", "rgba") else 16,
+            alpha=layout in ("rgba", "rgba64le", "gbrapf32le"),
             colour=Colour(BT709, SRGB_TRANSFER, BT709, LIMITED) if rgb and transfer == "sdr" else colour,
             transfer=transfer,
             orientation=orientation,
@@ -273,26 +286,31 @@ class Clip:
         source = self._source
         if not self._trimmed and source.frames:
             return source.frames
-        seconds = source.duration
-        if self._end is not None:
-            seconds = min(float(self._end), seconds or math.inf)
-        if not seconds or not source.rate:
+        if not self._trimmed:
+            seconds = source.duration
+        else:
+            end = source.end or math.inf
+            seconds = (end if self._end is None else min(float(self._end), end)) - float(self._start)
+        if not seconds or not math.isfinite(seconds) or not source.rate:
             return None
-        return max(1, round((seconds - float(self._start if self._trimmed else 0)) * float(source.rate)))
+        return max(1, round(seconds * float(source.rate)))
 
     def _convert(self, packets: Packets, shift: int) -> Frame:
+        """A frame as it says of itself: recordings change their colours, sequences mix files."""
         frame, pts, duration = packets
-        if (frame.width, frame.height) != self._size:
+        orientation = orientation_of(frame)
+        size = orientation.size(self.info.width, self.info.height)
+        if (frame.width, frame.height) != size:
             check_size(self.name, frame.width, frame.height, self._limits)
-            width, height = self._size
+            width, height = self._first_size
             self.notes.add(f"frames of {frame.width} x {frame.height} were resized to {width} x {height}")
         if getattr(frame, "is_corrupt", False):
             self.notes.add("some frames are damaged: the decoder filled gaps in the data")
         try:
-            pixels = to_rgb(frame, self._format, self._stored, self._size)
+            pixels = to_rgb(frame, rgb_format(frame), colour_of(frame, self._stream)[0], size)
         except FAILURES as error:
             raise Damage(f"a frame of {frame.format.name} cannot be converted ({reason(error)})") from error
-        return Frame((pts or 0) - shift, duration, self.info.orientation.upright(pixels))
+        return Frame((pts or 0) - shift, duration, orientation.upright(pixels))
 
 
 def open_source(source: Source, rate: Fraction, limits: Limits) -> ContainerSource | SequenceSource | WebPSource:
@@ -354,3 +372,8 @@ def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]
     light = torch.from_numpy(np.array(pixels))
     light[..., :3] = srgb_from_linear(light[..., :3])
     return (light.clamp(0, 1) * 65535).round().numpy().astype(np.uint16)
+
+
+def _exact(seconds: float) -> Fraction:
+    """What is meant by a decimal number: 1.64 as a float is less, and lies in the frame before."""
+    return Fraction(seconds).limit_denominator(1_000_000)

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ DEMUXERS = (
     "webp_pipe", "wav", "mp3", "flac", "aac", "aiff", "caf",
 )  # fmt: skip
 DECODER_THREADS = min(4, os.cpu_count() or 1)  # each holds a frame
+EARLIER_SEEKS = (0, 2, 10, 60)  # seconds before the time that is wanted
+MOST_TRIED = 2000  # packets that are read to find a key frame
 EARLY = 250  # packets before the first frame that may fail: recordings begin in the middle of a group of pictures
 
 
@@ -118,45 +121,73 @@ def open_container(source: Source, limits: Limits, demuxer: str | None = None) -
 
 
 class ContainerSource:
-    """The frames of a container's first video.
+    """The frames of a container's video; of several, that which players show.
 
     Attributes:
         container: Opened.
         stream: Its video.
+        videos: How many it has, without cover pictures.
         time_base: Of the timestamps.
         rate: Frames per second on average, or None.
         frames: Frames as declared, or None.
         duration: Seconds as declared, or None.
         end_pts: Where the last frame ends as declared, or None.
+        end: The same in seconds of the clip's own time; less exact where the stream does not say.
     """
 
     def __init__(self, source: Source, limits: Limits, demuxer: str | None = None) -> None:
         self.name = source_name(source)
-        self.container = open_container(source, limits, demuxer)
-        try:
-            self.stream = self._video()
-            self._decoder = self._open_decoder(limits)
-        except BaseException:
-            self.container.close()
-            raise
+        self._open = lambda: open_container(source, limits, demuxer)
+        self._limits = limits
+        self._begin()
         self.time_base = Fraction(self.stream.time_base or Fraction(1, 1000))
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.rate = Fraction(rate) if rate else None
         self.frames = self.stream.frames or None
         self.duration = self._declared_seconds()
         self.end_pts = (self.stream.start_time or 0) + self.stream.duration if self.stream.duration else None
+        begin = 0 if self.end_pts or self._tagged_seconds() else (self.container.start_time or 0) / av.time_base
+        self.end = float(self.end_pts * self.time_base) if self.end_pts else begin + (self.duration or 0) or None
         self._sought = False
 
     def close(self) -> None:
         self.container.close()
 
     def seek(self, seconds: Fraction) -> None:
-        """To the last key frame at or before a time."""
+        """To a key frame at or before a time; what cannot seek is read from the start.
+
+        In files without an index, packets of about that time are found, whose key frame may be long before.
+        """
         self._sought = True
+        # The first timestamps after a seek in a program stream are wrong.
+        for earlier in EARLIER_SEEKS[self.container.format.name == "mpeg" :]:
+            place = int((seconds - earlier) / self.time_base)
+            try:
+                self.container.seek(place, stream=self.stream)
+                first = next((at for at in self._key_times() if at is not None), None)
+                if first is not None and first * self.time_base <= seconds:
+                    self.container.seek(place, stream=self.stream)
+                    return
+            except FAILURES:
+                break
+        self.container.close()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Opens the file at its start."""
+        self.container = self._open()
         try:
-            self.container.seek(int(seconds / self.time_base), stream=self.stream)
-        except FAILURES:  # what cannot seek is read from the start
-            self.container.seek(0)
+            self.stream = self._video()
+            self._decoder = self._open_decoder(self._limits)
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _key_times(self) -> Iterator[int | None]:
+        """Timestamps of the key frames among the next packets."""
+        for packet in islice(self.container.demux(self.stream), MOST_TRIED):
+            if packet.size and packet.is_keyframe:
+                yield packet.dts if packet.pts is None else packet.pts
 
     def read(self) -> Iterator[Packets]:
         """Decodes; the frames come in the order in which they are shown.
@@ -205,7 +236,9 @@ class ContainerSource:
         if not videos:
             found = enumerate_names([f"{stream.type} ({_codec(stream)})" for stream in streams]) or "nothing"
             raise VideoError(f"{self.name}: has no video, only {found}; expected a clip with a video stream.")
-        return videos[0]
+        self.videos = len(videos)
+        best = streams.best("video")
+        return next((stream for stream in videos if best is not None and stream.index == best.index), videos[0])
 
     def _open_decoder(self, limits: Limits) -> Any:
         context: Any = self.stream.codec_context

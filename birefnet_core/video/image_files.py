@@ -53,7 +53,7 @@ def find_sequence(source: str | Path) -> list[Path] | None:
             for file in (folder.iterdir() if os.path.isdir(folder) else ())
             if file.suffix.lower() in IMAGE_DEMUXERS and accepted.fullmatch(file.name) and not file.name.startswith(".")
         ),
-        key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)],
+        key=lambda file: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)],
     )
     if not images:
         known = ", ".join(IMAGE_DEMUXERS)
@@ -80,6 +80,7 @@ class SequenceSource:
         self.time_base = 1 / rate
         self.frames: int | None = len(images)
         self.duration: float | None = float(len(images) * self.time_base)
+        self.end = self.duration
         self.end_pts: int | None = None
         self._first = 0
 
@@ -120,6 +121,7 @@ class WebPSource:
         self.rate: Fraction | None = None
         self.frames: int | None = getattr(self._image, "n_frames", 1)
         self.duration: float | None = None
+        self.end: float | None = None
         self.end_pts: int | None = None
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from birefnet_core.errors import VideoError
 from birefnet_core.video import Clip, Output, VideoOptions, segment_video
 
 from .conftest import av, make_clip, probe
@@ -168,6 +169,32 @@ def test_a_cut_begins_and_ends_where_it_is_said(tmp_path, segmenter, start, dura
         expected = [frame.pixels for frame in clip][first]
     assert np.abs(segmenter.images[0].numpy() * 255 - expected).max() < 1
     assert abs(found.samples / 48000 - 6 / 24) < 0.05
+
+
+@pytest.mark.parametrize(("start", "duration"), [(1.64, 0.2), (0, 0.4), (-0.4, None)])
+@pytest.mark.parametrize("name", ["clip.ts", "clip.mpg", "clip.h264", "clip.mp4"])
+def test_a_cut_is_found_in_files_without_an_index(tmp_path, name, start, duration):
+    """Recordings begin at any time, and their key frames may be long before the cut; bare H.264 cannot seek."""
+    codec = "mpeg2video" if name == "clip.mpg" else "libx264"
+    options = {"g": "40", "bf": "2"}
+    how = {"codec": codec, "frames": 100, "rate": 25, "size": (48, 32), "options": options, "audio": None}
+    source = make_clip(tmp_path, name=name, **how)
+    if start < 0 and name in ("clip.mpg", "clip.h264"):
+        pytest.skip("where it ends is not said, or not exactly")
+    with Clip(source) as clip:
+        frames = [frame.pixels for frame in clip]
+    first = round(25 * (start if start >= 0 else 4 + start))
+    expected = frames[first:][: round(25 * duration) if duration else None]
+    with Clip(source, start_time=start, duration=duration) as clip:
+        found = [frame.pixels for frame in clip]
+    assert len(found) == len(expected)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_cut_beyond_the_end_says_where_the_end_is(tmp_path):
+    source = make_clip(tmp_path, audio=None)
+    with pytest.raises(VideoError, match=r"no frame from 9 s on within 1 s; the clip ends at 0\.50 s\. Choose another"):
+        Clip(source, start_time=9, duration=1)
 
 
 def test_pixels_that_are_not_square_stay_so(tmp_path, segmenter):

@@ -10,6 +10,7 @@ from PIL import Image
 from birefnet_core.errors import VideoError
 from birefnet_core.video import Clip, Output, VideoOptions, segment_video
 from birefnet_core.video.image_files import find_sequence
+from birefnet_core.video.pyav import reformat
 
 from .conftest import av, make_clip, picture, probe, read_rgba
 
@@ -132,3 +133,66 @@ def test_declared_counts_are_not_trusted(tmp_path, segmenter):
 def test_the_source_is_a_path_or_bytes(segmenter, tmp_path):
     with pytest.raises(VideoError, match="expected a path"):
         segment_video(segmenter, 5, Output(path=tmp_path / "out.mov"))
+
+
+def test_images_of_a_sequence_are_read_each_as_it_is(tmp_path):
+    """Optimised files leave out an alpha channel that says nothing, and telephones turn pictures one by one."""
+    folder = tmp_path / "shot"
+    folder.mkdir()
+    colours = picture(0, 64, 48)
+    alpha = np.where(np.arange(64) < 30, 255, 0).astype(np.uint8)[None].repeat(48, 0)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    Image.fromarray(colours).save(folder / "a1.png")
+    Image.fromarray(np.dstack([colours, alpha])).save(folder / "a2.png")
+    rotated = Image.fromarray(colours).transpose(Image.Transpose.ROTATE_90)
+    rotated.save(folder / "a3.jpg", quality=100, subsampling=0, exif=turned)
+    with Clip(folder) as clip:
+        frames = [frame.pixels for frame in clip]
+    assert [frame.shape for frame in frames] == [(48, 64, 3), (48, 64, 4), (48, 64, 3)]
+    assert np.array_equal(frames[1][..., 3], alpha)
+    assert all(np.abs(frame[..., :3].astype(int) - colours).max() <= 4 for frame in frames)
+    assert not clip.notes
+
+
+def encode(container, stream, pictures, matrix):
+    """Writes pictures whose samples are in a matrix, by swscale's number."""
+    for number, pixels in enumerate(pictures):
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame = reformat(
+            frame, format=stream.codec_context.pix_fmt, src_colorspace=9, dst_colorspace=matrix, dst_color_range=1
+        )
+        frame.pts = number
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def test_a_broadcast_that_changes_its_colours_keeps_them(tmp_path):
+    """Two recordings one after the other, in the matrices of HDTV and of before."""
+    data, pictures = b"", [picture(number, 96, 64) for number in range(4)]
+    for tag, matrix in ((1, 1), (6, 5)):
+        with av.open(str(tmp_path / "part.ts"), "w") as container:
+            stream = container.add_stream("libx264", rate=24, options={"rc-lookahead": "0", "qp": "1", "bf": "0"})
+            context = stream.codec_context
+            context.width, context.height, context.pix_fmt = 96, 64, "yuv444p"
+            context.colorspace, context.color_range = tag, 1
+            encode(container, stream, pictures, matrix)
+        data += (tmp_path / "part.ts").read_bytes()
+    (tmp_path / "both.ts").write_bytes(data)
+    with Clip(tmp_path / "both.ts") as clip:
+        frames = [frame.pixels.astype(int) for frame in clip]
+    assert len(frames) == 8
+    assert all(np.abs(frame - picture(n % 4, 96, 64)).mean() < 2 for n, frame in enumerate(frames))
+
+
+def test_of_several_videos_the_one_that_players_show_is_read(tmp_path):
+    """A still picture before the video, which some converters do not mark as a cover."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        cover, film = (container.add_stream("libx264", rate=24) for _ in range(2))
+        for stream, size in ((cover, (320, 240)), (film, (96, 64))):
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for stream, frames in ((cover, 1), (film, 6)):
+            encode(container, stream, [picture(n, stream.width, stream.height) for n in range(frames)], 1)
+    with Clip(tmp_path / "a.mkv") as clip:
+        assert (clip.info.width, len(list(clip))) == (96, 6)
+    assert clip.notes == {"of its 2 video streams the one of 96 x 64 was taken"}
