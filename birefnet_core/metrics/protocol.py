@@ -136,6 +136,8 @@ def _warnings(predicted: np.ndarray, true: np.ndarray, pair: Pair) -> list[str]:
     stretch = predicted.shape[0] * true.shape[1] / (predicted.shape[1] * true.shape[0])
     if max(stretch, 1 / stretch) > 1 + _OTHER_SHAPE:
         notes.append("prediction of another aspect ratio than its ground truth, stretched to it")
+    if predicted.dtype == np.uint16 and 0 < predicted.max() < 256:
+        notes.append("prediction of 16 bits with values below 256: black in the high byte, which is scored")
     if not pair.mask.any():
         faint = ", though not black" if true.any() else ""
         notes.append(f"empty ground truth{faint} (F-measures and BIoU count as 0, mBA leaves the pair out)")

@@ -176,6 +176,12 @@ def test_odd_pairs_are_warned_about_once_per_kind(folders, save):
     assert "in 2 pairs: 0, 3." in messages[1]
 
 
+def test_a_prediction_of_bytes_in_16_bits_is_warned_about(folders, save):
+    save(folders[0] / "2.png", np.full((40, 50), 255, np.uint16))
+    with pytest.warns(UserWarning, match="16 bits with values below 256: black in the high byte.*: 2"):
+        bc.evaluate(*folders, metrics=["MAE"])
+
+
 def test_without_opencv_hce_is_nan_with_a_warning(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.warns(UserWarning, match="HCE is NaN"):
