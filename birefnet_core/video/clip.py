@@ -189,6 +189,8 @@ class Clip:
         """Finds the cut in the clip's own time."""
         start, begin = _exact(start_time), self._recorded_at
         if start < 0:
+            if not self._source.end:
+                raise VideoError(f"{self.name}: its length is not known; give a start that counts from the beginning.")
             start = max(start + _exact(self._source.end or 0) - begin, Fraction(0))
         self._end = begin + start + _exact(duration) if duration else None
         self._trimmed = bool(start or self._end)

@@ -180,12 +180,12 @@ def open_background(
 
 
 def _moves(path: Path, options: VideoOptions) -> bool:
-    """Whether an image file is an animation."""
-    with Clip(path, limits=options.limits) as clip:
-        frames: Callable[[], object] = iter(clip).__next__
-        try:
+    """Whether an image file is an animation; not where FFmpeg cannot read it, as by the name of my%20dog.png."""
+    try:
+        with Clip(path, limits=options.limits) as clip:
+            frames: Callable[[], object] = iter(clip).__next__
             frames()
             frames()
-        except (StopIteration, VideoError):
-            return False
+    except (StopIteration, VideoError):
+        return False
     return True

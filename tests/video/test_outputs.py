@@ -175,9 +175,10 @@ def test_a_composite_shows_the_background_outside(tmp_path, segmenter, source, n
         assert np.abs(outside.mean(0) * 255 - (0x20, 0xA0, 0x60)).max() < 3
 
 
-def test_an_image_lies_behind_the_subject(tmp_path, segmenter, source):
-    Image.new("RGB", (300, 100), (200, 30, 90)).save(tmp_path / "wall.png")
-    out = Output(path=tmp_path / "out", kind="composite", background=tmp_path / "wall.png")
+@pytest.mark.parametrize("name", ["wall.png", "my%20dog.png"])  # FFmpeg takes the latter for a sequence
+def test_an_image_lies_behind_the_subject(tmp_path, segmenter, source, name):
+    Image.new("RGB", (300, 100), (200, 30, 90)).save(tmp_path / name)
+    out = Output(path=tmp_path / "out", kind="composite", background=tmp_path / name)
     segment_video(segmenter, source, out)
     assert np.abs(read_rgba(out.path)[3][0, 0, :3] * 255 - (200, 30, 90)).max() < 1
 

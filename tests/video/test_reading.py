@@ -94,6 +94,13 @@ def test_animated_webp_is_read_with_its_times(tmp_path, segmenter, as_bytes):
     assert probe(tmp_path / "out.mov").duration == pytest.approx(0.45)
 
 
+def test_a_start_from_an_end_that_is_not_known_is_refused(tmp_path):
+    images = [Image.fromarray(picture(number, 64, 48)) for number in range(2)]
+    images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:])
+    with pytest.raises(VideoError, match=r"a\.webp: its length is not known; give a start that counts from the begin"):
+        Clip(tmp_path / "a.webp", start_time=-0.1)
+
+
 def test_a_damaged_webp_is_named(tmp_path):
     images = [Image.fromarray(picture(number, 64, 48)) for number in range(4)]
     path = tmp_path / "in.webp"
