@@ -170,8 +170,9 @@ def _matches(pattern: str, leave_out: Path | None) -> list[Path] | None:
     """The files of a glob; None where it has none. Those in an output folder below the glob's are left out."""
     if not glob.has_magic(pattern):
         return None
-    parts = Path(pattern).parts
-    fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    path = Path(pattern)
+    fixed = next((folder for folder in path.parents if os.path.isdir(folder)), Path())  # its name may have brackets
     above = leave_out is not None and Path(os.path.realpath(fixed)) in leave_out.parents
-    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(match)]
+    found = sorted(glob.glob(os.path.join(glob.escape(str(fixed)), path.relative_to(fixed)), recursive=True))
+    matches = [Path(match) for match in found if os.path.isfile(match)]
     return [m for m in matches if not (above and leave_out in Path(os.path.realpath(m)).parents)] if matches else None

@@ -60,6 +60,12 @@ def test_globs_and_files_are_taken(segment, photos):
     assert files(out) == ["a.png", "b.png"]
 
 
+def test_a_glob_in_a_folder_whose_name_has_brackets(segment, photos):
+    folder = photos.rename(photos.with_name("photos [2024]"))
+    _, out = segment(folder / "*.png", folder / "deep*" / "*.png")
+    assert files(out) == ["a.png", "c.png"]
+
+
 def test_one_image_may_go_to_a_named_file(segment, photos):
     code, out = segment(photos / "a.png", out="mine.png")
     assert code == 0
