@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import VideoError
-from .containers import ContainerSource, Damage, Packets, Source, check_size, source_name
+from .containers import ContainerSource, Damage, Joined, Packets, Source, check_size, source_name
 from .image_files import SequenceSource, WebPSource, find_sequence, is_webp
 from .options import Limits
 from .orientation import Orientation, orientation_of
@@ -243,7 +243,11 @@ class Clip:
     def _timed(self) -> Iterator[Packets]:
         """Frames from the start of the cut on, with increasing timestamps."""
         last: int | None = None
-        for frame, pts, duration in self._source.read():
+        source = self._source
+        joined = Joined(source.container, source.time_base) if isinstance(source, ContainerSource) else None
+        for frame, pts, duration in source.read():
+            if pts is not None and joined is not None:
+                pts += joined(pts, self._step)
             if pts is None or (last is not None and pts <= last):
                 pts = 0 if last is None else last + self._step
             last = pts

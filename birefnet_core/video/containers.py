@@ -27,9 +27,39 @@ DEMUXERS = (
     "webp_pipe", "wav", "mp3", "flac", "aac", "aiff", "caf",
 )  # fmt: skip
 DECODER_THREADS = min(4, os.cpu_count() or 1)  # each holds a frame
+FARTHEST_BACK, FARTHEST_ON = Fraction(1, 10), 10  # seconds; timestamps that jump farther begin again
 EARLIER_SEEKS = (0, 2, 10, 60)  # seconds before the time that is wanted
 MOST_TRIED = 2000  # packets that are read to find a key frame
 EARLY = 250  # packets before the first frame that may fail: recordings begin in the middle of a group of pictures
+
+
+class Joined:
+    """Puts the timestamps of recordings that were joined, each with times of its own, one behind the other.
+
+    Args:
+        container: Of what format; in others than broadcasts and discs, gaps are meant.
+        time_base: Of the timestamps, in seconds.
+    """
+
+    def __init__(self, container: av.container.InputContainer, time_base: Fraction) -> None:
+        self._applies, self._base = container.format.name.startswith("mpeg"), time_base
+        self._shift = 0
+        self._last: tuple[int, int] | None = None  # time and duration
+
+    def __call__(self, time: int, duration: int) -> int:
+        """How far a timestamp is to be moved.
+
+        Args:
+            time: As in the file.
+            duration: Until the next one.
+        """
+        if self._applies:
+            if self._last is not None:
+                jump = (time + self._shift - self._last[0]) * self._base
+                if not -FARTHEST_BACK <= jump <= FARTHEST_ON:
+                    self._shift = sum(self._last) - time
+            self._last = time + self._shift, duration
+        return self._shift
 
 
 class Packets(NamedTuple):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
-from .containers import Source, open_container
+from .containers import Joined, Source, open_container
 from .options import Limits
 from .pyav import FAILURES, av, reason
 
@@ -50,6 +51,7 @@ class SideStreams:
         output.metadata.update(tags)
         self._copied: dict[int, Any] = {}
         self._encoded: dict[int, Any] = {}
+        self._joined: dict[int, Joined] = {}
         streams = [*self._input.streams.audio, *self._input.streams.subtitles]
         reasons = why_not_copied(source, output.format.name)
         for stream in streams:
@@ -79,7 +81,8 @@ class SideStreams:
         """Writes what is left, and what encoders have kept."""
         self.write_until(None)
         for stream in self._encoded.values():
-            self._output.mux(stream.encode(None))
+            with self._forgiven():
+                self._output.mux(stream.encode(None))
 
     def _add(self, stream: Any, problem: str | None) -> None:
         muxer, encoder = self._output.format.name, AUDIO_ENCODERS.get(self._output.format.name)
@@ -110,6 +113,7 @@ class SideStreams:
         try:
             for packet in self._input.demux(*self._streams):
                 if packet.size and packet.pts is not None:
+                    self._join(packet)
                     at = packet.pts * Fraction(packet.time_base)
                     if self._end is not None and at >= self._end and packet.stream.type == "audio":
                         return
@@ -118,6 +122,15 @@ class SideStreams:
                         yield due - self._start, packet
         except FAILURES as error:
             self._note(f"audio and subtitles are damaged, and end before the video ({reason(error)})")
+
+    def _join(self, packet: Any) -> None:
+        """Moves a packet of a recording that was joined to another behind it."""
+        joined = self._joined.setdefault(packet.stream.index, Joined(self._input, Fraction(packet.time_base)))
+        if packet.stream.type == "audio":
+            shift = joined(packet.pts if packet.dts is None else packet.dts, packet.duration or 0)
+            packet.pts += shift
+            if packet.dts is not None:
+                packet.dts += shift
 
     def _is_within(self, packet: Any, at: Fraction) -> bool:
         """Whether a packet belongs to the cut."""
@@ -133,7 +146,7 @@ class SideStreams:
     def _write(self, packet: Any) -> None:
         index, base = packet.stream.index, Fraction(packet.time_base)
         shift = round(self._start / base)
-        try:
+        with self._forgiven():
             if index in self._copied:
                 packet.pts -= shift
                 if packet.dts is not None:
@@ -145,8 +158,13 @@ class SideStreams:
                 if frame.pts is not None:
                     frame.pts -= round(self._start / Fraction(frame.time_base))
                 self._output.mux(self._encoded[index].encode(frame))
+
+    @contextlib.contextmanager
+    def _forgiven(self) -> Iterator[None]:
+        """What is wrong with a packet, unlike a full disk, is no reason to give up the video."""
+        try:
+            yield
         except FAILURES as error:
-            # What is wrong with the packet, unlike a full disk, is no reason to give up the video.
             if not isinstance(error, av.InvalidDataError) and getattr(error, "errno", None) != errno.EINVAL:
                 raise
             self._note(f"a part of the audio or subtitles is damaged and was left out ({reason(error)})")

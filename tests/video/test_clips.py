@@ -1,12 +1,14 @@
 """Clips of many kinds: frames, times, sound, turning and colour tags are those of the input."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from birefnet_core.errors import VideoError
 from birefnet_core.video import Clip, Output, VideoOptions, segment_video
+from birefnet_core.video.containers import Joined
 
 from .conftest import av, make_clip, probe
 
@@ -227,6 +229,24 @@ def test_the_first_audio_of_a_broadcast_is_kept(tmp_path, segmenter, delay):
     found = probe(tmp_path / "out.mov")
     assert found.samples == probe(moved).samples
     assert found.times[0] == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".webm"])
+def test_recordings_that_were_joined_follow_each_other(tmp_path, segmenter, suffix):
+    data = make_clip(tmp_path, **KINDS["broadcast"]).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(data + data)
+    report = segment_video(segmenter, tmp_path / "joined.ts", Output(path=tmp_path / f"out{suffix}"))
+    one, both = probe(tmp_path / "clip.ts"), probe(tmp_path / f"out{suffix}")
+    close(np.diff(both.times), [1 / 24] * 23, 2e-3)
+    assert abs(both.samples - 2 * one.samples) < 2048
+    assert not any("damaged" in note for note in report.notes)
+
+
+def test_only_far_jumps_of_broadcasts_are_joints():
+    times = [0, 10, 20, 9000, 9010, 15, 20, 115, 100, 110]
+    for name, expected in (("mpegts", [0, 10, 20, 30, 40, 50, 55, 150, 160, 170]), ("matroska,webm", times)):
+        joined = Joined(SimpleNamespace(format=SimpleNamespace(name=name)), Fraction(1, 10))
+        assert [time + joined(time, 10) for time in times] == expected, name
 
 
 def test_bytes_are_read_as_files_are(tmp_path, segmenter):
