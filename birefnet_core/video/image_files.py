@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import VideoError
+from ..errors import ImageError, VideoError
+from ..image_reading import opened_image, read_image_file
+from ..images import to_bytes
 from ..text import first_line
 from .containers import ContainerSource, Damage, Packets, SharedBytes, Source, check_size, source_name
 from .options import Limits
@@ -24,6 +27,8 @@ IMAGE_DEMUXERS = {
     ".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe", ".exr": "exr_pipe", ".tif": "tiff_pipe",
     ".tiff": "tiff_pipe", ".bmp": "bmp_pipe", ".dpx": "dpx_pipe", ".webp": "webp_pipe",
 }  # fmt: skip
+_TILE_WIDTH = 322  # TIFF tags, here and below
+_ODD_TAGS = {338: 1, 339: 3}  # the kind of alpha: colours are times it; the kind of numbers: floats
 MILLISECONDS = Fraction(1, 1000)
 
 
@@ -94,16 +99,40 @@ class SequenceSource:
         for number in range(self._first, len(self._images)):
             path = self._images[number]
             try:
-                source = ContainerSource(path, self._limits, IMAGE_DEMUXERS[path.suffix.lower()])
-                try:
-                    frame = next(source.read()).frame
-                finally:
-                    source.close()
+                yield Packets(_by_pillow(path) if _is_beyond_ffmpeg(path) else self._by_ffmpeg(path), number, 1)
             except StopIteration:
                 raise Damage(f"{path} holds no image") from None
-            except VideoError as error:
+            except (VideoError, ImageError) as error:
                 raise Damage(str(error)) from error
-            yield Packets(frame, number, 1)
+
+    def _by_ffmpeg(self, path: Path) -> av.VideoFrame:
+        source = ContainerSource(path, self._limits, IMAGE_DEMUXERS[path.suffix.lower()])
+        try:
+            return next(source.read()).frame
+        finally:
+            source.close()
+
+
+def _is_beyond_ffmpeg(path: Path) -> bool:
+    """Whether FFmpeg scrambles an image or takes its colours for others: TIFF of tiles, floats, colours times alpha."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        with opened_image(path) as image:
+            tags: Any = getattr(image, "tag_v2", {})
+            return _TILE_WIDTH in tags or any(_listed(tags.get(tag)) == {kind} for tag, kind in _ODD_TAGS.items())
+    except (ImageError, MemoryError):  # said when it is read; or Pillow does not know it, and FFmpeg may
+        return False
+
+
+def _listed(value: Any) -> set[Any]:
+    return set(value) if isinstance(value, tuple) else {value}
+
+
+def _by_pillow(path: Path) -> av.VideoFrame:
+    file = read_image_file(path)
+    pixels = file.colours if file.alpha is None else torch.cat([file.colours, file.alpha.unsqueeze(-1)], dim=-1)
+    return av.VideoFrame.from_ndarray(to_bytes(pixels), format="rgb24" if file.alpha is None else "rgba")
 
 
 class WebPSource:

@@ -1,6 +1,7 @@
 """Sequences of images, animations, and what a clip says of itself."""
 
 import io
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -160,6 +161,25 @@ def test_images_of_a_sequence_are_read_each_as_it_is(tmp_path):
     assert np.array_equal(frames[1][..., 3], alpha)
     assert all(np.abs(frame[..., :3].astype(int) - colours).max() <= 4 for frame in frames)
     assert not clip.notes
+
+
+def test_tiffs_that_ffmpeg_takes_for_others_are_read(tmp_path):
+    """Floats, and colours that are stored times alpha."""
+    colours = picture(0, 64, 48)
+    for name in ("floats", "times_alpha"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(colours[..., 0] / np.float32(255)).save(tmp_path / "floats" / "a1.tif")
+    half = np.dstack([colours // 2, np.full((48, 64), 128, np.uint8)])
+    path = tmp_path / "times_alpha" / "a1.tif"
+    Image.fromarray(half).save(path)
+    straight, multiplied = (struct.pack("<HHIHH", 338, 3, 1, kind, 0) for kind in (2, 1))
+    assert straight in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(straight, multiplied))
+    for name, expected in (("floats", colours[..., :1]), ("times_alpha", colours)):
+        with Clip(tmp_path / name) as clip:
+            pixels = next(iter(clip)).pixels
+        assert np.abs(pixels[..., :3].astype(int) - expected).max() <= 2, name
+        assert pixels.shape[2] == (4 if name == "times_alpha" else 3)
 
 
 def encode(container, stream, pictures, matrix):
