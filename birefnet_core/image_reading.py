@@ -22,7 +22,7 @@ from torch import Tensor
 from .errors import ImageError, MemoryLimitError
 from .image_formats import image_formats
 from .image_ops import HIGHEST
-from .pillow_files import Header, header_of, load_pixels, lower_bytes, to_full_size
+from .pillow_files import Header, has_more_frames, header_of, load_pixels, lower_bytes, to_full_size
 from .placeholders import advice, placeholder
 from .text import first_line, printable
 
@@ -31,6 +31,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and t
 _GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
 _UPPER = 15  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: that of values of 12 bits
 _LOWEST = -0.1  # sharpening undershoots 0 a little; floats below that are something else
+_WITH_FRAMES = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # those of other formats are previews, layers or sizes
 _MOST_PROFILE = 4 << 20  # bytes of a colour profile; real ones have up to about 2 MB
 
 
@@ -65,6 +66,8 @@ def read_image_file(path: str | Path) -> ImageFile:
         with opened_image(path) as image:
             to_full_size(image)
             pixels, source = _decode(image, header_of(image))
+            if image.format in _WITH_FRAMES and has_more_frames(image):
+                source.notes.append("it has several frames or pages, of which the first was read")
         return _image_file(_turn(pixels, source.orientation), source, Path(path))
     except MemoryError:
         raise MemoryLimitError(f"{printable(path)}: too little memory to read this image; make it smaller.") from None

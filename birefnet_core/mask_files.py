@@ -16,7 +16,7 @@ from . import mask_values
 from .errors import DatasetError
 from .image_formats import image_formats
 from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, PALETTE, PHOTO, Read
-from .pillow_files import load_pixels, to_full_size
+from .pillow_files import has_more_frames, load_pixels, to_full_size
 from .placeholders import why_unreadable
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -149,7 +149,7 @@ def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray, tuple[str, ...]]:
             mode, pixels = _plain_modes(image, truth)
             pixels = upright(pixels, orientation(image))
             faint = sixteen_bits and mode in ("LA", "RGB", "RGBA") and _is_faint(mode, pixels)
-            doubts = ((FAINT,) if faint else ()) + ((FRAMES,) if truth and _has_more_frames(image) else ())
+            doubts = ((FAINT,) if faint else ()) + ((FRAMES,) if truth and has_more_frames(image) else ())
     except MemoryError as error:
         raise DatasetError(f"{path} is too large for the memory that is left; make it smaller.") from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
@@ -197,16 +197,6 @@ def _is_faint(mode: str, pixels: np.ndarray) -> bool:
     """Whether little or nothing is left of colours or alpha: of their 16 bits Pillow keeps the upper 8."""
     colours = pixels if mode == "RGB" else pixels[..., :-1]
     return bool(colours.max() < 128 or (mode != "RGB" and pixels[..., -1].max() < 128))
-
-
-def _has_more_frames(image: Image.Image) -> bool:
-    """Whether there is a second frame or page of the same size; smaller ones are thumbnails."""
-    size = image.size
-    try:
-        image.seek(1)
-    except Exception:  # EOFError where there is none; nearly any other where it is damaged
-        return False
-    return image.size == size
 
 
 def _is_transparent(image: Image.Image) -> bool:

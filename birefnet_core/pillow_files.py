@@ -78,6 +78,16 @@ def load_pixels(image: Image.Image) -> None:
             image.filename = name  # type: ignore[attr-defined]
 
 
+def has_more_frames(image: Image.Image) -> bool:
+    """Whether there is another frame or page of the same size, which is shown then; smaller ones are thumbnails."""
+    size = image.size
+    try:
+        image.seek(image.tell() + 1)
+    except Exception:  # EOFError where there is none; nearly any other where it is damaged
+        return False
+    return image.size == size
+
+
 def lower_bytes(path: str) -> np.ndarray | None:
     """The lower 8 bits of 16-bit colours, by reading them in the other order of bytes; None where that cannot be."""
     with contextlib.suppress(OSError, ValueError, TypeError), Image.open(path, formats=image_formats()) as image:

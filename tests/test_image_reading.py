@@ -261,6 +261,11 @@ def test_of_several_frames_the_first_is_read(tmp_path, frames):
     images = [Image.fromarray(np.full((9, 9, 3), value, np.uint8)) for value in (250, 0, 0)]
     images[0].save(tmp_path / f"a.{frames}", save_all=True, append_images=images[1:])
     assert read(tmp_path / f"a.{frames}").mean() > 0.95
+    assert read_image_file(tmp_path / f"a.{frames}").notes == (
+        "it has several frames or pages, of which the first was read",
+    )
+    images[0].save(tmp_path / f"one.{frames}")
+    assert read_image_file(tmp_path / f"one.{frames}").notes == ()
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=NO_AVIF) if kind == "avif" else kind for kind in FORMATS])
