@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Pairing:
 
 
 def list_images(folder: Path) -> dict[str, Path]:
-    """The images directly in a folder, by stem, sorted; hidden files are left out.
+    """The images directly in a folder, by stem with composed accents, sorted; hidden files are left out.
 
     Raises:
         DatasetError: no such folder, no image in it, or two images of one stem.
@@ -47,9 +48,10 @@ def list_images(folder: Path) -> dict[str, Path]:
     for path in paths:
         if path.name.startswith(".") or path.suffix.lower() not in suffixes or not os.path.isfile(path):
             continue
-        if path.stem in found:
-            raise DatasetError(f"{folder} holds both {found[path.stem].name} and {path.name}; keep one per name.")
-        found[path.stem] = path
+        stem = unicodedata.normalize("NFC", path.stem)  # Macs and others write the same accents differently
+        if stem in found:
+            raise DatasetError(f"{folder} holds both {found[stem].name} and {path.name}; keep one per name.")
+        found[stem] = path
     if not found:
         inner = sorted(path.name for path in paths if os.path.isdir(path))
         hint = f" It has the folders {enumerate_names(inner, LISTED)}; is it one of these?" if inner else ""

@@ -35,6 +35,11 @@ def test_files_pair_by_stem_whatever_the_format(make):
     assert [(stem, p.name, g.name) for stem, p, g in pairs] == [("a", "a.PNG", "a.bmp"), ("b", "b.jpg", "b.png")]
 
 
+def test_accents_pair_however_they_are_written(make):
+    root = make("p/Caf\u00e9.png", "g/Cafe\u0301.png")
+    assert [stem for stem, _, _ in pair_folders(root / "p", root / "g").pairs] == ["Caf\u00e9"]
+
+
 def test_missing_and_extra_predictions_are_listed(make):
     root = make("p/a.png", "p/x.png", "g/a.png", "g/b.png", "g/c.png")
     with pytest.raises(DatasetError, match=r"2 of 3 .* b, c\. 1 predictions .* x\. .*--allow-missing"):
