@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ DEMUXERS = (
     "wtv", "vc1", "dirac", "cavsvideo", "png_pipe", "jpeg_pipe", "exr_pipe", "tiff_pipe", "bmp_pipe", "dpx_pipe",
     "webp_pipe", "wav", "mp3", "flac", "aac", "aiff", "caf",
 )  # fmt: skip
+GROWING = ("mpegts", "mpeg", "flv", "live_flv", "ogg", "dv", "wtv")
 DECODER_THREADS = min(4, os.cpu_count() or 1)  # each holds a frame
 FARTHEST_BACK, FARTHEST_ON = Fraction(1, 10), 10  # seconds; timestamps that jump farther begin again
 EARLIER_SEEKS = (0, 2, 10, 60)  # seconds before the time that is wanted
@@ -128,26 +130,44 @@ def open_container(source: Source, limits: Limits, demuxer: str | None = None) -
         VideoError: Not there, empty, or nothing that can be read.
     """
     name = source_name(source)
-    if isinstance(source, io.BytesIO):
-        size = source.getbuffer().nbytes
-        file: str | SharedBytes = SharedBytes(source)
-    else:
-        try:
-            size = os.stat(source).st_size
-        except (OSError, ValueError) as error:
-            raise VideoError(f"{name}: cannot be opened ({reason(error)}); expected a clip.") from None
-        file = os.path.abspath(source)
+    try:
+        size = source.getbuffer().nbytes if isinstance(source, io.BytesIO) else os.stat(source).st_size
+    except (OSError, ValueError) as error:
+        raise VideoError(f"{name}: cannot be opened ({reason(error)}); expected a clip.") from None
     if not size:
         raise VideoError(f"{name}: the file is empty (0 bytes), expected a clip: copy or download it again.")
-    options = {"max_pixels": str(limits.pixels), "format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file"}
     try:
-        return av.open(file, "r", format=demuxer, options=options, metadata_errors="replace")
+        if demuxer is None and (found := _open_growing(source)) is not None:
+            return found
+        allowed = ",".join(known for known in DEMUXERS if known not in GROWING)
+        options = {"max_pixels": str(limits.pixels), "format_whitelist": allowed, "protocol_whitelist": "file"}
+        return av.open(_file(source), "r", format=demuxer, options=options, metadata_errors="replace")
     except FAILURES as error:
-        why = why_unreadable(file, ValueError(reason(error))) if isinstance(file, str) else reason(error)
+        why = reason(error)
+        if not isinstance(source, io.BytesIO):
+            why = why_unreadable(os.path.abspath(source), ValueError(why))
         raise VideoError(
             f"{name}: cannot be read as a clip ({why}). Expected a video file such as MP4, MOV, MKV, WebM or "
             "GIF, whole: an MP4 or MOV that was cut off has lost its index. Copy it again, or convert it with FFmpeg."
         ) from error
+
+
+def _file(source: Source) -> str | SharedBytes:
+    return SharedBytes(source) if isinstance(source, io.BytesIO) else os.path.abspath(source)
+
+
+def _open_growing(source: Source) -> av.container.InputContainer | None:
+    """Opens a file whose streams turn up while it is read; None where it is another.
+
+    PyAV before 18 makes room for the options of those streams alone that are known at first, and writes beyond it.
+    """
+    options = {"format_whitelist": ",".join(GROWING), "protocol_whitelist": "file"}
+    try:
+        return av.open(_file(source), "r", container_options=options, metadata_errors="replace")
+    except FAILURES as error:
+        if getattr(error, "errno", None) != errno.EINVAL:  # what FFmpeg says of a format that is not allowed
+            raise
+    return None
 
 
 class ContainerSource:

@@ -182,6 +182,20 @@ def test_tiffs_that_ffmpeg_takes_for_others_are_read(tmp_path):
         assert pixels.shape[2] == (4 if name == "times_alpha" else 3)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["clip.flv", "clip.mpg", "clip.ts"])
+def test_files_whose_streams_turn_up_late_are_read(tmp_path, name):
+    """PyAV before 18 wrote beyond its memory there."""
+    codec = "mpeg2video" if name == "clip.mpg" else "libx264"
+    path = make_clip(tmp_path, name=name, codec=codec, rate=25, audio="mp2" if name == "clip.mpg" else "aac")
+    for source in (path, io.BytesIO(path.read_bytes())):
+        with Clip(source) as clip:
+            assert len(list(clip)) == 12
+    path.write_bytes(b"FLV" + bytes(2000))
+    with pytest.raises(VideoError, match="cannot be read as a clip"):
+        Clip(path)
+
+
 def encode(container, stream, pictures, matrix):
     """Writes pictures whose samples are in a matrix, by swscale's number."""
     for number, pixels in enumerate(pictures):
