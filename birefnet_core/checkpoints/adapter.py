@@ -120,8 +120,14 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
         strength: 1 for the whole change, 0 for none, -1 to take it out again.
 
     Raises:
-        CheckpointError: The adapter is of another network, or its change is not finite in the network's precision.
+        CheckpointError: The adapter is of another network, its change is not finite in the network's precision, or
+            the network is fused.
     """
+    if model.fused:
+        raise CheckpointError(
+            "this network is fused for inference: its norms are folded into the weights that an adapter changes. Merge "
+            "the adapter into the network that fuse_for_inference was given."
+        )
     name = "the adapter" if isinstance(adapter, Adapter) else str(adapter)
     adapter = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
     wanted, found = adapter.config.backbone, model.config.backbone
@@ -140,9 +146,12 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
             )
 
     def merged(ours: str) -> Tensor:
-        up, down = (factor.to(weights[ours].device, torch.float32) for factor in adapter.factors[ours])
+        weight = weights[ours]
+        up, down = (factor.to(weight.device, torch.float32) for factor in adapter.factors[ours])
         change = strength * adapter.scale * (up @ down)  # O I
-        return weights[ours] + change.view_as(weights[ours]).to(weights[ours])
+        if (scale := model.scales.get(ours)) is not None:
+            change = change * scale.to(change.device).view(-1, 1)
+        return (weight + change.view_as(weight)).to(weight.dtype)  # rounded once: the sum is at least in float32
 
     # Computed twice, so that nothing is changed where something is wrong, and no second copy of all weights is kept.
     wrong = [ours for ours in adapter.factors if not merged(ours).isfinite().all()]

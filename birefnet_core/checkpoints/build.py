@@ -26,7 +26,7 @@ from ..text import enumerate_names, printable
 from . import detect, keymap
 from .checksums import Checksums
 from .copying import copy_weights
-from .fit_float16 import fit_float16
+from .fit_float16 import fit_float16, float16_scales
 from .patch_order import change_patch_order, read_patch_order
 from .values import check_tensors, check_types, check_values, refuse_values, refuse_zeros
 
@@ -187,7 +187,8 @@ def _fill(
     """Puts copies of weights into a network on the meta device, and names those that are not finite."""
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
-    if torch.float16 in (dtype, fine_dtype):
+    if _needs_float16(dtype, fine_dtype):
+        model.scales = float16_scales(model, weights)
         weights = fit_float16(model, weights)
     types = state_dtypes(model, dtype, fine_dtype=fine_dtype)
     copies, not_finite = copy_weights(weights, types, checksums)
@@ -198,6 +199,23 @@ def _fill(
             module.reset_parameters()  # type: ignore[operator]
     cast_for_inference(model, dtype, fine_dtype=fine_dtype)
     return not_finite
+
+
+def _needs_float16(dtype: torch.dtype, fine_dtype: torch.dtype) -> bool:
+    return dtype == torch.float16 or (dtype == torch.bfloat16 and fine_dtype == torch.float16)
+
+
+def convert(model: BiRefNet, dtype: torch.dtype, fine_dtype: torch.dtype) -> BiRefNet:
+    """Gives a network in float32, in place, the precision in which ``model_from_state_dict`` would have made it.
+
+    Raises:
+        CheckpointError: It does not fit into float16.
+    """
+    if _needs_float16(dtype, fine_dtype):
+        state = model.state_dict()
+        model.scales = float16_scales(model, state)
+        model.load_state_dict(fit_float16(model, state))
+    return cast_for_inference(model, dtype, fine_dtype=fine_dtype)
 
 
 def _check_fit(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:

@@ -30,13 +30,12 @@ def fit_float16(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
     Raises:
         CheckpointError: Something else is too large.
     """
-    fitted = dict(weights)
+    fitted, scales = dict(weights), float16_scales(model, weights)
     for conv, norm in norm_pairs(model):
-        variance = weights[f"{norm}.running_var"]
-        if variance.max() <= VARIANCE_LIMIT:
+        scale = scales.get(f"{conv}.weight")
+        if scale is None:
             continue
-        scale = (VARIANCE_LIMIT / variance.float().clamp(min=VARIANCE_LIMIT)).sqrt()  # C
-        fitted[f"{norm}.running_var"] = variance.float() * scale**2
+        fitted[f"{norm}.running_var"] = weights[f"{norm}.running_var"].float() * scale**2
         for name in (f"{norm}.running_mean", f"{conv}.bias", f"{conv}.weight"):
             if name in weights:
                 value = weights[name].float()
@@ -49,6 +48,16 @@ def fit_float16(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
         if limit < largest < math.inf:
             raise CheckpointError(f"{name} holds {largest:g}, and float16 ends at {limit:g}: use fp32 or bf16.")
     return fitted
+
+
+def float16_scales(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What ``fit_float16`` multiplies convolutions by: name of a weight -> C, one factor for each output channel."""
+    scales = {}
+    for conv, norm in norm_pairs(model):
+        variance = weights[f"{norm}.running_var"]
+        if variance.max() > VARIANCE_LIMIT:
+            scales[f"{conv}.weight"] = (VARIANCE_LIMIT / variance.float().clamp(min=VARIANCE_LIMIT)).sqrt()
+    return scales
 
 
 def norm_pairs(model: nn.Module) -> Iterator[tuple[str, str]]:

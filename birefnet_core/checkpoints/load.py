@@ -18,13 +18,12 @@ from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from ..text import first_line
 from .adapter import merge_adapter
-from .build import model_from_state_dict
+from .build import convert, model_from_state_dict
 from .detect import newer_generation
 from .hub import remove_if_damaged
 from .io import read_file
 from .resolve import Resolved, resolve
-
-LARGEST_SIDE = 16384  # pixels; no file that says more was trained at that size
+from .save import LARGEST_SIDE
 
 
 def load_model(
@@ -87,9 +86,12 @@ def load_model(
     if dtype != torch.bfloat16 or fine_dtype is None:
         fine_dtype = torch.float16 if dtype == torch.bfloat16 and device.type == "cuda" else torch.float32
 
+    # Small changes would be lost in weights that are rounded already.
+    first = torch.float32 if adapter is not None else dtype
+
     def load(path: Path) -> BiRefNet:
         return load_file(
-            path, patch_order=patch_order, expected_order=expected, dtype=dtype, fine_dtype=fine_dtype, info=info
+            path, patch_order=patch_order, expected_order=expected, dtype=first, fine_dtype=fine_dtype, info=info
         )
 
     try:
@@ -100,6 +102,7 @@ def load_model(
         model = load(find().path)  # downloaded anew
     if adapter is not None:
         merge_adapter(model, adapter, adapter_strength)
+        convert(model, dtype, fine_dtype)
     return model.to(device)
 
 

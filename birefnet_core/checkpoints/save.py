@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -12,14 +13,17 @@ from torch import Tensor
 
 from ..checkpoint_info import CheckpointInfo
 from ..config import PatchOrder
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from . import keymap
 from .fit_float16 import fit_float16
 from .io import write_safetensors
 from .patch_order import change_patch_order
+from .values import check_values
 
 FORMAT = "birefnet_core/1"  # layout of the metadata below
+LARGEST_SIDE = 16384  # pixels; no file that says more was trained at that size
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save_checkpoint(
@@ -44,23 +48,35 @@ def save_checkpoint(
         training_size: Width, height in pixels.
         licence: Licence of the weights, such as "MIT".
         provenance: Where the weights come from, in words.
-        dtype: Floating-point type in the file; None keeps the network's.
+        dtype: Floating-point type in the file, of 16, 32 or 64 bits; None keeps the network's.
         metadata: Further texts to store, such as the recipe of a training.
 
     Returns:
         The path.
 
     Raises:
-        CheckpointError: It could not be written, does not fit into float16, or is fused; nothing half-written stays
-            behind.
+        CheckpointError: It could not be written, does not fit into float16, is fused, or has weights that are not
+            finite; nothing half-written stays behind.
+        ConfigError: A dtype, a training size or a text that no file has.
     """
-    tensors = published_state_dict(model, dtype=dtype)
+    if dtype not in (None, *_DTYPES):
+        known = ", ".join(map(str, _DTYPES))
+        raise ConfigError(f"dtype={dtype!r} is not one that networks are saved in; use None or one of {known}.")
     info = model.checkpoint or CheckpointInfo()
+    size = training_size or info.training_size
+    whole = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(side, Integral) for side in size)
+    if not (whole and all(0 < side <= LARGEST_SIDE for side in size)):
+        raise ConfigError(f"training_size={size!r}: expected (width, height), each from 1 to {LARGEST_SIDE}.")
+    tensors = published_state_dict(model, dtype=dtype)
+    try:
+        check_values(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: not written. {error}") from error
     own = {
         "format": "pt",
         "birefnet_format": FORMAT,
         "birefnet_config": json.dumps(model.config.to_dict(), sort_keys=True),
-        "training_size": "{}x{}".format(*(training_size or info.training_size)),
+        "training_size": f"{int(size[0])}x{int(size[1])}",
         "licence": licence if licence is not None else info.licence,
         "provenance": provenance if provenance is not None else info.provenance or info.name,
     }

@@ -48,6 +48,8 @@ class BiRefNet(nn.Module):
         config: The same.
         checkpoint: Where the weights came from; None for a new network.
         fused: Whether it is what ``fuse_for_inference`` returns: for inference only.
+        scales: What weights were multiplied by to fit into float16 (name -> one factor for each output channel); the
+            norms after them take it back. Empty for most networks.
     """
 
     def __init__(self, config: BiRefNetConfig | None = None) -> None:
@@ -55,6 +57,7 @@ class BiRefNet(nn.Module):
         self.config = config or BiRefNetConfig()
         self.checkpoint: CheckpointInfo | None = None
         self.fused = False
+        self.scales: dict[str, Tensor] = {}
         self.localization = LocalizationModule(self.config)
         self.reconstruction = ReconstructionModule(self.config)
 

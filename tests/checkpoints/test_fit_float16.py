@@ -4,8 +4,10 @@ import pytest
 import torch
 
 import birefnet_core as bc
+from birefnet_core.checkpoints import Adapter, save_adapter
 from birefnet_core.checkpoints import fit_float16 as module
 from birefnet_core.checkpoints.fit_float16 import VARIANCE_LIMIT, fit_float16, norm_pairs
+from birefnet_core.devices import DTYPES
 
 NORM = "reconstruction.blocks.0.block.0.norm1"
 
@@ -81,3 +83,41 @@ def test_a_weight_that_cannot_be_scaled_is_named(loud, tmp_path):
     with pytest.raises(bc.CheckpointError, match=r"head.weight holds 100000, and float16 ends at 65504: use fp32"):
         bc.save_checkpoint(loud, tmp_path / "half.safetensors", dtype=torch.float16)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_an_adapter_s_change_is_scaled_as_its_convolution_is(loud, tmp_path, whole_first):
+    name = NORM.replace("norm1", "conv1.weight")
+    weight = loud.get_parameter(name)
+    factors = torch.randn(len(weight), 2), torch.randn(2, weight[0].numel())
+    adapter = Adapter(factors={name: factors}, scale=2.0, config=loud.config)
+    path = bc.save_checkpoint(loud, tmp_path / "whole.safetensors")
+    if whole_first:
+        found = bc.load_model(path, dtype="fp16", adapter=save_adapter(adapter, tmp_path / "adapter.safetensors"))
+    else:
+        found = bc.merge_adapter(bc.load_model(path, dtype="fp16"), adapter)
+    with torch.no_grad():
+        weight += 2 * (factors[0] @ factors[1]).view_as(weight)
+    expected = fit_float16(loud, loud.state_dict())[name]
+    torch.testing.assert_close(found.get_parameter(name).float(), expected, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+def test_an_adapter_is_merged_before_weights_are_rounded(loud, tmp_path, dtype):
+    name = "localization.encoder.backbone.parts.3.0.conv1.weight"
+    weight = loud.get_parameter(name)
+    factors = torch.full((len(weight), 1), 1e-3), torch.ones(1, weight[0].numel()) * weight.std().item()
+    adapter = save_adapter(Adapter(factors={name: factors}, scale=1.0, config=loud.config), tmp_path / "a.safetensors")
+    path = bc.save_checkpoint(loud, tmp_path / "whole.safetensors")
+    found = bc.load_model(path, dtype=dtype, adapter=adapter)
+    plain = bc.load_model(path, dtype=dtype)
+    assert {n: v.dtype for n, v in found.state_dict().items()} == {n: v.dtype for n, v in plain.state_dict().items()}
+    merged = weight.detach() + (factors[0] @ factors[1]).view_as(weight)
+    assert torch.equal(found.get_parameter(name), merged.to(plain.get_parameter(name).dtype))
+    assert plain.get_parameter(name).dtype == DTYPES[dtype]
+
+
+def test_a_fused_network_takes_no_adapter(loud):
+    adapter = Adapter(factors={}, scale=1.0, config=loud.config)
+    with pytest.raises(bc.CheckpointError, match="fused for inference"):
+        bc.merge_adapter(bc.fuse_for_inference(loud), adapter)
