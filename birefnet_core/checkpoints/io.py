@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from ..text import enumerate_names, first_line
 from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
@@ -173,11 +173,15 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     Args:
         path: The file; its folder is made if need be.
         tensors: By name, on the CPU.
-        metadata: Texts for the file's header.
+        metadata: Texts for the file's header. What cannot be encoded, as in names of files, is written as an escape.
 
     Raises:
         CheckpointError: Wrong ending, no such folder, no permission, no space.
+        ConfigError: Metadata that are no texts, with which no reader would open the file.
     """
+    odd = [f"{n!r}: {text!r}" for n, text in metadata.items() if not (isinstance(n, str) and isinstance(text, str))]
+    if odd:
+        raise ConfigError(f"metadata are texts by name, found {enumerate_names(odd)}. Use str() or json.dumps().")
     path = Path(path)
     if path.suffix.lower() not in SAFETENSORS:
         raise CheckpointError(f"{path}: checkpoints are written as .safetensors; found {path.suffix or 'no ending'!r}.")
@@ -200,7 +204,8 @@ def _write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapp
     """
     order = list(_DTYPES)
     names = sorted(tensors, key=lambda name: (order.index(tensors[name].dtype), name))
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    texts = {_encodable(name): _encodable(text) for name, text in sorted(metadata.items())}
+    header: dict[str, Any] = {"__metadata__": texts} if texts else {}
     end = 0
     for name in names:
         tensor = tensors[name]
@@ -211,6 +216,10 @@ def _write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapp
     file.write(struct.pack("<Q", len(text)) + text)
     for name in names:
         file.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _why_not_written(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """State dicts and files become networks, and networks become files."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,6 +159,31 @@ def test_loading_draws_no_random_numbers_and_leaves_nothing_without_values(backb
     assert all(torch.equal(buffers[name], value) for name, value in built.named_buffers())
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert torch.equal(outputs(loaded), outputs(built))
+
+
+def test_nothing_is_saved_that_could_not_be_loaded(state, tmp_path):
+    model, path = bc.model_from_state_dict(state), tmp_path / "a.safetensors"
+    for options, words in [
+        ({"metadata": {"epoch": 3}}, "'epoch': 3"),
+        ({"provenance": Path("a")}, "'provenance': "),
+        ({"dtype": torch.int8}, "not one that networks are saved in"),
+        ({"dtype": torch.float8_e5m2}, "not one that networks are saved in"),
+        ({"training_size": 1024}, r"expected \(width, height\)"),
+        ({"training_size": (1024.0, 1024)}, r"expected \(width, height\)"),
+        ({"training_size": (0, 1024)}, r"expected \(width, height\)"),
+    ]:
+        with pytest.raises(bc.ConfigError, match=words):
+            bc.save_checkpoint(model, path, **options)
+    # A file's name that is not UTF-8 is text with lone surrogates.
+    bc.save_checkpoint(model, path, provenance="trained from caf\udce9 é")
+    assert bc.load_model(path).checkpoint.provenance == r"trained from caf\udce9 é"
+    before = path.read_bytes()
+    with torch.no_grad():
+        model.reconstruction.head.bias.fill_(torch.inf)
+    with pytest.raises(bc.CheckpointError, match=r"not written.*decoder\.conv_out1\.0\.bias"):
+        bc.save_checkpoint(model, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_fused_network_is_not_saved(state, tmp_path):
