@@ -197,7 +197,10 @@ def _is_inside(path: str, folder: str) -> bool:
 
 
 def file_stamp(name: str | None) -> str:
-    """Changes when the file behind a name of ``model_names`` does; None is a name that another node makes."""
+    """Changes when the file behind a name of ``model_names`` does, and is the name where there is no file.
+
+    None is a name that another node makes.
+    """
     if name is None:
         return ""
     entry = known_as(name)

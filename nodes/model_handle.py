@@ -182,7 +182,8 @@ def load(
     target = torch.device("cpu") if device == "cpu" else mm.get_torch_device()
     precision = choose_dtype(dtype, target, supports_float16=mm.should_use_fp16)
     options = str(target), precision, patch_order, file_stamp(adapter), compile
-    handle = _loaded.get((file_stamp(name), *options))
+    stamp = file_stamp(name)
+    handle = _loaded.get((stamp, *options))
     if handle is None:
         model = core(".checkpoints.load").load_model(
             source_of(name) or name,
@@ -194,8 +195,9 @@ def load(
             download_dir=Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]),
             progress=progress_bar(),
         )
-        # The stamp again: a download has just put the file there.
-        handle = _loaded[(file_stamp(name), *options)] = ModelHandle(model, target, compile)
+        if stamp == name:  # a download has just put the file there; else it may have been replaced meanwhile
+            stamp = file_stamp(name)
+        handle = _loaded[(stamp, *options)] = ModelHandle(model, target, compile)
         info = model.checkpoint
         logger.info("BiRefNet %r%s on %s in %s; patch order %s (%s)", name, f" ({info.revision})" * bool(info.revision),
                     target, precision, info.patch_order.value, info.patch_order_source)  # fmt: skip

@@ -1,5 +1,10 @@
 """What the nodes compute, over stand-ins for ComfyUI: the same as the core, and messages that help."""
 
+import os
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -38,6 +43,28 @@ def refine(comfy, schemas):
 def test_loading_the_same_file_twice_costs_nothing(comfy, model, small_file):
     again = node(comfy, "BiRefNetLoadModel").execute(small_file, **LOAD).result
     assert again[0] is model and again[1] is model
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_anew(comfy, small_file, monkeypatch):
+    loader = node(comfy, "BiRefNetLoadModel")
+    path = Path(comfy.folders.get_full_path("birefnet", small_file))
+    name = "replaced.safetensors"
+    copy = Path(shutil.copy(path, path.with_name(name)))
+    load_module = sys.modules[f"{comfy.core.__name__}.checkpoints.load"]
+    load_model = load_module.load_model
+
+    def replace_after(*args, **options):
+        model = load_model(*args, **options)
+        os.utime(copy, ns=(1, 1))
+        return model
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load_module, "load_model", replace_after)
+        first = loader.execute(name, **LOAD).result[0]
+    second = loader.execute(name, **LOAD).result[0]
+    assert second is not first
+    assert loader.execute(name, **LOAD).result[0] is second
+    copy.unlink()
 
 
 def test_compiling_is_off_unless_asked_for_and_changes_no_mask(comfy, model, small_file, images, monkeypatch):
