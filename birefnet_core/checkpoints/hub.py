@@ -217,7 +217,7 @@ def _into_cache(wanted: HubFile, remote: _RemoteFile, progress: Progress | None)
             folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(blob.parent, f"{blob.name}*.incomplete")
-    if not (blob.is_file() and blob.stat().st_size == remote.size and _digest(blob, remote.etag) == remote.etag):
+    if not _is_whole(blob, remote):
         blob.unlink(missing_ok=True)
         _fetch(wanted, remote, blob, progress)
     link = path.with_name(f".{secrets.token_hex(8)}.link")
@@ -226,13 +226,25 @@ def _into_cache(wanted: HubFile, remote: _RemoteFile, progress: Progress | None)
         os.replace(link, path)
     except OSError:  # no links on this system
         link.unlink(missing_ok=True)
-        os.replace(blob, path)
+        try:
+            os.replace(blob, path)
+        except OSError:  # another process has moved it there, and may have opened it
+            if not _is_whole(path, remote):
+                raise
     if wanted.revision != remote.commit:
         if ref.is_dir():
             shutil.rmtree(ref)
         with atomic_path(ref) as part:
             Path(part).write_text(remote.commit, encoding="ascii")
     return path
+
+
+def _is_whole(path: Path, remote: _RemoteFile) -> bool:
+    """Whether a file is the remote one; False also where another process moves it away meanwhile."""
+    try:
+        return path.is_file() and path.stat().st_size == remote.size and _digest(path, remote.etag) == remote.etag
+    except FileNotFoundError:
+        return False
 
 
 def _fetch(wanted: HubFile, remote: _RemoteFile, target: Path, progress: Progress | None) -> None:

@@ -30,6 +30,22 @@ def test_download_arrives_in_the_cache_and_is_not_asked_for_again(hub, cache, mo
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_without_links_the_file_itself_is_in_the_snapshot(hub, cache, monkeypatch, at_once):
+    def refuse(blob, link):
+        if at_once:  # another process has come so far as to move the file
+            blob = link.parent / blob
+            blob.replace(link.with_name("model.safetensors"))
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    hub.add(REPO)
+    monkeypatch.setattr(os, "symlink", refuse)
+    found = resolve(REPO)
+    assert found.path.read_bytes() == CONTENT
+    assert not found.path.is_symlink()
+    assert [path for path in cache.rglob("*") if path.is_file() and path.parent.name != "refs"] == [found.path]
+
+
 def test_download_dir_gets_the_file_and_nothing_else(hub, cache, tmp_path):
     hub.add(REPO)
     folder = tmp_path / "models"
