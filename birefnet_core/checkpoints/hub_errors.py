@@ -50,6 +50,8 @@ _MESSAGES = {
     "{request} ({kind}: {details}). Check the network, the proxy settings and HF_ENDPOINT, and try again; or use "
     + repr(DEMO)
     + ", which comes with this package; or {by_hand}.",
+    "certificates": "The certificates for {endpoint} cannot be read: SSL_CERT_FILE is {details!r}, and there is no such "
+    "file. Correct it, or unset it.",
     "corrupt": "The download of {request} from {endpoint} is incomplete or corrupted ({details}). It was deleted: try "
     "again. If it happens again, look for a proxy or a mirror (HF_ENDPOINT) that changes files on their way.",
     "no space": "Not enough disk space at {target} for {request}{details}. Free some. " + _ELSEWHERE,
@@ -108,6 +110,9 @@ def explain(error: BaseException, fields: Mapping[str, str]) -> CheckpointError 
     if status:
         advice = _ADVICE.get(status) or _ADVICE[400 if status < 500 else 500]
         return failure("status", fields, f"HTTP {status} when asked for {fields['request']}. {advice}")
+    bundle = os.environ.get("SSL_CERT_FILE")
+    if bundle and not os.path.exists(bundle) and any(map(_is_of_no_file, chain)):
+        return failure("certificates", fields, bundle)
     if any(isinstance(link, (ConnectionError, TimeoutError)) or _libraries(link) & _HTTP for link in chain):
         return failure("unreachable", fields, chain[-1])
     if numbers & _NO_PERMISSION:
@@ -115,6 +120,11 @@ def explain(error: BaseException, fields: Mapping[str, str]) -> CheckpointError 
     if any("Consistency check failed" in str(link) for link in chain):
         return failure("corrupt", fields, first_line(error))
     return failure("no folder" if getattr(error, "errno", None) is not None else "other", fields, error)
+
+
+def _is_of_no_file(error: BaseException) -> bool:
+    """Whether something was not found that is not named, as by Python's ssl module."""
+    return isinstance(error, FileNotFoundError) and error.filename is None
 
 
 def _libraries(error: BaseException) -> set[str]:

@@ -75,6 +75,11 @@ def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoin
             raise CheckpointError(f"{file}: no permission to read it ({error}).") from error
         except OSError as error:
             raise CheckpointError(f"{file}: cannot be read ({error}).") from error
+        if again := sorted(tensors.keys() & more.keys()):
+            raise CheckpointError(
+                f"{file}: {enumerate_names(again)} also in the shards before it, so these are of several checkpoints. "
+                "Put all shards of one into a folder of their own."
+            )
         tensors |= more
         metadata |= texts
         checksums += sums

@@ -179,6 +179,15 @@ def test_explain_knows_the_exceptions_of_other_clients(error, message):
     assert re.search(message, str(explain(error, wanted.fields)))
 
 
+def test_certificates_that_are_not_there_are_told(monkeypatch, tmp_path):
+    error = FileNotFoundError(2, "No such file or directory")  # of ssl.create_default_context
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    fields = HubFile(repo=REPO).fields
+    assert "cannot hold" in str(explain(error, fields))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "corporate.pem"))
+    assert re.search(r"SSL_CERT_FILE is '.*corporate.pem', and there is no such file", str(explain(error, fields)))
+
+
 def test_explain_looks_for_the_cause():
     from huggingface_hub.utils import LocalEntryNotFoundError
 

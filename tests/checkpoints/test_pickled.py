@@ -294,3 +294,10 @@ def test_impossible_numbers_of_shards_are_refused(tmp_path):
     (tmp_path / "model-00001-of-99999.bin").write_bytes(saved(WEIGHTS))
     with pytest.raises(bc.CheckpointError, match="one of 99999 shards"):
         read_file(tmp_path / "model-00001-of-99999.bin")
+
+
+def test_shards_that_have_a_weight_in_common_are_refused(tmp_path):
+    for file in shards(tmp_path, 2, save_pickled):
+        torch.save(WEIGHTS, file)
+    with pytest.raises(bc.CheckpointError, match="also in the shards before it"):
+        read_file(file)
