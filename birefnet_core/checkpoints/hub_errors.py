@@ -50,8 +50,8 @@ _MESSAGES = {
     "{request} ({kind}: {details}). Check the network, the proxy settings and HF_ENDPOINT, and try again; or use "
     + repr(DEMO)
     + ", which comes with this package; or {by_hand}.",
-    "certificates": "The certificates for {endpoint} cannot be read: SSL_CERT_FILE is {details!r}, and there is no such "
-    "file. Correct it, or unset it.",
+    "certificates": "The certificates for {endpoint} cannot be read: SSL_CERT_FILE is {details!r}, and there is no "
+    "such file. Correct it, or unset it.",
     "corrupt": "The download of {request} from {endpoint} is incomplete or corrupted ({details}). It was deleted: try "
     "again. If it happens again, look for a proxy or a mirror (HF_ENDPOINT) that changes files on their way.",
     "no space": "Not enough disk space at {target} for {request}{details}. Free some. " + _ELSEWHERE,

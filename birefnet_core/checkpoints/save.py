@@ -15,6 +15,7 @@ from ..checkpoint_info import CheckpointInfo
 from ..config import PatchOrder
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
+from ..text import enumerate_names
 from . import keymap
 from .fit_float16 import fit_float16
 from .io import write_safetensors
@@ -23,6 +24,7 @@ from .values import check_values
 
 FORMAT = "birefnet_core/1"  # layout of the metadata below
 LARGEST_SIDE = 16384  # pixels; no file that says more was trained at that size
+_ROOTS = ("localization.", "reconstruction.")  # parts of a network
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -94,14 +96,21 @@ def published_state_dict(
         device: Where the tensors go.
 
     Raises:
-        CheckpointError: The network is fused, or does not fit into float16.
+        CheckpointError: The network is fused, is wrapped or has adapters, or does not fit into float16.
     """
     if getattr(model, "fused", False):
         raise CheckpointError(
             "this network is fused for inference: its norms are folded into its convolutions, and no file has its "
             "layout. Save the network that fuse_for_inference was given."
         )
-    state = fit_float16(model, model.state_dict()) if dtype == torch.float16 else model.state_dict()
+    state = model.state_dict()
+    if odd := [name for name in state if ".parametrizations." in name or not name.startswith(_ROOTS)]:
+        raise CheckpointError(
+            f"{len(odd)} weights are not those of a BiRefNet alone ({enumerate_names(odd)}). Save the network within "
+            "torch.compile or DistributedDataParallel; of one with adapters what training.lora.merged gives."
+        )
+    if dtype == torch.float16:
+        state = fit_float16(model, state)
     tensors = {}
     for ours, published in keymap.to_published(state, model.config).items():
         tensor = state[ours].detach().to(device)

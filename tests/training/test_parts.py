@@ -204,6 +204,8 @@ def test_adapter_starts_as_nothing_and_survives_file_and_merging(tiny_checkpoint
         changed = model(x).logits
         assert not torch.allclose(changed, original(x).logits, atol=1e-3)
         assert torch.equal(merged(model)(x).logits, changed)
+        with pytest.raises(bc.CheckpointError, match="not those of a BiRefNet alone"):
+            bc.save_checkpoint(model, tmp_path / "b.safetensors")
         path = save_adapter(extract_adapter(model), tmp_path / "a.safetensors")
         loaded = bc.load_model(tiny_checkpoint, adapter=path)
         assert torch.allclose(loaded(x).logits, changed, atol=1e-5)
