@@ -79,11 +79,15 @@ def _rank(entry: CatalogueEntry) -> int:
 
 def _files_of_other_packs() -> set[str]:
     """Checkpoints in models/BiRefNet that are not of the catalogue. The other folders hold models of all kinds."""
-    folder = Path(folder_paths.get_folder_paths(OTHER_PACKS)[0])
-    ours = [Path(path) for path in folder_paths.get_folder_paths(MODEL_FOLDER)]
-    if not folder.is_dir() or any(path.is_dir() and path.samefile(folder) for path in ours):  # without case: our own
+    folder = folder_paths.get_folder_paths(OTHER_PACKS)[0]
+    ours = folder_paths.get_folder_paths(MODEL_FOLDER)
+    try:
+        if not os.path.isdir(folder) or any(os.path.isdir(p) and os.path.samefile(p, folder) for p in ours):
+            return set()  # none, or without case our own
+        children = list(Path(folder).iterdir())
+    except OSError:  # this user may not look into it, or its disk is not there
         return set()
-    found = {path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file()}
+    found = {path for path in children if path.suffix.lower() in WEIGHT_SUFFIXES and os.path.isfile(path)}
     unknown = {path.name for path in found if (entry := find_entry(path)) is None or not entry.loadable}
     return {name for name in unknown if not name.startswith(NOT_BIREFNET)}
 

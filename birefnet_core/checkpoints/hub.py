@@ -116,11 +116,12 @@ def find_in_cache(wanted: HubFile) -> tuple[Path, str] | None:
         if isinstance(path, str):
             return Path(path), Path(path).parents[wanted.file.count("/")].name  # snapshots/<commit>/<file>
         snapshot = Path(snapshot_download(wanted.repo, local_files_only=True, **where))
+        names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if os.path.isfile(path)]
     except (OSError, ValueError):  # not there, no repository id, or a damaged cache
         return None
     if snapshot.parent.name != "snapshots":  # a damaged reference that leads elsewhere
         return None
-    name = pick_weights((p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()), wanted.file)
+    name = pick_weights(names, wanted.file)
     return (snapshot / name, snapshot.name) if name else None
 
 

@@ -224,7 +224,7 @@ def _weights_in(folder: Path, preferred: str = GENERIC_FILE) -> Path | None:
     Raises:
         CheckpointError: Several, and no telling which is meant.
     """
-    names = [child.name for child in _children(folder) if child.is_file()]
+    names = _file_names(folder)
     several = weight_files(names)
     name = pick_weights(names, preferred) or first_shard(several)
     if name is None and several:
@@ -241,6 +241,11 @@ def _children(folder: Path) -> list[Path]:
     except OSError as error:
         message = f"The folder {folder.absolute()} cannot be read ({error}). Check its permissions."
         raise CheckpointError(message) from error
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Not by ``Path.is_file``, which raises for links to where this user, or nobody now, can look."""
+    return [child.name for child in _children(folder) if os.path.isfile(child)]
 
 
 def _on_disk(wanted: _Published, folders: Sequence[Path], cache_dir: PathLike | None) -> Resolved | None:
@@ -276,16 +281,16 @@ def _in_folder(wanted: _Published, folder: Path) -> Path | None:
     distinctive = entry.distinctive_file if entry else None
     for name in (*(f"{wanted.label}{suffix}" for suffix in WEIGHT_SUFFIXES), distinctive):
         path = children.get(name.casefold()) if name else None
-        if path is not None and path.is_file():
+        if path is not None and os.path.isfile(path):
             return path
-    others = [path for path in children.values() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file()]
+    others = [path for path in children.values() if path.suffix.lower() in WEIGHT_SUFFIXES and os.path.isfile(path)]
     for suffix in WEIGHT_SUFFIXES if entry else ():
         for path in others:
             if path.suffix.lower() == suffix and find_entry(path) is entry:
                 return path
     for name in (wanted.label, *(f"models--{repo.replace('/', '--')}" for repo in (entry.repos if entry else ()))):
         own = children.get(name.casefold())
-        if own is not None and own.is_dir() and (path := _in_own_folder(wanted, own)):
+        if own is not None and os.path.isdir(own) and (path := _in_own_folder(wanted, own)):
             return path
     return None
 
@@ -297,7 +302,7 @@ def _in_own_folder(wanted: _Published, folder: Path) -> Path | None:
         CheckpointError: Several, and no telling which is meant.
     """
     preferred = PurePosixPath(wanted.file).name
-    known = {name: find_entry(folder / name) for name in weight_files(c.name for c in _children(folder) if c.is_file())}
+    known = {name: find_entry(folder / name) for name in weight_files(_file_names(folder))}
     if not wanted.entry or preferred in known or not any(known.values()):
         return _weights_in(folder, preferred)
     names = [name for name, entry in known.items() if entry is wanted.entry]

@@ -1,6 +1,10 @@
 """What the nodes promise: ids, order, tooltips; their execute stays short."""
 
 import inspect
+import os
+from pathlib import Path
+
+import pytest
 
 # In users' workflows for ever: inputs and outputs may be added at the end, never moved.
 STABLE = {
@@ -72,8 +76,6 @@ def test_model_values_are_plain_names_and_labels_say_more(comfy, small_file):
 
 
 def test_a_downloaded_checkpoint_is_marked_and_not_listed_twice(comfy, tmp_path):
-    from pathlib import Path
-
     file = Path(comfy.folders.models_dir, "birefnet", "BiRefNet_lite", "model.safetensors")
     file.parent.mkdir()
     file.write_bytes(b"x")
@@ -85,9 +87,24 @@ def test_a_downloaded_checkpoint_is_marked_and_not_listed_twice(comfy, tmp_path)
         file.parent.rmdir()
 
 
-def test_models_are_listed_by_what_is_on_this_disk_and_by_purpose(comfy, small_file):
-    from pathlib import Path
+@pytest.mark.skipif(os.name == "nt", reason="no links")
+def test_links_to_where_nobody_can_look_are_passed_over(comfy):
+    """As to a network's disk that is not there; here to a name longer than any."""
+    models = Path(comfy.folders.models_dir)
+    links = [models / file for file in ("birefnet/BiRefNet-COD.safetensors", "RMBG/RMBG-2.0", "BiRefNet/tuned.pth")]
+    for link in links:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to("a" * 300)
+    try:
+        labels = comfy.model_folders.model_labels()
+        assert not any(labels[name].startswith("✓") for name in ("BiRefNet-COD", "RMBG-2.0"))
+        assert "tuned.pth" not in comfy.model_folders.model_names()
+    finally:
+        for link in links:
+            link.unlink()
 
+
+def test_models_are_listed_by_what_is_on_this_disk_and_by_purpose(comfy, small_file):
     models = Path(comfy.folders.models_dir)
     files = ("birefnet/BiRefNet-portrait.safetensors", "BiRefNet/General-HR.safetensors", "BiRefNet/tuned.pth")
     files += ("BiRefNet/swin_large_patch4_window12_384_22kto1k.pth", "RMBG/BiRefNet/BiRefNet_toonout.safetensors")
