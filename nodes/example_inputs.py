@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 def copy_example_images() -> None:
     """Copies the pack's images into ComfyUI's input folder at the first start: as long as FOLDER is not there."""
     target, images = Path(folder_paths.get_input_directory()), PACK / "examples"
-    if (target / FOLDER).exists():
-        return
     try:
+        if (target / FOLDER).exists():
+            return
         (target / FOLDER).mkdir(parents=True)
         for image in sorted(images.glob("*.jpg")):
             shutil.copyfile(image, target / FOLDER / image.name)

@@ -123,8 +123,13 @@ def _check_entries(path: Path) -> list[zipfile.ZipInfo]:
             "its entries are compressed, as by an archiver, and torch reads only uncompressed ones. Unpack it and "
             "pack it anew without compression (zip -0 -r), or save it anew with torch.save."
         )
-    if sum(entry.file_size for entry in entries) > path.stat().st_size or pickles[0].file_size > _MOST_PICKLE:
-        raise ValueError("its entries are larger than the file, or than any weights")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("its entries are larger than the file")
+    if pickles[0].file_size > _MOST_PICKLE:
+        raise CheckpointError(
+            f"its pickle of {pickles[0].file_size / 2**20:.0f} MiB is larger than that of any weights, as where NumPy "
+            "arrays are in place of tensors. Save it anew with torch.save and tensors, or as .safetensors."
+        )
     return entries
 
 

@@ -322,6 +322,8 @@ def _unknown(text: str, *, is_path: bool) -> str:
     stem = Path(text).stem if Path(text).suffix.lower() in WEIGHT_SUFFIXES else text
     close = suggest(stem.partition("@")[0])
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    if re.match(r"\w+://", text):
+        return f"{text!r} is an address.{hint} {_expected()}"
     if is_path or _PATH.match(text):
         return f"There is no file or folder {_expand(text).absolute()}.{hint} {_expected()}"
     return f"{text!r} is neither an existing file or folder nor a known checkpoint.{hint} {_expected()}"

@@ -8,6 +8,7 @@ import random
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -180,6 +181,12 @@ def test_pickles_of_very_many_objects_are_refused_before_they_are_made(tmp_path,
     """63 MB of lists took 5.6 GB and a minute."""
     (tmp_path / "x.pth").write_bytes(pack(b"\x80\x02](" + objects * (9 * 2**20 // len(objects)) + b"e."))
     with pytest.raises(bc.CheckpointError, match=r"larger than .* any weights|more objects than any weights|corrupted"):
+        read_file(tmp_path / "x.pth")
+
+
+def test_numpy_arrays_in_place_of_tensors_are_told(tmp_path):
+    torch.save({"bb.weight": np.zeros(9 * 2**20, np.uint8)}, tmp_path / "x.pth")
+    with pytest.raises(bc.CheckpointError, match=r"pickle of 9 MiB .* NumPy arrays"):
         read_file(tmp_path / "x.pth")
 
 

@@ -144,6 +144,8 @@ def test_source_of_the_wrong_kind_is_refused(hub, source):
 def test_unknown_name_suggests_the_nearest(hub):
     with pytest.raises(CheckpointError, match=r"'birefnet_lit' is neither .* Did you mean 'BiRefNet_lite'"):
         resolve("birefnet_lit")
+    with pytest.raises(CheckpointError, match=r"'https://.*' is an address.*'BiRefNet_lite'.*'owner/name'"):
+        resolve("https://huggingface.co/ZhengPeng7/BiRefNet_lite")
     assert hub.requests == []
 
 
