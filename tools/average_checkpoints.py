@@ -61,7 +61,8 @@ def main() -> int:
         parser.error(f"{args.out} exists; choose another name")
     try:
         models = [bc.load_model(file) for file in args.files]
-        if any(model.config != models[0].config for model in models):
+        first = models[0].config  # a patch order is one of files: in memory there is one
+        if any(model.config.replace(patch_order=first.patch_order) != first for model in models):
             parser.error("the files are of different networks")
         model = average(models, [part / sum(parts) for part in parts])
         scale_logits(model, args.scale, args.shift)

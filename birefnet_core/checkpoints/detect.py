@@ -52,6 +52,7 @@ _KNOWN_OTHER_MODELS = {
     "double_blocks.": "a Flux diffusion model",
     ".lora_up": "a low-rank adapter, to be given as adapter beside the model it was trained on",
     "lora_": "a LoRA",
+    ".parametrizations.weight.": "the state of an adapter's training, beside which best.safetensors lies",
     "text_model.encoder.": "a text encoder",
     "first_stage_model.": "a VAE",
     "image_encoder.trunk.": "a SAM checkpoint",

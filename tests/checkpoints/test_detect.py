@@ -116,6 +116,7 @@ def test_a_prefix_that_is_part_of_the_names_stays():
     [
         (["model.diffusion_model.input_blocks.0.0.weight"], "Stable Diffusion"),
         (["lora_unet_down.weight"], "LoRA"),
+        (["localization.squeeze.conv_in.parametrizations.weight.original"], "adapter's training"),
         (["layer1.weight", "layer2.weight"], "layer1.weight, layer2.weight"),
     ],
 )

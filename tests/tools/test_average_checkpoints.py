@@ -22,7 +22,8 @@ def run(monkeypatch, *arguments):
 
 
 def test_the_mean_has_scaled_logits(tmp_path, monkeypatch):
-    files = [saved(tmp_path / f"{seed}.safetensors", seed) for seed in (0, 1)]
+    orders = enumerate(bc.PatchOrder)  # of files; in memory there is one
+    files = [saved(tmp_path / f"{i}.safetensors", i, CONFIG.replace(patch_order=order)) for i, order in orders]
     plain, scaled = tmp_path / "plain.safetensors", tmp_path / "scaled.safetensors"
     assert run(monkeypatch, *files, "--parts", 3, 1, "--out", plain) == 0
     assert run(monkeypatch, *files, "--parts", 3, 1, "--scale", 2, "--shift", 1, "--out", scaled) == 0
