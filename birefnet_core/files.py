@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -54,6 +54,31 @@ def _unlink_own(part: str, descriptor: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(descriptor), os.lstat(part)):
             os.unlink(part)
+
+
+@contextlib.contextmanager
+def first_free(paths: Iterable[Path]) -> Iterator[Path]:
+    """The first path at which nothing is and that no other process writes; taken for all others until the block ends.
+
+    Its first temporary file stands for it meanwhile, so the next process finds and removes what a killed one left.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    for path in paths:
+        descriptor, part = _create_part(path)
+        try:
+            if part == _part_name(path, 0) and not os.path.lexists(path):
+                yield path
+                return
+        finally:
+            if fcntl is None:  # Windows deletes no open file
+                os.close(descriptor)
+                with contextlib.suppress(OSError):  # the next process has found it
+                    os.unlink(part)
+            else:
+                _unlink_own(part, descriptor)
+                os.close(descriptor)
 
 
 def remove_abandoned_parts(path: Path) -> None:

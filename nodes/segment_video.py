@@ -68,8 +68,11 @@ class BiRefNetSegmentVideo(io.ComfyNode):
         mask_suffix = pick(MASK_FILES, mask_file, "mask_file")
         options |= {"size": pick(SIZES, size, "size"), "colors": pick(COLOURS, colors, "colors"), "radius": smoothing}
         cutout = {"kind": kind, "fit": pick(FITS, background_fit, "background_fit")}
-        with temporary_folder() as folder, opened(video) as part:
-            files = result_files(filename_prefix, suffix, mask_suffix, part.size)
+        with (
+            temporary_folder() as folder,
+            opened(video) as part,
+            result_files(filename_prefix, suffix, mask_suffix, part.size) as files,
+        ):
             if output == OVER_BACKGROUND:
                 color = background_file(background, background_video, folder)
             cutout |= {"path": files.video, "background": opaque(color) if kind == "composite" else None}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io as python_io
+import itertools
 import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +16,13 @@ from typing import Any, NamedTuple
 import folder_paths
 from torch import Tensor
 
-from ..birefnet_core import VideoError
+from ..birefnet_core import ImageError, VideoError
+from ..birefnet_core.files import first_free
+from ..birefnet_core.image_ops import flatten_alpha, validate_images
 from ..birefnet_core.images import to_bytes, write_image
 from ..birefnet_core.text import first_line
 from .comfy_compat import VideoFromComponents, VideoFromFile, io, ui
+from .inputs import CHANNELS
 from .tensors import in_color
 
 logger = logging.getLogger(__name__)
@@ -52,11 +56,14 @@ def opened(video: Any) -> Iterator[Part]:
 
     Raises:
         VideoError: ComfyUI cannot write the clip.
+        ImageError: Frames in memory that are no images in [0, 1].
     """
     if _has_frames_in_memory(video):
         with temporary_folder() as folder:
             try:
                 part = _without_loss(video.get_components(), folder / "frames.nut")
+            except ImageError:
+                raise
             except Exception as error:
                 raise VideoError(f"The video's frames cannot be written to a file: {first_line(error)}.") from error
             yield part
@@ -79,18 +86,20 @@ def background_file(image: Tensor | None, video: Any, folder: Path) -> Path:
     """A file of the background: that of a VIDEO, or one written into a folder.
 
     Args:
-        image: B, H, W, C, of which there must be one; or None.
+        image: B, H, W, C, of which there must be one, seen over middle grey where it is transparent; or None.
         video: A VIDEO, or None.
         folder: For what has no file.
 
     Raises:
         VideoError: Neither of the two, several images, or a clip that cannot be written.
+        ImageError: An image that is not in [0, 1].
     """
     if image is not None:
         if len(image) != 1:
             raise VideoError(f"background has {len(image)} images, expected one; a clip goes to background_video.")
+        validate_images(image, "background", channels=CHANNELS)
         path = folder / "background.png"
-        write_image(path, in_color(image)[0, ..., :3].float().cpu())
+        write_image(path, flatten_alpha(image.float().clamp(0, 1))[0].cpu())
         return path
     if video is None:
         raise VideoError(
@@ -117,26 +126,36 @@ class Files(NamedTuple):
     preview: Any
 
 
-def result_files(prefix: str, suffix: str, mask_suffix: str, size: tuple[int, int]) -> Files:
+@contextmanager
+def result_files(prefix: str, suffix: str, mask_suffix: str, size: tuple[int, int]) -> Iterator[Files]:
     """Names for results: numbered ones in ComfyUI's output folder, or unique ones in its temp folder.
+
+    A number is taken until the block ends: another ComfyUI with the same output folder does not use it meanwhile.
 
     Args:
         prefix: As for ComfyUI's Save Video; empty for the temp folder.
         suffix: Of the clip.
         mask_suffix: Of the masks' clip.
         size: Width, height, which a prefix may name.
+
+    Raises:
+        VideoError: The folder cannot be written to.
     """
     if prefix.strip():
         folder, name, count, subfolder, _ = folder_paths.get_save_image_path(
             prefix.strip(), folder_paths.get_output_directory(), *size
         )
-        stem, place = f"{name}_{count:05}", io.FolderType.output
+        stems, place = (f"{name}_{number:05}_" for number in itertools.count(count)), io.FolderType.output
     else:
         folder, subfolder, place = folder_paths.get_temp_directory(), "", io.FolderType.temp
-        stem = f"birefnet_{secrets.token_hex(8)}"
-    video = Path(folder, f"{stem}_{suffix}")
-    shown = ui.PreviewVideo([ui.SavedResult(video.name, subfolder, place)])
-    return Files(video, Path(folder, f"{stem}_mask{mask_suffix}"), shown)
+        stems = iter([f"birefnet_{secrets.token_hex(8)}_"])
+    with ExitStack() as stack:
+        try:
+            video = stack.enter_context(first_free(Path(folder, f"{stem}{suffix}") for stem in stems))
+        except OSError as error:
+            raise VideoError(f"{folder}: cannot be written to ({error.strerror or first_line(error)}).") from error
+        shown = ui.PreviewVideo([ui.SavedResult(video.name, subfolder, place)])
+        yield Files(video, video.with_name(f"{video.name.removesuffix(suffix)}mask{mask_suffix}"), shown)
 
 
 @contextmanager
@@ -177,10 +196,11 @@ def _has_frames_in_memory(video: Any) -> bool:
 
 
 def _without_loss(components: Any, path: Path) -> Part:
-    """Writes images and sound to a file that keeps 8 bits of each and the exact frame rate.
+    """Writes images and sound to a file that keeps 8 bits of each, with alpha, and the exact frame rate.
 
     Raises:
         ValueError: No images.
+        ImageError: Images that are not in [0, 1]; as bytes, NaN would be black, and 0 to 255 white.
     """
     import av
 
@@ -189,18 +209,22 @@ def _without_loss(components: Any, path: Path) -> Part:
     images, audio = components.images, components.audio
     if not len(images):
         raise ValueError("it has none, expected at least one")
+    validate_images(images, "video", channels=CHANNELS)
     size = images.shape[2], images.shape[1]
+    stored, given = ("bgra", "rgba") if images.shape[-1] == 4 else ("bgr0", "rgb24")
     with av.open(str(path), "w") as file:
         stream = file.add_stream("ffv1", rate=Fraction(components.frame_rate).limit_denominator(1001))
-        stream.width, stream.height, stream.pix_fmt = *size, "bgr0"
+        stream.width, stream.height, stream.pix_fmt = *size, stored
+        if audio and not audio["waveform"].numel():
+            audio = None  # such as the sound of a cut after the sound's end
         if audio:
             wave = audio["waveform"][0, :2].float().cpu().contiguous().numpy()  # C samples
             layout = "mono" if len(wave) == 1 else "stereo"
             sound = file.add_stream("pcm_f32le", rate=int(audio["sample_rate"]), layout=layout)
         for image in images:
-            pixels = to_bytes(in_color(image[None])[0, ..., :3])
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            file.mux(stream.encode(reformat(frame, format="bgr0")))
+            pixels = to_bytes(in_color(image[None])[0])
+            frame = av.VideoFrame.from_ndarray(pixels, format=given)
+            file.mux(stream.encode(reformat(frame, format=stored)))
         file.mux(stream.encode(None))
         if audio:
             packed = wave.T.reshape(1, -1).copy()

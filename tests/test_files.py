@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from birefnet_core.files import atomic_folder, atomic_path, remove_abandoned_parts
+from birefnet_core.files import atomic_folder, atomic_path, first_free, remove_abandoned_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITER = """
@@ -231,3 +231,21 @@ def test_a_folder_that_was_taken_away_when_its_writer_died_comes_back(tmp_path, 
     remove_abandoned_parts(tmp_path / "a")
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a" / "file").read_text() == "old"
+
+
+def test_a_free_name_is_taken_by_one_and_left_without_a_trace(tmp_path, writer):
+    (tmp_path / "0").write_text("old")
+    writer(tmp_path / "1")
+    dead = writer(tmp_path / "2")
+    dead.kill()
+    dead.wait()
+    names = [tmp_path / str(number) for number in range(9)]
+    before = parts(tmp_path)
+    with first_free(names) as first, first_free(names) as second:
+        assert [first.name, second.name] == ["2", "3"]
+        write(first)
+    with pytest.raises(ValueError), first_free(names) as third:
+        assert third.name == "3"
+        raise ValueError
+    assert len(parts(tmp_path)) == len(before) - 1  # that of the writer that lives
+    assert (tmp_path / "0").read_text() == "old" and (tmp_path / "2").read_text() == "new"

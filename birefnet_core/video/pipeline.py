@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import VideoError
+from ..image_ops import flatten_alpha
 from ..masks import RefineOptions, estimate_foreground, refine_mask
 from .clip import Clip, Frame, VideoInfo
 from .compose import Composer
@@ -268,7 +269,8 @@ class _Run:
         colours = as_float(item.pixels[..., :3])
         with self._report.stage("colour"):
             if self._options.colors and any(composer.needs_colours for composer, _ in self._outputs):
-                colours = estimate_foreground(colours[None], mask[None], self._options.colors)[0]
+                seen = flatten_alpha(as_float(item.pixels))  # as the still images of ``cut_out``
+                colours = estimate_foreground(seen[None], mask[None], self._options.colors)[0]
         seconds = item.pts * self._info.time_base
         for composer, encoding in self._outputs:
             with self._report.stage("compose"):
@@ -278,8 +280,9 @@ class _Run:
         self._tell(image, mask)
 
     def _image(self, item: _Item) -> Tensor:
-        """H, W, 3 float as the network knows it."""
-        return to_sdr(as_float(item.pixels[..., :3]), self._info.transfer, self._info.colour.primaries)
+        """H, W, 3 float as the network knows it, and as it is seen: what is transparent is middle grey."""
+        image = to_sdr(as_float(item.pixels[..., :3]), self._info.transfer, self._info.colour.primaries)
+        return flatten_alpha(torch.cat([image, as_float(item.pixels[..., 3:])], dim=-1))
 
     def _tell(self, image: Tensor, mask: Tensor) -> None:
         if self._progress is None:

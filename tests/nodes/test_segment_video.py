@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 av = pytest.importorskip("av")
 
@@ -95,6 +96,14 @@ def test_files_with_a_prefix_are_numbered_in_the_output_folder(run, clip, videos
     assert run(videos(clip)).ui.values[0][2] == "temp"
 
 
+def test_clips_of_another_comfyui_with_the_same_output_folder_are_not_replaced(run, clip, videos, comfy):
+    files = comfy.nodes.video_files.result_files
+    with files("mine/", ".webm", ".mkv", SIZE) as other:
+        path = Path(run(videos(clip), filename_prefix="mine/").result[0].get_stream_source())
+        assert (other.video.name, path.name) == ("mine_00001_.webm", "mine_00002_.webm")
+        assert other.mask.name == "mine_00001_mask.mkv"
+
+
 def test_bytes_are_read_and_the_background_may_be_a_clip(run, clip, videos):
     source = io.BytesIO(Path(clip).read_bytes())
     black = run(videos(clip), output="over color", color="#000000").result[0]
@@ -138,6 +147,46 @@ def test_frames_in_memory_are_written_without_loss(channels, comfy):
 def test_frames_in_memory_that_are_none_are_told(run, comfy):
     with pytest.raises(ValueError, match="it has none, expected at least one"):
         run(comfy.compat.VideoFromComponents(torch.zeros(0, 8, 8, 3), Fraction(24)))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(float("nan"), r"video\[1\] has NaN"), (255.0, "expected \\[0, 1\\]: divide bytes by 255")]
+)
+def test_frames_and_backgrounds_that_would_be_black_or_white_are_told(value, says, run, clip, videos, comfy):
+    images = torch.full((2, 8, 8, 3), 0.5)
+    images[1, 3, 3] = value
+    with pytest.raises(ValueError, match=says):
+        run(comfy.compat.VideoFromComponents(images, Fraction(24)))
+    with pytest.raises(ValueError, match=says.replace(r"video\[1\]", "background")):
+        run(videos(clip), output="over background", background=images[1:])
+
+
+def test_what_frames_in_memory_hide_does_not_count(run, comfy):
+    images = torch.rand(2, 32, 32, 4, generator=torch.Generator().manual_seed(0))
+    images[..., 16:, 3] = 0
+    other = images.clone()
+    other[..., 16:, :3] = 0.9
+    silence = {"waveform": torch.zeros(1, 2, 0), "sample_rate": 48000}
+    results = [
+        run(
+            comfy.compat.VideoFromComponents(frames, Fraction(24), silence),
+            mask_file="lossless MKV",
+            colors="multilevel",
+        )
+        for frames in (images, other)
+    ]
+    clips = [[np.stack(frames(video.file)) for video in result.result] for result in results]
+    assert all(np.array_equal(first, second) for first, second in zip(*clips, strict=True))
+    assert clips[0][1][..., :16, :].any() and not clips[0][1][..., 16:, :].any()
+
+
+def test_a_transparent_background_is_grey(run, clip, videos, comfy):
+    background = torch.rand(1, 8, 8, 4)
+    background[..., 3] = 0
+    path = Path(comfy.folders.get_output_directory())
+    path.mkdir(exist_ok=True)
+    written = comfy.nodes.video_files.background_file(background, None, path)
+    assert set(np.asarray(Image.open(written)).flatten()) == {128}
 
 
 def test_a_trim_is_taken_from_the_window(run, clip, videos):
