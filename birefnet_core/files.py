@@ -21,6 +21,13 @@ _NEW, _OLD = ".new", ".old"  # folders beside a temporary file
 _SLOTS = 8  # temporary files of one path that are checked for abandoned ones; each process writing it has one
 
 
+def file_version(path: str | Path) -> str:
+    """Text that is another when a file is. Files copied from archives and images of containers may share a time and a
+    size, so the time at which it was put there counts, too."""
+    status = os.stat(path)
+    return f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_size}"
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[str]:
     """A temporary file beside ``path``, renamed to it when the block succeeds and deleted when it raises.

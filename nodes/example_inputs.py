@@ -8,6 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ..birefnet_core.files import atomic_folder, atomic_path
 from .comfy_compat import PACK
 
 FOLDER = "birefnet_examples"  # for the example of a folder
@@ -21,16 +22,21 @@ logger = logging.getLogger(__name__)
 
 
 def copy_example_images() -> None:
-    """Copies the pack's images into ComfyUI's input folder at the first start: as long as FOLDER is not there."""
+    """Copies the pack's images into ComfyUI's input folder at the first start: as long as FOLDER is not there.
+
+    It comes last and whole, so what a full disk or the end of the program left out comes at the next start.
+    """
     target, images = Path(folder_paths.get_input_directory()), PACK / "examples"
     try:
         if (target / FOLDER).exists():
             return
-        (target / FOLDER).mkdir(parents=True)
-        for image in sorted(images.glob("*.jpg")):
-            shutil.copyfile(image, target / FOLDER / image.name)
+        target.mkdir(parents=True, exist_ok=True)
         for name, image in FILES.items():
             if not (target / name).exists():
-                shutil.copyfile(images / image, target / name)
+                with atomic_path(target / name) as part:
+                    shutil.copyfile(images / image, part)
+        with atomic_folder(target / FOLDER) as folder:
+            for image in sorted(images.glob("*.jpg")):
+                shutil.copyfile(image, folder / image.name)
     except OSError as error:  # such as a folder that may not be written to
         logger.info("BiRefNet: no example images in %s: %s", target, error)

@@ -100,8 +100,9 @@ def _tensor(value: Any, name: str, what: str) -> Tensor:
 def _number(wanted: Any, value: Any, whole: bool) -> int | float:
     number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     try:
-        number = float(number) if not isinstance(number, int) else number
-    except (TypeError, ValueError):
+        approximate = float(number)
+        number = number if isinstance(number, int) else approximate
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     kind = "a whole number" if whole else "a number"
     low, high = getattr(wanted, "min", None), getattr(wanted, "max", None)

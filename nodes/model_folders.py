@@ -12,6 +12,7 @@ import folder_paths
 from ..birefnet_core import CheckpointError
 from ..birefnet_core.checkpoints import CatalogueEntry, find_entry, list_checkpoints, present_locally
 from ..birefnet_core.checkpoints.catalogue import DEMO, WEIGHT_SUFFIXES, find_by_short_name, find_published
+from ..birefnet_core.files import file_version
 from .comfy_compat import io
 
 logger = logging.getLogger(__name__)
@@ -209,4 +210,4 @@ def file_stamp(name: str | None) -> str:
         return ""
     entry = known_as(name)
     path = find_file(name) or (entry and present_locally(entry, model_folders()))
-    return f"{path} {os.stat(path).st_mtime_ns}" if path else str(name)
+    return f"{path} {file_version(path)}" if path else str(name)

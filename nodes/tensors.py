@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..birefnet_core import ImageError
+from ..birefnet_core.files import file_version
 from ..birefnet_core.image_ops import resize_masks
 from ..birefnet_core.image_reading import opened_image
 from ..birefnet_core.images import to_bytes
@@ -120,7 +121,7 @@ def painted_mask(name: str, height: int, width: int) -> Tensor:
 def upload_stamp(name: str | None) -> str:
     """Changes when the file of that name in ComfyUI's folders does."""
     path = _upload(name) if name else None
-    return f"{path} {path.stat().st_mtime_ns}" if path is not None and os.path.isfile(path) else ""
+    return f"{path} {file_version(path)}" if path is not None and os.path.isfile(path) else ""
 
 
 def _upload(name: str) -> Path | None:

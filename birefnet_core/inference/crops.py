@@ -140,7 +140,7 @@ def _numbers(box: Region) -> list[float]:
     try:
         values = [box[key] for key in ("x", "y", "width", "height")] if isinstance(box, Mapping) else list(box)
         numbers = [float(value) for value in values]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) != 4:
         raise ImageError(f"expected a box as four numbers (x, y, width, height); found {box!r}.")

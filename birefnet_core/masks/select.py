@@ -101,7 +101,7 @@ def _parsed(points: object) -> object:
         return points
     try:
         return json.loads(points) if points.strip() else []
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _unknown(points) from None
 
 
@@ -126,7 +126,7 @@ def _point(value: object) -> tuple[float, float]:
     try:
         pair: Any = (value["x"], value["y"]) if isinstance(value, Mapping) else value
         x, y = (float(part) for part in pair)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise _unknown(value) from None
     if not (math.isfinite(x) and math.isfinite(y)):
         raise _unknown(value)

@@ -87,7 +87,19 @@ def test_points_for_each_image_and_none_at_all():
 
 
 @pytest.mark.parametrize(
-    "points", ["left", 7, {"x": 1}, [1, 2, 3], [{"x": 1, "y": "a"}], json.dumps([[1, 2, 3]]), [(float("nan"), 1)], None]
+    "points",
+    [
+        "left",
+        7,
+        {"x": 1},
+        [1, 2, 3],
+        [{"x": 1, "y": "a"}],
+        json.dumps([[1, 2, 3]]),
+        [(float("nan"), 1)],
+        None,
+        "[" * 9000,
+        [(10**400, 1)],
+    ],
 )
 def test_other_points_are_refused(points):
     with pytest.raises(ImageError, match="expected points in pixels"):

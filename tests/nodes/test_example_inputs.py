@@ -42,3 +42,24 @@ def test_an_input_folder_that_cannot_be_written_to_is_no_error(copy, folder, cap
     with caplog.at_level("INFO"):
         copy()
     assert "no example images" in caplog.text
+
+
+@pytest.mark.parametrize("after", [0, 2, 5])
+def test_a_full_disk_leaves_no_half_image_and_the_rest_comes_at_the_next_start(copy, folder, monkeypatch, after):
+    whole, copied = shutil.copyfile, []
+
+    def copy_some(source, target):
+        copied.append(target)
+        if len(copied) > after:
+            Path(target).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        whole(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_some)
+    copy()
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted(IMAGES[:after])
+    monkeypatch.setattr(shutil, "copyfile", whole)
+    copy()
+    assert {path.name for path in folder.parent.iterdir()} == {*IMAGES, folder.name}
+    names = {path.name: path.read_bytes() for path in ROOT.glob("examples/*.jpg")}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == names

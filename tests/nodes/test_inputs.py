@@ -184,7 +184,7 @@ def test_masks_that_are_none_are_told(nodes, good, name, socket, kind):
     is_a_sentence(error)
 
 
-@pytest.mark.parametrize("value", [None, "wide", NAN, [3], {}, torch.rand(3)])
+@pytest.mark.parametrize("value", [None, "wide", NAN, [3], {}, torch.rand(3), 10**400])
 def test_numbers_and_options_over_links_are_told(nodes, good, schemas, value):
     tried = 0
     for name, inputs in good.items():
