@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..birefnet_core import ImageError
 from .comfy_compat import color_input, core, io, opaque, pick, preview, schema
@@ -77,9 +78,19 @@ class BiRefNetDespill(io.ComfyNode):
         image, mask = for_work(in_color(image), mask)
         colors, alpha = image[..., :3], image[..., 3:]
         mask = alpha[..., 0] if mask is None and alpha.shape[-1] else mask
-        if screen == "background" and mask is None:
-            raise ImageError("mask is not connected, expected one: screen background is measured where it is 0.")
+        if screen == "background":
+            _check_background(colors, alpha, mask)
         key = opaque(color) if screen == "color" else key or masks.background_color(colors, mask)
         result = masks.remove_spill(colors, key, masks=mask, **options)
         result = as_result(torch.cat([result, alpha.to(result.dtype)], dim=-1) if alpha.shape[-1] else result)
         return io.NodeOutput(result, ui=preview(result, cls))
+
+
+def _check_background(colors: Tensor, alpha: Tensor, mask: Tensor | None) -> None:
+    if mask is None:
+        raise ImageError("mask is not connected, expected one: screen background is measured where it is 0.")
+    if alpha.shape[-1] and not core(".masks").shows_background(colors, alpha[..., 0]):
+        raise ImageError(
+            "image is a cut-out without its background: where it is transparent, it has the subject's own colors. "
+            "Connect the image before Apply Alpha, with its mask, or set colors of Apply Alpha to off."
+        )

@@ -18,7 +18,7 @@ from .compose import (
 )
 from .crop import crop_to_subject, subject_boxes
 from .cutout import CutoutOptions, cut_out
-from .despill import LIMITS, background_color, remove_spill
+from .despill import LIMITS, background_color, remove_spill, shows_background
 from .foreground import METHODS, estimate_foreground
 from .morphology import ELEMENTS
 from .refine import RefineOptions, refine_mask
@@ -53,6 +53,7 @@ __all__ = [
     "premultiplied_rgba",
     "refine_mask",
     "remove_spill",
+    "shows_background",
     "stitch_back",
     "straight_rgba",
     "subject_boxes",

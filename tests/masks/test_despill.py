@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from birefnet_core.errors import ConfigError, ImageError
-from birefnet_core.masks import background_color, remove_spill
+from birefnet_core.masks import background_color, estimate_foreground, remove_spill, shows_background
 
 
 @pytest.fixture
@@ -107,3 +107,17 @@ def test_a_grey_changes_nothing_and_says_so(image, color, caplog):
 def test_an_edge_width_needs_a_mask(image):
     with pytest.raises(ImageError, match="masks is missing"):
         remove_spill(image, "#00ff00", edge_width=3)
+
+
+@pytest.mark.parametrize("size", [(90, 120), (700, 1100)])
+def test_colours_of_the_subject_carried_on_are_no_background(size):
+    y, x = (torch.linspace(-1, 1, n) for n in size)
+    masks = torch.stack([torch.zeros(size), ((0.6 - y[:, None].hypot(x)) * 8).clamp(0, 1)])
+    skin = torch.stack(
+        [0.7 + 0.1 * torch.sin(9 * x).expand(size), 0.5 + 0.1 * y[:, None].expand(size), 0.4 + 0 * masks[0]], -1
+    )
+    wall = torch.tensor([0.2, 0.35, 0.7])
+    images = torch.lerp(wall, skin, masks[..., None])
+    assert shows_background(images, masks)
+    assert not shows_background(estimate_foreground(images, masks), masks)
+    assert shows_background(images[:1], masks[:1])  # without a subject there is nothing to carry on

@@ -59,6 +59,17 @@ def test_despill_keeps_alpha_and_takes_it_as_the_mask(run):
     assert torch.equal(result, torch.cat([expected, disc()[..., None]], dim=-1))
 
 
+def test_despill_refuses_to_measure_the_background_of_a_cut_out(run):
+    picture = torch.tensor([0.2, 0.3, 0.7]).lerp(torch.tensor([0.8, 0.5, 0.4]), disc()[..., None])
+    cutout, mask = run("ApplyAlpha", image=picture, mask=disc())
+    for given in ({}, {"mask": mask}):
+        with pytest.raises(ValueError, match="Connect the image before Apply Alpha"):
+            run("Despill", image=cutout, screen="background", **given)
+    assert torch.equal(
+        run("Despill", image=picture, mask=mask, screen="background")[0][disc() > 0], picture[disc() > 0]
+    )
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_crop_goes_back_to_the_bit(run, channels):
     original = image(channels=channels)
