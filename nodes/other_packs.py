@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL.ImageColor import getrgb
 
+from ..birefnet_core import ConfigError
 from .comfy_compat import BackgroundRemovalType, BiRefNetModelType, core, io, schema
 from .inputs import checked
 from .model_folders import DEFAULT_MODEL, check_model_name, file_stamp, known_as
@@ -77,7 +78,11 @@ def _load(model: Any, device: str = "auto", dtype: str = "auto") -> ModelHandle:
 def _cut_out(image, mask, output: str, colors: str | None, color: str = "#000000") -> io.NodeOutput:
     masks = core(".masks")
     image, mask = for_work(in_color(image), mask)
-    options = masks.CutoutOptions(output=output, colors=colors, color="#{:02x}{:02x}{:02x}".format(*getrgb(color)))
+    try:
+        rgb = getrgb(color.strip())[:3]
+    except ValueError as error:
+        raise ConfigError(f"color is {color!r}, expected a name such as green, or #rrggbb.") from error
+    options = masks.CutoutOptions(output=output, colors=colors, color=rgb)
     return io.NodeOutput(*map(as_result, masks.cut_out(image, mask, options, progress=progress_bar())))
 
 

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 FILES = sorted((Path(__file__).parents[1] / "fixtures" / "other_packs").glob("*.json"))
 
@@ -85,3 +86,8 @@ def test_a_model_nobody_knows_is_refused_before_the_run(other_packs):
     node = next(n for n in other_packs.NODES if n.__name__ == "BiRefNetOtherPackRMBG")
     assert node.validate_inputs("BiRefNet-general") is True and node.validate_inputs(None) is True
     assert "Put the file there" in node.validate_inputs("nobody_knows")
+
+
+def test_a_color_that_is_none_is_told(other_packs):
+    with pytest.raises(ValueError, match="color is 'greenish', expected a name such as green"):
+        other_packs._cut_out(torch.rand(1, 4, 4, 3), torch.rand(1, 4, 4), "color", None, "greenish")
