@@ -5,7 +5,9 @@ from __future__ import annotations
 import io as python_io
 import itertools
 import logging
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -143,7 +145,7 @@ def result_files(prefix: str, suffix: str, mask_suffix: str, size: tuple[int, in
     """
     if prefix.strip():
         folder, name, count, subfolder, _ = folder_paths.get_save_image_path(
-            prefix.strip(), folder_paths.get_output_directory(), *size
+            _dated(prefix.strip()), folder_paths.get_output_directory(), *size
         )
         stems, place = (f"{name}_{number:05}_" for number in itertools.count(count)), io.FolderType.output
     else:
@@ -156,6 +158,19 @@ def result_files(prefix: str, suffix: str, mask_suffix: str, size: tuple[int, in
             raise VideoError(f"{folder}: cannot be written to ({error.strerror or first_line(error)}).") from error
         shown = ui.PreviewVideo([ui.SavedResult(video.name, subfolder, place)])
         yield Files(video, video.with_name(f"{video.name.removesuffix(suffix)}mask{mask_suffix}"), shown)
+
+
+def _dated(prefix: str) -> str:
+    """A prefix with the date in place of such as %date:yyyy-MM-dd%, which ComfyUI's page replaces for its own nodes
+    only: no file on Windows has a colon in its name."""
+    now = time.localtime()
+    parts = {"y": now.tm_year, "M": now.tm_mon, "d": now.tm_mday, "h": now.tm_hour, "m": now.tm_min, "s": now.tm_sec}
+
+    def part(letters: re.Match[str]) -> str:
+        number, digits = parts[letters[0][0]], len(letters[0])
+        return f"{number % 100 if letters[0] == 'yy' else number:0{digits}}"
+
+    return re.sub("%date:([^%]+)%", lambda date: re.sub("yyyy|yy|MM?|dd?|hh?|mm?|ss?", part, date[1]), prefix)
 
 
 @contextmanager

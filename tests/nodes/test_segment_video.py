@@ -104,6 +104,14 @@ def test_clips_of_another_comfyui_with_the_same_output_folder_are_not_replaced(r
         assert other.mask.name == "mine_00001_mask.mkv"
 
 
+def test_a_prefix_names_the_date_as_in_nodes_of_comfyui(comfy, monkeypatch):
+    now = SimpleNamespace(tm_year=2026, tm_mon=3, tm_mday=9, tm_hour=14, tm_min=5, tm_sec=7)
+    monkeypatch.setattr(comfy.nodes.video_files, "time", SimpleNamespace(localtime=lambda: now))
+    with comfy.nodes.video_files.result_files("%date:yyyy-MM-dd%/%date:d.M.yy hhmmss%", ".mp4", ".mkv", SIZE) as files:
+        assert files.video.parts[-2:] == ("2026-03-09", "9.3.26 140507_00001_.mp4")
+    shutil.rmtree(files.video.parent)
+
+
 def test_bytes_are_read_and_the_background_may_be_a_clip(run, clip, videos):
     source = io.BytesIO(Path(clip).read_bytes())
     black = run(videos(clip), output="over color", color="#000000").result[0]
