@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.io import read_file
 from ..checkpoints.pickled import load_pickle
 from ..errors import BiRefNetError, CheckpointError, ConfigError, TrainingError
 from ..files import atomic_path, remove_part
@@ -114,7 +115,7 @@ class RunFolder:
         Raises:
             ConfigError: It holds another run, one that cannot be resumed, or cannot be made.
         """
-        if resume and not os.path.exists(self.last) and any(row["step"] for row in self.rows()):
+        if resume and not os.path.exists(self.last) and self._has_results():
             raise ConfigError(
                 f"{self.path}: last.pt is missing, without which this training cannot go on. {self._start_anew()}"
             )
@@ -129,6 +130,15 @@ class RunFolder:
         for part in self.path.rglob(".*.part"):  # of a process that was killed
             if _PART.fullmatch(part.name):
                 remove_part(part)
+
+    def _has_results(self) -> bool:
+        """Whether there are results of more than a start that was interrupted before last.pt was written.
+
+        Where the log is gone too, a network itself says after which step it was saved.
+        """
+        if rows := self.rows():
+            return any(row["step"] for row in rows)
+        return any(os.path.exists(path) and not _is_of_step_0(path) for path in (self.best, self.adapter))
 
     def make(self) -> None:
         """Creates the folder.
@@ -257,6 +267,15 @@ def _was_before(row: dict[str, Any], position: Position) -> bool:
     if row["step"] != position.step:
         return row["step"] < position.step
     return row["kind"] == "step" or row["epoch"] <= position.epoch
+
+
+def _is_of_step_0(path: Path) -> bool:
+    """Whether a file of weights says that a training saved it before its first step."""
+    try:
+        training = json.loads(read_file(path).metadata["training"])
+        return bool(training["step"] == 0)
+    except (CheckpointError, LookupError, TypeError, ValueError, RecursionError):
+        return False
 
 
 def is_full_disk(error: BaseException | None) -> bool:

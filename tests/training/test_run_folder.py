@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import birefnet_core as bc
+from birefnet_core.checkpoints.io import write_safetensors
 from birefnet_core.stop_signal import StopSignal
 from birefnet_core.training import Recipe, TrainingData, load_datasets, train
 from birefnet_core.training.distributed import Ranks
@@ -156,6 +157,19 @@ def test_a_training_without_its_state_is_not_begun_again_over_its_results(tmp_pa
             folder.prepare_output_dir(resume=True)
     else:  # killed before the first state was saved
         folder.prepare_output_dir(resume=True)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "best_adapter.safetensors"])
+@pytest.mark.parametrize("text", [{}, {"training": '{"step": 7}'}, {"training": '{"step": 0}'}, {"training": "[]"}])
+def test_a_network_of_which_nothing_else_is_left_is_not_replaced_by_resume(tmp_path, name, text):
+    """It may be what ``--init`` names. One from before the first step is of a start that was killed."""
+    folder = RunFolder(tmp_path)
+    write_safetensors(tmp_path / name, {"a": torch.ones(1)}, text)
+    if "0" in text.get("training", ""):
+        folder.prepare_output_dir(resume=True)
+    else:
+        with pytest.raises(bc.ConfigError, match=r"last\.pt is missing"):
+            folder.prepare_output_dir(resume=True)
 
 
 @pytest.mark.parametrize("kind", ["curves", "samples", "quota", "read-only", "elsewhere"])
