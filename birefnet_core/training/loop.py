@@ -13,8 +13,9 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.optim import Optimizer
 
 from ..checkpoints import save_adapter, save_checkpoint
 from ..devices import choose_device
-from ..errors import ConfigError, TrainingError
+from ..errors import CheckpointError, ConfigError, TrainingError
 from ..network import BiRefNet
 from ..stop_signal import StopSignal
 from .data import TrainingData
@@ -181,12 +182,26 @@ class Trainer:
         self, recipe: Recipe, datasets: Datasets, folder: RunFolder, ranks: Ranks, progress: Progress | None = None
     ) -> None:
         self.recipe, self.datasets, self.folder, self.ranks, self.progress = recipe, datasets, folder, ranks, progress
-        self.state = TrainState.create(recipe, len(datasets.labels), ranks)
+        self.state = self._initial_state()
         self.log = RunLog(folder, recipe, enabled=ranks.is_main)
         self.scores: dict[str, float] = {}
         self.sampler = BatchSampler(
             samples=len(datasets.training), recipe=recipe, rank=ranks.rank, world_size=ranks.world_size
         )
+
+    def _initial_state(self) -> TrainState:
+        """The state before the first step.
+
+        To resume, only its form matters, for all values are in last.pt; so the files that it was made from may be gone.
+        """
+        recipe, folder, classes = self.recipe, self.folder, len(self.datasets.labels)
+        try:
+            return TrainState.create(recipe, classes, self.ranks)
+        except CheckpointError:
+            if not os.path.exists(folder.last) or (recipe.init and not os.path.exists(folder.best)):
+                raise
+        formed = dataclasses.replace(recipe, init=str(folder.best) if recipe.init else "", encoder="")
+        return TrainState.create(formed, classes, self.ranks)
 
     def start(self, *, resume: bool) -> None:
         """Loads the state in the folder, or validates the initial checkpoint and saves a first state."""
@@ -202,6 +217,7 @@ class Trainer:
                 self.folder.write_text(self.folder.recipe.name, self.recipe.to_toml())
                 if stored is None:
                     save_png(draw_examples(self.datasets.training.pairs), self.folder.path / EXAMPLES)
+        self.scores = self.folder.last_scores()
         if stored is None:
             if self.recipe.init:
                 self.validate()
@@ -295,10 +311,11 @@ class Trainer:
         with state.ema.applied(state.model) if state.ema else contextlib.nullcontext():
             better = True
             if len(datasets.validation):
-                result = validate(
-                    merged(state.model), datasets.validation, recipe.size, ranks=self.ranks,
-                    precision=autocast(amp_dtype(recipe.amp, self.ranks.device), self.ranks.device), sheet=recipe.sheet,
-                )  # fmt: skip
+                with self._nan_as_training_error():
+                    result = validate(
+                        merged(state.model), datasets.validation, recipe.size, ranks=self.ranks, sheet=recipe.sheet,
+                        precision=autocast(amp_dtype(recipe.amp, self.ranks.device), self.ranks.device),
+                    )  # fmt: skip
                 self.scores = result.scores
                 better = is_better(recipe.best, result.scores[recipe.best], state.position.best)
                 self.log.validation(state.position, result)
@@ -348,6 +365,19 @@ class Trainer:
                 f"clip=1, or amp='off'. {self.folder.last.name} holds an earlier state."
             )
 
+    @contextlib.contextmanager
+    def _nan_as_training_error(self) -> Iterator[None]:
+        """Makes it a TrainingError that a network computes NaN when it is validated, unless it came so."""
+        try:
+            yield
+        except CheckpointError as error:
+            if not self.state.position.step:
+                raise
+            raise TrainingError(
+                f"the network computes NaN in the validation after step {self.state.position.step}. Lower the learning "
+                f"rate, set clip=1, or amp='off'. {self.folder.last.name} holds an earlier state."
+            ) from error
+
     def _not_finite(self, meter: LossMeter) -> TrainingError:
         position = self.state.position
         names = [name for part in self.ranks.all_gather_object(meter.bad) for name in part]
@@ -355,5 +385,5 @@ class Trainer:
         return TrainingError(
             f"the loss is not finite in epoch {position.epoch + 1}, step {position.step + 1} ({terms}). The batch's "
             f"images: {', '.join(names)}. Check them; else lower the learning rate, set clip=1, or amp='off'. "
-            f"{self.folder.last.name} holds the state before."
+            f"{self.folder.last.name} holds an earlier state."
         )

@@ -165,7 +165,8 @@ def report(
     lines = [
         "# Training report", "",
         f"Recipe `{recipe.name}` from {start}: {recipe.epochs} epochs, {steps} steps, {recipe.size[0]} x "
-        f"{recipe.size[1]} pixels, batch {recipe.batch_size} x {recipe.accumulate}, {seconds:.0f} s.",
+        f"{recipe.size[1]} pixels, batch {recipe.batch_size} x {recipe.accumulate}, {seconds:.0f} s since it was "
+        "last started.",
         "", "## Data", "", "```", preflight, "```", "", f"![what is the object, and what is not]({EXAMPLES})", "",
         "## Scores on the validation images", "",
     ]  # fmt: skip

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -246,6 +247,12 @@ class RunFolder:
                 if _is_row(row):
                     rows.append(row)
         return rows
+
+    def last_scores(self) -> dict[str, float]:
+        """The scores of the last validation; none before the first."""
+        validations = [row for row in self.rows() if row["kind"] == "validation"]
+        scores = validations[-1] if validations else {}
+        return {key: math.nan if scores[key] is None else scores[key] for key in SCORES if key in scores}
 
     def rewind(self, position: Position | None) -> None:
         """Removes the lines of metrics.jsonl that were written after a position; None for all."""

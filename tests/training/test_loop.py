@@ -158,7 +158,8 @@ def test_folder_of_another_run_is_refused(trained, shapes, tmp_path):
         train(recipe.replace(lr=0.5), data, out, device="cpu", resume=True)
     with pytest.raises(bc.ConfigError, match="other data"):
         train(recipe, TrainingData(sets=(write_shapes(tmp_path / "more", 3),)), out, device="cpu", resume=True)
-    assert train(recipe.replace(workers=1), data, out, device="cpu", resume=True).steps == 3  # done already
+    result = train(recipe.replace(workers=1), data, out, device="cpu", resume=True)
+    assert (result.steps, result.scores) == (3, trained[2].scores)  # done already
     assert (out / "best.safetensors").read_bytes() == before
 
 
@@ -245,6 +246,17 @@ def test_loss_that_is_not_finite_stops_with_the_file_names(shapes, tiny_recipe, 
     with pytest.raises(bc.TrainingError, match=r"not finite in epoch 1, step 1.*shapes0/shape0"):
         train(tiny_recipe(), TrainingData(sets=(shapes,)), tmp_path, device="cpu")
     assert (tmp_path / "last.pt").exists()
+
+
+def test_nan_in_a_validation_says_what_to_do(shapes, tiny_recipe, tmp_path, monkeypatch):
+    def overflow(*_, **__):
+        raise bc.CheckpointError("the network computes NaN")
+
+    monkeypatch.setattr(loop, "validate", overflow)
+    with pytest.raises(
+        bc.TrainingError, match=r"NaN in the validation after step 3\. Lower the learning rate.*last\.pt"
+    ):
+        train(tiny_recipe(), TrainingData(sets=(shapes,)), tmp_path, device="cpu")
 
 
 def test_one_pair_and_batch_one_train_with_norms_kept(tmp_path, tiny_recipe, caplog):

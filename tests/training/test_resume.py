@@ -1,0 +1,31 @@
+"""Trainings that go on."""
+
+import shutil
+
+import pytest
+
+import birefnet_core as bc
+from birefnet_core.training import TrainingData, train
+
+
+@pytest.mark.parametrize("part", [pytest.param("all", marks=pytest.mark.slow), "lora"])
+def test_resuming_does_not_need_the_checkpoint_that_the_training_began_with(
+    tiny_checkpoint, tiny_recipe, shapes, tmp_path, part
+):
+    init, data = tmp_path / "init.safetensors", TrainingData(sets=(shapes,))
+    shutil.copy(tiny_checkpoint, init)
+    recipe = tiny_recipe(init=str(init), train=part, epochs=1, save_steps=1)
+
+    def stop(values):
+        if values["step"] == 2:
+            raise KeyboardInterrupt
+
+    assert train(recipe, data, tmp_path / "whole", device="cpu").steps == 3
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, data, tmp_path / "parts", device="cpu", progress=stop)
+    init.unlink()
+    assert train(recipe, data, tmp_path / "parts", device="cpu", resume=True).steps == 3
+    whole, parts = (tmp_path / name / "best.safetensors" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
+    with pytest.raises(bc.CheckpointError, match=r"init\.safetensors"):
+        train(recipe, data, tmp_path / "new", device="cpu", resume=True)
