@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..text import printable
 from .recipe import PRACTICAL, SCORES, from_values, load_recipe
 from .report import best_row, plot, save_png
+from .report import printable as font_text
 from .run_folder import RunFolder, write_errors_as_training_error
 
 REPORT, CURVES = "comparison.md", "comparison.png"
@@ -59,7 +61,7 @@ def _report(names: Sequence[str], recipes: Sequence[Mapping[str, Any]], rows: Se
     for name, recipe, run in zip(names, recipes, rows, strict=True):
         best = best_row([row for row in run if row["kind"] == "validation"], recipe["best"])
         losses = [row["loss"] for row in run if row["kind"] == "epoch" and row["loss"] is not None]
-        cells = [name, *(_cell(recipe.get(field)) for field in fields)]
+        cells = [_cell(name), *(_cell(recipe.get(field)) for field in fields)]
         cells += [str(max((row["step"] for row in run), default=0))]
         cells += [f"{losses[-1]:.4g}" if losses else "-", str(best["epoch"]) if best else "-"]
         cells += [f"{best[key]:.4f}" if best and best[key] is not None else "-" for key in SCORES]
@@ -69,6 +71,7 @@ def _report(names: Sequence[str], recipes: Sequence[Mapping[str, Any]], rows: Se
 
 
 def _curves(names: Sequence[str], rows: Sequence[list[dict[str, Any]]], best: str) -> Any:
+    names = [font_text(printable(name)) for name in names]
     short = [name[-24:] for name in names]
     if len(set(short)) < len(short):
         short = [f"{number}. {name[-20:]}" for number, name in enumerate(names, start=1)]
@@ -80,7 +83,7 @@ def _curves(names: Sequence[str], rows: Sequence[list[dict[str, Any]]], best: st
 
 
 def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|") if value not in ("", ()) else "-"
+    return printable(value).replace("|", "\\|") if value not in ("", ()) else "-"
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -153,8 +153,10 @@ def test_runs_are_compared_in_one_report(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "names", [("lr1_the_long_name_of_a_run", "lr2_the_long_name_of_a_run"), ("one", "other"), ("a/run", "b/run")]
-)
+    "names",
+    [("lr1_the_long_name_of_a_run", "lr2_the_long_name_of_a_run"), ("one", "other"), ("a/run", "b/run"),
+     ("\u6f22\n1", "\u5b57|2")],
+)  # fmt: skip
 def test_runs_with_names_that_end_alike_have_curves_of_their_own(tmp_path, names):
     scores = dict.fromkeys(("Sm", "maxF", "meanF", "maxE", "meanE", "MAE"))
     for height, name in enumerate(names):
@@ -165,6 +167,8 @@ def test_runs_with_names_that_end_alike_have_curves_of_their_own(tmp_path, names
     assert main(["train", "--compare", *(str(tmp_path / name) for name in names), "--out", str(tmp_path / "out")]) == 0
     colours = {colour for _, colour in Image.open(tmp_path / "out/comparison.png").getcolors(1 << 16)}
     assert set(COLOURS[:2]) <= colours
+    table = [line for line in (tmp_path / "out/comparison.md").read_text("utf-8").splitlines() if line[:1] == "|"]
+    assert len(table) == 4 and len({line.replace("\\|", "").count("|") for line in table}) == 1
 
 
 def test_dry_run_and_print_recipe_write_nothing(shapes, tmp_path, capsys):
