@@ -36,6 +36,11 @@ __all__ = [
 ]
 _SOFTWARE = "birefnet_core"  # the PNG text "Software" of masks and cut-outs
 _NOT_COUNTED = frozenset({"thumbs.db", "desktop.ini"})  # what Windows puts beside images
+# Folders that storage servers and systems put among those of their users: thumbnails, bins, snapshots.
+_NOT_SEARCHED = frozenset(
+    {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "system volume information",
+     "__macosx", "lost+found"}
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -74,7 +79,7 @@ def find_images(
     """
     found, suffixes = FoundImages(), suffixes or image_suffixes()
     for root, folders, files in os.walk(folder, onerror=found.errors.append):
-        inner = [Path(root, name) for name in folders if recursive and not name.startswith(".")]
+        inner = [Path(root, name) for name in folders if recursive and not is_hidden_folder(name)]
         folders[:] = [path.name for path in inner if leave_out is None or path.resolve() != leave_out]
         for name in files:
             if name.startswith(".") or name.lower() in _NOT_COUNTED:
@@ -89,6 +94,11 @@ def find_images(
                 found.broken.append(Path(path))
     found.images.sort()
     return found
+
+
+def is_hidden_folder(name: str) -> bool:
+    """Whether a folder of this name holds nothing that its user put there."""
+    return name.startswith(".") or name.lower() in _NOT_SEARCHED
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:

@@ -205,6 +205,19 @@ def test_one_image_given_twice_is_trained_on(tmp_path, tiny_recipe):
     assert len(load_datasets(tiny_recipe(), TrainingData(sets=(folder, folder))).training) == 2
 
 
+@pytest.mark.parametrize("name", ["@eaDir", "#recycle", "$RECYCLE.BIN", ".hidden"])
+def test_folders_of_systems_are_no_data(tmp_path, name):
+    """Thumbnails of images and of masks pair as well as these do."""
+    folder = write_shapes(tmp_path, 2)
+    write_shapes(folder / name, 1)
+    for part in ("im", "gt"):
+        (folder / part / name / "shape00.png").mkdir(parents=True)
+        shutil.copy(folder / part / "shape00.png", folder / part / name / "shape00.png/thumbnail.png")
+    for found in (find_set(folder), find_set(write_shapes(tmp_path / "a/b", 2).parent)):
+        assert [pair.image.name for pair in found.pairs] == ["shape00.png", "shape01.png"]
+        assert not found.unpaired_images and not found.links
+
+
 def test_links_to_folders_among_the_data_are_named(tmp_path):
     folder, other = write_shapes(tmp_path / "set", 2), write_shapes(tmp_path / "other", 2)
     for name in ("im", "gt"):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...errors import DatasetError
-from ...images import IMAGE_SUFFIXES, list_images
+from ...images import IMAGE_SUFFIXES, is_hidden_folder, list_images
 
 # Names of the two folders of a data set; DIS5K's first.
 LAYOUTS = (("im", "gt"), ("images", "masks"), ("image", "mask"), ("imgs", "gts"), ("img", "gt"), ("imgs", "masks"))
@@ -128,7 +128,8 @@ def find_set(folder: Path) -> FoundPairs:
     layout = _layout(folder)
     if layout is not None:
         return pair_folders(*layout, folder.name)
-    inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and _layout(child) is not None]
+    children = [child for child in sorted(folder.iterdir()) if child.is_dir() and not is_hidden_folder(child.name)]
+    inner = [child for child in children if _layout(child) is not None]
     images = _list(folder)
     if inner:
         others = [path for path in images if folder / path.relative_to(folder).parts[0] not in inner]
@@ -315,7 +316,7 @@ def _list(folder: Path) -> list[Path]:
 
 
 def _links(folder: Path) -> tuple[Path, ...]:
-    inner = (Path(root, name) for root, names, _ in os.walk(folder) for name in names if not name.startswith("."))
+    inner = (Path(root, name) for root, names, _ in os.walk(folder) for name in names if not is_hidden_folder(name))
     return tuple(path for path in inner if path.is_symlink())
 
 
