@@ -186,18 +186,32 @@ def test_a_mask_of_an_images_own_name_is_no_other_images(tmp_path):
     assert [path.name for path in found.unpaired_images] == ["shape00.png", "shape00_seg.png"]
 
 
-@pytest.mark.parametrize("how", ["same", "link", "folders"])
+@pytest.mark.parametrize("how", ["same", "link", "folders", "copies"])
 def test_images_that_are_given_twice_are_not_trained_and_validated_on(tmp_path, tiny_recipe, how):
     folder = write_shapes(tmp_path / "set", 8)
     (tmp_path / "link").symlink_to(folder)
-    if how == "folders":
+    if how == "copies":
+        copies = shutil.copytree(folder, tmp_path / "set - copy")
+        for part in ("im", "gt"):
+            for path in (copies / part).iterdir():
+                path.rename(path.with_name(f"renamed {path.name}"))
+        data = TrainingData(sets=(folder, copies))
+    elif how == "folders":
         data = TrainingData(sets=(folder,), images=(folder / "im",), masks=(folder / "gt",))
     else:
         data = TrainingData(sets=(folder, folder if how == "same" else tmp_path / "link"))
     datasets = load_datasets(tiny_recipe(val_fraction=0.3), data)
-    training, validation = ({p.image.resolve() for p in d.pairs} for d in (datasets.training, datasets.validation))
+    training, validation = ({p.image.name[-6:] for p in d.pairs} for d in (datasets.training, datasets.validation))
     assert len(training) == 6 and len(validation) == 2 and not training & validation
     assert "warning: 8 images are given several times" in datasets.text
+
+
+def test_copies_of_images_to_validate_on_are_warned_of(tmp_path, tiny_recipe):
+    folder = write_shapes(tmp_path / "set", 4)
+    copies = shutil.copytree(folder, tmp_path / "val")
+    (copies / "im/shape01.png").unlink()
+    text = load_datasets(tiny_recipe(), TrainingData(sets=(folder,), validation=(copies,))).text
+    assert "warning: 3 images to validate on are trained on, too (val/shape00, val/shape02, val/shape03)" in text
 
 
 def test_one_image_given_twice_is_trained_on(tmp_path, tiny_recipe):

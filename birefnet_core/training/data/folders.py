@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import DatasetError
@@ -260,20 +260,27 @@ def class_labels(pairs: Sequence[Pair]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
-def hold_out(pairs: Sequence[Pair], fraction: float) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+def hold_out(
+    pairs: Sequence[Pair], fraction: float, contents: Mapping[Pair, bytes] | None = None
+) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
     """Splits into training and validation by a hash of the names, so that added pairs do not move others.
 
     An image that is given several times is in one of them.
+
+    Args:
+        pairs: All of them.
+        fraction: Of the images that is held out.
+        contents: What identifies the image of each pair; None for the path of its file.
 
     Returns:
         Pairs to train on and to validate on; at least one of each, or none held out where there is but one.
     """
     ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
-    files = {pair: pair.image.resolve() for pair in ranked}
-    images = list(dict.fromkeys(files.values()))
-    count = min(len(images) - 1, max(1, round(len(images) * fraction))) if fraction > 0 else 0
-    held = set(images[:count])
-    return tuple(p for p in pairs if files[p] not in held), tuple(p for p in pairs if files[p] in held)
+    images = {pair: contents[pair] if contents else pair.image.resolve() for pair in ranked}
+    distinct = list(dict.fromkeys(images.values()))
+    count = min(len(distinct) - 1, max(1, round(len(distinct) * fraction))) if fraction > 0 else 0
+    held = set(distinct[:count])
+    return tuple(p for p in pairs if images[p] not in held), tuple(p for p in pairs if images[p] in held)
 
 
 def fingerprint(pairs: Iterable[Pair]) -> str:

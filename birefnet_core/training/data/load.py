@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ...checkpoints.catalogue import find_entry
 from ...errors import DatasetError
+from ...text import enumerate_names
 from ..distributed import SINGLE_PROCESS, Ranks
 from ..recipe import Recipe
 from .augment import NO_AUGMENTATION
@@ -62,7 +63,7 @@ def load_datasets(
     found, found_validation, backgrounds = ranks.broadcast_object(listed)
     matting = recipe.matting or _is_for_matting(recipe.init)
     report = validate_dataset(found, matting=matting, ranks=ranks, progress=progress)
-    pairs = report.check(skip_bad=data.skip_bad)
+    pairs, contents = report.check(skip_bad=data.skip_bad), report.contents
     text = f"training data: {report.text()}"
     if data.validation:
         report = validate_dataset(found_validation, matting=matting, ranks=ranks, progress=progress)
@@ -71,8 +72,12 @@ def load_datasets(
         both = {pair.image.resolve() for pair in training} & {pair.image.resolve() for pair in validation}
         if both:
             raise DatasetError(f"{len(both)} images are in both training and validation ({next(iter(both))}).")
+        known, others = set(contents.values()), report.contents
+        copies = [pair.name for pair in validation if others[pair] in known]
+        if copies:
+            text += f"\nwarning: {len(copies)} images to validate on are trained on, too ({enumerate_names(copies)})"
     else:
-        training, validation = hold_out(pairs, recipe.val_fraction)
+        training, validation = hold_out(pairs, recipe.val_fraction, contents)
         text += f"\n{len(training)} pairs to train on, {len(validation)} held out for validation"
     if backgrounds:
         backgrounds = validate_backgrounds(backgrounds, skip_bad=data.skip_bad, ranks=ranks)

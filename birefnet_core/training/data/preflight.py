@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,7 @@ class PairReport:
         notes: How they were read: constants of ``mask_values``.
         rescaled: Whether it is of another scale than the image.
         turned: Whether image and mask have different EXIF orientations, and both of them the shape for it.
+        content: Identifies the bytes of the image's file, by which a copy of it is found.
     """
 
     pair: Pair
@@ -66,6 +68,7 @@ class PairReport:
     notes: tuple[str, ...] = ()
     rescaled: bool = False
     turned: bool = False
+    content: bytes = b""
 
     @property
     def inverted(self) -> bool:
@@ -91,6 +94,11 @@ class DatasetReport:
     def usable(self) -> tuple[Pair, ...]:
         """The pairs without problem."""
         return tuple(report.pair for report in self.pairs if report.problem is None)
+
+    @property
+    def contents(self) -> dict[Pair, bytes]:
+        """What identifies the image of each pair without problem, wherever it lies."""
+        return {report.pair: report.content for report in self.pairs if report.problem is None}
 
     def text(self) -> str:
         """The report, one line for each finding."""
@@ -220,6 +228,7 @@ def validate_pair(pair: Pair) -> PairReport:
             turns = {_orientation(pair.image), _orientation(pair.mask)}
             turned = len(turns) > 1 and (size[0] == size[1] or max(turns) < _SIDES_EXCHANGED)
         _check_is_understood(mask, pair)
+        content = _content_of(pair.image)
     except OSError as error:  # a file that has gone meanwhile
         return PairReport(pair=pair, problem=f"{pair.image}, {pair.mask}: {first_line(error)}")
     except DatasetError as error:
@@ -229,6 +238,7 @@ def validate_pair(pair: Pair) -> PairReport:
         rescaled=tuple(values.shape) != size[::-1], area=values.mean().item(),
         border=torch.cat([values[0], values[-1], values[:, 0], values[:, -1]]).mean().item(),
         soft=((values > SOFT_LOW) & (values < SOFT_HIGH)).float().mean().item(), turned=turned,
+        content=content,
     )  # fmt: skip
 
 
@@ -289,10 +299,18 @@ def _check_is_understood(mask: MaskFile, pair: Pair) -> None:
         )
 
 
-def _repeated(pairs: Sequence[Pair]) -> list[str]:
-    names: dict[Path, list[str]] = {}
-    for pair in pairs:
-        names.setdefault(pair.image.resolve(), []).append(pair.name)
+def _content_of(path: Path) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.digest()
+
+
+def _repeated(reports: Sequence[PairReport]) -> list[str]:
+    names: dict[bytes, list[str]] = {}
+    for report in reports:
+        names.setdefault(report.content, []).append(report.pair.name)
     return [same[0] for same in names.values() if len(same) > 1]
 
 
@@ -310,7 +328,7 @@ def _warnings(found: FoundPairs, reports: Sequence[PairReport], matting: bool) -
         ("masks are of another scale than their image and are resized", [r.pair.name for r in good if r.rescaled]),
         ("masks have not the EXIF orientation of their images, which is applied: do they fit?",
          [r.pair.name for r in good if r.turned]),
-        ("images are given several times", _repeated([r.pair for r in good])),
+        ("images are given several times", _repeated(good)),
         ("links to folders are not followed", [str(path) for path in found.links]),
     ]  # fmt: skip
     for note in dict.fromkeys(note for report in good for note in report.notes):
