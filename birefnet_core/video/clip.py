@@ -149,7 +149,9 @@ class Clip:
             if first is None:
                 raise VideoError(f"{self.name}: {self._why_no_frame(start_time, duration)}")
             self._first: Packets | None = first
-            self._start = Fraction(first.pts or 0) * self._source.time_base if self._trimmed else self._recorded_at
+            at, begin = Fraction(first.pts or 0) * self._source.time_base, self._recorded_at
+            # A recording whose first timestamps are damaged may say that it begins later.
+            self._start = at if self._trimmed or (begin and at < begin) else begin
             self.info = self._describe(first.frame)
         except Damage as error:
             self.close()

@@ -284,7 +284,11 @@ class ContainerSource:
         streams = self.container.streams
         videos = [stream for stream in streams.video if not stream.disposition.value & 1024]  # no cover pictures
         if not videos:
-            found = enumerate_names([f"{stream.type} ({_codec(stream)})" for stream in streams]) or "nothing"
+            # Not by each stream's type: of an unknown one PyAV 14 reads the name from no address.
+            kinds = {"video": streams.video, "audio": streams.audio, "subtitle": streams.subtitles}
+            listed = [f"{kind} ({_codec(stream)})" for kind, several in kinds.items() for stream in several]
+            listed += ["others"] if len(streams) > len(listed) else []
+            found = enumerate_names(listed) or "nothing"
             raise VideoError(f"{self.name}: has no video, only {found}; expected a clip with a video stream.")
         self.videos = len(videos)
         best = streams.best("video")

@@ -242,6 +242,13 @@ def test_recordings_that_were_joined_follow_each_other(tmp_path, segmenter, suff
     assert not any("damaged" in note for note in report.notes)
 
 
+def test_a_recording_that_says_it_begins_after_its_frames(tmp_path, segmenter, monkeypatch):
+    source = make_clip(tmp_path, **KINDS["broadcast"])
+    monkeypatch.setattr(Clip, "_find_beginning", lambda clip: Fraction(10))
+    segment_video(segmenter, source, Output(path=tmp_path / "out.mov"))
+    close(probe(tmp_path / "out.mov").times, [n / 24 for n in range(12)], 5e-5)
+
+
 def test_only_far_jumps_of_broadcasts_are_joints():
     times = [0, 10, 20, 9000, 9010, 15, 20, 115, 100, 110]
     for name, expected in (("mpegts", [0, 10, 20, 30, 40, 50, 55, 150, 160, 170]), ("matroska,webm", times)):
