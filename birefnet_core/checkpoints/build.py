@@ -80,6 +80,9 @@ def model_from_state_dict(
         ours, _ = keymap.from_published(names, config)
         names = {ours.get(name, name): original for name, original in names.items()}
     weights = {name: state_dict[original] for name, original in names.items()}
+    # Types first: quantized weights have other shapes, too, and their scales beside them.
+    known = {name: value for name, value in weights.items() if detect.has_own_names([name]) and ".weight." not in name}
+    check_types({names[name]: value for name, value in known.items()})
     if config is None:
         config = detect.detect_config(weights)
     else:

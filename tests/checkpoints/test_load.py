@@ -130,6 +130,17 @@ def test_what_is_no_state_dict_is_refused(content):
         bc.model_from_state_dict(content)
 
 
+def test_quantized_weights_are_named_whatever_their_shapes_and_scales(state):
+    """As bitsandbytes stores four bits, and as ComfyUI stores float8."""
+    name = "decoder.lateral_block4.conv.weight"
+    packed = {name: torch.zeros(state[name].numel() // 2, 1, dtype=torch.uint8), f"{name}.absmax": torch.ones(3)}
+    with pytest.raises(bc.CheckpointError, match=rf"not floating point \({name} \(torch.uint8\)\)"):
+        bc.model_from_state_dict({**state, **packed})
+    scaled = {name: state[name].to(torch.float8_e4m3fn), "scaled_fp8": torch.ones(2)}
+    with pytest.raises(bc.CheckpointError, match=f"float8.*{name}"):
+        bc.model_from_state_dict({**state, **scaled})
+
+
 def test_wrong_metadata_is_refused(state, tmp_path):
     save_file(state, tmp_path / "x.safetensors", {"birefnet_config": "{", "training_size": "1x1"})
     with pytest.raises(bc.CheckpointError, match="metadata cannot be read"):
