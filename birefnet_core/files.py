@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -159,6 +160,42 @@ def _remove_abandoned(part: str, path: Path) -> None:
     except OSError:  # locked by its process, or gone
         pass
     finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_folder(path: Path, seconds: float) -> Iterator[None]:
+    """Within this, no other process has the folder locked; nothing is written for it, and the end of a process ends it.
+
+    Where there are no locks, as on Windows and some network disks, nothing is locked.
+
+    Args:
+        path: The folder.
+        seconds: How long to wait for another process.
+
+    Raises:
+        BlockingIOError: Another process has it locked all that time.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor, end = os.open(path, os.O_RDONLY), time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                _lock(descriptor)
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.1)
+                continue
+            except OSError:
+                pass
+            break
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough where forks of this process still live
         os.close(descriptor)
 
 

@@ -94,15 +94,16 @@ def train(
 
     Raises:
         DatasetError: Data that cannot be trained on.
-        ConfigError: A folder of another training, or options that do not go together.
+        ConfigError: A folder of another training or in use, or options that do not go together.
         CheckpointError: Weights that do not load, or a file that cannot be written.
         TrainingError: A loss that is not finite, or a full disk.
         KeyboardInterrupt: A signal before the first step.
     """
-    with StopSignal() as stop, init_distributed(choose_device(device)) as ranks:
+    with StopSignal() as stop, init_distributed(choose_device(device)) as ranks, contextlib.ExitStack() as stack:
         folder = RunFolder(out)
         with ranks.main_process_first() as is_main, write_errors_as_training_error(folder):
             if is_main:
+                stack.enter_context(folder.reserved())
                 folder.prepare_output_dir(resume=resume)
         datasets = load_datasets(recipe, data, ranks)
         for line in datasets.text.splitlines():

@@ -18,12 +18,13 @@ import torch
 from ..checkpoints.io import read_file
 from ..checkpoints.pickled import load_pickle
 from ..errors import BiRefNetError, CheckpointError, ConfigError, TrainingError
-from ..files import atomic_path, remove_part
+from ..files import atomic_path, locked_folder, remove_part
 from ..text import first_line
 from .recipe import SCORES, Recipe, differences
 
 FORMAT = 1  # layout of last.pt
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of this kind
+_SECONDS_TO_END = 10.0  # within which the workers of a killed training notice its end and end too
 # Temporary files of trainings; the names after the first are those of version 0.1.
 _PART = re.compile(
     r"\.(birefnet-.+|(last\.pt|best(_adapter)?\.safetensors|metrics\.jsonl|recipe\.toml|report\.md|scores\.json"
@@ -131,6 +132,26 @@ class RunFolder:
         for part in self.path.rglob(".*.part"):  # of a process that was killed
             if _PART.fullmatch(part.name):
                 remove_part(part)
+
+    @contextlib.contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Within this, which creates the folder, no other process trains in it.
+
+        Raises:
+            ConfigError: Another one does, or the folder cannot be made.
+        """
+        self.make()
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked_folder(self.path, _SECONDS_TO_END))
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"{self.path}: another process is training in this folder. Wait for its end, or give each training "
+                    "an --out of its own (several GPUs: torchrun)."
+                ) from error
+            except OSError:  # a folder that cannot be read: writing to it says so
+                pass
+            yield
 
     def _has_results(self) -> bool:
         """Whether there are results of more than a start that was interrupted before last.pt was written.

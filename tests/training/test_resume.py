@@ -1,11 +1,14 @@
 """Trainings that go on."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 import birefnet_core as bc
-from birefnet_core.training import TrainingData, train
+from birefnet_core.training import TrainingData, run_folder, train
+from birefnet_core.training.run_folder import RunFolder
 
 
 @pytest.mark.parametrize("part", [pytest.param("all", marks=pytest.mark.slow), "lora"])
@@ -29,3 +32,18 @@ def test_resuming_does_not_need_the_checkpoint_that_the_training_began_with(
     assert whole.read_bytes() == parts.read_bytes()
     with pytest.raises(bc.CheckpointError, match=r"init\.safetensors"):
         train(recipe, data, tmp_path / "new", device="cpu", resume=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of folders")
+def test_two_processes_do_not_train_in_one_folder(shapes, tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "_SECONDS_TO_END", 0.2)
+    code = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-uc", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(bc.ConfigError, match="another process is training in this folder"):
+            train(tiny_recipe(), TrainingData(sets=(shapes,)), tmp_path, device="cpu", resume=True)
+        other.kill()
+    with RunFolder(tmp_path).reserved():
+        assert list(tmp_path.iterdir()) == []
