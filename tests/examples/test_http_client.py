@@ -125,7 +125,7 @@ def test_an_image_is_not_replaced(server, image, tmp_path):
             },
             "X: no memory",
         ),
-        ("/history", {}, "no longer knows the run"),
+        pytest.param("/history", {}, "no longer knows the run", marks=pytest.mark.slow),  # after seconds
         ("/queue", b"?", None),
         ("/view", (404, b""), "was refused (404)"),
     ],

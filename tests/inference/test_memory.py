@@ -84,8 +84,10 @@ def counted(backbone, *sizes, **how):
 
 
 @pytest.mark.parametrize(
-    "backbone", ["swin_v1_t", "swin_v1_l", "pvt_v2_b0", "dino_v3_s", "resnet50", "efficientnet_lite0"]
-)
+    "backbone",
+    ["swin_v1_t", "pvt_v2_b0", "resnet50", "efficientnet_lite0",
+     *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin_v1_l", "dino_v3_s"))],
+)  # fmt: skip
 def test_the_estimate_for_devices_is_within_15_percent_of_what_is_counted(backbone):
     for dtype, size, found in counted(backbone, 512, 1024):
         estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=True)
@@ -102,7 +104,7 @@ def test_so_it_is_in_chunks(backbone):
         assert estimate == pytest.approx(found, rel=0.15), (dtype, size)
 
 
-@pytest.mark.parametrize("backbone", ["swin_v1_t", "pvt_v2_b0"])
+@pytest.mark.parametrize("backbone", ["pvt_v2_b0", pytest.param("swin_v1_t", marks=pytest.mark.slow)])
 def test_so_it_is_without_triton(backbone):
     for dtype, size, found in counted(backbone, 512, 1024, triton=False):
         estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=False)

@@ -185,6 +185,7 @@ def test_two_processes_of_batch_two_equal_one_of_batch_four(launch_by_torchrun, 
     assert bc.load_file(two.out / "best.safetensors").config.backbone == "pvt_v2_b0"
 
 
+@pytest.mark.slow
 def test_preflight_is_shared_and_may_take_longer_than_a_collective(launch, tiny_recipe):
     done = launch(tiny_recipe(), 1, "preflight", "slow")
     assert done.codes == [0, 0], done.texts
