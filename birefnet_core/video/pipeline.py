@@ -269,7 +269,7 @@ class _Run:
         colours = as_float(item.pixels[..., :3])
         with self._report.stage("colour"):
             if self._options.colors and any(composer.needs_colours for composer, _ in self._outputs):
-                seen = flatten_alpha(as_float(item.pixels))  # as the still images of ``cut_out``
+                seen = _over_grey(colours, item.pixels)  # as the still images of ``cut_out``
                 colours = estimate_foreground(seen[None], mask[None], self._options.colors)[0]
         seconds = item.pts * self._info.time_base
         for composer, encoding in self._outputs:
@@ -282,7 +282,7 @@ class _Run:
     def _image(self, item: _Item) -> Tensor:
         """H, W, 3 float as the network knows it, and as it is seen: what is transparent is middle grey."""
         image = to_sdr(as_float(item.pixels[..., :3]), self._info.transfer, self._info.colour.primaries)
-        return flatten_alpha(torch.cat([image, as_float(item.pixels[..., 3:])], dim=-1))
+        return _over_grey(image, item.pixels)
 
     def _tell(self, image: Tensor, mask: Tensor) -> None:
         if self._progress is None:
@@ -292,3 +292,10 @@ class _Run:
         total = None if total is None else max(total, done)
         left = None if total is None else (total - done) / rate
         self._progress(VideoProgress(done, total, rate, left, image, mask))
+
+
+def _over_grey(colours: Tensor, pixels: Tensor) -> Tensor:
+    """Colours H, W, 3 of pixels H, W, C as they are seen: what is transparent is middle grey."""
+    if pixels.shape[-1] < 4:
+        return colours
+    return flatten_alpha(torch.cat([colours, as_float(pixels[..., 3:])], dim=-1))
