@@ -185,6 +185,9 @@ class RunFolder:
             with atomic_path(self.last) as part, open(part, "wb") as file:
                 torch.save({"format": FORMAT, **state}, file)
         except (OSError, RuntimeError) as error:
+            # torch ends its file in spite of a signal, and fails as a part is missing.
+            if interrupt := next((cause for cause in _causes(error) if isinstance(cause, KeyboardInterrupt)), None):
+                raise interrupt from None
             full = is_full_disk(error)
             reason = "the disk is full. Free some space and go on with --resume" if full else first_line(error)
             kept = " The former one is still there." if os.path.exists(self.last) else ""
@@ -306,13 +309,16 @@ def _is_of_step_0(path: Path) -> bool:
         return False
 
 
-def is_full_disk(error: BaseException | None) -> bool:
+def is_full_disk(error: BaseException) -> bool:
     """Whether an error, or one that it was raised from, means that no space is left, or none of a quota."""
+    return any(isinstance(cause, OSError) and cause.errno in _FULL for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was raised from or while handling."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 @contextlib.contextmanager

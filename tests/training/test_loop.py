@@ -183,6 +183,23 @@ def test_full_disk_leaves_the_former_state(monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
+@pytest.mark.parametrize("write", [1, 2, 7])
+def test_a_signal_while_the_state_is_written_is_none_of_its_errors(monkeypatch, tmp_path, write):
+    class Interrupted(io.FileIO):
+        writes = 0
+
+        def write(self, data):
+            self.writes += 1
+            if self.writes == write:
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    monkeypatch.setattr(run_folder, "open", Interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        RunFolder(tmp_path).save({"weights": [torch.ones(500) for _ in range(9)]})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_full_disk_leaves_the_former_best_and_the_training_goes_on_later(shapes, tiny_recipe, tmp_path, monkeypatch):
     data, recipe = TrainingData(sets=(shapes,)), tiny_recipe(val_fraction=0, save_steps=1)
     saved = []
