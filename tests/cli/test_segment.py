@@ -192,6 +192,7 @@ def test_a_run_is_resumed(segment, photos):
     assert (out / "a.png").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_folder_and_write_the_same_bytes(segment, photos, model_file, tmp_path):
     _, alone = segment(photos, "--recursive", out="alone")
     together = tmp_path / "together"

@@ -35,7 +35,8 @@ def everything(output):
     ("block", "combinations"),
     [
         pytest.param("residual", covering(COMBINATIONS, 3), id="residual"),
-        *(pytest.param(block, covering(COMBINATIONS, 2), id=block) for block in ("deformable_aspp", "aspp")),
+        pytest.param("deformable_aspp", covering(COMBINATIONS, 2), id="deformable_aspp"),
+        pytest.param("aspp", covering(COMBINATIONS, 2), id="aspp", marks=pytest.mark.slow),
         *(pytest.param(block, COMBINATIONS, id=f"{block}-all", marks=pytest.mark.slow) for block in
           RECONSTRUCTION_BLOCKS),
     ],

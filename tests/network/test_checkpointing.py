@@ -25,7 +25,7 @@ def step(model):
         ("pvt_v2_b0", {}),
         ("resnet10", {"num_classes": 3, "reconstruction_block": "residual"}),
         ("pvt_v2_b0", {"batch_norm": False, "image_pyramid": "add", "reconstruction_block": "aspp"}),
-        ("dino_v3_s", {}),
+        pytest.param("dino_v3_s", {}, marks=pytest.mark.slow),
         ("efficientnet_lite0", {"reconstruction_block": "residual"}),
         pytest.param("swin_v1_t", {}, marks=pytest.mark.slow),
     ],

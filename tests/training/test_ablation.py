@@ -31,6 +31,7 @@ def arguments(folders, out):
     return [*data, "--rows", "inref", "baseline", *small]
 
 
+@pytest.mark.slow
 def test_script_compares_two_rows_and_does_not_run_them_twice(folders, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, str(SCRIPT), *arguments(folders, out)]
