@@ -31,6 +31,7 @@ class Header(NamedTuple):
 
 
 def header_of(image: Image.Image) -> Header:
+    """What an image that is not loaded yet says of its file."""
     tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
     return Header(repr(getattr(image, "tile", [])[:1]), tags, getattr(image, "filename", ""))
 

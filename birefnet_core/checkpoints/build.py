@@ -191,8 +191,7 @@ def _fill(
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
     if _needs_float16(dtype, fine_dtype):
-        model.scales = float16_scales(model, weights)
-        weights = fit_float16(model, weights)
+        weights = _fit_float16(model, weights)
     types = state_dtypes(model, dtype, fine_dtype=fine_dtype)
     copies, not_finite = copy_weights(weights, types, checksums)
     model.load_state_dict(copies, assign=True)
@@ -208,6 +207,12 @@ def _needs_float16(dtype: torch.dtype, fine_dtype: torch.dtype) -> bool:
     return dtype == torch.float16 or (dtype == torch.bfloat16 and fine_dtype == torch.float16)
 
 
+def _fit_float16(model: BiRefNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``fit_float16``, with its scales noted in ``model.scales``."""
+    model.scales = float16_scales(model, weights)
+    return fit_float16(model, weights, model.scales)
+
+
 def convert(model: BiRefNet, dtype: torch.dtype, fine_dtype: torch.dtype) -> BiRefNet:
     """Gives a network in float32, in place, the precision in which ``model_from_state_dict`` would have made it.
 
@@ -215,9 +220,7 @@ def convert(model: BiRefNet, dtype: torch.dtype, fine_dtype: torch.dtype) -> BiR
         CheckpointError: It does not fit into float16.
     """
     if _needs_float16(dtype, fine_dtype):
-        state = model.state_dict()
-        model.scales = float16_scales(model, state)
-        model.load_state_dict(fit_float16(model, state))
+        model.load_state_dict(_fit_float16(model, model.state_dict()))
     return cast_for_inference(model, dtype, fine_dtype=fine_dtype)
 
 

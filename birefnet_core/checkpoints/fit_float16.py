@@ -14,7 +14,9 @@ from ..errors import CheckpointError
 VARIANCE_LIMIT = 1e4  # below the 65504 of float16, so that sums of such values fit, too
 
 
-def fit_float16(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fit_float16(
+    model: nn.Module, weights: Mapping[str, Tensor], scales: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Makes weights fit into float16 without changing what the network computes.
 
     Where the variance of a BatchNorm is too large, the convolution before it is scaled down, and with it the norm's
@@ -23,6 +25,7 @@ def fit_float16(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
     Args:
         model: The network, for its structure; it is left alone.
         weights: Its state dict.
+        scales: What ``float16_scales`` gives for them; None to call it.
 
     Returns:
         The same names; what need not change is the same tensor.
@@ -30,7 +33,7 @@ def fit_float16(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
     Raises:
         CheckpointError: Something else is too large.
     """
-    fitted, scales = dict(weights), float16_scales(model, weights)
+    fitted, scales = dict(weights), float16_scales(model, weights) if scales is None else scales
     for conv, norm in norm_pairs(model):
         scale = scales.get(f"{conv}.weight")
         if scale is None:

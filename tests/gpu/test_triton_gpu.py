@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import library
 
 import birefnet_core as bc
 from birefnet_core.ops import deform_backends
@@ -166,11 +167,11 @@ def test_operators_are_registered_as_torch_wants_them():
     deform_backends.load("triton")
     operators = torch.ops.birefnet
     # Sums of gradients have no fixed order, and so differ in their last bits.
-    torch.library.opcheck(operators.deform_conv2d.default, leaves, atol=1e-3, rtol=1e-3)
+    library.opcheck(operators.deform_conv2d.default, leaves, atol=1e-3, rtol=1e-3)
     out = torch.zeros_like(tensors["x"])
     epilogue = (tensors["bias"], True, tensors["projection"], True)
     some = ("test_schema", "test_faketensor")
-    torch.library.opcheck(operators.deform_conv2d_out.default, (out, *arguments, *epilogue), test_utils=some)
+    library.opcheck(operators.deform_conv2d_out.default, (out, *arguments, *epilogue), test_utils=some)
 
 
 def test_compiled_equals_eager():

@@ -6,6 +6,7 @@ a step of a program, so maps are small, and most cases have one program for each
 
 import pytest
 import torch
+from torch import library
 
 import birefnet_core as bc
 from birefnet_core.ops import deform_backends
@@ -207,13 +208,13 @@ def test_operators_are_registered_as_torch_wants_them(make_inputs, large_tiles):
     arguments = (x, offset, weight, mask, [1, 1], [0, 0], [1, 1], 0)
     operators = torch.ops.birefnet
     leaves = (tensors["x"], tensors["offset"], tensors["weight"], tensors["mask"])
-    torch.library.opcheck(operators.deform_conv2d.default, leaves + arguments[4:])
+    library.opcheck(operators.deform_conv2d.default, leaves + arguments[4:])
     some = ("test_schema", "test_faketensor")
     by_out = torch.ones(1, 4, 3, 4)
-    torch.library.opcheck(operators.deform_conv2d_backward.default, (by_out, *arguments, [True] * 4), test_utils=some)
+    library.opcheck(operators.deform_conv2d_backward.default, (by_out, *arguments, [True] * 4), test_utils=some)
     out = torch.zeros(1, 2, 3, 4)
     epilogue = (torch.ones(4), True, torch.ones(2, 4), True)
-    torch.library.opcheck(operators.deform_conv2d_out.default, (out, *arguments, *epilogue), test_utils=some)
+    library.opcheck(operators.deform_conv2d_out.default, (out, *arguments, *epilogue), test_utils=some)
 
 
 def test_compiling_sees_one_graph(make_inputs, large_tiles):

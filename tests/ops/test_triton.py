@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import library
 
 from birefnet_core.ops import deform_backends
 from birefnet_core.ops.deform_backends.epilogue import Epilogue
@@ -44,7 +45,7 @@ def test_an_old_card_is_refused(monkeypatch):
     assert unavailable(torch.device("cuda", 0), torch.float16) is None
 
 
-@pytest.mark.skipif(not hasattr(torch.library, "wrap_triton"), reason="needs torch 2.6")
+@pytest.mark.skipif(not hasattr(library, "wrap_triton"), reason="needs torch 2.6")
 def test_only_tracing_launches_through_torch_s_wrapper(monkeypatch):
     """Through the wrapper a launch takes half a millisecond, and leaves an entry in a table that only grows."""
     from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
