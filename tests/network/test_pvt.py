@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.models import pvt_v2
 from timm.models.pvt_v2 import MlpWithDepthwiseConv
 
 from birefnet_core.network.encoders.pvt import ChunkedMlp, build_pvt_v2
@@ -29,3 +30,13 @@ def test_the_encoder_has_timms_weights_and_maps():
     with torch.no_grad():
         for ours, expected in zip(encoder(x), published(x), strict=True):
             torch.testing.assert_close(ours, expected)
+
+
+def test_timm_1_0_20_builds_it_on_the_meta_device(monkeypatch):
+    def rates_of_older_timm(rate, depths, stagewise):
+        return [x.tolist() for x in torch.linspace(0, rate, sum(depths)).split(depths)]
+
+    monkeypatch.setattr(pvt_v2, "calculate_drop_path_rates", rates_of_older_timm, raising=False)
+    with torch.device("meta"):
+        encoder = build_pvt_v2("b0")
+    assert all(parameter.is_meta for parameter in encoder.parameters())

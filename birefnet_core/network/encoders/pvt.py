@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import timm
 import torch
 from timm.models.pvt_v2 import Block, MlpWithDepthwiseConv
 from torch import Tensor, nn
 
 from ...ops.execution import chunking, row_chunks
+from .timm_encoders import build_from_timm
 
 LEAST_ROWS = 8  # of a chunk, which computes one more row above and below
 
@@ -51,7 +51,7 @@ class ChunkedMlp(nn.Module):
 
 def build_pvt_v2(size: str) -> nn.Module:
     """The encoder "b0" to "b5": B, 3, H, W -> four maps."""
-    encoder = timm.create_model(f"pvt_v2_{size}", features_only=True, pretrained=False, drop_path_rate=0.1)
+    encoder = build_from_timm(f"pvt_v2_{size}", drop_path_rate=0.1)
     for module in list(encoder.modules()):
         if isinstance(module, Block):
             module.add_module("mlp", ChunkedMlp(module.mlp))

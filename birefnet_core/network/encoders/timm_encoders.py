@@ -1,14 +1,35 @@
-"""DINOv3 and EfficientNet-Lite as timm builds them."""
+"""Encoders as timm builds them: DINOv3 and EfficientNet-Lite, and what all of timm's need."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ...errors import ConfigError
 from ..checkpointing import checkpoint
+
+
+class _LinspaceOnCPU(TorchFunctionMode):
+    """Has values where timm needs them while it builds a network, on the meta device too.
+
+    Older timm (1.0.20 is one) makes plain numbers of a linspace: the probabilities of stochastic depth.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.linspace:
+            kwargs = {**kwargs, "device": "cpu"}
+        return func(*args, **kwargs)
+
+
+def build_from_timm(name: str, **options: Any) -> nn.Module:
+    """A network of timm's that returns its maps, without pretrained weights."""
+    with _LinspaceOnCPU():
+        return timm.create_model(name, features_only=True, pretrained=False, **options)
 
 
 def build_dino_v3(timm_name: str, blocks: tuple[int, ...]) -> nn.Module:
@@ -22,7 +43,7 @@ def build_dino_v3(timm_name: str, blocks: tuple[int, ...]) -> nn.Module:
             f"this backbone needs timm's {timm_name!r}, which timm {timm.__version__} does not have: "
             "install timm 1.0.20 or newer."
         )
-    return timm.create_model(timm_name, features_only=True, pretrained=False, out_indices=blocks)
+    return build_from_timm(timm_name, out_indices=blocks)
 
 
 class EfficientNetLite(nn.Module):
@@ -36,7 +57,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        net: Any = timm.create_model(f"tf_efficientnet_lite{size}", features_only=True, pretrained=False)
+        net: Any = build_from_timm(f"tf_efficientnet_lite{size}")
         self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks
         self.grad_checkpointing = False
 
