@@ -29,6 +29,11 @@ def printable(text: object, *, keep: str = "") -> str:
     return "".join(c if c in keep or not _is_unsafe(c) else c.encode("unicode_escape").decode() for c in shown)
 
 
+def drawable(text: object) -> str:
+    """``printable`` without characters that Pillow's own font does not have, which older Pillow raises at."""
+    return printable(text).encode("latin-1", "replace").decode("latin-1")
+
+
 def _is_unsafe(character: str) -> bool:
     return unicodedata.category(character) in _UNSAFE or character in _BIDIRECTIONAL
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..error_colours import FALSE_NEGATIVE, FALSE_POSITIVE
 from ..errors import ImageError
 from ..mask_files import read_mask
-from ..text import printable
+from ..text import drawable
 from .evaluate import SetResult
 from .pair import Pair
 from .tables import worst_images
@@ -42,12 +42,12 @@ def save_contact_sheet(
     sheet = Image.new("RGB", (width, 2 * _TEXT + _GAP + sum(heights) + len(rows) * (_TEXT + _GAP)), _BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), _font()
     head = f"{result.method} on {result.set_name}: {len(chosen)} of {len(result.images)} images, worst {key} first"
-    draw.text((_GAP, 3), printable(head), fill=_INK, font=font)
+    draw.text((_GAP, 3), drawable(head), fill=_INK, font=font)
     for column, title in enumerate(titles):
         draw.text((_GAP + column * (_TILE + _GAP), _TEXT + 3), title, fill=_INK, font=font)
     top = 2 * _TEXT + _GAP
     for (stem, score), row, height in zip(chosen, rows, heights, strict=True):
-        draw.text((_GAP, top + 3), printable(f"{stem}   {key} {score:.4g}"), fill=_INK, font=font)
+        draw.text((_GAP, top + 3), drawable(f"{stem}   {key} {score:.4g}"), fill=_INK, font=font)
         for column, thumbnail in enumerate(row):
             sheet.paste(thumbnail, (_GAP + column * (_TILE + _GAP), top + _TEXT))
         top += _TEXT + height + _GAP

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..text import printable
+from ..text import drawable, printable
 from .recipe import PRACTICAL, SCORES, from_values, load_recipe
 from .report import best_row, plot, save_png
-from .report import printable as font_text
 from .run_folder import RunFolder, write_errors_as_training_error
 
 REPORT, CURVES = "comparison.md", "comparison.png"
@@ -71,7 +70,7 @@ def _report(names: Sequence[str], recipes: Sequence[Mapping[str, Any]], rows: Se
 
 
 def _curves(names: Sequence[str], rows: Sequence[list[dict[str, Any]]], best: str) -> Any:
-    names = [font_text(printable(name)) for name in names]
+    names = [drawable(name) for name in names]
     short = [name[-24:] for name in names]
     if len(set(short)) < len(short):
         short = [f"{number}. {name[-20:]}" for number, name in enumerate(names, start=1)]

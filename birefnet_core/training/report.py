@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..files import atomic_path
 from ..images import to_bytes
 from ..masks import compare_masks
+from ..text import drawable
 from .data.folders import EXAMPLES
 from .recipe import DEFAULT_BACKBONE, SCORES, Recipe
 from .validation import THUMBNAIL, Thumbnail
@@ -38,7 +39,7 @@ def sample_sheet(thumbnails: Sequence[Thumbnail]) -> Image.Image:
     for column, title in enumerate(columns):
         draw.text((_GAP + column * (THUMBNAIL + _GAP), 3), title, fill=INK, font=font)
     for row, height in zip(thumbnails, heights, strict=True):
-        draw.text((_GAP, top + 2), printable(row.name), fill=INK, font=font)
+        draw.text((_GAP, top + 2), drawable(row.name), fill=INK, font=font)
         errors = compare_masks(row.prediction[None], row.mask[None])[0]  # h w 3
         for column, tile in enumerate((row.image, row.mask, row.prediction, errors)):
             sheet.paste(Image.fromarray(to_bytes(tile)), (_GAP + column * (THUMBNAIL + _GAP), top + _TOP))
@@ -202,8 +203,3 @@ def _score_table(scores: Sequence[Mapping[str, Any]], best_key: str) -> list[str
         advice = "lower the learning rate, or check the sample sheets."
         lines += ["", f"No later epoch was better than the first row: {advice}"]
     return lines
-
-
-def printable(text: str) -> str:
-    """The text without characters that Pillow's own font may not have."""
-    return text.encode("ascii", "replace").decode()

@@ -77,7 +77,7 @@ def test_the_mask_is_the_one_the_segmenter_computes(segment, photos, model_file)
     image = torch.from_numpy(np.array(Image.open(photos / "a.png"))) / 255
     expected = bc.Segmenter(bc.load_model(model_file))(image[None])[0].numpy()
     found = np.array(Image.open(out / "a.png"))
-    assert found.dtype == np.uint16
+    assert found.dtype in (np.uint16, np.int32)  # the second by older Pillow
     assert np.abs(found / 65535 - expected).max() < 1e-4
 
 

@@ -1,5 +1,6 @@
 import numpy as np
-from PIL import Image
+import pytest
+from PIL import Image, ImageFont
 
 from birefnet_core.error_colours import FALSE_NEGATIVE, FALSE_POSITIVE
 from birefnet_core.metrics import Protocol, evaluate_set
@@ -30,3 +31,13 @@ def test_sheet_shows_errors_in_the_common_colours(tmp_path, save):
     corners = [errors[row, column].tolist() for row in (20, 236) for column in (20, 236)]
     false_positive, false_negative = (np.rint(np.array(c) * 255).tolist() for c in (FALSE_POSITIVE, FALSE_NEGATIVE))
     assert corners == [[255, 255, 255], false_positive, false_negative, [0, 0, 0]]
+
+
+@pytest.mark.skipif(not hasattr(ImageFont, "load_default_imagefont"), reason="Pillow has this font only")
+def test_a_font_that_has_few_characters_is_enough(monkeypatch, tmp_path, save):
+    monkeypatch.setattr(ImageFont, "load_default", lambda size=None: ImageFont.load_default_imagefont())
+    for folder in "gp":
+        save(tmp_path / folder / "猫 é.png", np.zeros((9, 9), np.uint8))
+    result = evaluate_set(tmp_path / "p", tmp_path / "g", protocol=Protocol(keys=("MAE",)))
+    save_contact_sheet(result, tmp_path / "s.png", count=1, key="MAE")
+    assert (tmp_path / "s.png").is_file()

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...image_ops import resize
 from ...images import to_bytes
+from ...text import drawable
 from .folders import Pair
 from .reading import read_pair
 
@@ -35,8 +36,7 @@ def draw_examples(pairs: Sequence[Pair], count: int = COUNT) -> Image.Image:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
     for number, pair in enumerate(shown):
         left, top = number % columns * (width + 2 * _GAP) + _GAP, number // columns * (height + 2 * _GAP) + _GAP
-        name = pair.name.encode("ascii", "replace").decode()  # Pillow's own font may have no other characters
-        draw.text((left, top), name[-44:], fill=(40, 40, 40), font=font)
+        draw.text((left, top), drawable(pair.name)[-44:], fill=(40, 40, 40), font=font)
         for column, tile in enumerate(_tiles(pair)):
             sheet.paste(tile, (left + column * (_TILE + _GAP), top + _TEXT))
     return sheet
