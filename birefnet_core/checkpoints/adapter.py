@@ -144,6 +144,12 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
                 f"{name} belongs to another {wanted} network: {ours} should have {up.shape[0]} x {down.shape[1]} "
                 f"values, found {found}. Load the network it was made for."
             )
+    unknown = [ours for ours in adapter.factors if ours in model.scales and model.scales[ours].isnan().any()]
+    if unknown:
+        raise CheckpointError(
+            f"the network's file was saved in float16 by version 0.1, which scaled {len(unknown)} of the weights that "
+            f"{name} changes and did not note by how much ({enumerate_names(unknown)}). Load the file it was made from."
+        )
 
     def merged(ours: str) -> Tensor:
         weight = weights[ours]

@@ -26,7 +26,7 @@ from ..text import enumerate_names, printable
 from . import detect, keymap
 from .checksums import Checksums
 from .copying import copy_weights
-from .fit_float16 import fit_float16, float16_scales
+from .fit_float16 import combine_scales, fit_float16, float16_scales, undo_float16
 from .patch_order import change_patch_order, read_patch_order
 from .values import check_tensors, check_types, check_values, refuse_values, refuse_zeros
 
@@ -48,6 +48,7 @@ def model_from_state_dict(
     dtype: torch.dtype | None = None,
     fine_dtype: torch.dtype = torch.float32,
     info: CheckpointInfo | None = None,
+    scales: Mapping[str, Tensor] | None = None,
     checksums: Sequence[Checksums] = (),
 ) -> BiRefNet:
     """Builds the network a state dict belongs to.
@@ -61,6 +62,8 @@ def model_from_state_dict(
         dtype: Floating-point type of the network; None keeps that of the weights.
         fine_dtype: Of what bfloat16 would change too much, see ``cast_for_inference``; float16 for a GPU.
         info: What is known of the weights.
+        scales: By what weights (published names) were multiplied to fit into float16, see ``BiRefNet.scales``; it is
+            taken back.
         checksums: Of the files that tensors are views of, compared on the way as far as possible.
 
     Returns:
@@ -100,7 +103,7 @@ def model_from_state_dict(
     model.checkpoint = info
     originals = {names.get(name, name): value for name, value in weights.items()}
     try:
-        not_finite = _fill(model, weights, dtype, fine_dtype, checksums)
+        not_finite = _fill(model, weights, dtype, fine_dtype, scales or {}, checksums)
     except CheckpointError:
         check_values(originals)  # damage explains more than what follows from it
         raise
@@ -185,11 +188,16 @@ def _fill(
     weights: dict[str, Tensor],
     dtype: torch.dtype | None,
     fine_dtype: torch.dtype,
+    scales: Mapping[str, Tensor],
     checksums: Sequence[Checksums],
 ) -> set[str]:
     """Puts copies of weights into a network on the meta device, and names those that are not finite."""
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
+    if scales:
+        ours, unknown = keymap.from_published(scales, model.config)
+        names = {**ours, **dict(zip(unknown, unknown, strict=True))}
+        weights, model.scales = undo_float16(model, weights, {names[name]: scale for name, scale in scales.items()})
     if _needs_float16(dtype, fine_dtype):
         weights = _fit_float16(model, weights)
     types = state_dtypes(model, dtype, fine_dtype=fine_dtype)
@@ -209,8 +217,9 @@ def _needs_float16(dtype: torch.dtype, fine_dtype: torch.dtype) -> bool:
 
 def _fit_float16(model: BiRefNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``fit_float16``, with its scales noted in ``model.scales``."""
-    model.scales = float16_scales(model, weights)
-    return fit_float16(model, weights, model.scales)
+    scales = float16_scales(model, weights)
+    model.scales = combine_scales(model.scales, scales)
+    return fit_float16(model, weights, scales)
 
 
 def convert(model: BiRefNet, dtype: torch.dtype, fine_dtype: torch.dtype) -> BiRefNet:

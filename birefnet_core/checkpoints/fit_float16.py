@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 
 VARIANCE_LIMIT = 1e4  # below the 65504 of float16, so that sums of such values fit, too
+_METADATA = "birefnet_scales"
 
 
 def fit_float16(
@@ -33,16 +35,7 @@ def fit_float16(
     Raises:
         CheckpointError: Something else is too large.
     """
-    fitted, scales = dict(weights), float16_scales(model, weights) if scales is None else scales
-    for conv, norm in norm_pairs(model):
-        scale = scales.get(f"{conv}.weight")
-        if scale is None:
-            continue
-        fitted[f"{norm}.running_var"] = weights[f"{norm}.running_var"].float() * scale**2
-        for name in (f"{norm}.running_mean", f"{conv}.bias", f"{conv}.weight"):
-            if name in weights:
-                value = weights[name].float()
-                fitted[name] = value * scale.view(-1, *[1] * (value.ndim - 1))
+    fitted = _scale(model, weights, float16_scales(model, weights) if scales is None else scales)
     limit = torch.finfo(torch.float16).max
     for name, value in fitted.items():
         if value.dtype == torch.float16 or not (value.is_floating_point() and value.numel()):
@@ -51,6 +44,81 @@ def fit_float16(
         if limit < largest < math.inf:
             raise CheckpointError(f"{name} holds {largest:g}, and float16 ends at {limit:g}: use fp32 or bf16.")
     return fitted
+
+
+def undo_float16(
+    model: nn.Module, weights: Mapping[str, Tensor], scales: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Takes back what ``fit_float16`` did, so that adapters, averages and trainings see the same weights as before it.
+
+    Args:
+        model: See there.
+        weights: Its state dict.
+        scales: Name of a weight -> C, the factors; NaN where they are not known.
+
+    Returns:
+        The weights, and what is left to take back: NaN where it is not known, else 1.
+
+    Raises:
+        CheckpointError: Scales of other weights, or not one positive factor for each output channel.
+    """
+    known = {f"{conv}.weight" for conv, _ in norm_pairs(model)}
+    for name, scale in scales.items():
+        if name not in known or scale.shape != weights[name].shape[:1] or (scale <= 0).any() or scale.isinf().any():
+            raise CheckpointError(
+                f"its metadata say by what {name} was multiplied to fit into float16, and it is no weight before a "
+                "norm, or not one positive number for each of its channels. They are damaged or of another file."
+            )
+    undone = _scale(model, weights, {name: 1 / scale.nan_to_num(1.0) for name, scale in scales.items()})
+    return undone, {name: scale * 0 + 1 for name, scale in scales.items() if scale.isnan().any()}
+
+
+def unknown_scales(model: nn.Module) -> dict[str, Tensor]:
+    """Those of a network from a float16 file of version 0.1, which noted none: NaN where a norm has the limit."""
+    weights = model.state_dict()
+    scaled = {conv: weights[f"{norm}.running_var"] == VARIANCE_LIMIT for conv, norm in norm_pairs(model)}
+    return {f"{conv}.weight": torch.where(some, math.nan, 1.0) for conv, some in scaled.items() if some.any()}
+
+
+def combine_scales(first: Mapping[str, Tensor], then: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The scales of weights that were scaled twice, on the CPU."""
+    both = {name: scale.cpu() for name, scale in first.items()}
+    for name, scale in then.items():
+        both[name] = both[name] * scale.cpu() if name in both else scale.cpu()
+    return both
+
+
+def write_scales(scales: Mapping[str, Tensor]) -> dict[str, str]:
+    """Metadata of a file that say what its weights were multiplied by; names are as in the file."""
+    lists = {name: [None if math.isnan(s) else s for s in scale.tolist()] for name, scale in scales.items()}
+    return {_METADATA: json.dumps(lists)}
+
+
+def read_scales(metadata: Mapping[str, str]) -> dict[str, Tensor] | None:
+    """What ``write_scales`` wrote, None where it wrote nothing.
+
+    Raises:
+        ValueError: Something else; also TypeError, AttributeError and RecursionError.
+    """
+    if _METADATA not in metadata:
+        return None
+    lists = json.loads(metadata[_METADATA])
+    return {n: torch.tensor([math.nan if s is None else float(s) for s in values]) for n, values in lists.items()}
+
+
+def _scale(model: nn.Module, weights: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Multiplies convolutions, by name of the weight, and the statistics of the norms after them."""
+    scaled = dict(weights)
+    for conv, norm in norm_pairs(model):
+        scale = scales.get(f"{conv}.weight")
+        if scale is None:
+            continue
+        scaled[f"{norm}.running_var"] = weights[f"{norm}.running_var"].float() * scale**2
+        for name in (f"{norm}.running_mean", f"{conv}.bias", f"{conv}.weight"):
+            if name in weights:
+                value = weights[name].float()
+                scaled[name] = value * scale.view(-1, *[1] * (value.ndim - 1))
+    return scaled
 
 
 def float16_scales(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..checkpoint_info import CheckpointInfo
 from ..config import BiRefNetConfig, PatchOrder
@@ -20,6 +21,7 @@ from ..text import first_line
 from .adapter import merge_adapter
 from .build import convert, model_from_state_dict
 from .detect import newer_generation
+from .fit_float16 import combine_scales, read_scales, unknown_scales
 from .hub import remove_if_damaged
 from .io import read_file
 from .resolve import Resolved, resolve
@@ -148,7 +150,7 @@ def load_file(
             if patch_order == "auto":
                 patch_order = metadata.config.patch_order
                 info = dataclasses.replace(info, patch_order_source="metadata")
-        return model_from_state_dict(
+        model = model_from_state_dict(
             file.tensors,
             patch_order=patch_order,
             expected_order=expected_order,
@@ -156,8 +158,12 @@ def load_file(
             dtype=dtype,
             fine_dtype=fine_dtype,
             info=info,
+            scales=metadata.scales if metadata else None,
             checksums=file.checksums,
         )
+        if metadata and metadata.scales is None and any(v.dtype == torch.float16 for v in file.tensors.values()):
+            model.scales = combine_scales(model.scales, unknown_scales(model))
+        return model
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}{newer_generation(file.path.name, file.tensors)}") from error
     finally:
@@ -171,6 +177,7 @@ class _Metadata(NamedTuple):
     training_size: tuple[int, int]
     licence: str
     provenance: str
+    scales: dict[str, Tensor] | None  # None in files of version 0.1
 
 
 def _parse_metadata(metadata: Mapping[str, str]) -> _Metadata | None:
@@ -180,8 +187,9 @@ def _parse_metadata(metadata: Mapping[str, str]) -> _Metadata | None:
     try:
         config = BiRefNetConfig.from_dict(json.loads(metadata["birefnet_config"]))
         width, height = (int(side) for side in metadata["training_size"].split("x"))
+        scales = read_scales(metadata)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"its metadata cannot be read ({first_line(error)}).") from error
     if not all(0 < side <= LARGEST_SIDE for side in (width, height)):
         raise CheckpointError(f"its metadata say it was trained at {width} x {height}; expected 1 to {LARGEST_SIDE}.")
-    return _Metadata(config, (width, height), metadata.get("licence", ""), metadata.get("provenance", ""))
+    return _Metadata(config, (width, height), metadata.get("licence", ""), metadata.get("provenance", ""), scales)

@@ -17,7 +17,7 @@ from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
 from ..text import enumerate_names
 from . import keymap
-from .fit_float16 import fit_float16
+from .fit_float16 import combine_scales, fit_float16, float16_scales, write_scales
 from .io import write_safetensors
 from .patch_order import change_patch_order
 from .values import check_values
@@ -82,7 +82,15 @@ def save_checkpoint(
         "licence": licence if licence is not None else info.licence,
         "provenance": provenance if provenance is not None else info.provenance or info.name,
     }
-    return write_safetensors(path, tensors, {**(metadata or {}), **own})
+    return write_safetensors(path, tensors, {**(metadata or {}), **own, **write_scales(_scales(model, dtype))})
+
+
+def _scales(model: BiRefNet, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """What the weights in a file are multiplied by, under the published names."""
+    more = float16_scales(model, model.state_dict()) if dtype == torch.float16 else {}
+    both = combine_scales(model.scales, more)
+    published = keymap.to_published(both, model.config)
+    return {published[name]: scale for name, scale in both.items()}
 
 
 def published_state_dict(

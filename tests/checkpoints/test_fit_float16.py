@@ -1,5 +1,7 @@
 """Weights that float16 cannot hold as they are."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import birefnet_core as bc
 from birefnet_core.checkpoints import Adapter, save_adapter
 from birefnet_core.checkpoints import fit_float16 as module
 from birefnet_core.checkpoints.fit_float16 import VARIANCE_LIMIT, fit_float16, norm_pairs
+from birefnet_core.checkpoints.io import read_file, write_safetensors
 from birefnet_core.devices import DTYPES
 
 NORM = "reconstruction.blocks.0.block.0.norm1"
@@ -30,8 +33,9 @@ def loud():
 def test_too_large_a_variance_is_scaled_with_its_convolution(loud, tmp_path):
     x = torch.rand(1, 3, 64, 64)
     path = bc.save_checkpoint(loud, tmp_path / "half.safetensors", dtype=torch.float16)
-    found = bc.load_file(path)
-    state = found.state_dict()
+    found, half = bc.load_file(path), bc.load_file(path, dtype=None)
+    state = half.state_dict()
+    assert half.get_parameter("reconstruction.head.weight").dtype == torch.float16
     assert all(value.isfinite().all() for value in state.values())
     assert state[f"{NORM}.running_var"].max() <= VARIANCE_LIMIT
     assert state[f"{NORM}.running_var"][5:].eq(1).all()
@@ -39,6 +43,8 @@ def test_too_large_a_variance_is_scaled_with_its_convolution(loud, tmp_path):
     with torch.no_grad():
         expected, masks = loud(x).logits.sigmoid(), found.eval()(x).logits.sigmoid()
     torch.testing.assert_close(masks, expected, atol=2e-3, rtol=0)
+    again = bc.load_file(bc.save_checkpoint(half, tmp_path / "again.safetensors"), dtype=None).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in state.items())
 
 
 def test_loading_as_float16_does_the_same(loud, tmp_path):
@@ -100,6 +106,57 @@ def test_an_adapter_s_change_is_scaled_as_its_convolution_is(loud, tmp_path, who
         weight += 2 * (factors[0] @ factors[1]).view_as(weight)
     expected = fit_float16(loud, loud.state_dict())[name]
     torch.testing.assert_close(found.get_parameter(name).float(), expected, rtol=2e-3, atol=1e-3)
+
+
+def saved_once(model, folder):
+    return bc.save_checkpoint(model, folder / "half.safetensors", dtype=torch.float16)
+
+
+def saved_twice(model, folder):
+    return bc.save_checkpoint(bc.load_file(saved_once(model, folder), dtype=None), folder / "again.safetensors")
+
+
+def saved_wider(model, folder):
+    half = bc.load_file(saved_once(model, folder), dtype=None)
+    return bc.save_checkpoint(half, folder / "wider.safetensors", dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("save", "dtype"), [(saved_once, "fp32"), (saved_twice, "fp16"), (saved_wider, "fp32")])
+def test_an_adapter_fits_a_file_whose_weights_were_scaled(loud, tmp_path, save, dtype):
+    name = NORM.replace("norm1", "conv1.weight")
+    weight = loud.get_parameter(name)
+    factors = torch.randn(len(weight), 2), torch.randn(2, weight[0].numel())
+    adapter = save_adapter(Adapter(factors={name: factors}, scale=2.0, config=loud.config), tmp_path / "a.safetensors")
+    found = bc.load_model(save(loud, tmp_path), dtype=dtype, adapter=adapter)
+    with torch.no_grad():
+        weight += 2 * (factors[0] @ factors[1]).view_as(weight)
+    expected = (fit_float16(loud, loud.state_dict()) if dtype == "fp16" else loud.state_dict())[name]
+    torch.testing.assert_close(found.get_parameter(name).float(), expected, rtol=2e-3, atol=1e-2)  # of up to 10
+
+
+def test_an_adapter_of_a_weight_scaled_by_an_unknown_number_is_refused(loud, tmp_path):
+    path = saved_once(loud, tmp_path)
+    file = read_file(path)  # version 0.1 noted no scales
+    write_safetensors(path, file.tensors, {n: text for n, text in file.metadata.items() if n != "birefnet_scales"})
+    bc.save_checkpoint(bc.load_file(path, dtype=None), path)
+    found = bc.load_model(path)
+    names = NORM.replace("norm1", "conv1.weight"), "localization.encoder.backbone.parts.3.0.conv1.weight"
+    for name, refused in zip(names, (True, False), strict=True):
+        weight = loud.get_parameter(name)
+        factors = torch.ones(len(weight), 1), torch.ones(1, weight[0].numel())
+        adapter = Adapter(factors={name: factors}, scale=1.0, config=loud.config)
+        with pytest.raises(bc.CheckpointError, match=r"by version 0\.1.*made from") if refused else nullcontext():
+            bc.merge_adapter(found, adapter)
+
+
+def test_scales_that_are_none_are_refused(loud, tmp_path):
+    path = saved_once(loud, tmp_path)
+    file = read_file(path)
+    name = '{"decoder.decoder_block4.0.conv1.weight": '
+    for text in ("[1]", "[" * 9999, name + "3}", name + "[0.5]}", name + '["a"]}', '{"elsewhere.weight": [1]}'):
+        write_safetensors(path, file.tensors, {**file.metadata, "birefnet_scales": text})
+        with pytest.raises(bc.CheckpointError, match="metadata"):
+            bc.load_file(path)
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
