@@ -25,6 +25,7 @@ from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ..errors import CheckpointError
 from ..files import atomic_path
 from .catalogue import GENERIC_FILE, WEIGHT_SUFFIXES, suggest
 from .hub_errors import explained, failure
@@ -328,19 +329,36 @@ class _CallbackError(BaseException):
     """Carries the caller's own exception past those who take it for one of the network."""
 
 
-def remove_if_damaged(path: Path) -> bool:
+def remove_if_damaged(path: Path, repo: str, token: str | None = None) -> bool:
     """Deletes a file of the client's cache that differs from its SHA-256, which its blob is called by.
 
+    Where the system has no links, the file itself has the blob's place, and the Hub is asked for its SHA-256.
+
+    Args:
+        path: As ``find_in_cache`` gives it; a file elsewhere is left alone.
+        repo: Its repository.
+        token: See ``HubFile``.
+
     Returns:
-        Whether it was deleted.
+        Whether it was deleted; False also where that cannot be found out now.
     """
     blob = path.resolve()
+    snapshot = next((folder for folder in path.parents if folder.parent.name == "snapshots"), None)
     try:
-        if not blob.is_file() or _digest(blob, blob.name) == blob.name:
+        if snapshot is None or not blob.is_file():
+            return False
+        if _SHA256.fullmatch(blob.name):
+            whole = _digest(blob, blob.name) == blob.name
+        else:
+            file = path.relative_to(snapshot).as_posix()
+            wanted = HubFile(repo=repo, file=file, revision=snapshot.name, token=token)
+            with explained(wanted.fields):
+                whole = _is_whole(blob, _ask(wanted))
+        if whole:
             return False
         path.unlink()
         blob.unlink(missing_ok=True)
-    except OSError:  # a cache that only others may change
+    except (OSError, CheckpointError):  # a cache that only others may change; a Hub that is out of reach
         return False
     return True
 

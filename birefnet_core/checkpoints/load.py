@@ -99,7 +99,7 @@ def load_model(
     try:
         model = load(found.path)
     except CheckpointError:
-        if found.repo is None or not remove_if_damaged(found.path):
+        if found.repo is None or not remove_if_damaged(found.path, found.repo, token):
             raise
         model = load(find().path)  # downloaded anew
     if adapter is not None:

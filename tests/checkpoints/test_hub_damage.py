@@ -160,6 +160,49 @@ def test_damaged_file_in_the_cache_is_downloaded_anew(hub, cache, filled, tmp_pa
     assert hub.requests and resolve("BiRefNet").path.read_bytes() == whole
 
 
+@pytest.fixture
+def no_links(monkeypatch):
+    """As on Windows without developer mode."""
+
+    def refuse(*args, **options):
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+
+
+def test_damaged_file_in_a_cache_without_links_is_downloaded_anew(hub, no_links, filled, tmp_path):
+    model = birefnet_core.model_from_state_dict(filled("pvt_v2_b0"))
+    whole = birefnet_core.save_checkpoint(model, tmp_path / "x.safetensors").read_bytes()
+    hub.add(REPO, {"deep/er/model.safetensors": whole})
+    path = resolve("BiRefNet").path
+    path.write_bytes(whole[:-9])
+    birefnet_core.load_model("BiRefNet")
+    assert path.read_bytes() == whole and not path.is_symlink()
+
+
+@pytest.mark.parametrize("fault", ["status", "offline"])
+def test_damaged_file_in_a_cache_without_links_is_named_where_the_hub_is_out_of_reach(
+    hub, no_links, monkeypatch, fault
+):
+    repo = hub.add(REPO)
+    path = resolve("BiRefNet").path
+    path.write_bytes(b"\0" * 5000)
+    if fault == "status":
+        repo.status = 500
+    else:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"holds zeros in place of weights.*Delete it and download it again"):
+        birefnet_core.load_model("BiRefNet")
+    assert path.exists()
+
+
+def test_file_without_links_that_is_what_the_hub_has_is_not_downloaded_anew(hub, no_links):
+    hub.add(REPO, {"model.safetensors": b"no weights at all"})
+    with pytest.raises(CheckpointError, match="but text that begins with 'no weights at all'"):
+        birefnet_core.load_model("BiRefNet")
+    assert [method for method, *_ in hub.requests].count("GET") == 1
+
+
 def test_damaged_file_in_a_cache_that_only_others_may_change_is_named(hub, monkeypatch):
     hub.add(REPO)
     path = resolve("BiRefNet").path
