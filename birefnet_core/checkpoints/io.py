@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -37,19 +38,37 @@ _INDEX = ".index.json"  # beside shards; their names say all that is in it
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointFile:
-    """A file as read: tensors by name, the text metadata of a .safetensors file, and each file's checksums."""
+    """A file as read.
+
+    Attributes:
+        path: The file, or one of several shards.
+        tensors: By name; views of the files, as far as they can be.
+        metadata: Texts of .safetensors files.
+        checksums: Of each file that has any.
+        states: Of each file before it was read, see ``_state``.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     checksums: Sequence[Checksums]
+    states: Mapping[Path, tuple[int, int, int]]
 
     def verify(self) -> None:
-        """Compares what is left of the checksums.
+        """Compares what is left of the checksums, and whether files are as they were.
 
         Raises:
-            CheckpointError: One differs.
+            CheckpointError: Something differs.
         """
+        for path, before in self.states.items():
+            with contextlib.suppress(OSError):
+                now = _state(path)
+                # What is open stays whole when the file is replaced; but checksums are read by its name.
+                if now != before and (now[0] == before[0] or self.checksums):
+                    raise CheckpointError(
+                        f"{path}: another program wrote this file while it was being read, so the weights may be of "
+                        "two files. Load it again when that program has finished."
+                    )
         for checksums in self.checksums:
             checksums.verify()
 
@@ -68,8 +87,11 @@ def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoin
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     checksums: list[Checksums] = []
+    states: dict[Path, tuple[int, int, int]] = {}
     for file in _shards(path):
         try:
+            if os.path.isfile(file):
+                states[file] = _state(file)
             more, texts, sums = _read_one(file)
         except PermissionError as error:
             raise CheckpointError(f"{file}: no permission to read it ({error}).") from error
@@ -85,10 +107,16 @@ def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoin
         checksums += sums
     if not tensors:
         raise CheckpointError(f"{path}: the file holds no weights.")
-    found = CheckpointFile(path=path, tensors=tensors, metadata=metadata, checksums=checksums)
+    found = CheckpointFile(path=path, tensors=tensors, metadata=metadata, checksums=checksums, states=states)
     if verify:
         found.verify()
     return found
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Which file a path leads to, when it was last written to, and its size."""
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _shards(path: Path) -> list[Path]:
