@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator, Mapping
 
 from ..errors import CheckpointError
@@ -52,6 +53,11 @@ _MESSAGES = {
     + ", which comes with this package; or {by_hand}.",
     "certificates": "The certificates for {endpoint} cannot be read: SSL_CERT_FILE is {details!r}, and there is no "
     "such file. Correct it, or unset it.",
+    "proxy": "The proxy for {endpoint} cannot be used ({details}). Expected http://host:port or socks5://host:port in "
+    "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: correct or unset them. A SOCKS proxy needs the package socksio: `pip "
+    "install socksio`.",
+    "token": "The access token of the Hub has characters that no token has ({details}). Copy it anew into HF_TOKEN, or "
+    "unset that for public repositories.",
     "corrupt": "The download of {request} from {endpoint} is incomplete or corrupted ({details}). It was deleted: try "
     "again. If it happens again, look for a proxy or a mirror (HF_ENDPOINT) that changes files on their way.",
     "no space": "Not enough disk space at {target} for {request}{details}. Free some. " + _ELSEWHERE,
@@ -92,7 +98,8 @@ def explained(fields: Mapping[str, str]) -> Iterator[None]:
 def explain(error: BaseException, fields: Mapping[str, str]) -> CheckpointError | None:
     """What to raise for an exception that a download can end with, None for any other."""
     hf_xet = str(error).startswith("Data processing error")  # a plain RuntimeError
-    if not (isinstance(error, (OSError, ValueError)) or hf_xet or _libraries(error) & {"huggingface_hub", *_HTTP}):
+    known = isinstance(error, (OSError, ValueError)) or hf_xet or _libraries(error) & {"huggingface_hub", *_HTTP}
+    if not (known or _is_of_proxy(error)):
         return None
     chain = [error]
     while (link := chain[-1].__cause__ or chain[-1].__context__) is not None and link not in chain:
@@ -110,8 +117,12 @@ def explain(error: BaseException, fields: Mapping[str, str]) -> CheckpointError 
     if status:
         advice = _ADVICE.get(status) or _ADVICE[400 if status < 500 else 500]
         return failure("status", fields, f"HTTP {status} when asked for {fields['request']}. {advice}")
+    if any(map(_is_of_proxy, chain)):
+        return failure("proxy", fields, first_line(error))
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":  # of HTTP headers
+        return failure("token", fields, first_line(error))
     bundle = os.environ.get("SSL_CERT_FILE")
-    if bundle and not os.path.exists(bundle) and any(map(_is_of_no_file, chain)):
+    if bundle and not os.path.isfile(bundle) and any(map(_is_of_no_file, chain)):
         return failure("certificates", fields, bundle)
     if any(isinstance(link, (ConnectionError, TimeoutError)) or _libraries(link) & _HTTP for link in chain):
         return failure("unreachable", fields, chain[-1])
@@ -123,8 +134,13 @@ def explain(error: BaseException, fields: Mapping[str, str]) -> CheckpointError 
 
 
 def _is_of_no_file(error: BaseException) -> bool:
-    """Whether something was not found that is not named, as by Python's ssl module."""
-    return isinstance(error, FileNotFoundError) and error.filename is None
+    """Whether something that is not named is no file, as in Python's ssl module."""
+    return isinstance(error, (FileNotFoundError, IsADirectoryError)) and error.filename is None
+
+
+def _is_of_proxy(error: BaseException) -> bool:
+    """Whether httpx does not know the kind of proxy, or lacks the package for SOCKS."""
+    return isinstance(error, (ImportError, ValueError)) and bool(re.search(r"proxy URL|SOCKS", str(error)))
 
 
 def _libraries(error: BaseException) -> set[str]:

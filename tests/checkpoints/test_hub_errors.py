@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -184,8 +185,25 @@ def test_certificates_that_are_not_there_are_told(monkeypatch, tmp_path):
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     fields = HubFile(repo=REPO).fields
     assert "cannot hold" in str(explain(error, fields))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path))
+    assert "SSL_CERT_FILE is" in str(explain(IsADirectoryError(21, "Is a directory"), fields))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "corporate.pem"))
     assert re.search(r"SSL_CERT_FILE is '.*corporate.pem', and there is no such file", str(explain(error, fields)))
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "socks://127.0.0.1:1080/", "ftp://127.0.0.1:21"])
+def test_proxies_that_the_client_cannot_use_are_told(hub, monkeypatch, proxy):
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    getattr(huggingface_hub, "close_session", lambda: None)()
+    with pytest.raises(CheckpointError, match=r"(?i)proxy"):
+        resolve("BiRefNet")
+
+
+def test_token_that_is_none_is_told(hub):
+    with pytest.raises(CheckpointError, match=r"access token .* that no token has .*Copy it anew into HF_TOKEN"):
+        resolve("BiRefNet", token="hf_abc\N{HORIZONTAL ELLIPSIS}")
 
 
 def test_explain_looks_for_the_cause():
