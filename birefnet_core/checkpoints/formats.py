@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ AGAIN = "Delete it and download it again."
 MOST_HEADER = 100 * 2**20  # bytes of a safetensors header, the library's own limit
 _HEAD = 512  # bytes read of a file
 _EXCERPT = 60  # characters of a text that a message shows
+# What aria2, axel and lftp have beside a file that they are downloading, which has its full size from the start, with
+# zeros wherever nothing has come yet.
+_CONTROL = (".aria2", ".st", ".lftp-pget-status")
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 _OTHERS = (
     (b"\x89HDF", "an HDF5 file, as Keras writes them"),
@@ -26,14 +30,15 @@ _OTHERS = (
 
 @contextlib.contextmanager
 def utf8_path(path: Path) -> Iterator[str]:
-    """A file's path, or where that is not UTF-8, which torch and safetensors need, another that leads to it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
+    """A file's path, or where the system has other bytes for it than UTF-8, as torch does, one that leads to it.
+
+    Those are names that are not UTF-8, and all names beyond ASCII in a locale that is not.
+    """
+    if os.fsencode(path) == str(path).encode(errors="replace"):
+        yield str(path)
+    else:
         with open(path, "rb") as file:
             yield f"/proc/self/fd/{file.fileno()}"  # of Linux; elsewhere all names are UTF-8
-    else:
-        yield str(path)
 
 
 def problem_of(path: Path, *, safetensors: bool) -> str | None:
@@ -43,6 +48,12 @@ def problem_of(path: Path, *, safetensors: bool) -> str | None:
         path: The file.
         safetensors: Whether its ending says safetensors; otherwise it says that torch saved it.
     """
+    controls = (path.with_name(path.name + ending) for ending in _CONTROL)
+    if control := next((file.name for file in controls if os.path.isfile(file)), None):
+        return (
+            f"a download of this file has not ended: {control} is beside it. Let aria2, axel or lftp go on with it, or "
+            f"delete both and download it again; if the file is whole, delete {control} only."
+        )
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(_HEAD)

@@ -33,6 +33,18 @@ def test_weights_that_a_download_left_as_zeros_are_named(state, tmp_path, part, 
         bc.load_model(cut_off(tmp_path / "x.safetensors", *part))
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_files_that_a_program_is_still_downloading_are_refused(state, tmp_path, ending):
+    path = tmp_path / f"x.{ending}"
+    (save_file if ending == "safetensors" else torch.save)(state, path)
+    control = tmp_path / f"x.{ending}.aria2"
+    control.touch()
+    with pytest.raises(bc.CheckpointError, match=rf"has not ended: x\.{ending}\.aria2 is beside it"):
+        bc.load_file(path)
+    control.unlink()
+    bc.load_file(path)
+
+
 def test_weights_that_may_be_zero_are_loaded(state):
     offsets = {n: torch.zeros_like(v) for n, v in state.items() if "offset_conv" in n or "modulator_conv" in n}
     head = {name: torch.zeros_like(value) for name, value in state.items() if ".conv_out1." in name}

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save, save_file
 
 import birefnet_core as bc
-from birefnet_core.checkpoints import io
+from birefnet_core.checkpoints import formats, io
 from birefnet_core.files import atomic_path, remove_abandoned_parts, remove_part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +40,15 @@ def test_pickled_weights_are_found_in_what_training_code_wraps_around_them(wrap,
     content = {wrap: TENSORS, "epoch": 3, "optimizer": {"state": {}}} if wrap else TENSORS
     torch.save(content, tmp_path / f"x{suffix}")
     assert_same(io.read_file(tmp_path / f"x{suffix}").tensors)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="all names are UTF-8 there")
+def test_names_in_a_locale_that_is_not_utf8_are_found(tmp_path, monkeypatch):
+    path = tmp_path / "caf\xe9.pth"
+    path.write_bytes(b"content")
+    monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("latin-1"))
+    with formats.utf8_path(path) as name:
+        assert name.isascii() and Path(name).read_bytes() == b"content"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
@@ -187,7 +196,7 @@ def test_the_bytes_are_those_of_safetensors(tmp_path):
 WRITER = """
 import sys, time
 import torch
-from birefnet_core.checkpoints import io
+from birefnet_core.checkpoints import formats, io
 def dense(tensor):
     print("writing", flush=True)
     time.sleep(60)
