@@ -250,6 +250,15 @@ def _is_whole(path: Path, remote: _RemoteFile) -> bool:
 
 
 def _fetch(wanted: HubFile, remote: _RemoteFile, target: Path, progress: Progress | None) -> None:
+    """Downloads and verifies a file, or leaves what another process has put there meanwhile."""
+    try:
+        _fetch_new(wanted, remote, target, progress)
+    except PermissionError:  # Windows replaces no file that is open
+        if not _is_whole(target, remote):
+            raise
+
+
+def _fetch_new(wanted: HubFile, remote: _RemoteFile, target: Path, progress: Progress | None) -> None:
     """Downloads and verifies a file. The client resumes a download that breaks off."""
     from huggingface_hub import file_download, hf_hub_url
     from huggingface_hub.utils import build_hf_headers

@@ -27,6 +27,8 @@ _TOKEN = "Check that HF_TOKEN is valid and may read this repository, or unset it
 _ADVICE = {  # by HTTP status
     401: _TOKEN,
     403: _TOKEN,
+    407: "A proxy asks for a user name and a password: give them in HTTPS_PROXY, as http://user:password@host:port.",
+    511: "The network asks for a log-in: open any page in a browser, log in, and try again.",
     429: "Too many requests: wait some minutes, or set HF_TOKEN to be allowed more.",
     400: "Check HF_ENDPOINT: it must be the address of a Hugging Face Hub or a mirror of it.",
     500: "The Hub is having trouble: try again later.",

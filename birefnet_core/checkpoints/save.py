@@ -64,7 +64,7 @@ def save_checkpoint(
     if dtype not in (None, *_DTYPES):
         known = ", ".join(map(str, _DTYPES))
         raise ConfigError(f"dtype={dtype!r} is not one that networks are saved in; use None or one of {known}.")
-    info = model.checkpoint or CheckpointInfo()
+    info = getattr(model, "checkpoint", None) or CheckpointInfo()  # wrappers, which are refused below, have none
     size = training_size or info.training_size
     whole = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(side, Integral) for side in size)
     if not (whole and all(0 < side <= LARGEST_SIDE for side in size)):

@@ -46,6 +46,27 @@ def test_without_links_the_file_itself_is_in_the_snapshot(hub, cache, monkeypatc
     assert [path for path in cache.rglob("*") if path.is_file() and path.parent.name != "refs"] == [found.path]
 
 
+@pytest.mark.parametrize("content", [CONTENT, CONTENT[:-1]])
+def test_a_file_that_another_process_has_open_is_taken_where_it_is_whole(hub, place, monkeypatch, content):
+    replace, calls = os.replace, []
+
+    def refuse(part, target):
+        calls.append(part)
+        if len(calls) > 1:
+            return replace(part, target)
+        with open(target, "wb") as file:
+            file.write(content)
+        raise PermissionError(13, "Access is denied", str(target))  # as of Windows
+
+    hub.add(REPO)
+    monkeypatch.setattr(os, "replace", refuse)
+    if content == CONTENT:
+        assert resolve("BiRefNet", **place).path.read_bytes() == CONTENT
+    else:
+        with pytest.raises(CheckpointError, match="No permission to write"):
+            resolve("BiRefNet", **place)
+
+
 def test_download_dir_gets_the_file_and_nothing_else(hub, cache, tmp_path):
     hub.add(REPO)
     folder = tmp_path / "models"

@@ -64,7 +64,15 @@ def test_unknown_revision_is_told(hub):
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (404, "HF_ENDPOINT"), (429, "wait"), (500, "later"), (503, "later")],
+    [
+        (401, "HF_TOKEN"),
+        (403, "HF_TOKEN"),
+        (404, "HF_ENDPOINT"),
+        (407, "proxy"),
+        (429, "wait"),
+        (500, "later"),
+        (503, "later"),
+    ],
 )
 def test_other_answers_are_told_with_advice(hub, status, advice):
     hub.add(REPO, status=status)

@@ -216,6 +216,8 @@ def test_nothing_is_saved_that_could_not_be_loaded(state, tmp_path):
     bc.save_checkpoint(model, path, provenance="trained from caf\udce9 é")
     assert bc.load_model(path).checkpoint.provenance == r"trained from caf\udce9 é"
     before = path.read_bytes()
+    with pytest.raises(bc.CheckpointError, match="Save the network within torch.compile or DistributedDataParallel"):
+        bc.save_checkpoint(torch.nn.DataParallel(model), path)
     with torch.no_grad():
         model.reconstruction.head.bias.fill_(torch.inf)
     with pytest.raises(bc.CheckpointError, match=r"not written.*decoder\.conv_out1\.0\.bias"):
