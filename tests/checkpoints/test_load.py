@@ -147,9 +147,9 @@ def test_quantized_weights_are_named_whatever_their_shapes_and_scales(state):
 )
 def test_a_file_that_is_written_while_it_is_read_is_refused(ending, replaced, state, tmp_path, monkeypatch):
     path, other = tmp_path / f"x{ending}", tmp_path / f"y{ending}"
-    for file in (path, other):
+    for second, file in enumerate((path, other)):
         (save_file if ending == ".safetensors" else torch.save)(state, file)
-        os.utime(file, (1, 1))  # clocks of file systems are coarse
+        os.utime(file, (second, second))  # clocks of file systems are coarse
     build = load.model_from_state_dict
 
     def write(*arguments, **options):
@@ -216,7 +216,7 @@ def test_nothing_is_saved_that_could_not_be_loaded(state, tmp_path):
     bc.save_checkpoint(model, path, provenance="trained from caf\udce9 é")
     assert bc.load_model(path).checkpoint.provenance == r"trained from caf\udce9 é"
     before = path.read_bytes()
-    with pytest.raises(bc.CheckpointError, match="Save the network within torch.compile or DistributedDataParallel"):
+    with pytest.raises(bc.CheckpointError, match=r"Save the network within torch\.compile or DistributedDataParallel"):
         bc.save_checkpoint(torch.nn.DataParallel(model), path)
     with torch.no_grad():
         model.reconstruction.head.bias.fill_(torch.inf)
