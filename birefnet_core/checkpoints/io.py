@@ -23,6 +23,7 @@ from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
 from .checksums import Checksums
 from .formats import AGAIN, problem_of, utf8_path
 from .pickled import find_weights, start_loading
+from .system_errors import system_error
 
 # The types that safetensors knows and checkpoints have, in the order in which it puts tensors: the widest first.
 _DTYPES = {
@@ -83,6 +84,7 @@ def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoin
 
     Raises:
         CheckpointError: Not there, not readable, of another format, truncated, or without weights.
+        MemoryLimitError: Too little memory.
     """
     path = Path(path)
     tensors: dict[str, Tensor] = {}
@@ -97,7 +99,7 @@ def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoin
         except PermissionError as error:
             raise CheckpointError(f"{file}: no permission to read it ({error}).") from error
         except OSError as error:
-            raise CheckpointError(f"{file}: cannot be read ({error}).") from error
+            raise system_error(file, error) or CheckpointError(f"{file}: cannot be read ({error}).") from error
         if again := sorted(tensors.keys() & more.keys()):
             raise CheckpointError(
                 f"{file}: {enumerate_names(again)} also in the shards before it, so these are of several checkpoints. "
@@ -176,8 +178,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, dict(file.metadata() or {})
     except PermissionError:
         raise
-    except (SafetensorError, ValueError, OSError, AttributeError, KeyError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{path}: {_why_not_safetensors(path, error)}") from error
+    except (SafetensorError, ValueError, OSError, AttributeError, KeyError, RuntimeError, TypeError, MemoryError) as e:
+        raise system_error(path, e) or CheckpointError(f"{path}: {_why_not_safetensors(path, e)}") from e
 
 
 def _why_not_safetensors(path: Path, error: Exception) -> str:

@@ -26,6 +26,7 @@ from .hub import remove_if_damaged
 from .io import read_file
 from .resolve import Resolved, resolve
 from .save import LARGEST_SIDE
+from .system_errors import system_error
 
 
 def load_model(
@@ -130,6 +131,7 @@ def load_file(
 
     Raises:
         CheckpointError: See ``model_from_state_dict`` and ``io.read_file``.
+        MemoryLimitError: Too little memory.
     """
     file = read_file(path, verify=False)
     if "birefnet_adapter" in file.metadata:
@@ -166,6 +168,11 @@ def load_file(
         return model
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}{newer_generation(file.path.name, file.tensors)}") from error
+    except (MemoryError, RuntimeError) as error:
+        told = system_error(file.path, error)
+        if told is None:
+            raise
+        raise told from error
     finally:
         file.verify()  # damage explains more than what follows from it
 

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, MemoryLimitError
+from ..errors import CheckpointError
 from ..text import enumerate_names, first_line
 from .checksums import Checksums
 from .formats import AGAIN, utf8_path
+from .system_errors import system_error
 
 # Keys under which training code stores the weights beside other things, best first.
 _CONTAINERS = (
@@ -101,11 +102,9 @@ def _explained(path: Path, advice: str) -> Iterator[None]:
         ) from error
     except OSError:
         raise
-    except MemoryError as error:
-        size = path.stat().st_size / 2**20
-        raise MemoryLimitError(f"{path}: too little memory to read this file of {size:.0f} MiB.") from error
     except Exception as error:  # IndexError, struct.error, AssertionError, BadZipFile ...
-        raise CheckpointError(f"{path}: truncated or corrupted ({first_line(error)}). {advice}") from error
+        damage = CheckpointError(f"{path}: truncated or corrupted ({first_line(error)}). {advice}")
+        raise system_error(path, error) or damage from error
 
 
 def _check_entries(path: Path) -> list[zipfile.ZipInfo]:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save, save_file
 
 import birefnet_core as bc
-from birefnet_core.checkpoints import formats, io
+from birefnet_core.checkpoints import formats, io, load
 from birefnet_core.files import atomic_path, remove_abandoned_parts, remove_part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,6 +109,44 @@ def test_what_is_not_safetensors_is_named(kind, tmp_path):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError("The paging file is too small for this operation to complete. (os error 1455)"), "too little memory"),
+        (MemoryError("Cannot allocate memory (os error 12)"), "too little memory"),
+        (RuntimeError("unable to mmap 96 bytes from file <x>: Cannot allocate memory (12)"), "too little memory"),
+        (RuntimeError("can't allocate memory: you tried to allocate 96 bytes."), "too little memory"),
+        (RuntimeError("can't allocate memory: you tried to allocate 9999999 bytes."), "corrupted"),
+        (OSError("No such device (os error 19)"), "cannot be read"),
+        (RuntimeError("unable to open file <x> in read-only mode: Too many open files (24)"), "cannot be read"),
+    ],
+    ids=str,
+)
+def test_errors_of_the_system_are_not_taken_for_damage(tmp_path, monkeypatch, error, words):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(io, "safe_open", fail)
+    monkeypatch.setattr(torch, "load", fail)
+    save_file(TENSORS, tmp_path / "x.safetensors")
+    torch.save(TENSORS, tmp_path / "x.pth")
+    for path in tmp_path.iterdir():
+        kind = bc.MemoryLimitError if "memory" in words else bc.CheckpointError
+        with pytest.raises(kind, match=rf"x\.\w+: .*{words}") as caught:
+            io.read_file(path)
+        assert ("Delete it" in str(caught.value)) == (words == "corrupted")
+
+
+def test_too_little_memory_for_the_network_is_told(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("can't allocate memory: you tried to allocate 96 bytes.")
+
+    monkeypatch.setattr(load, "model_from_state_dict", fail)
+    save_file(TENSORS, tmp_path / "x.safetensors")
+    with pytest.raises(bc.MemoryLimitError, match="too little memory to read this file"):
+        load.load_file(tmp_path / "x.safetensors")
+
+
 @pytest.mark.parametrize("share", [0.3, 0.99])
 def test_truncated_files_are_refused(share, tmp_path):
     big = {"a": torch.zeros(1000)}
@@ -196,7 +234,7 @@ def test_the_bytes_are_those_of_safetensors(tmp_path):
 WRITER = """
 import sys, time
 import torch
-from birefnet_core.checkpoints import formats, io
+from birefnet_core.checkpoints import formats, io, load
 def dense(tensor):
     print("writing", flush=True)
     time.sleep(60)
