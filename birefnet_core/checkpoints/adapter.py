@@ -147,8 +147,8 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
     unknown = [ours for ours in adapter.factors if ours in model.scales and model.scales[ours].isnan().any()]
     if unknown:
         raise CheckpointError(
-            f"the network's file was saved in float16 by version 0.1, which scaled {len(unknown)} of the weights that "
-            f"{name} changes and did not note by how much ({enumerate_names(unknown)}). Load the file it was made from."
+            f"version 0.1 scaled {len(unknown)} of the weights that {name} changes, to save them in float16, and did "
+            f"not note by how much ({enumerate_names(unknown)}). Load the file that this one was made from."
         )
 
     def merged(ours: str) -> Tensor:

@@ -74,7 +74,7 @@ def undo_float16(
 
 
 def unknown_scales(model: nn.Module) -> dict[str, Tensor]:
-    """Those of a network from a float16 file of version 0.1, which noted none: NaN where a norm has the limit."""
+    """Those of a network from a file of version 0.1, which noted none: NaN where a norm has the very limit."""
     weights = model.state_dict()
     scaled = {conv: weights[f"{norm}.running_var"] == VARIANCE_LIMIT for conv, norm in norm_pairs(model)}
     return {f"{conv}.weight": torch.where(some, math.nan, 1.0) for conv, some in scaled.items() if some.any()}

@@ -163,7 +163,7 @@ def load_file(
             scales=metadata.scales if metadata else None,
             checksums=file.checksums,
         )
-        if metadata and metadata.scales is None and any(v.dtype == torch.float16 for v in file.tensors.values()):
+        if metadata and metadata.scales is None:
             model.scales = combine_scales(model.scales, unknown_scales(model))
         return model
     except (CheckpointError, ConfigError) as error:
