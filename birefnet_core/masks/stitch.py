@@ -70,10 +70,14 @@ class CropRecord:
     Attributes:
         images: B, H, W, C, the originals, as they were given.
         boxes: Where each crop lies.
+        size: Height and width of the crops as they were made, k l; None if that is not known.
+        masks: What the crops were made around, as it was given, of any size; None if that is not known.
     """
 
     images: Tensor
     boxes: tuple[Box, ...]
+    size: tuple[int, int] | None = None
+    masks: Tensor | None = None
 
 
 @torch.no_grad()
@@ -97,9 +101,9 @@ def crop_for_inpainting(
     """
     options = options or CropOptions()
     validate_images(images, channels=CHANNELS)
-    masks = check_masks(masks)
-    check_same_device(images, masks)
-    images, masks = pair_batches(images, resize_masks(masks, images.shape[1:3]))
+    given = check_masks(masks)
+    check_same_device(images, given)
+    images, masks = pair_batches(images, resize_masks(given, images.shape[1:3]))
     boxes = _boxes(masks, options)
     left, top, right, bottom = boxes[0]
     size = _size_of_crop(bottom - top, right - left, options)
@@ -108,7 +112,7 @@ def crop_for_inpainting(
     for n, box in enumerate(boxes):
         crops[n] = resize_images(_cut(images[n], box).float().clamp(0, 1)[None], size)[0]
         crop_masks[n] = resize_masks(_cut(masks[n], box)[None], size)[0]
-    return crops, crop_masks, CropRecord(images=images, boxes=tuple(boxes))
+    return crops, crop_masks, CropRecord(images=images, boxes=tuple(boxes), size=size, masks=given)
 
 
 @torch.no_grad()
@@ -121,7 +125,9 @@ def stitch_back(
         record: From ``crop_for_inpainting``.
         crops: B, k, l, C in [0, 1], of any size; where they have alpha, the original shows through. Many may go with
             one original.
-        masks: B or 1, k, l in [0, 1]: only what they mark is taken from the crops. None takes everything.
+        masks: B or 1, k, l in [0, 1], of any size: only what they mark is taken from the crops. None takes everything.
+            Masks of the whole images are cut as the crops were: those the crops were made around, and others of the
+            images' size where the crops have another.
         blend: Pixels of the original over which a crop fades in: inwards from its border where that is not the image's,
             and outwards from what the masks mark.
         progress: Called with (images done, images in all). What it raises passes through.
@@ -145,6 +151,10 @@ def stitch_back(
         check_same_device(images, masks)
         if len(masks) not in (1, len(crops)):
             raise ImageError(f"there are {len(masks)} masks for {len(crops)} crops: pass one for each, or one for all.")
+        if _of_whole_images(masks, record, crops):
+            masks = resize_masks(masks, images.shape[1:3])
+            cuts = [_cut(masks[n % len(masks)], record.boxes[n % len(record.boxes)]) for n in range(len(crops))]
+            masks = torch.stack(cuts)
     stitched = images.expand(*images.shape[:3], max(3, images.shape[-1])).clone()
     for n, crop in enumerate(crops):
         if progress:
@@ -158,6 +168,14 @@ def stitch_back(
     if progress:
         progress(len(crops), len(crops))
     return stitched
+
+
+def _of_whole_images(masks: Tensor, record: CropRecord, crops: Tensor) -> bool:
+    """Whether masks are of the images rather than of their crops."""
+    if record.masks is not None and torch.equal(masks, record.masks):
+        return True
+    of_crops = {tuple(crops.shape[1:3]), record.size}
+    return tuple(masks.shape[1:]) == tuple(record.images.shape[1:3]) and tuple(masks.shape[1:]) not in of_crops
 
 
 def _new_pixels(crop: Tensor, mask: Tensor | None, box: Box, size: Sequence[int], blend: int) -> tuple[Tensor, Tensor]:

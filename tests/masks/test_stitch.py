@@ -95,6 +95,37 @@ def test_a_mask_decides_what_is_taken():
     assert not soft[:33].any() and not soft[:, :43].any() and not soft[63:].any() and not soft[:, 77:].any()
 
 
+WHOLE = masks_at((50, 40, 24, 16), (20, 80, 24, 16), height=128, width=128)
+
+
+@pytest.mark.parametrize("options", [{}, {"size": 128, "square": True}, {"follow": True, "padding": 1.0}])
+@pytest.mark.parametrize("side", [128, 64])
+def test_the_mask_that_was_cropped_by_means_the_same_as_its_crop(options, side):
+    given = WHOLE[:, :: 128 // side, :: 128 // side]
+    crops, crop_masks, record = crop_for_inpainting(torch.zeros(2, 128, 128, 3), given, CropOptions(**options))
+    by_crop, by_whole = (stitch_back(record, torch.ones_like(crops), masks)[..., 0] for masks in (crop_masks, given))
+    assert (by_whole - by_crop).abs().mean() < 0.002
+    assert torch.equal(by_whole > 0.5, WHOLE > 0)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_another_mask_of_the_images_size_is_cut_as_the_crops_were(follow):
+    _, _, record = crop_for_inpainting(torch.zeros(2, 128, 128, 3), WHOLE, CropOptions(follow=follow))
+    other = masks_at((55, 45, 8, 8), (25, 85, 8, 8), height=128, width=128)
+    torch.testing.assert_close(stitch_back(record, torch.ones(2, 40, 40, 3), other)[..., 0], other)
+
+
+def test_a_mask_of_the_size_of_the_crop_is_the_crop_s():
+    images, whole = torch.zeros(1, 128, 128, 3), masks_at((50, 40, 24, 16), height=128, width=128)
+    _, _, record = crop_for_inpainting(images, whole, CropOptions(padding=0.0))
+    left, top, right, bottom = record.boxes[0]
+    half = torch.zeros(1, 128, 128)
+    half[:, :, 64:] = 1  # of a crop that was made four times and more as large
+    stitched = stitch_back(record, torch.ones(1, 128, 128, 3), half)[0, ..., 0]
+    middle = (left + right) // 2
+    assert stitched[top:bottom, middle + 1 : right].min() > 0.99 and not stitched[top:bottom, left : middle - 1].any()
+
+
 def test_a_crop_fades_in_from_its_border_but_not_from_the_images():
     images, masks = torch.zeros(1, 96, 128, 3), masks_at((0, 40, 32, 32), height=96, width=128)
     crops, _, record = crop_for_inpainting(images, masks, CropOptions(padding=0.0))

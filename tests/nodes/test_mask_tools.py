@@ -80,6 +80,8 @@ def test_a_crop_goes_back_to_the_bit(run, channels):
     changed = run("StitchBack", stitch=stitch, image=torch.zeros_like(crop[..., :3]), mask=mask, blend=0)[0]
     assert not changed[..., :3][disc() > 0].any()
     assert torch.equal(changed[disc() == 0], whole[disc() == 0])
+    of_the_whole = run("StitchBack", stitch=stitch, image=torch.zeros_like(crop[..., :3]), mask=disc(), blend=0)[0]
+    assert torch.equal(of_the_whole, changed)
 
 
 def png_that_claims(width, height):
