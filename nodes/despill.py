@@ -82,7 +82,8 @@ class BiRefNetDespill(io.ComfyNode):
             _check_background(colors, alpha, mask)
         key = opaque(color) if screen == "color" else key or masks.background_color(colors, mask)
         result = masks.remove_spill(colors, key, masks=mask, **options)
-        result = as_result(torch.cat([result, alpha.to(result.dtype)], dim=-1) if alpha.shape[-1] else result)
+        alpha = alpha.to(result.dtype).expand(len(result), -1, -1, -1)  # one image may go with many masks
+        result = as_result(torch.cat([result, alpha], dim=-1) if alpha.shape[-1] else result)
         return io.NodeOutput(result, ui=preview(result, cls))
 
 

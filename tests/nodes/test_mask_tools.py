@@ -59,6 +59,14 @@ def test_despill_keeps_alpha_and_takes_it_as_the_mask(run):
     assert torch.equal(result, torch.cat([expected, disc()[..., None]], dim=-1))
 
 
+def test_a_cut_out_goes_with_many_masks(run):
+    cutout = torch.cat([image(), disc()[..., None]], dim=-1)
+    several = torch.cat([disc(), disc().flip(2)])
+    result = run("Despill", image=cutout, edge_width=4, mask=several)[0]
+    assert torch.equal(result[1:], run("Despill", image=cutout, edge_width=4, mask=several[1:])[0])
+    assert torch.equal(result[..., 3], disc().expand(2, -1, -1))
+
+
 def test_despill_refuses_to_measure_the_background_of_a_cut_out(run):
     picture = torch.tensor([0.2, 0.3, 0.7]).lerp(torch.tensor([0.8, 0.5, 0.4]), disc()[..., None])
     cutout, mask = run("ApplyAlpha", image=picture, mask=disc())
