@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False, antia
     if tuple(x.shape[-2:]) == (height, width):
         return x
     antialias = antialias and (height < x.shape[-2] or width < x.shape[-1])
-    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=align_corners, antialias=antialias)
+    return _interpolate(x, (height, width), mode="bilinear", align_corners=align_corners, antialias=antialias)
 
 
 def warp(x: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
@@ -226,8 +227,16 @@ def _resize_bicubic(x: Tensor, size: Sequence[int]) -> Tensor:
     # Older torch has no antialiased bicubic resize on MPS.
     y = x.cpu() if x.device.type == "mps" else x
     for step in ((x.shape[-2], size[1]), tuple(size)):
-        y = F.interpolate(y, size=step, mode="bicubic", align_corners=False, antialias=True).clamp_(0, 1)
+        y = _interpolate(y, step, mode="bicubic", align_corners=False, antialias=True).clamp_(0, 1)
     return y.to(x.device)  # B C h w
+
+
+def _interpolate(x: Tensor, size: Sequence[int], **options: Any) -> Tensor:
+    """torch's own, but for antialiased results one pixel wide: those it mixes up on CPUs, and not those one high."""
+    if size[1] == 1 and options["antialias"]:
+        turned = F.interpolate(x.transpose(-2, -1).contiguous(), size=(1, size[0]), **options)
+        return turned.transpose(-2, -1).contiguous()
+    return F.interpolate(x, size=tuple(size), **options)
 
 
 def _check_tensor(x: Tensor, name: str, expected: str) -> None:

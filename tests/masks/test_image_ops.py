@@ -13,6 +13,7 @@ from birefnet_core.image_ops import (
     mask_batch,
     pair,
     pair_batches,
+    resize,
     resize_images,
     resize_masks,
 )
@@ -116,13 +117,23 @@ def test_tensors_on_two_devices_are_explained():
         check_same_device(torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 2, device="meta"))
 
 
-@pytest.mark.parametrize("size", [(40, 60), (13, 11), (40, 21), (1, 1)])
+@pytest.mark.parametrize("size", [(40, 60), (13, 11), (40, 21), (1, 1), (40, 1), (1, 40), (11, 1)])
 def test_resize_equals_pil_within_a_byte(size, generator):
     bytes_ = torch.randint(0, 256, (24, 31), generator=generator, dtype=torch.uint8)
     expected = np.asarray(Image.fromarray(bytes_.numpy()).resize(size[::-1], Image.Resampling.BICUBIC))
     ours = resize_masks(bytes_[None].float() / 255, size)[0] * 255
     # PIL rounds to bytes between the two directions as well.
     assert (ours - torch.from_numpy(expected.copy()).float()).abs().max() < 1.5
+
+
+@pytest.mark.parametrize("width", [1, 8])
+def test_results_one_pixel_wide_are_those_one_pixel_high_turned(width, generator):
+    x = torch.rand(2, 3, 16, width, generator=generator)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = x.contiguous(memory_format=layout)
+        assert torch.equal(resize(given, (9, 1), antialias=True).mT, resize(x.mT, (1, 9), antialias=True))
+        colours = resize_images(given.permute(0, 2, 3, 1), (40, 1))
+        torch.testing.assert_close(colours[..., 1], resize_masks(x[:, 1], (40, 1)))
 
 
 def test_resize_to_the_same_size_returns_the_tensor():
