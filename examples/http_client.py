@@ -117,10 +117,12 @@ def main() -> None:
             raise Failure(f"{args.output} is the image itself. Give the cut-out another name.")
         if args.output.is_dir() or not args.output.parent.is_dir():
             raise Failure(f"{args.output} cannot be written: expected the name of a file in a folder that is there.")
+        # A run like an earlier one is not run again, and without outputs: each has a prefix of its own.
+        prefix = f"cutout_{uuid.uuid4().hex[:8]}"
         workflow = {
             "1": {"class_type": "LoadImage", "inputs": {"image": upload(server, args.image)}},
             "2": {"class_type": "BiRefNetRemoveBackground", "inputs": {"image": ["1", 0], "model": args.model}},
-            "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "cutout"}},
+            "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": prefix}},
         }
         cutout = fetch_first_image(server, run(server, workflow))
         args.output.write_bytes(cutout)

@@ -77,6 +77,13 @@ def test_a_cutout_is_written(server, image, tmp_path):
     assert (tmp_path / "out.png").read_bytes() == b"the cut-out"
 
 
+def test_no_run_equals_an_earlier_one_which_comfyui_would_leave_out(server, image, tmp_path):
+    for _ in range(2):
+        assert client(image, tmp_path / "out.png", server).returncode == 0
+    first, second = (json.loads(body)["prompt"] for body in server.received if body.startswith(b"{"))
+    assert first["2"] == second["2"] and first["3"] != second["3"]
+
+
 @pytest.mark.parametrize(
     "name", ['a"\r\nX-Evil: 1\r\n\r\n.png', '"; filename="b.png', os.fsdecode(b"raw\xff.png"), "猫.png"]
 )
