@@ -67,9 +67,12 @@ def model_names() -> list[str]:
     is not in the list as missing.
     """
     names = catalogue()
-    here = [name for name, entry in names.items() if present_locally(entry, model_folders())]
+    found = {name: present_locally(entry, model_folders()) for name, entry in names.items()}
+    here = {name: path for name, path in found.items() if path}
+    downloaded = {path.parts[-2:] for name, path in here.items() if path.parent.name == name}
     files = {f for name in (MODEL_FOLDER, SHARED_FOLDER) for f in folder_paths.get_filename_list(name)}
-    own = sorted(f for f in files | _files_of_other_packs() if Path(f).parts[0] not in (*names, ADAPTER_FOLDER))
+    files = {f for f in files if Path(f).parts[0] != ADAPTER_FOLDER and Path(f).parts not in downloaded}
+    own = sorted(files | _files_of_other_packs())
     first = [*(name for name in here if name != DEMO), *own, DEMO]
     return [*first, *sorted((name for name in names if name not in here), key=lambda name: _rank(names[name]))]
 
@@ -204,10 +207,20 @@ def _is_inside(path: str, folder: str) -> bool:
 def file_stamp(name: str | None) -> str:
     """Changes when the file behind a name of ``model_names`` does, and is the name where there is no file.
 
-    None is a name that another node makes.
+    None is a name that another node makes, and changes with any file of the model folders.
     """
     if name is None:
-        return ""
+        files = sorted((folder, f) for folder in FOLDERS for f in folder_paths.get_filename_list(folder))
+        return " ".join(f"{folder} {_version_of(f)}" for folder, f in files)
     entry = known_as(name)
     path = find_file(name) or (entry and present_locally(entry, model_folders()))
     return f"{path} {file_version(path)}" if path else str(name)
+
+
+def _version_of(name: str) -> str:
+    """A file's path and version; its name where it is gone or this user may not look at it."""
+    path = find_file(name)
+    try:
+        return f"{path} {file_version(path)}" if path else name
+    except OSError:
+        return name

@@ -101,7 +101,7 @@ class _Named(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model, **inputs) -> str:
-        return "" if model is None else file_stamp(model_value(model))
+        return file_stamp(None if model is None else model_value(model))
 
 
 class BiRefNetOtherPackLoadModel(_Named):

@@ -70,14 +70,16 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_anew(comfy, small_file
 @pytest.mark.skipif(os.name == "nt", reason="tells the time of creation only, which a file of the same name inherits")
 def test_a_file_put_in_the_place_of_one_of_the_same_size_and_time_is_noticed(comfy, small_file):
     path = Path(comfy.folders.models_dir, "birefnet", "stamped.safetensors")
-    stamps = []
+    stamps, stamps_of_links = [], []
     for content in (b"old", b"new"):
         path.with_suffix(".part").write_bytes(content)
         os.utime(path.with_suffix(".part"), (1, 1))  # as files of containers' images are
         os.replace(path.with_suffix(".part"), path)
         stamps.append(comfy.model_folders.file_stamp(path.name))
+        stamps_of_links.append(comfy.model_folders.file_stamp(None))  # the name comes from another node
     path.unlink()
     assert stamps[0] != stamps[1]
+    assert stamps_of_links[0] != stamps_of_links[1] != comfy.model_folders.file_stamp(None)
 
 
 def test_compiling_is_off_unless_asked_for_and_changes_no_mask(comfy, model, small_file, images, monkeypatch):

@@ -82,7 +82,12 @@ def test_a_downloaded_checkpoint_is_marked_and_not_listed_twice(comfy, tmp_path)
     try:
         assert comfy.model_folders.model_labels()["BiRefNet_lite"].startswith("✓")
         assert not any("BiRefNet_lite/" in name for name in comfy.model_folders.model_names())
+        file.with_name("mine.safetensors").write_bytes(b"x")  # beside it, and nothing of the catalogue
+        assert [name for name in comfy.model_folders.model_names() if "lite/" in name] == [
+            "BiRefNet_lite/mine.safetensors"
+        ]
     finally:
+        file.with_name("mine.safetensors").unlink(missing_ok=True)
         file.unlink()
         file.parent.rmdir()
 
