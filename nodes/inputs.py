@@ -57,6 +57,7 @@ def as_images(value: Any, name: str) -> Tensor:
     images = _tensor(value, name, "an image")
     if images.ndim != 4 or (images.shape[-1] not in CHANNELS and 0 not in images.shape):
         hint = " It looks like a mask: Convert Mask to Image makes an image of it." if images.ndim < 4 else ""
+        hint = " It is one image without a batch." if images.ndim == 3 and images.shape[-1] in (3, 4) else hint
         raise ImageError(f"{name} has shape {_shape(images)}, expected images B x H x W with 1, 3 or 4 channels.{hint}")
     return images
 

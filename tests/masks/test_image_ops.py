@@ -35,6 +35,7 @@ from birefnet_core.image_ops import (
         (torch.full((1, 4, 4, 3), float("nan")), "NaN"),
         (torch.full((1, 4, 4, 3), float("inf")), "infinite"),
         (torch.full((1, 4, 4, 3), 255.0), "from 255 to 255.*divide"),
+        (torch.linspace(-1, 1, 48, dtype=torch.float16).view(1, 4, 4, 3), "from -1 to 1.*add 1 and halve"),
     ],
 )
 def test_bad_images_are_explained(images, message):
@@ -86,6 +87,9 @@ def test_overshoot_is_clamped_without_touching_the_input():
     masks = torch.tensor([[[-0.1, 0.5, 1.1]]])
     assert check_masks(masks).tolist() == [[[0.0, 0.5, 1.0]]]
     assert masks.min() < 0
+    sharpened = torch.zeros(1, 8, 8)
+    sharpened[0, 4, 4] = -0.9  # far, in a single pixel
+    assert not check_masks(sharpened).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
