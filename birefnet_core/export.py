@@ -16,6 +16,7 @@ from .files import atomic_path
 from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
 
+LARGEST = 1536 * 2**20  # bytes of weights; of more, torch writes them to a second file, which would keep a part's name
 TOLERANCE = 1e-3  # of the exported masks against the network's
 EXPORTER = ("torch", "onnx", "onnxscript", "onnx_ir", "copyreg")  # packages whose warnings are about themselves
 
@@ -57,7 +58,7 @@ def export_onnx(
         The path.
 
     Raises:
-        ConfigError: Packages for exporting are missing, or the name or size does not fit.
+        ConfigError: Packages for exporting are missing, or the name or size does not fit, or the network is too large.
         CheckpointError: The file could not be written.
     """
     path = Path(path)
@@ -70,6 +71,12 @@ def export_onnx(
     if min(width, height) < model.min_side or width % 32 or height % 32:
         raise ConfigError(f"size {width} x {height}: sides must be multiples of 32, at least {model.min_side}.")
     network = MaskNetwork(model).eval()
+    weights = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if weights > LARGEST:
+        raise ConfigError(
+            f"the network has {weights / 1e9:.1f} GB of weights in float32, an ONNX file holds {LARGEST / 1e9:.1f} GB: "
+            "export one with a smaller encoder."
+        )
     example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
     shapes = {"image": {0: torch.export.Dim("batch")}} if dynamic_batch else None
     with warnings.catch_warnings():

@@ -61,6 +61,13 @@ def test_what_does_not_fit_is_refused(name, size, words, filled, tmp_path):
         export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / name, size=size)
 
 
+def test_a_network_that_is_too_large_for_one_file_is_refused(filled, tmp_path, monkeypatch):
+    monkeypatch.setattr("birefnet_core.export.LARGEST", 10**6)
+    with pytest.raises(bc.ConfigError, match="GB of weights"):
+        export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_callers_network_is_left_alone(fused, filled):
     model = bc.model_from_state_dict(filled("pvt_v2_b0")).half()
