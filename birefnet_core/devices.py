@@ -28,8 +28,8 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.zeros(1, device=device).item()  # which a device without values, meta, does not have
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         raise ConfigError(
             f"device {str(name)!r} cannot be used here ({first_line(error)}). Use 'auto' or 'cpu'."
         ) from error

@@ -55,3 +55,11 @@ def test_other_dtypes_are_refused(name):
 
     with pytest.raises(ConfigError, match="dtype"):
         devices.choose_dtype(name, CPU)
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "privateuseone:0", "CPU", "", None, ["cpu"]])
+def test_devices_that_are_none_or_not_here_are_refused(name):
+    from birefnet_core import ConfigError
+
+    with pytest.raises(ConfigError, match="cannot be used here"):
+        devices.choose_device(name)
