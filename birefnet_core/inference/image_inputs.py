@@ -74,10 +74,10 @@ def _of_array(array: np.ndarray) -> Batch:
         if array.ndim > 2 and array.shape[-3] in CHANNELS:
             hint = ": channels come last, use np.moveaxis(images, -3, -1)"
         raise ImageError(f"images is an array of shape {array.shape}, {expected}{hint}.")
-    top = TOPS.get(array.dtype)
+    top = TOPS.get(array.dtype.newbyteorder("="))
     if top is None and array.dtype.kind != "f":
         raise ImageError(f"images is an array of {array.dtype}, expected uint8, uint16, or floats in [0, 1].")
-    values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    values = torch.from_numpy(np.require(array, np.float32, ["C", "W", "E"]))  # torch warns of read-only arrays
     if top is not None:
         values = values / top
     images = values[..., None] if array.ndim == 2 else values  # H W C or B H W C

@@ -31,10 +31,12 @@ def test_a_single_tensor_gives_a_single_mask(pixels, mask, segment):
     assert torch.equal(segment(torch.from_numpy(pixels).float() / 255, 64), mask)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "float32", "float64", "not contiguous"])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["uint8", "float32", "float64", "not contiguous", "read-only"])
 def test_an_array_gives_an_array(kind, pixels, mask, segment):
     array = pixels if kind == "uint8" else (pixels / 255).astype(np.float64 if kind == "float64" else np.float32)
     array = np.asfortranarray(array) if kind == "not contiguous" else array
+    array.flags.writeable = kind != "read-only"  # as arrays of memory maps and other libraries are not
     found = segment(array, 64)
     assert isinstance(found, np.ndarray) and found.dtype == np.float32 and found.shape == pixels.shape[:2]
     np.testing.assert_allclose(found, mask.numpy(), atol=1e-6)
@@ -49,6 +51,7 @@ def test_a_batch_of_arrays_gives_a_batch(pixels, mask, segment):
 def test_deep_and_grey_arrays_are_scaled(pixels):
     deep = np.full((4, 5, 3), 65535, np.uint16)
     assert as_batch(deep).images.shape == (1, 4, 5, 3) and as_batch(deep).images.min() == 1
+    assert as_batch(deep.astype(">u2")).images.min() == 1
     grey = as_batch(pixels[..., 0]).images
     assert grey.shape == (1, 40, 56, 1)
     torch.testing.assert_close(grey[0, ..., 0], torch.from_numpy(pixels[..., 0]).float() / 255)
