@@ -76,21 +76,23 @@ class BiRefNetDespill(io.ComfyNode):
         masks, key = core(".masks"), pick(SCREENS, screen, "screen")
         pick(LIMITS, options["limit"], "limit")
         image, mask = for_work(in_color(image), mask)
-        colors, alpha = image[..., :3], image[..., 3:]
-        mask = alpha[..., 0] if mask is None and alpha.shape[-1] else mask
+        colors, alpha = image[..., :3], None
+        if image.shape[-1] == 4:
+            alpha = core(".image_ops").check_masks(image[..., 3], "the alpha of image")
+        mask = alpha if mask is None else mask
         if screen == "background":
             _check_background(colors, alpha, mask)
         key = opaque(color) if screen == "color" else key or masks.background_color(colors, mask)
         result = masks.remove_spill(colors, key, masks=mask, **options)
-        alpha = alpha.to(result.dtype).expand(len(result), -1, -1, -1)  # one image may go with many masks
-        result = as_result(torch.cat([result, alpha], dim=-1) if alpha.shape[-1] else result)
-        return io.NodeOutput(result, ui=preview(result, cls))
+        if alpha is not None:  # one image may go with many masks
+            result = torch.cat([result, alpha.expand(len(result), -1, -1)[..., None]], dim=-1)
+        return io.NodeOutput(as_result(result), ui=preview(result, cls))
 
 
-def _check_background(colors: Tensor, alpha: Tensor, mask: Tensor | None) -> None:
+def _check_background(colors: Tensor, alpha: Tensor | None, mask: Tensor | None) -> None:
     if mask is None:
         raise ImageError("mask is not connected, expected one: screen background is measured where it is 0.")
-    if alpha.shape[-1] and not core(".masks").shows_background(colors, alpha[..., 0]):
+    if alpha is not None and not core(".masks").shows_background(colors, alpha):
         raise ImageError(
             "image is a cut-out without its background: where it is transparent, it has the subject's own colors. "
             "Connect the image before Apply Alpha, with its mask, or set colors of Apply Alpha to off."

@@ -67,6 +67,14 @@ def test_a_cut_out_goes_with_many_masks(run):
     assert torch.equal(result[..., 3], disc().expand(2, -1, -1))
 
 
+def test_alpha_is_looked_at_as_colours_are(run):
+    cutout = torch.cat([image(), disc()[..., None] * 1.1], dim=-1)  # as enlarged ones are
+    assert torch.equal(run("Despill", image=cutout)[0][..., 3], disc())
+    cutout[0, 3, 3, 3] = float("nan")
+    with pytest.raises(ValueError, match="alpha of image has NaN"):
+        run("Despill", image=cutout, mask=disc())
+
+
 def test_despill_refuses_to_measure_the_background_of_a_cut_out(run):
     picture = torch.tensor([0.2, 0.3, 0.7]).lerp(torch.tensor([0.8, 0.5, 0.4]), disc()[..., None])
     cutout, mask = run("ApplyAlpha", image=picture, mask=disc())
