@@ -101,9 +101,9 @@ def crop_for_inpainting(
     """
     options = options or CropOptions()
     validate_images(images, channels=CHANNELS)
-    given = check_masks(masks)
-    check_same_device(images, given)
-    images, masks = pair_batches(images, resize_masks(given, images.shape[1:3]))
+    given, masks = masks, check_masks(masks)
+    check_same_device(images, masks)
+    images, masks = pair_batches(images, resize_masks(masks, images.shape[1:3]))
     boxes = _boxes(masks, options)
     left, top, right, bottom = boxes[0]
     size = _size_of_crop(bottom - top, right - left, options)
@@ -172,7 +172,7 @@ def stitch_back(
 
 def _of_whole_images(masks: Tensor, record: CropRecord, crops: Tensor) -> bool:
     """Whether masks are of the images rather than of their crops."""
-    if record.masks is not None and torch.equal(masks, record.masks):
+    if record.masks is not None and torch.equal(masks, check_masks(record.masks)):
         return True
     of_crops = {tuple(crops.shape[1:3]), record.size}
     return tuple(masks.shape[1:]) == tuple(record.images.shape[1:3]) and tuple(masks.shape[1:]) not in of_crops

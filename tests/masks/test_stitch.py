@@ -101,7 +101,7 @@ WHOLE = masks_at((50, 40, 24, 16), (20, 80, 24, 16), height=128, width=128)
 @pytest.mark.parametrize("options", [{}, {"size": 128, "square": True}, {"follow": True, "padding": 1.0}])
 @pytest.mark.parametrize("side", [128, 64])
 def test_the_mask_that_was_cropped_by_means_the_same_as_its_crop(options, side):
-    given = WHOLE[:, :: 128 // side, :: 128 // side]
+    given = WHOLE[:, None, :: 128 // side, :: 128 // side].bool()  # as other programs give them
     crops, crop_masks, record = crop_for_inpainting(torch.zeros(2, 128, 128, 3), given, CropOptions(**options))
     by_crop, by_whole = (stitch_back(record, torch.ones_like(crops), masks)[..., 0] for masks in (crop_masks, given))
     assert (by_whole - by_crop).abs().mean() < 0.002
