@@ -13,12 +13,26 @@ from typing import Any
 _HANGUP = getattr(signal, "SIGHUP", None)  # of a terminal or connection that closes; Windows lacks it
 
 
-class StopSignal:
-    """Within this, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, or are only noted once ``graceful`` is set.
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, which end a command as Ctrl+C does: what was begun is removed."""
 
-    After the first, signals do what they did before, apart from SIGHUP: a terminal that closes sends several. Ignored
-    ones stay ignored, as in jobs of ``nohup``. In other threads than the main one signals cannot be handled; nothing
-    changes then.
+
+def interrupt_of(number: int | None) -> type[KeyboardInterrupt]:
+    """The exception that a signal is raised as."""
+    return KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+
+def interrupt_code(interrupt: type[BaseException]) -> int:
+    """The exit code after an interrupt, as shells have it: 128 and the number of SIGINT or SIGTERM."""
+    return 143 if issubclass(interrupt, Terminated) else 130
+
+
+class StopSignal:
+    """Within this, SIGINT raises KeyboardInterrupt, and SIGTERM and SIGHUP ``Terminated``.
+
+    Once ``graceful`` is set, they are only noted. After the first, signals do what they did before, apart from SIGHUP:
+    a terminal that closes sends several. Ignored ones stay ignored, as in jobs of ``nohup``. In other threads than the
+    main one signals cannot be handled; nothing changes then.
 
     Args:
         graceful: Whether the program looks at ``number`` by itself and ends where it can.
@@ -54,7 +68,7 @@ class StopSignal:
         first, self.number = not self.requested, number
         self._restore(keep=_HANGUP)
         if first and not self.graceful:
-            raise KeyboardInterrupt
+            raise interrupt_of(number)
         if first and self.notice and sys.__stderr__ is not None:  # else its number may be another file's
             with contextlib.suppress(OSError):
                 os.write(2, f"{self.notice}\n".encode())

@@ -5,14 +5,15 @@ import signal
 
 import pytest
 
-from birefnet_core.stop_signal import StopSignal
+from birefnet_core.stop_signal import StopSignal, interrupt_code
 
 
 @pytest.mark.parametrize("number", [number for number in StopSignal.SIGNALS if number != signal.SIGHUP])
 def test_signal_interrupts_at_first_and_is_noted_once_the_loop_runs(number):
     former = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), StopSignal():
+    with pytest.raises(KeyboardInterrupt) as interrupt, StopSignal():
         os.kill(os.getpid(), number)
+    assert interrupt_code(interrupt.type) == 128 + number, "as in shells"
     with StopSignal() as stop:
         stop.graceful = True
         os.kill(os.getpid(), number)

@@ -24,6 +24,7 @@ from .checksums import Checksums
 from .formats import AGAIN, problem_of, utf8_path
 from .pickled import find_weights, start_loading
 from .system_errors import system_error
+from .training_file import network_of_training
 
 # The types that safetensors knows and checkpoints have, in the order in which it puts tensors: the widest first.
 _DTYPES = {
@@ -163,6 +164,8 @@ def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[Check
     if suffix in SAFETENSORS:
         return *_read_safetensors(path), []
     content, checksums = start_loading(path)
+    if (training := network_of_training(path, content)) is not None:
+        return *training, [checksums]
     tensors = find_weights(content)
     if tensors is None:
         raise CheckpointError(f"{path}: no state dict in it; {_describe(content)} found, names with tensors expected.")

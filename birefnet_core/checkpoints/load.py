@@ -149,7 +149,7 @@ def load_file(
                 licence=metadata.licence,
                 provenance=metadata.provenance,
             )
-            if patch_order == "auto":
+            if patch_order == "auto" and metadata.config is not None:
                 patch_order = metadata.config.patch_order
                 info = dataclasses.replace(info, patch_order_source="metadata")
         model = model_from_state_dict(
@@ -178,9 +178,9 @@ def load_file(
 
 
 class _Metadata(NamedTuple):
-    """What ``save.save_checkpoint`` wrote into a file."""
+    """What ``save.network_metadata`` wrote into a file; no configuration in states of trainings by version 0.1."""
 
-    config: BiRefNetConfig
+    config: BiRefNetConfig | None
     training_size: tuple[int, int]
     licence: str
     provenance: str
@@ -189,10 +189,11 @@ class _Metadata(NamedTuple):
 
 def _parse_metadata(metadata: Mapping[str, str]) -> _Metadata | None:
     """The metadata of a file of this package; None for files of other origin."""
-    if "birefnet_config" not in metadata:
+    if not metadata.keys() & {"birefnet_config", "birefnet_format"}:
         return None
     try:
-        config = BiRefNetConfig.from_dict(json.loads(metadata["birefnet_config"]))
+        options = metadata.get("birefnet_config")
+        config = BiRefNetConfig.from_dict(json.loads(options)) if options is not None else None
         width, height = (int(side) for side in metadata["training_size"].split("x"))
         scales = read_scales(metadata)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -74,15 +74,32 @@ def save_checkpoint(
         check_values(tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: not written. {error}") from error
-    own = {
+    own = network_metadata(model, size)
+    if licence is not None:
+        own["licence"] = licence
+    if provenance is not None:
+        own["provenance"] = provenance
+    return write_safetensors(path, tensors, {**(metadata or {}), **own, **write_scales(_scales(model, dtype))})
+
+
+def network_metadata(model: BiRefNet, size: Sequence[int], patch_order: PatchOrder | None = None) -> dict[str, str]:
+    """What a file says of its network beside the weights: texts by name.
+
+    Args:
+        model: The network.
+        size: Width, height in pixels it is trained at.
+        patch_order: Of the weights in the file; None for that of the network's own file.
+    """
+    config = model.config.replace(patch_order=patch_order) if patch_order else model.config
+    info = model.checkpoint or CheckpointInfo()
+    return {
         "format": "pt",
         "birefnet_format": FORMAT,
-        "birefnet_config": json.dumps(model.config.to_dict(), sort_keys=True),
+        "birefnet_config": json.dumps(config.to_dict(), sort_keys=True),
         "training_size": f"{int(size[0])}x{int(size[1])}",
-        "licence": licence if licence is not None else info.licence,
-        "provenance": provenance if provenance is not None else info.provenance or info.name,
+        "licence": info.licence,
+        "provenance": info.provenance or info.name,
     }
-    return write_safetensors(path, tensors, {**(metadata or {}), **own, **write_scales(_scales(model, dtype))})
 
 
 def _scales(model: BiRefNet, dtype: torch.dtype | None) -> dict[str, Tensor]:

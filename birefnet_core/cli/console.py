@@ -15,13 +15,10 @@ from typing import Any, TextIO
 
 from huggingface_hub.utils import tqdm
 
+from ..stop_signal import Terminated
 from ..text import clock_time, printable
 
 _SECONDS_BETWEEN_LINES = 10.0  # between lines of progress, where output is not a terminal
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, which end a command as Ctrl+C does: what was begun is removed."""
 
 
 class OutputLostError(Exception):

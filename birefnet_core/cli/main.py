@@ -16,12 +16,12 @@ from importlib import import_module
 from typing import NoReturn
 
 from ..errors import BiRefNetError
+from ..stop_signal import interrupt_code
 from ..text import printable
 from ..torchrun import current_process
 from .console import (
     Formatter,
     OutputLostError,
-    Terminated,
     flush_streams,
     prepare_streams,
     reader_has_gone,
@@ -108,7 +108,7 @@ def exit_code(run: Callable[[], int]) -> int:
         return 1
     except KeyboardInterrupt as error:
         say("interrupted", error=True)
-        return 143 if isinstance(error, Terminated) else 130
+        return interrupt_code(type(error))
     except FileNotFoundError:
         if _has_working_folder():
             raise

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import training
 from ..errors import ConfigError
+from ..stop_signal import interrupt_code, interrupt_of
 from ..text import printable
 from ..torchrun import current_process
 from ..training import Recipe, TrainingData, from_values, load_datasets, load_recipe, train
@@ -163,10 +164,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("give --out DIR, the folder of the results.")
     _check_recipe_stays(args)
     result = train(recipe, data, args.out, device=args.device, resume=args.resume, progress=ProgressBar(quiet=quiet))
-    if not result.finished:
+    if result.signal is not None:
         if not quiet:
             say(f"stopped after {result.steps} steps; continue with --resume", error=True)
-        return 130
+        return interrupt_code(interrupt_of(result.signal))
     if not quiet:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
         _print(f"{result.steps} steps done. Last validation: {scores or 'none'}. See {result.folder / 'report.md'}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,12 +22,12 @@ from ..images import find_images
 from ..inference import Segmenter
 from ..inference.out_of_memory import free_memory
 from ..masks import FITS, METHODS, RefineOptions, parse_color
-from ..stop_signal import StopSignal
+from ..stop_signal import StopSignal, interrupt_of
 from ..text import printable
 from ..torchrun import current_process
 from ..video import CODECS, Output, VideoOptions, VideoProgress, VideoReport
 from ..video.formats import CLIP_SUFFIXES, MUXERS
-from .console import Progress, Terminated, say
+from .console import Progress, say
 from .outputs import Inputs, Outputs
 from .segment import DEFAULT_MODEL, DTYPE_HELP, Summary, check_names, parse_size
 from .segment_image import NOT_SEGMENTED, failure_of
@@ -142,7 +141,7 @@ def _segment_all(
             else:
                 _count(job, report, summary)
             if stop.requested:
-                raise KeyboardInterrupt if stop.number == signal.SIGINT else Terminated
+                raise interrupt_of(stop.number)
 
 
 def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:

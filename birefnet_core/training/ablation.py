@@ -17,6 +17,7 @@ from ..images import read_image, write_mask
 from ..inference import Segmenter
 from ..metrics import evaluate_folders
 from ..metrics.optional import opencv_if_installed
+from ..stop_signal import interrupt_of
 from .data import Pair, TrainingData, find_sets, find_training
 from .data.folders import fingerprint
 from .loop import Progress, train
@@ -184,8 +185,8 @@ def ablate(
             if done is None:
                 logger.info("%s, seed %d", row.title, seed)
                 result = train(recipe, data, folder.path, device=device, resume=True, progress=progress)
-                if not result.finished:
-                    raise KeyboardInterrupt
+                if result.signal is not None:
+                    raise interrupt_of(result.signal)
                 scores, parameters = _score(folder, [pair.image for pair in validation], truths, device)
                 run = {"data": names, **recipe.to_flat()}
                 done = {"run": run, "scores": scores, "parameters": parameters, "steps": result.steps}

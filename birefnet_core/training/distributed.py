@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .. import errors
+from .. import errors, stop_signal
 from ..errors import ConfigError, TrainingError
 from ..torchrun import current_process
 
@@ -216,7 +216,7 @@ def _encode(error: BaseException) -> str:
 def _decode(text: bytes) -> BaseException:
     """The error, if it is one of this package's or Python's; else a TrainingError that names its type."""
     name, arguments = json.loads(text)
-    kind = getattr(errors, name, getattr(builtins, name, None))
+    kind = next((getattr(m, name) for m in (errors, stop_signal, builtins) if hasattr(m, name)), None)
     if isinstance(kind, type) and issubclass(kind, BaseException):
         with contextlib.suppress(TypeError):
             return kind(*arguments)

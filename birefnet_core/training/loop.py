@@ -15,18 +15,18 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from ..checkpoints import save_adapter, save_checkpoint
+from ..checkpoints.save import network_metadata
+from ..config import PatchOrder
 from ..devices import choose_device
-from ..errors import CheckpointError, ConfigError, TrainingError
-from ..network import BiRefNet
+from ..errors import CheckpointError, TrainingError
 from ..stop_signal import StopSignal
 from .data import TrainingData
 from .data.dataset import BatchSampler, dead_workers_as_training_error, load_batches, seed_of
@@ -34,15 +34,15 @@ from .data.examples import draw_examples
 from .data.folders import EXAMPLES
 from .data.load import Datasets, load_datasets
 from .distributed import Ranks, init_distributed
-from .ema import Ema
 from .lora import extract_adapter, merged
 from .loss_meter import LossMeter
-from .model_setup import PhasedModel, amp_dtype, autocast, build_network, sync_gradients
-from .optim import fit_recipe, lr_multiplier, make_optimizer, set_lr
+from .model_setup import PhasedModel, amp_dtype, autocast, sync_gradients
+from .optim import fit_recipe, lr_multiplier, set_lr
 from .recipe import Recipe
 from .report import save_png
-from .run_folder import Position, RunFolder, write_errors_as_training_error
+from .run_folder import RunFolder, write_errors_as_training_error
 from .run_log import RunLog
+from .state import TrainState
 from .validation import is_better, validate
 
 logger = logging.getLogger(__name__)
@@ -56,17 +56,22 @@ class TrainingResult:
 
     Attributes:
         folder: Where the files are.
-        finished: False where a signal stopped it; ``resume`` goes on.
+        signal: Number of the signal that stopped it, after which ``resume`` goes on; None where it is finished.
         steps: Optimizer steps done.
         best: Best score; None without validation.
         scores: Of the last validation.
     """
 
     folder: Path
-    finished: bool
+    signal: int | None
     steps: int
     best: float | None
     scores: dict[str, float]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained to its end."""
+        return self.signal is None
 
 
 def train(
@@ -114,60 +119,6 @@ def train(
             return trainer.run(stop)
 
 
-@dataclasses.dataclass
-class TrainState:
-    """What ``last.pt`` holds of a training: everything that a step changes."""
-
-    model: BiRefNet
-    optimizer: Optimizer
-    scaler: torch.amp.GradScaler
-    ema: Ema | None
-    position: Position
-    fitted: bool = True  # whether phases are fitted to the number of steps, as version 0.1 did not
-
-    @classmethod
-    def create(cls, recipe: Recipe, classes: int, ranks: Ranks) -> TrainState:
-        """The state before the first step."""
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        model = build_network(recipe, classes).to(ranks.device).to(memory_format=layout)
-        if recipe.sync_bn and ranks.world_size > 1:
-            if ranks.device.type != "cuda":
-                raise ConfigError("sync_bn needs GPUs: on the CPU, train with freeze_bn or larger batches.")
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        half = amp_dtype(recipe.amp, ranks.device) == torch.float16
-        return cls(
-            model=model,
-            optimizer=make_optimizer(model, recipe),
-            scaler=torch.amp.GradScaler(ranks.device.type, enabled=half),
-            ema=Ema(model, recipe.ema) if recipe.ema else None,
-            position=Position(),
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """For saving."""
-        return {
-            "position": dataclasses.asdict(self.position),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
-            "fitted": self.fitted,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of ``state_dict``.
-
-        Raises:
-            Exception: The state is not that of such a training.
-        """
-        self.position, self.fitted = Position.from_dict(state["position"]), bool(state.get("fitted", False))
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.ema:
-            self.ema.load_state_dict(state["ema"])
-
-
 class Trainer:
     """One training in one process.
 
@@ -210,7 +161,7 @@ class Trainer:
         stored = self.folder.load(self.recipe, *prints) if resume else None
         if stored is not None:
             with self.folder.damage_as_checkpoint_error():
-                self.state.load_state_dict(stored)
+                self.state.load_state_dict(stored, self.recipe)
         self._fit_schedule()
         with self.ranks.main_process_first() as is_main:
             if is_main:
@@ -280,7 +231,10 @@ class Trainer:
                     self.save()
             if not stopped:
                 self._end_epoch()
-        return self._finish(stopped=stopped, seconds=time.monotonic() - began)
+        # Where several processes had a signal, that of the first is everyone's.
+        numbers = self.ranks.all_gather_object(stop.number) if stopped else ()
+        number = next((number for number in numbers if number is not None), None)
+        return self._finish(number, seconds=time.monotonic() - began)
 
     def _must_save(self) -> bool:
         """Whether ``last.pt`` is to be written within an epoch."""
@@ -295,13 +249,13 @@ class Trainer:
             self.validate()
         self.save()
 
-    def _finish(self, *, stopped: bool, seconds: float) -> TrainingResult:
+    def _finish(self, number: int | None, *, seconds: float) -> TrainingResult:
         position = self.state.position
-        if not stopped:
+        if number is None:
             with self.ranks.main_process_first():
                 self.log.finish(self.datasets.text, seconds)
         return TrainingResult(
-            folder=self.folder.path, finished=not stopped, steps=position.step, best=position.best, scores=self.scores
+            folder=self.folder.path, signal=number, steps=position.step, best=position.best, scores=self.scores
         )
 
     def validate(self) -> None:
@@ -332,7 +286,9 @@ class Trainer:
             if is_main:
                 recipe = json.loads(json.dumps(self.recipe.to_flat()))
                 prints = {"data": self.datasets.fingerprint, "backgrounds": self.datasets.background_fingerprint}
-                self.folder.save({"recipe": recipe, **prints, **self.state.state_dict()})
+                # For those who load the file as a network; its weights are under our own names.
+                network = network_metadata(self.state.model, self.recipe.size, PatchOrder.CHANNELS_FIRST)
+                self.folder.save({"recipe": recipe, **prints, "network": network, **self.state.state_dict()})
 
     def _save_best(self) -> None:
         recipe, model, position = self.recipe, self.state.model, self.state.position

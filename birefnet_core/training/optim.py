@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,18 +15,26 @@ from .recipe import Recipe
 
 ENCODER = "localization.encoder."  # prefix of the names of the encoder's parameters
 FUSED = ("cpu", "cuda")  # devices with a fused optimizer
+Decay = Literal["weights", "matrices"]
 
 
-def make_optimizer(model: BiRefNet, recipe: Recipe) -> Optimizer:
+def make_optimizer(model: BiRefNet, recipe: Recipe, *, decay: Decay = "weights") -> Optimizer:
     """The optimizer, with parameter groups for the encoder and the rest, each with and without weight decay.
 
     Every parameter that may be trained later is in it; torch skips those without gradient.
+
+    Args:
+        model: The network.
+        recipe: Rates, weight decay and kind of optimizer.
+        decay: What has weight decay: "weights" of convolutions, linear layers and adapters, or all "matrices", as in
+            version 0.1: Swin's tables of position biases and DINOv3's tokens, too.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if recipe.train == "lora" and not parameter.requires_grad:
             continue
-        encoder, decays = name.startswith(ENCODER), parameter.ndim > 1
+        encoder = name.startswith(ENCODER)
+        decays = parameter.ndim > 1 and (decay == "matrices" or _is_weight(name))
         groups.setdefault((encoder, decays), []).append(parameter)
     options = [
         {
@@ -41,6 +50,11 @@ def make_optimizer(model: BiRefNet, recipe: Recipe) -> Optimizer:
     for group in made.param_groups:
         group["base_lr"] = group["lr"]
     return made
+
+
+def _is_weight(name: str) -> bool:
+    """Whether a parameter's name is that of a layer's weight, or of an adapter's factor of one."""
+    return name.endswith(".weight") or ".parametrizations.weight." in name
 
 
 def lr_multiplier(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

@@ -76,7 +76,8 @@ class Recipe:
         optimizer: "adam" or "adamw".
         lr: Learning rate.
         backbone_lr: Learning rate of the encoder; 0 for ``lr``.
-        weight_decay: Of the weights of convolutions and linear layers; norms and biases have none.
+        weight_decay: Of the weights of convolutions and linear layers; norms, biases, tables of
+            position biases and tokens have none.
         schedule: "constant", "cosine" from ``lr`` to ``lr * lr_floor``, or "step": times ``lr_factor`` at each of
             ``lr_epochs``.
         lr_epochs: See ``schedule``.

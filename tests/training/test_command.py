@@ -1,6 +1,7 @@
 """birefnet train, and train/finetune.py."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import birefnet_core as bc
 from birefnet_core.cli.main import build_parser, main
 from birefnet_core.cli.train import recipe_of
 from birefnet_core.losses import LOSS_PRESETS
-from birefnet_core.training import Recipe, from_values, load_recipe
+from birefnet_core.training import Recipe, TrainingResult, from_values, load_recipe
 from birefnet_core.training.report import COLOURS
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
@@ -55,6 +56,17 @@ def test_resume_takes_the_recipe_from_the_folder(shapes, tmp_path):
     assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 0
     assert main(["train", *flags, "--resume", "--quiet", "--device", "cpu"]) == 0
     assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 2  # not without --resume
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_decides_the_exit_code_as_in_shells(shapes, tmp_path, monkeypatch, number):
+    from birefnet_core.cli import train as command
+
+    def stopped(*_, **__):
+        return TrainingResult(folder=tmp_path, signal=number, steps=3, best=None, scores={})
+
+    monkeypatch.setattr(command, "train", stopped)
+    assert main(["train", "--data", str(shapes), "--out", str(tmp_path), "--quiet"]) == 128 + number
 
 
 @pytest.mark.parametrize("part", ["decoder", "lora"])

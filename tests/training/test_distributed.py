@@ -30,12 +30,12 @@ import datetime, json, os, signal, sys, time
 import torch
 from birefnet_core.cli.main import exit_code
 from birefnet_core.errors import DatasetError
-from birefnet_core.training import TrainingData, distributed, from_values, load_datasets, loop
+from birefnet_core.training import TrainingData, distributed, from_values, load_datasets, loop, state
 from birefnet_core.training.data import preflight
 torch.set_num_threads(1)
 recipe, data, out, rank, place, event = sys.argv[1:7]
 recipe, data, mine = from_values(json.loads(recipe)), TrainingData(sets=(data,)), rank == os.environ.get("RANK", "0")
-validate, build, read, make = preflight.validate_pair, loop.build_network, loop.load_batches, loop.make_optimizer
+validate, build, read, make = preflight.validate_pair, state.build_network, loop.load_batches, state.make_optimizer
 
 def happen():
     if event == "error":
@@ -87,9 +87,10 @@ def run():
         with distributed.init_distributed(torch.device("cpu")) as ranks:
             print(load_datasets(recipe, data, ranks).text)
         return 0
-    return 0 if loop.train(recipe, data, out, device="cpu").finished else 130
+    result = loop.train(recipe, data, out, device="cpu")
+    return 0 if result.finished else 128 + result.signal
 
-loop.make_optimizer, loop.build_network, loop.load_batches = make_optimizer, build_network, load_batches
+state.make_optimizer, state.build_network, loop.load_batches = make_optimizer, build_network, load_batches
 preflight.validate_pair = validate_pair
 sys.exit(exit_code(run))
 """
@@ -196,7 +197,7 @@ def test_preflight_is_shared_and_may_take_longer_than_a_collective(launch, tiny_
 @pytest.mark.parametrize(
     ("rank", "event", "code", "message"),
     [(0, "SIGINT", 130, "interrupted"), (1, "error", 2, "error: the disc has gone"),
-     pytest.param(0, "SIGTERM", 130, "interrupted", marks=pytest.mark.slow),
+     pytest.param(0, "SIGTERM", 143, "interrupted", marks=pytest.mark.slow),
      pytest.param(0, "exit", 7, "", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_what_ends_one_process_in_preflight_ends_the_other_alike_and_soon(
@@ -242,7 +243,7 @@ def test_process_that_is_killed_ends_the_other_before_the_time_limit(launch, tin
 
 def test_signal_to_one_process_stops_both_after_the_step(launch, tiny_recipe):
     done = launch(tiny_recipe(), 1, "batch", "SIGTERM")
-    assert done.codes == [130, 130], done.texts
+    assert done.codes == [143, 143], done.texts
     assert torch.load(done.out / "last.pt", weights_only=True)["position"]["step"] == 2
 
 

@@ -14,6 +14,7 @@ import torch
 import birefnet_core as bc
 from birefnet_core.checkpoints import io as checkpoint_files
 from birefnet_core.training import Recipe, TrainingData, load_datasets, loop, run_folder, train
+from birefnet_core.training import state as states
 from birefnet_core.training.data.dataset import Batch
 from birefnet_core.training.distributed import Ranks
 from birefnet_core.training.run_folder import RunFolder
@@ -38,7 +39,7 @@ def kill(values):
         os.kill(os.getpid(), number)
 recipe = from_values(json.loads(recipe))
 result = train(recipe, TrainingData(sets=(data,)), out, device="cpu", resume=True, progress=kill)
-sys.exit(0 if result.finished else 130)
+sys.exit(0 if result.finished else 128 + result.signal)
 """
 
 
@@ -78,7 +79,7 @@ def test_killed_and_resumed_training_equals_one_that_was_not(run_script, tiny_re
     # Five pairs in batches of two, two batches a step: two steps an epoch. Killed in the middle of an epoch, stopped
     # politely, and killed in the region-level tail.
     for step, number in stops:
-        assert run_script(recipe, tmp_path / "parts", step, number) == (130 if number == signal.SIGTERM else -number)
+        assert run_script(recipe, tmp_path / "parts", step, number) == (143 if number == signal.SIGTERM else -number)
     assert run_script(recipe, tmp_path / "parts") == 0
     whole, parts = (
         torch.load(tmp_path / name / "last.pt", weights_only=True, map_location="cpu") for name in ("whole", "parts")
@@ -136,7 +137,7 @@ def test_training_writes_everything_a_user_needs(trained):
     assert "| Sm |" in (out / "report.md").read_text()
 
 
-def test_best_loads_under_the_published_names_with_its_recipe(trained):
+def test_best_loads_under_the_published_names_with_its_recipe(trained, caplog):
     from birefnet_core.checkpoints.io import read_file
 
     _, out, _ = trained
@@ -144,7 +145,10 @@ def test_best_loads_under_the_published_names_with_its_recipe(trained):
     assert {name.split(".")[0] for name in file.tensors} == {"bb", "squeeze_module", "decoder"}
     assert json.loads(file.metadata["birefnet_recipe"])["loss.bce"] == 30
     model = bc.load_model(out / "best.safetensors")
-    assert model.checkpoint.training_size == (64, 64)
+    last = bc.load_model(out / "last.pt")
+    assert_same(last.state_dict(), model.state_dict())  # the average, which was validated
+    assert model.checkpoint.training_size == last.checkpoint.training_size == (64, 64)
+    assert last.config == model.config and caplog.text.count("moving average") == 1
     assert bc.Segmenter(model)(torch.rand(1, 40, 50, 3)).shape == (1, 40, 50)
 
 
@@ -310,7 +314,7 @@ def first_gradients(monkeypatch, tmp_path):
 
         monkeypatch.setattr(torch.nn.Dropout, "forward", lambda _, x: x)
         monkeypatch.setattr("timm.layers.DropPath.forward", lambda _, x: x)
-        monkeypatch.setattr(loop, "make_optimizer", lambda model, _: with_base(Watched(model.parameters(), lr=0.0)))
+        monkeypatch.setattr(states, "make_optimizer", lambda model, _: with_base(Watched(model.parameters(), lr=0.0)))
         train(recipe, data, tmp_path / name, device="cpu")
         return kept
 

@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 import birefnet_core as bc
+from birefnet_core import BiRefNet, BiRefNetConfig
 from birefnet_core.checkpoints import merge_adapter, read_adapter, save_adapter
 from birefnet_core.losses import HybridLoss, LossWeights
 from birefnet_core.training import TrainingData, from_values, load_datasets, load_recipe
@@ -20,6 +22,8 @@ from birefnet_core.training.model_setup import (
 )
 from birefnet_core.training.optim import fit_recipe, lr_multiplier, make_optimizer
 from birefnet_core.training.report import plot, ticks
+from birefnet_core.training.run_folder import Position
+from birefnet_core.training.state import TrainState
 
 from .conftest import TINY
 
@@ -142,6 +146,39 @@ def test_optimizer_has_every_parameter_once_in_its_group(tiny_recipe):
         (1e-5, 0.1), (1e-5, 0.0), (1e-3, 0.1), (1e-3, 0.0)
     }  # fmt: skip
     assert all(p.ndim > 1 for group in groups for p in group["params"] if group["weight_decay"])
+
+
+@pytest.mark.parametrize(("backbone", "tables"), [("swin_v1_t", 12), ("dino_v3_s", 2), ("pvt_v2_b0", 0)])
+def test_weights_of_layers_alone_decay(tiny_recipe, backbone, tables):
+    with torch.device("meta"):
+        model = BiRefNet(BiRefNetConfig(backbone=backbone, **TINY))
+    layers = {id(module.weight) for module in model.modules() if isinstance(getattr(module, "weight", None), Tensor)}
+    decayed = {
+        kind: {id(p) for g in make_optimizer(model, tiny_recipe(), decay=kind).param_groups if g["weight_decay"]
+               for p in g["params"]}
+        for kind in ("weights", "matrices")
+    }  # fmt: skip
+    assert decayed["weights"] == {id(p) for p in model.parameters() if p.ndim > 1} & layers
+    assert len(decayed["matrices"] - decayed["weights"]) == tables  # of position biases, or tokens
+
+
+def test_state_from_before_tables_had_no_decay_keeps_its_optimizer(tiny_recipe):
+    def new() -> TrainState:
+        with torch.device("meta"):
+            model = BiRefNet(BiRefNetConfig(backbone="swin_v1_t", **TINY))
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        return TrainState(model, make_optimizer(model, recipe), scaler, None, Position())
+
+    recipe, names = tiny_recipe(), {}
+    older, resumed = new(), new()
+    older.decay, older.optimizer = "matrices", make_optimizer(older.model, recipe, decay="matrices")
+    stored = older.state_dict()
+    resumed.load_state_dict({key: value for key, value in stored.items() if key != "decay"}, recipe)
+    for state in (older, resumed):
+        of = {id(parameter): name for name, parameter in state.model.named_parameters()}
+        names[id(state)] = [[of[id(p)] for p in group["params"]] for group in state.optimizer.param_groups]
+    assert names[id(resumed)] == names[id(older)]
+    assert resumed.state_dict()["decay"] == "matrices"  # and when it is resumed again
 
 
 def test_moving_average_equals_the_formula():

@@ -1,0 +1,79 @@
+"""The state of a training: all that a step changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ..errors import ConfigError
+from ..network import BiRefNet
+from .distributed import Ranks
+from .ema import Ema
+from .model_setup import amp_dtype, build_network
+from .optim import Decay, make_optimizer
+from .recipe import Recipe
+from .run_folder import Position
+
+
+@dataclasses.dataclass
+class TrainState:
+    """What ``last.pt`` holds of a training: everything that a step changes."""
+
+    model: BiRefNet
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    position: Position
+    fitted: bool = True  # whether phases are fitted to the number of steps, as version 0.1 did not
+    decay: Decay = "weights"  # what has weight decay; in version 0.1 "matrices"
+
+    @classmethod
+    def create(cls, recipe: Recipe, classes: int, ranks: Ranks) -> TrainState:
+        """The state before the first step."""
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        model = build_network(recipe, classes).to(ranks.device).to(memory_format=layout)
+        if recipe.sync_bn and ranks.world_size > 1:
+            if ranks.device.type != "cuda":
+                raise ConfigError("sync_bn needs GPUs: on the CPU, train with freeze_bn or larger batches.")
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        half = amp_dtype(recipe.amp, ranks.device) == torch.float16
+        return cls(
+            model=model,
+            optimizer=make_optimizer(model, recipe),
+            scaler=torch.amp.GradScaler(ranks.device.type, enabled=half),
+            ema=Ema(model, recipe.ema) if recipe.ema else None,
+            position=Position(),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """For saving."""
+        return {
+            "position": dataclasses.asdict(self.position),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "fitted": self.fitted,
+            "decay": self.decay,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], recipe: Recipe) -> None:
+        """The inverse of ``state_dict``. Moments belong to their parameters by their order in the optimizer alone.
+
+        Raises:
+            Exception: The state is not that of such a training.
+        """
+        self.position, self.fitted = Position.from_dict(state["position"]), bool(state.get("fitted", False))
+        self.decay = state.get("decay", "matrices")
+        if self.decay != "weights":
+            self.optimizer = make_optimizer(self.model, recipe, decay=self.decay)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
