@@ -26,6 +26,11 @@ from .train_progress import ProgressBar
 
 DESCRIPTION = "Trains a BiRefNet on your images and masks."
 DEFAULT_RECIPE = "finetune"
+# Flags that mean nothing unless another field has a certain value.
+_ONLY_WITH = {
+    "lr_epochs": ("schedule", "step"), "lr_factor": ("schedule", "step"), "lr_floor": ("schedule", "cosine"),
+    "lora_rank": ("train", "lora"), "lora_alpha": ("train", "lora"),
+}  # fmt: skip
 NEW_LR = 1e-3  # of a new network by a recipe for a trained one; ten times that of `finetune`, as in `shapes`
 
 
@@ -108,6 +113,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     are for its own backbone in a new network.
     """
     flags = {name: getattr(args, name) for name in field_names() if hasattr(args, name)}
+    given = tuple(flags)
     flags.update({f"network.{key}": value for key, value in flags.pop("network", ())})
     stored = RunFolder(args.out).recipe if args.resume and args.out else None
     values: dict[str, Any]
@@ -121,7 +127,16 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
             values.update(init="", decoder_epochs=0)
         if flags.get("init") or flags.get("backbone", values.get("backbone")) != values.get("backbone"):
             values.pop("encoder", None)
-    return from_values(values).replace(**flags)
+    recipe = from_values(values).replace(**flags)
+    for name in given:
+        field, needed = _ONLY_WITH.get(name, (name, None))
+        if needed is not None and getattr(recipe, field) != needed and getattr(args, name) not in ([], 0):
+            flag = name.replace("_", "-")
+            raise ConfigError(
+                f"--{flag} has no effect with {field}={getattr(recipe, field)!r}: add --{field} {needed}, or leave "
+                f"--{flag} out."
+            )
+    return recipe
 
 
 def _find_recipe(name: str) -> Path:

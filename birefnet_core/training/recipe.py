@@ -195,6 +195,8 @@ class Recipe:
             raise ConfigError("train='lora' adapts a trained network: name one with init.")
         if self.schedule == "step" and not self.lr_epochs:
             raise ConfigError("schedule='step' needs lr_epochs, the epochs at which the rate falls.")
+        if any(epoch < 1 for epoch in self.lr_epochs):
+            raise ConfigError(f"lr_epochs={self.lr_epochs}: expected epochs from 1 on; they count from the beginning.")
         if self.classes != "none" and not self.loss.ce:
             raise ConfigError("classes are read but the weight of ce is 0: set classes to 'none'.")
         if self.network:

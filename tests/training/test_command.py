@@ -94,6 +94,25 @@ def recipe_by(*flags: str) -> Recipe:
     return recipe_of(build_parser("train").parse_args(["train", *flags]))
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--lr-epochs", "30"], "--lr-epochs has no effect with schedule='cosine': add --schedule step, or leave"),
+        (["--lora-rank", "8"], "--lora-rank has no effect with train='all': add --train lora"),
+        (["--schedule", "constant", "--lr-floor", "0.1"], "--lr-floor has no effect"),
+        (["--schedule", "step", "--lr-epochs", "30", "--lr-factor", "0.5"], None),
+        (["--lr-epochs"], None),
+    ],
+)
+def test_flags_that_mean_nothing_together_are_refused(flags, expected):
+    if expected is None:
+        recipe_by(*flags)
+        return
+    with pytest.raises(bc.ConfigError) as caught:
+        recipe_by(*flags)
+    assert str(caught.value).startswith(expected)
+
+
 def test_rates_are_those_of_a_new_network_where_there_is_no_checkpoint():
     assert (recipe_by().lr, recipe_by().backbone_lr) == (1e-4, 1e-5)
     new = recipe_by("--backbone", "pvt_v2_b0")

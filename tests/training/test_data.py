@@ -1,5 +1,8 @@
 """Folders -> pairs."""
 
+import shutil
+import unicodedata
+
 import pytest
 from PIL import Image
 
@@ -21,6 +24,27 @@ def test_folder_of_sets_gives_all_of_them(tmp_path):
     write_shapes(tmp_path / "a", 2)
     write_shapes(tmp_path / "b", 1)
     assert [pair.name for pair in find_set(tmp_path).pairs] == ["a/shape00", "a/shape01", "b/shape00"]
+
+
+def test_two_sets_in_one_folder_are_not_taken_for_one(tmp_path):
+    for names in (("im", "gt"), ("images", "masks")):
+        write_shapes(tmp_path, 1, names=names)
+    with pytest.raises(DatasetError, match=r"two data sets in it, im/ \+ gt/ and images/ \+ masks/"):
+        find_set(tmp_path)
+    shutil.rmtree(tmp_path / "masks")
+    write_shapes(tmp_path, 1, names=("img", "gt"))  # masks of one set, its images at two sizes
+    assert [pair.image.parent.name for pair in find_set(tmp_path).pairs] == ["im"]
+
+
+def test_one_name_in_both_spellings_of_its_accents_is_two(tmp_path):
+    names = [unicodedata.normalize(form, "\u00e9") for form in ("NFC", "NFD")]
+    for folder in ("im", "gt"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.new("L", (8, 8)).save(tmp_path / folder / f"{name}.png")
+    if len(list((tmp_path / "im").iterdir())) < 2:
+        pytest.skip("a disk on which they are one")
+    assert [pair.image.name for pair in find_set(tmp_path).pairs] == [p.mask.name for p in find_set(tmp_path).pairs]
 
 
 def test_explicit_folders_and_several_sets_are_joined(tmp_path):

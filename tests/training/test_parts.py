@@ -52,6 +52,7 @@ def test_recipe_survives_its_file(tiny_recipe, tmp_path):
         ({"rlft": 6, "loss.iou": 0, "loss.bce": 1}, "set rlft to 0"),
         ({"train": "lora"}, "name one with init"),
         ({"schedule": "step"}, "lr_epochs"),
+        ({"schedule": "step", "lr_epochs": [-20]}, "from 1 on"),
         ({"augment.flip": 2}, "augment.flip"),
         ({"network.backbones": 2}, "backbones"),
         ({"ema": 1}, "below 1"),

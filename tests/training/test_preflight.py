@@ -7,11 +7,13 @@ from PIL import Image
 
 from birefnet_core import DatasetError
 from birefnet_core.mask_files import read_mask
+from birefnet_core.training import TrainingData, load_datasets
 from birefnet_core.training.data import Pair, find_set
+from birefnet_core.training.data.folders import hold_out
 from birefnet_core.training.data.preflight import validate_dataset, validate_pair
 from birefnet_core.training.data.reading import read_pair
 
-from .conftest import write_shapes
+from .conftest import draw_shape, write_shapes
 
 
 @pytest.fixture
@@ -24,6 +26,35 @@ def test_good_data_pass(folder):
     assert len(report.check()) == 4
     assert report.problems == report.warnings == ()
     assert "smallest 96 x 96" in report.text()
+
+
+@pytest.mark.parametrize("level", [1.0, 0.4])
+def test_a_grey_object_cut_out_of_its_image_is_no_mask(tmp_path, level):
+    image, mask = draw_shape(0)
+    noise = np.random.RandomState(0).rand(12, 12)
+    noise = np.array(Image.fromarray((noise * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR))
+    photo = np.array(image.convert("L")) // 2 + (noise * level / 2).astype(np.uint8)
+    for folder in ("im", "gt"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(photo).save(tmp_path / "im/a.png")
+    Image.fromarray(np.where(np.array(mask) > 0, photo, 0)).save(tmp_path / "gt/a.png")
+    (one,) = validate_dataset(find_set(tmp_path)).pairs
+    assert "shows the same as its image" in one.problem
+    mask.save(tmp_path / "gt/a.png")
+    (one,) = validate_dataset(find_set(tmp_path)).pairs
+    assert one.problem is None
+
+
+def test_a_split_that_leaves_one_kind_of_mask_is_told(folder, tiny_recipe):
+    data = TrainingData(sets=(folder,))
+    training, (held,) = hold_out(find_set(folder).pairs, 0.1)
+    Image.new("L", (96, 96)).save(held.mask)
+    assert "every mask held out for validation is empty" in load_datasets(tiny_recipe(), data).text
+    Image.new("L", (96, 96), 255).save(held.mask)
+    for pair in training:
+        Image.new("L", (96, 96)).save(pair.mask)
+    with pytest.raises(DatasetError, match="every mask to train on is empty, apart from those held out"):
+        load_datasets(tiny_recipe(), data)
 
 
 def test_truncated_image_stops_with_its_name_or_is_skipped(folder):

@@ -123,7 +123,11 @@ def find_sets(folders: Iterable[Path]) -> FoundPairs:
 
 
 def find_set(folder: Path) -> FoundPairs:
-    """The pairs of one folder: of a known layout, of RGBA images, or of a folder of such folders."""
+    """The pairs of one folder: of a known layout, of RGBA images, or of a folder of such folders.
+
+    Raises:
+        DatasetError: The folder is missing, has no known layout or two, or has no pair.
+    """
     _check_folder(folder)
     layout = _layout(folder)
     if layout is not None:
@@ -178,7 +182,7 @@ def pair_folders(images: Path, masks: Path, name: str) -> FoundPairs:
     pairs, used = [], set()
     for stem, image in by_stem.items():
         names = [stem, *(stem + ending for ending in _MASK_SUFFIXES[1:] if stem + ending not in by_stem)]
-        found_names = (composed.get(unicodedata.normalize("NFC", name)) for name in names)
+        found_names = (name if name in mask_of else composed.get(unicodedata.normalize("NFC", name)) for name in names)
         mask = next((name for name in found_names if name is not None), None)
         if mask is not None and mask not in used:
             used.add(mask)
@@ -295,7 +299,15 @@ def _check_folder(folder: Path) -> None:
 
 def _layout(folder: Path) -> tuple[Path, Path] | None:
     names = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
-    return next(((names[a], names[b]) for a, b in LAYOUTS if a in names and b in names), None)
+    found = [(names[a], names[b]) for a, b in LAYOUTS if a in names and b in names]
+    other = next((pair for pair in found[1:] if not {*pair} & {*found[0]}), None)
+    if other is not None:
+        sets = " and ".join(f"{a.name}/ + {b.name}/" for a, b in (found[0], other))
+        raise DatasetError(
+            f"{folder}: two data sets in it, {sets}. Put each into a folder of its own, or name those to use: --images "
+            "DIR --masks DIR."
+        )
+    return found[0] if found else None
 
 
 def _stem(path: Path, folder: Path) -> str:

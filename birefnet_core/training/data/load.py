@@ -79,6 +79,16 @@ def load_datasets(
     else:
         training, validation = hold_out(pairs, recipe.val_fraction, contents)
         text += f"\n{len(training)} pairs to train on, {len(validation)} held out for validation"
+        if same := report.same(training):
+            raise DatasetError(
+                f"every mask to train on is {same}, apart from those held out for validation: nothing could be "
+                "learned. Add pairs, or choose those to validate on by --val-data."
+            )
+        if same := report.same(validation):
+            text += (
+                f"\nwarning: every mask held out for validation is {same}: scores prefer a network that finds "
+                f"{'nothing' if same == 'empty' else 'everything'}. Choose the pairs to validate on by --val-data"
+            )
     if backgrounds:
         backgrounds = validate_backgrounds(backgrounds, skip_bad=data.skip_bad, ranks=ranks)
         text += f"\n{len(backgrounds)} backgrounds"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +35,7 @@ _DRAFT_SIDE = 256  # pixels; JPEGs are decoded no larger than needed for this
 _THUMBNAIL = (32, 32)  # in which an image is compared with its mask
 _SIDES_EXCHANGED = 5  # EXIF orientations from this on
 _SAME = 0.03  # greatest difference of two thumbnails of the same pixels
+_LEAST_SHOWN = 16  # pixels of a thumbnail in which an object can be recognised
 
 Progress = Callable[[int, int], None]  # files validated, files in all
 Item = TypeVar("Item")
@@ -133,13 +135,17 @@ class DatasetReport:
             )
         if not self.usable:
             raise DatasetError(f"none of the pairs can be used:\n  {listed}")
-        areas = {report.area for report in self.pairs if report.problem is None}
-        if areas in ({0.0}, {1.0}):
+        if same := self.same(self.usable):
             raise DatasetError(
-                f"every mask is {'full' if areas == {1.0} else 'empty'}: nothing could be learned. White (255) is the "
-                "object, black (0) the background."
+                f"every mask is {same}: nothing could be learned. White (255) is the object, black (0) the background."
             )
         return self.usable
+
+    def same(self, pairs: Iterable[Pair]) -> str:
+        """ "empty" or "full" where all masks of pairs are, else ""."""
+        areas = {report.pair: report.area for report in self.pairs}
+        found = {areas[pair] for pair in pairs}
+        return "empty" if found == {0.0} else "full" if found == {1.0} else ""
 
 
 def validate_dataset(
@@ -281,9 +287,14 @@ def _background_problem(path: Path) -> str | None:
 
 
 def _check_is_no_copy(values: Tensor, image: Tensor, pair: Pair) -> None:
-    """Checks that a mask is not the image itself in grey."""
+    """Checks that a mask is not the image itself in grey, nor its object cut out of it."""
     mask = _thumbnail(values)
-    if mask.std() > _SAME and (mask - image).abs().max() < _SAME:
+    shown = mask > _SAME
+    # Near the edge of a cut-out the pixels of its thumbnail are darker than the image's.
+    whole = F.avg_pool2d(shown.float()[None, None], 5, stride=1, padding=2, count_include_pad=False)[0, 0] == 1
+    cut_out = whole.sum() >= _LEAST_SHOWN and mask[whole].std() > _SAME
+    same = (mask - image).abs() < _SAME
+    if (mask.std() > _SAME and same.all()) or (cut_out and same[whole].all()):
         raise DatasetError(
             f"{pair.mask}: the mask shows the same as its image {pair.image}: is it a copy? Give each image a mask of "
             "its own."
