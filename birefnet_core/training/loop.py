@@ -229,6 +229,7 @@ class Trainer:
                 if stopped or self._must_save():
                     self._check_weights()
                     self.save()
+            batches.close()  # here, as an interrupt while it is left to the garbage collector would be lost
             if not stopped:
                 self._end_epoch()
         # Where several processes had a signal, that of the first is everyone's.

@@ -1,6 +1,7 @@
 """Processes that read data, and their end."""
 
 import multiprocessing
+import os
 
 import pytest
 import torch
@@ -19,6 +20,19 @@ def test_a_worker_that_is_killed_ends_the_training_in_a_sentence(shapes, tiny_re
     with pytest.raises(bc.TrainingError, match=r"a process that reads data was killed .*--resume, with --workers 0"):
         train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu", progress=kill)
     assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no groups of processes")
+def test_signals_to_the_group_of_a_training_leave_its_workers_alone(shapes, tiny_recipe, tmp_path):
+    """As of torchrun, which passes SIGTERM on to the groups of its processes."""
+    groups, others = set(), {*multiprocessing.active_children()}
+
+    def look(values):
+        groups.update(os.getpgid(process.pid) for process in {*multiprocessing.active_children()} - others)
+
+    train(tiny_recipe(workers=2, epochs=1), TrainingData(sets=(shapes,)), tmp_path, device="cpu", progress=look)
+    assert len(groups) == 2 and os.getpgid(0) not in groups
+    assert not {*multiprocessing.active_children()} - others
 
 
 def test_ending_the_workers_beside_a_dead_one_is_no_error_of_its_own(tiny_recipe):

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -212,8 +213,8 @@ class BatchSampler:
 
 def load_batches(
     dataset: SegmentationDataset, sampler: BatchSampler, epoch: int, first: int, device: torch.device
-) -> Iterator[Batch]:
-    """Batches of this process, prefetched by the recipe's workers.
+) -> Generator[Batch]:
+    """Batches of this process, prefetched by the recipe's workers, which end when it is closed.
 
     Args:
         dataset: The pairs.
@@ -237,10 +238,11 @@ def load_batches(
         # Its own generator: making an iterator draws a number, which must not come from the training's.
         generator=torch.Generator().manual_seed(0),
     )
-    for batch in _read_from_workers(loader, recipe):
-        if isinstance(batch, BiRefNetError):
-            raise batch
-        yield batch.to(device, torch.channels_last if recipe.channels_last else torch.contiguous_format)
+    with contextlib.closing(_read_from_workers(loader, recipe)) as batches:
+        for batch in batches:
+            if isinstance(batch, BiRefNetError):
+                raise batch
+            yield batch.to(device, torch.channels_last if recipe.channels_last else torch.contiguous_format)
 
 
 @contextlib.contextmanager
@@ -254,7 +256,7 @@ def dead_workers_as_training_error(recipe: Recipe) -> Iterator[None]:
         raise _dead_worker(error, recipe) from error
 
 
-def _read_from_workers(loader: DataLoader, recipe: Recipe) -> Iterator[Batch | BiRefNetError]:
+def _read_from_workers(loader: DataLoader, recipe: Recipe) -> Generator[Batch | BiRefNetError]:
     """The batches. A worker that dies may be noticed by the end of its connection first."""
     batches = iter(loader)
     try:
@@ -284,6 +286,10 @@ def _dead_worker(error: Exception, recipe: Recipe) -> TrainingError:
 
 
 def _start_worker(_: int) -> None:
+    # torchrun, terminals and `timeout` send signals to the group of a process, and the training needs its workers until
+    # the step is done. They end with it.
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
     torch.set_num_threads(1)  # the workers share the cores
     sys.excepthook = _print_unless_disconnected
 
