@@ -166,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
         backgrounds=args.backgrounds, skip_bad=args.skip_bad,
     )  # fmt: skip
     if args.dry_run:
+        if args.out and not args.resume:
+            RunFolder(args.out).check_free()  # whose examples would be replaced
         datasets = load_datasets(recipe, data)
         _print(datasets.text)
         if args.out:

@@ -37,7 +37,7 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path | None = None) -
         if not os.path.isfile(run.recipe) or not os.path.isfile(run.metrics):
             raise ConfigError(f"{run.path}: no training in it (recipe.toml and metrics.jsonl).")
     names = _short_names([run.path for run in runs])
-    recipes = [from_values(load_recipe(run.recipe)).to_flat() for run in runs]
+    recipes = [_recipe(run) for run in runs]
     rows = [run.rows() for run in runs]
     text = _report(names, recipes, rows)
     if out is not None:
@@ -47,6 +47,14 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path | None = None) -
             save_png(_curves(names, rows, str(recipes[0]["best"])), target.path / CURVES)
             target.write_text(REPORT, f"{text}\n![scores]({CURVES})\n")
     return text
+
+
+def _recipe(run: RunFolder) -> dict[str, Any]:
+    values = load_recipe(run.recipe)
+    try:
+        return from_values(values).to_flat()
+    except ConfigError as error:
+        raise ConfigError(f"{run.recipe}: {error}") from error
 
 
 def _report(names: Sequence[str], recipes: Sequence[Mapping[str, Any]], rows: Sequence[list[dict[str, Any]]]) -> str:

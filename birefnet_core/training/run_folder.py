@@ -122,16 +122,24 @@ class RunFolder:
                 f"{self.path}: last.pt is missing, without which this training cannot go on. {self._start_anew()}"
             )
         if not resume:
-            there = [p.name for p in (self.last, self.best, self.adapter, self.metrics) if os.path.exists(p)]
-            if there:
-                raise ConfigError(
-                    f"{self.path} holds another run ({', '.join(there)}). Go on with it by --resume, or choose another "
-                    "folder."
-                )
+            self.check_free()
         self.make()
         for part in self.path.rglob(".*.part"):  # of a process that was killed
             if _PART.fullmatch(part.name):
                 remove_part(part)
+
+    def check_free(self) -> None:
+        """Checks that there is no run in the folder.
+
+        Raises:
+            ConfigError: There is one.
+        """
+        there = [p.name for p in (self.last, self.best, self.adapter, self.metrics) if os.path.exists(p)]
+        if there:
+            raise ConfigError(
+                f"{self.path} holds another run ({', '.join(there)}). Go on with it by --resume, or choose another "
+                "folder."
+            )
 
     @contextlib.contextmanager
     def reserved(self) -> Iterator[None]:

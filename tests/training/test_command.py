@@ -178,6 +178,11 @@ def test_runs_are_compared_in_one_report(tmp_path, capsys):
     assert "| fast | 0.001 | fast | 18 | 3.5 | 2 | 0.7500 | 0.7500 | - |" in text
     assert (tmp_path / "out/comparison.md").read_text().startswith("# Trainings compared")
     assert (tmp_path / "out/comparison.png").stat().st_size > 1000
+    assert main(["train", "--data", str(tmp_path), "--out", runs[0], "--dry-run"]) == 2
+    assert "holds another run" in capsys.readouterr().err  # whose examples would be replaced
+    (Path(runs[1]) / "recipe.toml").write_text("future = 1")
+    assert main(["train", "--compare", *runs]) == 2
+    assert "recipe.toml: field 'future' is not known" in capsys.readouterr().err
     assert main(["train", "--compare", runs[0]]) == 2
     assert main(["train", "--compare", runs[0], str(tmp_path)]) == 2
     assert "no training in it" in capsys.readouterr().err
