@@ -1,5 +1,8 @@
 """Dataset validation: bad input of every kind."""
 
+import os
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +58,17 @@ def test_a_split_that_leaves_one_kind_of_mask_is_told(folder, tiny_recipe):
         Image.new("L", (96, 96)).save(pair.mask)
     with pytest.raises(DatasetError, match="every mask to train on is empty, apart from those held out"):
         load_datasets(tiny_recipe(), data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode")
+def test_folders_and_backgrounds_may_have_names_that_are_not_unicode(tmp_path, tiny_recipe):
+    data = write_shapes(tmp_path / os.fsdecode(b"b\xfcrste"), 2)
+    (tmp_path / "backgrounds").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "backgrounds/a.png")
+    (tmp_path / "backgrounds/a.png").rename(tmp_path / "backgrounds" / os.fsdecode(b"\xe9.png"))
+    found = load_datasets(tiny_recipe(), TrainingData(sets=(data,), backgrounds=tmp_path / "backgrounds"))
+    assert found.training.pairs[0].name.startswith(r"b\udcfcrste/shape0")
+    assert found.fingerprint != found.background_fingerprint
 
 
 def test_truncated_image_stops_with_its_name_or_is_skipped(folder):

@@ -110,7 +110,7 @@ def find_training(data: TrainingData) -> FoundPairs:
     """
     found = find_sets(data.sets)
     for images, masks in zip(data.images, data.masks, strict=True):
-        found += pair_folders(images, masks, images.name)
+        found += pair_folders(images, masks, _text(images.name))
     return found
 
 
@@ -131,18 +131,18 @@ def find_set(folder: Path) -> FoundPairs:
     _check_folder(folder)
     layout = _layout(folder)
     if layout is not None:
-        return pair_folders(*layout, folder.name)
+        return pair_folders(*layout, _text(folder.name))
     children = [child for child in sorted(folder.iterdir()) if child.is_dir() and not is_hidden_folder(child.name)]
     inner = [child for child in children if _layout(child) is not None]
     images = _list(folder)
     if inner:
         others = [path for path in images if folder / path.relative_to(folder).parts[0] not in inner]
         return find_sets(inner) + FoundPairs(unpaired_images=tuple(others))
-    beside = _pair_beside(images, folder, folder.name)
+    beside = _pair_beside(images, folder, _text(folder.name))
     if 2 * len(beside.pairs) > len(beside.unpaired_images):
         return beside
     if images and all(path.suffix.lower() in (".png", ".webp", ".tif", ".tiff") for path in images):
-        pairs = (Pair(name=f"{folder.name}/{_stem(p, folder)}", image=p, mask=None) for p in images)
+        pairs = (Pair(name=f"{_text(folder.name)}/{_stem(p, folder)}", image=p, mask=None) for p in images)
         return FoundPairs(pairs=tuple(pairs), links=_links(folder))
     layouts = ", ".join(f"{a}/ + {b}/" for a, b in LAYOUTS)
     there = ", ".join(sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())[:8]) or "nothing"
@@ -289,7 +289,8 @@ def hold_out(
 
 def fingerprint(pairs: Iterable[Pair]) -> str:
     """Identifies a data set by the names of its pairs, wherever its folder is."""
-    return hashlib.sha256("\n".join(pair.name for pair in pairs).encode()).hexdigest()[:16]
+    names = "\n".join(pair.name for pair in pairs)
+    return hashlib.sha256(names.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def _check_folder(folder: Path) -> None:
@@ -312,7 +313,11 @@ def _layout(folder: Path) -> tuple[Path, Path] | None:
 
 def _stem(path: Path, folder: Path) -> str:
     """A name for messages and pairing: bytes that are not UTF-8 as escapes."""
-    name = path.relative_to(folder).with_suffix("").as_posix()
+    return _text(path.relative_to(folder).with_suffix("").as_posix())
+
+
+def _text(name: str) -> str:
+    """A file's name as text that can be encoded."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
