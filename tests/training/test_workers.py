@@ -1,5 +1,7 @@
 """Processes that read data, and their end."""
 
+import errno
+import gc
 import multiprocessing
 import os
 
@@ -33,6 +35,39 @@ def test_signals_to_the_group_of_a_training_leave_its_workers_alone(shapes, tiny
     train(tiny_recipe(workers=2, epochs=1), TrainingData(sets=(shapes,)), tmp_path, device="cpu", progress=look)
     assert len(groups) == 2 and os.getpgid(0) not in groups
     assert not {*multiprocessing.active_children()} - others
+
+
+@pytest.mark.parametrize("where", ["start", "read"])
+def test_limits_of_the_system_are_told_in_a_sentence(tiny_recipe, where):
+    class Batches:
+        def __iter__(self):
+            if where == "start":  # of a process
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            return self
+
+        def __next__(self):
+            raise RuntimeError("Too many open files. Communication with the workers is no longer possible. Please")
+
+    found = "Resource temporarily unavailable" if where == "start" else r"\(Too many open files\)"
+    with pytest.raises(bc.TrainingError, match=rf"^8 processes .* more than .*{found}.*--resume and --workers 4"):
+        next(_read_from_workers(Batches(), tiny_recipe(workers=8)))
+
+
+def test_workers_end_quietly_where_another_cannot_be_started(shapes, tiny_recipe, tmp_path, monkeypatch, capsys):
+    start, others, started = multiprocessing.process.BaseProcess.start, {*multiprocessing.active_children()}, []
+
+    def start_one(process):
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start_one)
+    with pytest.raises(bc.TrainingError, match="2 processes that read data are more"):
+        train(tiny_recipe(workers=2), TrainingData(sets=(shapes,)), tmp_path, device="cpu")
+    gc.collect()
+    assert started and not {*multiprocessing.active_children()} - others
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_ending_the_workers_beside_a_dead_one_is_no_error_of_its_own(tiny_recipe):

@@ -13,9 +13,11 @@ import dataclasses
 import hashlib
 import os
 import sys
+import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,9 @@ from ..recipe import Recipe
 from .augment import Augmentation, SampleRng, augment, cover, replace_background
 from .folders import Pair, class_name
 from .reading import read_colours, read_pair
+
+# In what torch and Python raise where a process can have no more open files.
+_LIMITS = ("Too many open files", "items of ancdata")
 
 
 def seed_of(*parts: int | str) -> int:
@@ -258,7 +263,13 @@ def dead_workers_as_training_error(recipe: Recipe) -> Iterator[None]:
 
 def _read_from_workers(loader: DataLoader, recipe: Recipe) -> Generator[Batch | BiRefNetError]:
     """The batches. A worker that dies may be noticed by the end of its connection first."""
-    batches = iter(loader)
+    try:
+        batches = iter(loader)
+    except BaseException as error:
+        _end_started(error)
+        if isinstance(error, OSError):
+            raise _beyond_limits(error, recipe) from error
+        raise
     try:
         while True:
             try:
@@ -269,6 +280,10 @@ def _read_from_workers(loader: DataLoader, recipe: Recipe) -> Generator[Batch | 
                 if not recipe.workers or str(error).startswith("Caught"):  # raised in a worker, with its traceback
                     raise
                 raise _dead_worker(error, recipe) from error
+            except RuntimeError as error:
+                if not any(words in str(error) for words in _LIMITS):
+                    raise
+                raise _beyond_limits(error, recipe) from error
             yield batch
     finally:
         # The DataLoader's handler of SIGCHLD raises for a dead worker until the others have ended, too; in __del__,
@@ -277,12 +292,33 @@ def _read_from_workers(loader: DataLoader, recipe: Recipe) -> Generator[Batch | 
             getattr(batches, "_shutdown_workers", lambda: None)()
 
 
+def _end_started(error: BaseException) -> None:
+    """Ends workers beside one that could not be started: the DataLoader's iterator prints a traceback, in __del__."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        started: Any = frame.f_locals.get("self")
+        if hasattr(started, "_workers") and not hasattr(started, "_workers_status"):
+            started._workers_status = [True] * len(started._workers)
+            with contextlib.suppress(RuntimeError):
+                started._shutdown_workers()
+
+
 def _dead_worker(error: Exception, recipe: Recipe) -> TrainingError:
-    fewer = "--workers 0" if recipe.workers == 1 else f"--workers {recipe.workers // 2}"
     return TrainingError(
         f"a process that reads data was killed ({first_line(error).rstrip('. ')}); often the memory, or the shared "
-        f"memory in /dev/shm, was used up. Go on with --resume, with {fewer} if it happens again."
+        f"memory in /dev/shm, was used up. Go on with --resume, with {_fewer(recipe)} if it happens again."
     )
+
+
+def _beyond_limits(error: Exception, recipe: Recipe) -> TrainingError:
+    return TrainingError(
+        f"{recipe.workers} processes that read data are more than this system allows "
+        f"({first_line(error).partition('. ')[0]}). Go on with --resume and {_fewer(recipe)}, or raise the limit "
+        "(ulimit -n for open files, -u for processes)."
+    )
+
+
+def _fewer(recipe: Recipe) -> str:
+    return f"--workers {recipe.workers // 2}"
 
 
 def _start_worker(_: int) -> None:
