@@ -23,6 +23,7 @@ import birefnet_core as bc  # noqa: E402
 from birefnet_core.cli.main import exit_code  # noqa: E402
 from birefnet_core.cli.train import ProgressBar  # noqa: E402
 from birefnet_core.images import list_images, read_image, to_bytes, write_mask  # noqa: E402
+from birefnet_core.stop_signal import interrupt_code, interrupt_of  # noqa: E402
 from birefnet_core.training import TrainingData, from_values, load_recipe, train  # noqa: E402
 
 PACKAGED = ("brick", "gravel", "grass")  # surfaces in scikit-image
@@ -142,9 +143,9 @@ def run(args: argparse.Namespace) -> int:
     )
     before = segment_all(bc.load_model(args.init), out, "before")
     result = train(recipe, data, out / "run", resume=args.resume, progress=ProgressBar(quiet=False))
-    if not result.finished:
+    if result.signal is not None:
         print("stopped; --resume goes on", file=sys.stderr)
-        return 130
+        return interrupt_code(interrupt_of(result.signal))
     after = segment_all(bc.load_model(out / "run" / "best.safetensors"), out, "after")
     compare(out).save(out / "cracks.png")
     print("        " + "".join(f"{name:>8}" for name in SCORES))
