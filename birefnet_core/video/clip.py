@@ -21,7 +21,7 @@ from .containers import ContainerSource, Damage, Joined, Packets, Source, check_
 from .image_files import SequenceSource, WebPSource, find_sequence, is_webp
 from .options import Limits
 from .orientation import Orientation, orientation_of
-from .pyav import FAILURES, av, reason, reformat
+from .pyav import FAILURES, PLANAR, av, reason, reformat
 from .transfer import srgb_from_linear
 
 # FFmpeg's numbers (ITU-T H.273).
@@ -361,17 +361,16 @@ def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]
     """A decoded frame as H, W, C of a format from ``rgb_format``; light becomes sRGB in 16 bits."""
     if frame.format.name != rgb or (frame.width, frame.height) != size:
         source = colour.coefficients
-        frame = reformat(
-            frame,
-            width=size[0],
-            height=size[1],
-            format=rgb,
-            src_colorspace=source,
+        coding: dict[str, int] = {
+            "src_colorspace": source,
             # Ignored for RGB, but older PyAV sets the matrix only where the two differ.
-            dst_colorspace=BT709 if source != BT709 else BT601,
-            src_color_range=colour.samples,
-            dst_color_range=FULL,
-        )
+            "dst_colorspace": BT709 if source != BT709 else BT601,
+            "src_color_range": colour.samples,
+            "dst_color_range": FULL,
+        }
+        if "f32" in rgb:  # light has none of it; FFmpeg 8.0 applies it all the same
+            coding = {}
+        frame = reformat(frame, width=size[0], height=size[1], format=PLANAR.get(rgb, rgb), **coding)
     pixels = frame.to_ndarray()
     if pixels.dtype != np.float32:
         return pixels

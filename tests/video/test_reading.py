@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from birefnet_core.errors import VideoError
-from birefnet_core.video import Clip, Output, VideoOptions, segment_video
+from birefnet_core.video import Clip, Output, VideoOptions, clip, segment_video
 from birefnet_core.video.image_files import find_sequence
 from birefnet_core.video.pyav import reformat
 
@@ -237,3 +237,26 @@ def test_of_several_videos_the_one_that_players_show_is_read(tmp_path):
     with Clip(tmp_path / "a.mkv") as clip:
         assert (clip.info.width, len(list(clip))) == (96, 6)
     assert clip.notes == {"of its 2 video streams the one of 96 x 64 was taken"}
+
+
+def test_deep_frames_are_the_same_by_planes(tmp_path, monkeypatch):
+    """FFmpeg 8.0 gets 16-bit RGB of 4:2:0 wrong, in all rows but the first; planes are right."""
+    path = make_clip(tmp_path, name="clip.mkv", codec="ffv1", pixels="yuv420p10le", frames=1, audio=None)
+    (first,) = read_rgba(path)
+    assert np.abs(first - picture(0, 96, 64) / 255).mean() < 0.02
+    monkeypatch.setattr(clip, "PLANAR", {"rgb48le": "gbrp16le"})
+    assert np.abs(read_rgba(path)[0] - first).mean() < 0.01
+
+
+@pytest.mark.parametrize("number", [0, 3, 16])
+def test_frames_are_converted_whatever_light_they_are_tagged_with(number):
+    """PyAV 17.0 refuses the reserved numbers 0 and 3, and takes the matrix of BT.2020 from the frame's tag."""
+    grey = av.VideoFrame.from_ndarray(np.full((8, 64, 3), (60, 200, 90), np.uint8), format="rgb24")
+    coded = reformat(grey, format="yuv444p", src_colorspace=1, dst_colorspace=9, src_color_range=2, dst_color_range=1)
+    assert [bytes(plane)[0] for plane in coded.planes] == pytest.approx([151, 97, 70], abs=1)
+    if not hasattr(coded, "color_trc"):
+        pytest.skip("frames of this PyAV have no tag of light")
+    coded.color_trc = coded.color_primaries = number
+    again = reformat(coded, format="rgb24", src_colorspace=9, dst_colorspace=1, src_color_range=1, dst_color_range=2)
+    assert np.abs(again.to_ndarray() - (60.0, 200, 90)).max() < 4
+    assert (coded.color_trc, coded.color_primaries) == (number, number)
