@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError, VideoError
-from ..images import IMAGE_SUFFIXES, read_image
+from ..image_reading import read_image_file
+from ..images import IMAGE_SUFFIXES
 from ..masks import parse_color
 from ..masks.compose import fit_images
 from .clip import Clip, Frame, VideoInfo
@@ -101,7 +102,7 @@ class ClipBackground:
     def __init__(
         self, output: Output, info: VideoInfo, options: VideoOptions, device: torch.device, report: VideoReport
     ) -> None:
-        self._output, self._size, self._device = output, (info.height, info.width), device
+        self._output, self._size, self._device, self._note = output, (info.height, info.width), device, report.note
         self._open = lambda: Clip(Path(str(output.background)), frame_rate=options.frame_rate, limits=options.limits)
         with self._open() as clip:
             self._info = clip.info
@@ -141,8 +142,10 @@ class ClipBackground:
             first += last + max(duration, 1)
 
     def _fit(self, frame: Frame) -> Tensor:
-        pixels = as_float(to_tensor(frame.pixels).to(self._device)[..., :3])
-        pixels = to_sdr(pixels, self._info.transfer, self._info.colour.primaries)
+        samples = as_float(to_tensor(frame.pixels).to(self._device))
+        pixels = to_sdr(samples[..., :3], self._info.transfer, self._info.colour.primaries)
+        if samples.shape[-1] == 4:
+            pixels = _over_black(pixels, samples[..., 3], self._info.name, self._note)
         return fit_images(pixels[None], self._size, self._output.fit)[0]
 
 
@@ -172,11 +175,22 @@ def open_background(
     is_image = suffix in IMAGE_SUFFIXES and os.path.isfile(background)
     if is_image and not (suffix in ANIMATED and _moves(background, options)):
         try:
-            image = read_image(background)[None].to(device)
+            file = read_image_file(background)
         except ImageError as error:
             raise VideoError(str(error)) from error
-        return StillBackground(fit_images(image, (info.height, info.width), output.fit)[0])
+        image = file.colours
+        if file.alpha is not None:
+            image = _over_black(image, file.alpha, str(background), report.note)
+        return StillBackground(fit_images(image[None].to(device), (info.height, info.width), output.fit)[0])
     return ClipBackground(output, info, options, device, report)
+
+
+def _over_black(colours: Tensor, alpha: Tensor, name: str, note: Callable[[str], None]) -> Tensor:
+    """A background H, W, 3 over black, as the bars of ``fit_images`` are: what alpha H, W hides is not to be seen."""
+    if alpha.min() >= 1:
+        return colours
+    note(f"the background {name} is transparent in places; it is black there")
+    return colours * alpha[..., None]
 
 
 def _moves(path: Path, options: VideoOptions) -> bool:

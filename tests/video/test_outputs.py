@@ -183,6 +183,23 @@ def test_an_image_lies_behind_the_subject(tmp_path, segmenter, source, name):
     assert np.abs(read_rgba(out.path)[3][0, 0, :3] * 255 - (200, 30, 90)).max() < 1
 
 
+@pytest.mark.parametrize("name", ["wall.png", "wall.webp"])
+def test_what_is_transparent_in_a_background_is_black(tmp_path, segmenter, source, name):
+    """An image, and a clip; the hidden colour is not seen, and a line says so."""
+    left = Image.new("RGBA", (96, 64), (255, 0, 0, 0))
+    left.paste((40, 120, 200, 255), (48, 0, 96, 64))
+    later = left.copy()
+    later.putpixel((95, 63), (0, 0, 0, 255))  # or the two are one frame
+    more = {"save_all": True, "append_images": [later], "lossless": True, "exact": True} if "webp" in name else {}
+    left.save(tmp_path / name, **more)
+    out = Output(path=tmp_path / "out", kind="composite", background=tmp_path / name)
+    report = segment_video(segmenter, source, out)
+    frame = read_rgba(out.path)[3] * 255
+    assert np.abs(frame[0, 0, :3]).max() < 1
+    assert np.abs(frame[0, -1, :3] - (40, 120, 200)).max() < 1
+    assert any("is transparent in places; it is black there" in note for note in report.notes)
+
+
 @pytest.mark.parametrize("name", ["wall.mp4", "wall.gif"])
 def test_a_clip_lies_behind_the_subject_and_begins_again(tmp_path, segmenter, source, name):
     """A background of 6 frames at half the rate, so that each is shown twice."""
