@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 from ..errors import VideoError
-from .containers import ContainerSource, Damage, Joined, Packets, Source, check_size, source_name
+from .containers import ContainerSource, Damage, Packets, Source, check_size, source_name
 from .image_files import SequenceSource, WebPSource, find_sequence, is_webp
 from .options import Limits
 from .orientation import Orientation, orientation_of
 from .pyav import FAILURES, PLANAR, av, reason, reformat
+from .recordings import Joined
 from .transfer import srgb_from_linear
 
 # FFmpeg's numbers (ITU-T H.273).
@@ -191,6 +192,8 @@ class Clip:
         """Finds the cut in the clip's own time."""
         start, begin = _exact(start_time), self._recorded_at
         if start < 0:
+            if isinstance(self._source, ContainerSource):
+                self._source.find_end()
             if not self._source.end:
                 raise VideoError(f"{self.name}: its length is not known; give a start that counts from the beginning.")
             start = max(start + _exact(self._source.end or 0) - begin, Fraction(0))
@@ -246,7 +249,9 @@ class Clip:
         """Frames from the start of the cut on, with increasing timestamps."""
         last: int | None = None
         source = self._source
-        joined = Joined(source.container, source.time_base) if isinstance(source, ContainerSource) else None
+        joined = None
+        if isinstance(source, ContainerSource):
+            joined = Joined(source.container, source.time_base, source.shift)
         for frame, pts, duration in source.read():
             if pts is not None and joined is not None:
                 pts += joined(pts, self._step)

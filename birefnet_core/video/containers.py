@@ -16,6 +16,7 @@ from ..placeholders import why_unreadable
 from ..text import enumerate_names
 from .options import Limits
 from .pyav import FAILURES, av, reason
+from .recordings import is_recording, look_through
 
 Source = str | Path | io.BytesIO
 
@@ -29,39 +30,9 @@ DEMUXERS = (
 )  # fmt: skip
 GROWING = ("mpegts", "mpeg", "flv", "live_flv", "ogg", "dv", "wtv")
 DECODER_THREADS = min(4, os.cpu_count() or 1)  # each holds a frame
-FARTHEST_BACK, FARTHEST_ON = Fraction(1, 10), 10  # seconds; timestamps that jump farther begin again
 EARLIER_SEEKS = (0, 2, 10, 60)  # seconds before the time that is wanted
 MOST_TRIED = 2000  # packets that are read to find a key frame
 EARLY = 250  # packets before the first frame that may fail: recordings begin in the middle of a group of pictures
-
-
-class Joined:
-    """Puts the timestamps of recordings that were joined, each with times of its own, one behind the other.
-
-    Args:
-        container: Of what format; in others than broadcasts and discs, gaps are meant.
-        time_base: Of the timestamps, in seconds.
-    """
-
-    def __init__(self, container: av.container.InputContainer, time_base: Fraction) -> None:
-        self._applies, self._base = container.format.name.startswith("mpeg"), time_base
-        self._shift = 0
-        self._last: tuple[int, int] | None = None  # time and duration
-
-    def __call__(self, time: int, duration: int) -> int:
-        """How far a timestamp is to be moved.
-
-        Args:
-            time: As in the file.
-            duration: Until the next one.
-        """
-        if self._applies:
-            if self._last is not None:
-                jump = (time + self._shift - self._last[0]) * self._base
-                if not -FARTHEST_BACK <= jump <= FARTHEST_ON:
-                    self._shift = sum(self._last) - time
-            self._last = time + self._shift, duration
-        return self._shift
 
 
 class Packets(NamedTuple):
@@ -183,6 +154,7 @@ class ContainerSource:
         duration: Seconds as declared, or None.
         end_pts: Where the last frame ends as declared, or None.
         end: The same in seconds of the clip's own time; less exact where the stream does not say.
+        shift: How far the timestamps of the next frames are to be moved, as ``Joined`` does.
     """
 
     def __init__(self, source: Source, limits: Limits, demuxer: str | None = None) -> None:
@@ -199,6 +171,7 @@ class ContainerSource:
         begin = 0 if self.end_pts or self._tagged_seconds() else (self.container.start_time or 0) / av.time_base
         self.end = float(self.end_pts * self.time_base) if self.end_pts else begin + (self.duration or 0) or None
         self._sought = False
+        self.shift = self._skipped = 0
 
     def close(self) -> None:
         self.container.close()
@@ -206,11 +179,14 @@ class ContainerSource:
     def seek(self, seconds: Fraction) -> None:
         """To a key frame at or before a time; what cannot seek is read from the start.
 
-        In files without an index, packets of about that time are found, whose key frame may be long before.
+        In files without an index, packets of about that time are found, whose key frame may be long before. Recordings
+        are looked through from their start, as their times may begin again.
         """
         self._sought = True
-        # The first timestamps after a seek in a program stream are wrong.
-        for earlier in EARLIER_SEEKS[self.container.format.name == "mpeg" :]:
+        if is_recording(self.container):
+            self._look_through(seconds)
+            return
+        for earlier in EARLIER_SEEKS:
             place = int((seconds - earlier) / self.time_base)
             try:
                 self.container.seek(place, stream=self.stream)
@@ -220,6 +196,19 @@ class ContainerSource:
                     return
             except FAILURES:
                 break
+        self.container.close()
+        self._begin()
+
+    def find_end(self) -> None:
+        """Sets ``end`` to that of recordings, which do not say it, or that of the last one alone."""
+        if is_recording(self.container):
+            self._look_through(None)
+
+    def _look_through(self, until: Fraction | None) -> None:
+        place = look_through(self.container, self.stream, self.time_base, until)
+        self._skipped, self.shift = place.packets, place.shift
+        if place.end is not None:
+            self.end = float(place.end)
         self.container.close()
         self._begin()
 
@@ -249,7 +238,7 @@ class ContainerSource:
         packets = decoded = 0
         last = 0.0
         try:
-            for packet in self.container.demux(self.stream):
+            for packet in islice(self.container.demux(self.stream), self._skipped, None):
                 packets += packet.size > 0
                 if packet.pts is not None:
                     durations[packet.pts] = packet.duration or 0

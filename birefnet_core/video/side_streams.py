@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
-from .containers import Joined, Source, open_container
+from .containers import Source, open_container
 from .options import Limits
 from .pyav import FAILURES, av, reason
+from .recordings import Joined, is_recording
 
 # Container -> the encoder for audio it cannot hold as it is.
 AUDIO_ENCODERS = {"webm": "libopus", "mov": "aac", "mp4": "aac", "matroska": "flac"}
@@ -59,9 +60,9 @@ class SideStreams:
         self._streams = [s for s in streams if s.index in self._copied or s.index in self._encoded]
         self._packets = self._read()
         self._next: tuple[Fraction, Any] | None = None
-        # Not in recordings, whose own start this may be: what comes before the first video would be left out.
+        # Not in recordings, whose times may begin again.
         wanted, begin = int((start - SEEK_EARLIER) * av.time_base), self._input.start_time or 0
-        if wanted > begin and self._streams:
+        if wanted > begin and self._streams and not is_recording(self._input):
             self._input.seek(wanted)
 
     def close(self) -> None:
