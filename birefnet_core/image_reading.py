@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import ImageError, MemoryLimitError
+from .image_colours import Coding
 from .image_formats import image_formats
 from .image_ops import HIGHEST
 from .pillow_files import Header, has_more_frames, header_of, load_pixels, lower_bytes, to_full_size
@@ -32,6 +34,7 @@ _GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
 _UPPER = 15  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: that of values of 12 bits
 _LOWEST = -0.1  # sharpening undershoots 0 a little; floats below that are something else
 _WITH_FRAMES = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # those of other formats are previews, layers or sizes
+_FARTHEST_GREY = 40  # of 255, from sRGB; those of gamma 1.8 (ProPhoto) are 20 off, those of linear light 73
 _MOST_PROFILE = 4 << 20  # bytes of a colour profile; real ones have up to about 2 MB
 
 
@@ -55,8 +58,8 @@ class ImageFile:
 def read_image_file(path: str | Path) -> ImageFile:
     """Reads an image as people see it: turned by its EXIF orientation, the first frame of several.
 
-    Integers of 8, 10, 12 and 16 bits and floats are brought to [0, 1]. CMYK, LAB and grey with a colour profile become
-    sRGB; RGB keeps its numbers and its profile.
+    Integers of 8, 10, 12 and 16 bits and floats are brought to [0, 1]. CMYK, LAB, grey with a colour profile and what
+    says by itself that it is something else (see ``image_colours``) become sRGB; RGB keeps its numbers and its profile.
 
     Raises:
         ImageError: Not there, not an image, damaged, without pixels, or with values of an unknown scale.
@@ -106,6 +109,7 @@ def _image_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:
         colours = colours * (255 / _UPPER)
         note = "its 16-bit colours use 12 bits or less, of which Pillow reads the upper 4; save it with 8 bits"
         source.notes.append(note)
+    colours = _to_srgb_light(colours, source)
     alpha = _to_floats(pixels[..., 3], 255) if pixels.shape[-1] == 4 and pixels[..., 3].min() < 255 else None
     if alpha is not None and alpha.max() == 0:
         source.notes.append("it is transparent everywhere, so there is no subject")
@@ -160,6 +164,7 @@ class _Source:
     transparent_grey: int | None = None
     curve: np.ndarray | None = None  # of grey with a colour profile: sRGB of 256 values from 0 to 1
     icc_profile: bytes | None = None
+    coding: Coding | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -169,7 +174,7 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
     load_pixels(image)
     if image.mode == "La":  # grey times alpha
         image = image.convert("LA")
-    source = _Source(mode=image.mode, orientation=_orientation(image), sixteen_bits=sixteen_bits)
+    source = _Source(mode=image.mode, orientation=_orientation(image), sixteen_bits=sixteen_bits, coding=header.coding)
     if image.mode == "F" or image.mode.startswith("I"):
         if tags.get(_BITS_PER_SAMPLE) in (12, (12,)):
             source.bits = 12
@@ -231,7 +236,20 @@ def _to_rgb(image: Image.Image, sixteen_bits: bool) -> tuple[Image.Image, bytes 
         with contextlib.suppress(Exception):  # without a colour engine, or with a damaged profile: as without profile
             return _to_srgb(image, profile), None
     transparent = transparency is not None or "A" in image.getbands() or "a" in image.getbands()
-    return image.convert("RGBA" if transparent else "RGB"), profile if space == b"RGB " else None
+    image = image.convert("RGBA" if transparent else "RGB")
+    if space == b"RGB " and _is_far_from_srgb(profile):
+        return _to_srgb(image, profile), None
+    return image, profile if space == b"RGB " else None
+
+
+@lru_cache(maxsize=4)
+def _is_far_from_srgb(profile: bytes) -> bool:
+    """Whether the greys of a profile of RGB are others than in photographs: linear light, or HDR (PQ)."""
+    with contextlib.suppress(Exception):  # as above
+        greys = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
+        seen = np.asarray(_to_srgb(Image.fromarray(greys), profile), dtype=np.int16)
+        return bool(np.abs(seen - greys).max() > _FARTHEST_GREY)
+    return False
 
 
 def _profile(image: Image.Image) -> bytes:
@@ -243,8 +261,8 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     from PIL import ImageCms  # here, because some builds of Pillow lack it
 
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
-    alpha = image.getchannel("A") if image.mode == "LA" else None
-    colours = image.getchannel("L") if image.mode == "LA" else image
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    colours = image if alpha is None else image.convert(image.mode[:-1])
     converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     if converted is None:
         raise ValueError("not converted")
@@ -265,7 +283,17 @@ def _grey_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:
     if source.transparent_grey is not None and (hidden := pixels == source.transparent_grey).any():
         alpha = torch.from_numpy(np.where(hidden, np.float32(0), np.float32(1)))
     colours = torch.from_numpy(grey).unsqueeze(-1).expand(-1, -1, 3).contiguous()
+    colours = _to_srgb_light(colours, source)
     return ImageFile(colours=colours, alpha=alpha, notes=tuple(source.notes))
+
+
+def _to_srgb_light(colours: Tensor, source: _Source) -> Tensor:
+    """Colours H, W, 3 that say of themselves that they are not sRGB."""
+    if source.coding is None:
+        return colours
+    source.notes.append(f"its colours are {source.coding.words}, and became sRGB")
+    source.icc_profile = None
+    return source.coding.to_srgb(colours)
 
 
 def _scale_integers(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarray:

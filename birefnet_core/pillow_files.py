@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import ImageError
+from .image_colours import Coding, coding_of
 from .image_formats import image_formats
 from .text import printable
 
@@ -23,17 +24,20 @@ class Header(NamedTuple):
         packing: Pillow's names of how pixels are stored.
         tags: Of a TIFF.
         name: Path, or empty.
+        coding: Of its colours; None for sRGB, or by a profile.
     """
 
     packing: str
     tags: dict[int, Any]
     name: str
+    coding: Coding | None
 
 
 def header_of(image: Image.Image) -> Header:
     """What an image that is not loaded yet says of its file."""
     tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
-    return Header(repr(getattr(image, "tile", [])[:1]), tags, getattr(image, "filename", ""))
+    packing = repr(getattr(image, "tile", [])[:1])
+    return Header(packing, tags, getattr(image, "filename", ""), coding_of(image))
 
 
 def to_full_size(image: Image.Image) -> None:

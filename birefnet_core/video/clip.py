@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from ..errors import VideoError
+from ..transfer import srgb_from_linear
 from .containers import ContainerSource, Damage, Packets, Source, check_size, source_name
 from .image_files import SequenceSource, WebPSource, find_sequence, is_webp
 from .options import Limits
 from .orientation import Orientation, orientation_of
 from .pyav import FAILURES, PLANAR, av, reason, reformat
 from .recordings import Joined
-from .transfer import srgb_from_linear
 
 # FFmpeg's numbers (ITU-T H.273).
 BT709, UNSPECIFIED, RGB, SRGB_TRANSFER = 1, 2, 0, 13

@@ -18,12 +18,12 @@ from ..image_reading import read_image_file
 from ..images import IMAGE_SUFFIXES
 from ..masks import parse_color
 from ..masks.compose import fit_images
+from ..transfer import from_sdr, to_linear, to_sdr
 from .clip import Clip, Frame, VideoInfo
 from .options import Output, VideoOptions
 from .report import VideoReport
 from .samples import as_float, quantize, to_tensor
 from .stages import Decoding
-from .transfer import from_sdr, to_linear, to_sdr
 from .writers import Plan
 
 ANIMATED = (".gif", ".webp", ".apng", ".png")  # image suffixes that may be clips

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import VideoError
 from ..image_ops import flatten_alpha
 from ..masks import RefineOptions, estimate_foreground, refine_mask
+from ..transfer import to_sdr
 from .clip import Clip, Frame, VideoInfo
 from .compose import Composer
 from .containers import Damage, Source
@@ -30,7 +31,6 @@ from .paths import check_paths, temporary_path
 from .report import VideoProgress, VideoReport
 from .samples import as_float, to_tensor
 from .stages import Decoding, Encoding, queue_size
-from .transfer import to_sdr
 from .writers import make_plan, open_writer
 
 if TYPE_CHECKING:  # it brings the network, whose packages take seconds to import

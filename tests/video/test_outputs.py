@@ -8,10 +8,10 @@ from PIL import Image
 
 from birefnet_core.errors import ConfigError
 from birefnet_core.masks import RefineOptions
+from birefnet_core.transfer import to_sdr
 from birefnet_core.video import CODECS, Clip, Output, VideoOptions, segment_video, vp9_alpha
 from birefnet_core.video.clip import Colour, to_rgb
 from birefnet_core.video.pyav import reformat
-from birefnet_core.video.transfer import to_sdr
 
 from .conftest import KnownMasks, make_clip, probe, read_rgba, soft_ellipse
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from birefnet_core.video.transfer import KNEE, from_sdr, srgb_from_linear, to_linear, to_sdr
+from birefnet_core.transfer import KNEE, from_sdr, srgb_from_linear, to_linear, to_sdr
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ C1, C2, C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 A, B, C = 0.17883277, 0.28466892, 0.55991073
 HLG_GAMMA = 1.2  # of a display of 1000 cd/m2
 LUMA_2020 = (0.2627, 0.6780, 0.0593)
-# BT.2087: BT.2020 to BT.709 in linear light.
-TO_709 = ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187))
+# To BT.709 in linear light, by FFmpeg's number of the primaries: BT.2020 (BT.2087), and P3 of displays.
+TO_709 = {
+    9: ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)),
+    12: ((1.2249, -0.2249, 0.0), (-0.0421, 1.0421, 0.0), (-0.0196, -0.0786, 1.0982)),
+}
 KNEE = 0.8  # brighter is compressed instead of cut, so that highlights keep their shapes
-BT2020 = 9  # FFmpeg's number of these primaries
 
 
 def to_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
@@ -30,7 +32,7 @@ def to_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
     Args:
         colours: [..., 3] in [0, 1].
         transfer: "pq" or "hlg"; "sdr" is left as it is.
-        primaries: FFmpeg's number; those of BT.2020 are converted.
+        primaries: FFmpeg's number; those of ``TO_709`` are converted.
 
     Returns:
         [..., 3] in [0, 1], sRGB.
@@ -38,8 +40,8 @@ def to_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
     if transfer == "sdr":
         return colours
     light = to_linear(colours, transfer)
-    if primaries == BT2020:
-        light = (light @ light.new_tensor(TO_709).T).clamp_(min=0)
+    if primaries in TO_709:
+        light = (light @ light.new_tensor(TO_709[primaries]).T).clamp_(min=0)
     peak = light.amax(-1, keepdim=True).clamp_(min=1e-6)
     over = (peak - KNEE).clamp_(min=0)
     mapped = peak.clamp(max=KNEE) + (1 - KNEE) * over / (over + 1 - KNEE)
@@ -51,8 +53,8 @@ def from_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
     if transfer == "sdr":
         return colours
     light = linear_from_srgb(colours)
-    if primaries == BT2020:
-        light = (light @ torch.linalg.inv(light.new_tensor(TO_709)).T).clamp_(min=0)
+    if primaries in TO_709:
+        light = (light @ torch.linalg.inv(light.new_tensor(TO_709[primaries])).T).clamp_(min=0)
     light = light * SDR_WHITE
     if transfer == "pq":
         y = (light / PQ_PEAK).clamp_(0, 1).pow_(M1)
