@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import ImageError, VideoError
 from ..image_reading import opened_image, read_image_file
 from ..images import to_bytes
+from ..mask_files import orientation
 from ..text import first_line
 from .containers import ContainerSource, Damage, Packets, SharedBytes, Source, check_size, source_name
 from .options import Limits
@@ -27,8 +28,9 @@ IMAGE_DEMUXERS = {
     ".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe", ".exr": "exr_pipe", ".tif": "tiff_pipe",
     ".tiff": "tiff_pipe", ".bmp": "bmp_pipe", ".dpx": "dpx_pipe", ".webp": "webp_pipe",
 }  # fmt: skip
-_TILE_WIDTH = 322  # TIFF tags, here and below
-_ODD_TAGS = {338: 1, 339: 3}  # the kind of alpha: colours are times it; the kind of numbers: floats
+# TIFF tags, and what they have in files that FFmpeg reads right: numbers of 16 bits; greys or RGB; alpha of its own.
+_TILE_WIDTH, _PLAIN = 322, {258: {16}, 262: {0, 1, 2}, 338: {2}, 339: {1, 2}}
+_WITH_EXIF = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
 MILLISECONDS = Fraction(1, 1000)
 
 
@@ -114,19 +116,28 @@ class SequenceSource:
 
 
 def _is_beyond_ffmpeg(path: Path) -> bool:
-    """Whether FFmpeg scrambles an image or takes its colours for others: TIFF of tiles, floats, colours times alpha."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    """Whether FFmpeg scrambles an image, takes its colours for others or does not turn it.
+
+    Of TIFF it knows the plain ones, and those alone keep more than 8 bits; of EXIF, by its version, all or nothing, and
+    PyAV 18 does not tell what is mirrored.
+    """
+    if path.suffix.lower() not in _WITH_EXIF:
         return False
     try:
         with opened_image(path) as image:
-            tags: Any = getattr(image, "tag_v2", {})
-            return _TILE_WIDTH in tags or any(_listed(tags.get(tag)) == {kind} for tag, kind in _ODD_TAGS.items())
+            if image.format == "TIFF":
+                tags: Any = image.tag_v2  # type: ignore[attr-defined]
+                if _TILE_WIDTH in tags or any(not _listed(tags.get(tag)) <= known for tag, known in _PLAIN.items()):
+                    return True
+            elif image.format == "PNG" and "exif" not in image.info:  # or all of it is read to look for more
+                return False
+            return orientation(image) != 1
     except (ImageError, MemoryError):  # said when it is read; or Pillow does not know it, and FFmpeg may
         return False
 
 
 def _listed(value: Any) -> set[Any]:
-    return set(value) if isinstance(value, tuple) else {value}
+    return set(value) if isinstance(value, tuple) else {value} - {None}
 
 
 def _by_pillow(path: Path) -> av.VideoFrame:

@@ -6,9 +6,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from birefnet_core.errors import VideoError
+from birefnet_core.image_reading import read_image_file
 from birefnet_core.video import Clip, Output, VideoOptions, clip, segment_video
 from birefnet_core.video.image_files import find_sequence
 from birefnet_core.video.pyav import reformat
@@ -180,6 +181,28 @@ def test_tiffs_that_ffmpeg_takes_for_others_are_read(tmp_path):
             pixels = next(iter(clip)).pixels
         assert np.abs(pixels[..., :3].astype(int) - expected).max() <= 2, name
         assert pixels.shape[2] == (4 if name == "times_alpha" else 3)
+
+
+def test_images_of_a_sequence_are_those_that_segment_reads(tmp_path):
+    """What FFmpeg turns wrongly or not, by its version, and TIFFs that it takes for others."""
+    image, mirrored, turned = Image.fromarray(picture(0, 64, 48)), Image.Exif(), Image.Exif()
+    mirrored[0x112], turned[0x112] = 5, 6
+    lab = ImageCms.profileToProfile(
+        image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    files = {
+        "a.jpg": (image, {"quality": 100, "exif": mirrored}), "b.png": (image, {"exif": turned}),
+        "c.webp": (image, {"lossless": True, "exif": mirrored}), "d.tif": (image, {"tiffinfo": {274: 7}}),
+        "e.tif": (image, {"compression": "jpeg", "quality": 100}), "f.tif": (lab, {}),
+        "g.tif": (image.convert("RGBX"), {}), "h.tif": (image.convert("CMYK"), {}),
+    }  # fmt: skip
+    for name, (pixels, options) in files.items():
+        pixels.save(tmp_path / name, **options)
+        with Clip(tmp_path / name.replace(".", "*.")) as clip:
+            (frame,) = clip
+        expected = read_image_file(tmp_path / name)
+        assert frame.pixels.shape == expected.colours.shape, name
+        assert np.abs(frame.pixels - expected.colours.numpy() * 255).max() < 3, name
 
 
 @pytest.mark.filterwarnings("error")
