@@ -32,6 +32,7 @@ TRANSFERS = {16: "pq", 18: "hlg"}
 # Matrix -> swscale's number of its coefficients; 5, those of BT.601, is what FFmpeg takes for unspecified ones.
 MATRICES = {BT709: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 BT601 = 5
+LATE = 1  # seconds: files whose pictures and sound all begin later were cut out of something longer
 MOST_STEPS = 100  # frames; a last frame is not shown for longer, whatever the clip declares
 
 
@@ -213,16 +214,15 @@ class Clip:
         return f"no frame {part}{ends}. Choose another start or a longer duration."
 
     def _find_beginning(self) -> Fraction:
-        """Broadcasts begin at any time; players begin at their first frame."""
+        """Broadcasts and recordings of live streams begin at any time; players begin at their first frame."""
         if not isinstance(self._source, ContainerSource):
             return Fraction(0)
         container = self._source.container
-        if not container.format.name.startswith("mpeg"):
-            return Fraction(0)
         # Not the container's own time, which is rounded, perhaps to after its first packet.
         streams = (self._source.stream, *container.streams.audio)
         begin = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None and s.time_base]
-        return min(begin, default=Fraction(0))
+        earliest = min(begin, default=Fraction(0))
+        return earliest if container.format.name.startswith("mpeg") or earliest >= LATE else Fraction(0)
 
     def _read(self) -> Iterator[Packets]:
         """Frames within the cut, with increasing timestamps, each shown until the next.

@@ -193,6 +193,25 @@ def test_a_cut_is_found_in_files_without_an_index(tmp_path, name, start, duratio
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("name", ["late.mkv", "late.flv"])
+def test_a_clip_out_of_a_longer_stream_begins_at_its_first_frame(tmp_path, name):
+    source = make_clip(tmp_path, audio=None, options={"bf": "0"})
+    with av.open(str(source)) as before, av.open(str(tmp_path / name), "w") as after:
+        stream = after.add_stream_from_template(before.streams.video[0])
+        for packet in before.demux():
+            if packet.size:
+                packet.pts = packet.dts = packet.pts + round(100 / packet.time_base)
+                packet.stream = stream
+                after.mux(packet)
+    with Clip(tmp_path / name) as clip:
+        frames = list(clip)
+        close([frame.pts * clip.info.time_base for frame in frames], [n / 24 for n in range(12)], 1e-3)
+    with Clip(tmp_path / name, start_time=0.25, duration=0.125) as clip:
+        found = [frame.pixels for frame in clip]
+    assert len(found) == 3
+    assert all(np.array_equal(a, b.pixels) for a, b in zip(found, frames[6:], strict=False))
+
+
 def test_a_cut_beyond_the_end_says_where_the_end_is(tmp_path):
     source = make_clip(tmp_path, audio=None)
     with pytest.raises(VideoError, match=r"no frame from 9 s on within 1 s; the clip ends at 0\.50 s\. Choose another"):
