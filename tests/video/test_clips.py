@@ -1,5 +1,6 @@
 """Clips of many kinds: frames, times, sound, turning and colour tags are those of the input."""
 
+import struct
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -191,6 +192,25 @@ def test_a_cut_is_found_in_files_without_an_index(tmp_path, name, start, duratio
         found = [frame.pixels for frame in clip]
     assert len(found) == len(expected)
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(("first", "count"), [(5, 20), (0, 10), (13, 30)])
+def test_a_clip_trimmed_in_its_edit_list_is_whole(tmp_path, first, count):
+    """Telephones and QuickTime trim so: the index has more frames than are shown."""
+    source = make_clip(tmp_path, audio=None, frames=48, options={"g": "12", "bf": "2"})
+    with Clip(source) as clip:
+        frames = [frame.pixels for frame in clip]
+    data = bytearray(source.read_bytes())
+    at = data.index(b"elst") + 12
+    length, begin, rate = struct.unpack(">Iii", data[at : at + 12])
+    with av.open(str(source)) as container:
+        step = round(1 / 24 / container.streams.video[0].time_base)
+    data[at : at + 12] = struct.pack(">Iii", length * count // 48, begin + first * step, rate)
+    source.write_bytes(data)
+    with Clip(source) as clip:
+        found = [frame.pixels for frame in clip]
+    assert len(found) == count
+    assert all(np.array_equal(a, b) for a, b in zip(found, frames[first:], strict=False))
 
 
 @pytest.mark.parametrize("name", ["late.mkv", "late.flv"])
