@@ -264,6 +264,8 @@ class Clip:
     def _describe(self, frame: av.VideoFrame) -> VideoInfo:
         check_size(self.name, frame.width, frame.height, self._limits)
         source, stream = self._source, None
+        if isinstance(source, SequenceSource):
+            self.notes.update(source.notes)
         if isinstance(source, ContainerSource):
             stream = source.stream
             if source.videos > 1:

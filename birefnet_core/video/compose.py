@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError, VideoError
+from ..image_ops import resize_images
 from ..image_reading import read_image_file
 from ..images import IMAGE_SUFFIXES
 from ..masks import parse_color
@@ -102,7 +103,7 @@ class ClipBackground:
     def __init__(
         self, output: Output, info: VideoInfo, options: VideoOptions, device: torch.device, report: VideoReport
     ) -> None:
-        self._output, self._size, self._device, self._note = output, (info.height, info.width), device, report.note
+        self._output, self._subject, self._device, self._note = output, info, device, report.note
         self._open = lambda: Clip(Path(str(output.background)), frame_rate=options.frame_rate, limits=options.limits)
         with self._open() as clip:
             self._info = clip.info
@@ -146,7 +147,7 @@ class ClipBackground:
         pixels = to_sdr(samples[..., :3], self._info.transfer, self._info.colour.primaries)
         if samples.shape[-1] == 4:
             pixels = _over_black(pixels, samples[..., 3], self._info.name, self._note)
-        return fit_images(pixels[None], self._size, self._output.fit)[0]
+        return _behind(pixels, self._info.pixel_aspect, self._subject, self._output.fit)
 
 
 Background = StillBackground | ClipBackground
@@ -181,8 +182,16 @@ def open_background(
         image = file.colours
         if file.alpha is not None:
             image = _over_black(image, file.alpha, str(background), report.note)
-        return StillBackground(fit_images(image[None].to(device), (info.height, info.width), output.fit)[0])
+        return StillBackground(_behind(image.to(device), Fraction(1), info, output.fit))
     return ClipBackground(output, info, options, device, report)
+
+
+def _behind(image: Tensor, aspect: Fraction, subject: VideoInfo, fit: str) -> Tensor:
+    """A background H, W, 3 brought to the subject's frames, whose pixels may have other sides than its own."""
+    if aspect != subject.pixel_aspect and fit != "stretch":
+        height, width = image.shape[:2]
+        image = resize_images(image[None], (height, max(1, round(width * aspect / subject.pixel_aspect))))[0]
+    return fit_images(image[None], (subject.height, subject.width), fit)[0]
 
 
 def _over_black(colours: Tensor, alpha: Tensor, name: str, note: Callable[[str], None]) -> Tensor:

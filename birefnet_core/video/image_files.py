@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -68,6 +69,17 @@ def find_sequence(source: str | Path) -> list[Path] | None:
     return images
 
 
+def missing_numbers(images: list[Path]) -> int:
+    """How many images are missing by the numbers in their names, which may go on in steps; 0 of other names."""
+    names = [re.fullmatch(r"(.*?)(\d+)(\D*)", file.name) for file in images]
+    if not all(names) or len({(name[1], name[3]) for name in names if name}) != 1:
+        return 0
+    numbers = [int(name[2]) for name in names if name]
+    steps = [later - number for number, later in itertools.pairwise(numbers)]
+    step = min(steps, default=1)
+    return sum(other // step - 1 for other in steps) if step > 0 else 0
+
+
 def is_webp(source: Source) -> bool:
     """By content, not by name."""
     try:
@@ -90,6 +102,8 @@ class SequenceSource:
         self.end = self.duration
         self.end_pts: int | None = None
         self._first = 0
+        missing = missing_numbers(images)
+        self.notes = [f"{missing} numbers are missing among the images; those after follow at once"] if missing else []
 
     def close(self) -> None:
         pass

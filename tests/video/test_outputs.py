@@ -200,6 +200,22 @@ def test_what_is_transparent_in_a_background_is_black(tmp_path, segmenter, sourc
     assert any("is transparent in places; it is black there" in note for note in report.notes)
 
 
+def test_a_background_keeps_its_proportions_where_pixels_are_not_square(tmp_path):
+    """A square behind frames that are shown twice as wide as they are stored."""
+    with av.open(str(tmp_path / "wide.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = 2
+        container.mux([*stream.encode(av.VideoFrame(64, 64)), *stream.encode(None)])
+    Image.new("RGB", (50, 50), "white").save(tmp_path / "wall.png")
+    for fit, columns in (("fit", 32), ("stretch", 64)):
+        out = Output(path=tmp_path / fit, kind="composite", background=tmp_path / "wall.png", fit=fit)
+        segment_video(KnownMasks(), tmp_path / "wide.mkv", out)
+        row = read_rgba(out.path)[0][0, :, 0]
+        assert (row > 0.5).sum() == columns
+        assert row[32] > 0.99
+
+
 @pytest.mark.parametrize("name", ["wall.mp4", "wall.gif"])
 def test_a_clip_lies_behind_the_subject_and_begins_again(tmp_path, segmenter, source, name):
     """A background of 6 frames at half the rate, so that each is shown twice."""

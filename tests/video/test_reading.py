@@ -42,6 +42,17 @@ def test_a_sequence_is_read_in_order_of_its_numbers(shot):
         find_sequence(shot / "c%d.png")
 
 
+@pytest.mark.parametrize(
+    ("numbers", "missing"), [((7, 8, 9), 0), ((0, 10, 20), 0), ((1, 2, 5, 6, 8), 3), ((3,), 0), ((2, 4, 8), 1)]
+)
+def test_gaps_in_a_sequence_are_told(tmp_path, numbers, missing):
+    for number in numbers:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"shot2_{number:04d}.png")
+    with Clip(tmp_path) as clip:
+        assert len(list(clip)) == len(numbers)
+    assert [int(note.split()[0]) for note in clip.notes] == ([missing] if missing else [])
+
+
 def test_a_sequence_becomes_a_clip_at_its_rate(tmp_path, segmenter, shot):
     options = VideoOptions(frame_rate=Fraction(24000, 1001), colors=None)
     report = segment_video(segmenter, shot / "a%d.png", Output(path=tmp_path / "out.mov"), options=options)
