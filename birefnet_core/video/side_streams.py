@@ -16,7 +16,7 @@ from .recordings import Joined, is_recording
 
 # Container -> the encoder for audio it cannot hold as it is.
 AUDIO_ENCODERS = {"webm": "libopus", "mov": "aac", "mp4": "aac", "matroska": "flac"}
-OPUS_RATE = 48000
+USUAL_RATE = 48000  # Opus always decodes to it, and all encoders know it
 # What a container says of itself, which is not true of another.
 CONTAINER_TAGS = ("encoder", "major_brand", "minor_version", "compatible_brands")
 SEEK_EARLIER = 2  # seconds: a seek finds video, and audio of the same time may lie before it in the file
@@ -88,18 +88,24 @@ class SideStreams:
     def _add(self, stream: Any, problem: str | None) -> None:
         muxer, encoder = self._output.format.name, AUDIO_ENCODERS.get(self._output.format.name)
         kind = f"{stream.type} ({stream.codec_context.name if stream.codec_context else 'unknown'})"
+        if stream.type == "audio" and stream.codec_context is not None and not stream.codec_context.sample_rate:
+            self._note(f"{kind} was left out: the clip announces it, and has none of it where it begins")
+            return
         if problem is None:
             added = self._copied[stream.index] = self._output.add_stream_from_template(template=stream, opaque=True)
         elif stream.type == "audio" and stream.codec_context is not None and encoder in av.codecs_available:
             added = self._encoded[stream.index] = self._encoder(stream, encoder)
-            self._note(f"{kind} was encoded again as {encoder}, as {muxer} files cannot hold it ({problem})")
+            stereo = " in stereo" if stream.codec_context.layout.nb_channels > 2 else ""
+            self._note(f"{kind} was encoded again as {encoder}{stereo}, as {muxer} files cannot hold it ({problem})")
         else:
             self._note(f"{kind} was left out, as {muxer} files cannot hold it ({problem})")
             return
         added.metadata.update({key: value for key, value in stream.metadata.items() if key in ("language", "title")})
 
     def _encoder(self, stream: Any, encoder: str) -> Any:
-        rate = OPUS_RATE if encoder == "libopus" else stream.codec_context.sample_rate
+        rate, known = stream.codec_context.sample_rate, av.Codec(encoder, "w").audio_rates
+        if encoder == "libopus" or (known and rate not in known):
+            rate = USUAL_RATE
         channels = min(stream.codec_context.layout.nb_channels, 2)
         added: Any = self._output.add_stream(encoder, rate=rate)
         added.codec_context.layout = "stereo" if channels == 2 else "mono"

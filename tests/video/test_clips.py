@@ -270,6 +270,34 @@ def test_the_first_audio_of_a_broadcast_is_kept(tmp_path, segmenter, delay):
     assert found.times[0] == pytest.approx(0.1, abs=0.03)
 
 
+def test_audio_that_is_announced_and_not_there_is_left_out(tmp_path, segmenter):
+    """Recordings announce tracks for languages and descriptions that nothing is sent on."""
+    with av.open(str(tmp_path / "clip.ts"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.add_stream("ac3", rate=48000)
+        container.mux([*stream.encode(av.VideoFrame(64, 48)), *stream.encode(None)])
+    report = segment_video(segmenter, tmp_path / "clip.ts", Output(path=tmp_path / "out.mov"))
+    assert (report.frames, probe(tmp_path / "out.mov").audio) == (1, [])
+    assert any("audio (ac3) was left out" in note for note in report.notes)
+
+
+def test_audio_of_a_rate_and_channels_that_the_encoder_lacks(tmp_path, segmenter):
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("pcm_f32le", rate=192000)
+        sound.codec_context.layout = "5.1"
+        container.mux([*stream.encode(av.VideoFrame(64, 48)), *stream.encode(None)])
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 6 * 19200), np.float32), format="flt", layout="5.1")
+        frame.sample_rate, frame.pts = 192000, 0
+        container.mux([*sound.encode(frame), *sound.encode(None)])
+    out = Output(path=tmp_path / "out.mp4", kind="composite", background="#000")
+    report = segment_video(segmenter, tmp_path / "clip.mkv", out)
+    assert probe(out.path).audio == ["aac"]
+    assert any("encoded again as aac in stereo" in note for note in report.notes)
+
+
 @pytest.mark.parametrize("suffix", [".mov", ".webm"])
 def test_recordings_that_were_joined_follow_each_other(tmp_path, segmenter, suffix):
     data = make_clip(tmp_path, **KINDS["broadcast"]).read_bytes()
