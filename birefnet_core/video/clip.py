@@ -19,7 +19,7 @@ import torch
 from ..errors import VideoError
 from ..transfer import srgb_from_linear
 from .containers import ContainerSource, Damage, Packets, Source, check_size, source_name
-from .image_files import SequenceSource, WebPSource, find_sequence, is_webp
+from .image_files import PillowSource, SequenceSource, find_sequence, is_webp
 from .options import Limits
 from .orientation import Orientation, orientation_of
 from .pyav import FAILURES, PLANAR, av, reason, reformat
@@ -328,11 +328,17 @@ class Clip:
         return Frame((pts or 0) - shift, duration, orientation.upright(pixels))
 
 
-def open_source(source: Source, rate: Fraction, limits: Limits) -> ContainerSource | SequenceSource | WebPSource:
+def open_source(source: Source, rate: Fraction, limits: Limits) -> ContainerSource | SequenceSource | PillowSource:
     """Opens what a path or bytes hold."""
     if not isinstance(source, io.BytesIO) and (images := find_sequence(source)) is not None:
         return SequenceSource(str(source), images, rate, limits)
-    return WebPSource(source, limits) if is_webp(source) else ContainerSource(source, limits)
+    if is_webp(source):
+        return PillowSource(source, limits, "WEBP")
+    found = ContainerSource(source, limits)
+    if found.container.format.name == "gif" and found.has_lost_frames():
+        found.close()
+        return PillowSource(source, limits, "GIF")
+    return found
 
 
 def rgb_format(frame: av.VideoFrame) -> str:

@@ -199,6 +199,16 @@ class ContainerSource:
         self.container.close()
         self._begin()
 
+    def has_lost_frames(self) -> bool:
+        """Whether the packets are fewer than the frames: FFmpeg puts those of a GIF that say no time into others."""
+        try:
+            packets = sum(packet.size > 0 for packet in self.container.demux(self.stream))
+        except FAILURES:  # said when it is decoded
+            packets = self.frames or 0
+        self.container.close()
+        self._begin()
+        return packets < (self.frames or 0)
+
     def find_end(self) -> None:
         """Sets ``end`` to that of recordings, which do not say it, or that of the last one alone."""
         if is_recording(self.container):

@@ -1,4 +1,4 @@
-"""Frames from image files: sequences, and animated WebP, which FFmpeg does not read everywhere."""
+"""Frames from image files: sequences, and animations that FFmpeg does not read, or not everywhere."""
 
 from __future__ import annotations
 
@@ -160,16 +160,16 @@ def _by_pillow(path: Path) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(to_bytes(pixels), format="rgb24" if file.alpha is None else "rgba")
 
 
-class WebPSource:
-    """An animated WebP by Pillow; see ``ContainerSource``."""
+class PillowSource:
+    """An animation by Pillow: WebP, and GIF; see ``ContainerSource``."""
 
-    def __init__(self, source: Source, limits: Limits) -> None:
+    def __init__(self, source: Source, limits: Limits, kind: str) -> None:
         self.name = source_name(source)
         try:
             file: Any = SharedBytes(source) if isinstance(source, io.BytesIO) else source
-            self._image = Image.open(file, formats=["WEBP"])
+            self._image = Image.open(file, formats=[kind])
         except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-            raise VideoError(f"{self.name}: cannot be read as WebP ({first_line(error)}).") from error
+            raise VideoError(f"{self.name}: cannot be read as {kind} ({first_line(error)}).") from error
         check_size(self.name, *self._image.size, limits)
         self.time_base = MILLISECONDS
         self.rate: Fraction | None = None

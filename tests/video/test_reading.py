@@ -114,6 +114,19 @@ def test_a_start_from_an_end_that_is_not_known_is_refused(tmp_path):
         Clip(tmp_path / "a.webp", start_time=-0.1)
 
 
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_gif_that_says_no_times_keeps_its_frames(tmp_path, as_bytes):
+    """As Pillow writes them by default; FFmpeg makes three frames of five."""
+    images = [Image.fromarray(picture(n, 64, 48)).quantize(64) for n in range(5)]
+    path = tmp_path / "a.gif"
+    images[0].save(path, save_all=True, append_images=images[1:])
+    with Clip(io.BytesIO(path.read_bytes()) if as_bytes else path) as clip:
+        frames = list(clip)
+        assert [frame.pts * clip.info.time_base for frame in frames] == [Fraction(n, 10) for n in range(5)]
+    for frame, image in zip(frames, images, strict=True):
+        assert np.abs(frame.pixels[..., :3].astype(int) - np.asarray(image.convert("RGB"))).max() <= 4
+
+
 def test_a_damaged_webp_is_named(tmp_path):
     images = [Image.fromarray(picture(number, 64, 48)) for number in range(4)]
     path = tmp_path / "in.webp"
