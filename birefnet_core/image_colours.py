@@ -19,7 +19,8 @@ from .transfer import TO_709, srgb_from_linear, to_linear, to_sdr
 _LINEAR, _UNSPECIFIED = 8, 2  # ITU-T H.273, as all numbers here
 _HDR = {16: "pq", 18: "hlg"}
 _LIKE_SRGB = frozenset({1, _UNSPECIFIED, 4, 5, 6, 13, 14, 15})  # transfer functions
-_GAMMA, _AS_GOOD_AS = 1 / 2.2, 0.05  # of sRGB, and how far another may be from it; browsers do the same
+# Of sRGB, and by what part another may be off: that of BT.709 (frames out of FFmpeg) and the 1.8 of old Macs are.
+_GAMMA, _AS_GOOD_AS = 1 / 2.2, 0.3
 _GAMMAS = (0.1, 5.0)  # others are damage
 _MOST_CHUNKS, _MOST_META = 1000, 1 << 18  # before a PNG's pixels; bytes of an AVIF's description
 

@@ -60,7 +60,8 @@ def test_linear_png_is_seen_as_it_is(tmp_path, mode):
     ("chunks", "options"),
     [
         ([(b"gAMA", struct.pack(">I", 45455))], {}),
-        ([(b"gAMA", struct.pack(">I", 46000))], {}),
+        ([(b"gAMA", struct.pack(">I", 50994))], {}),
+        ([(b"gAMA", struct.pack(">I", 55556))], {}),
         ([(b"gAMA", struct.pack(">I", 0))], {}),
         ([(b"gAMA", LINEAR), (b"sRGB", b"\0")], {}),
         ([(b"cICP", bytes([1, 13, 0, 1])), (b"gAMA", LINEAR)], {}),

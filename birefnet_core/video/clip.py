@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import VideoError
-from ..transfer import srgb_from_linear
+from ..transfer import TO_709, srgb_from_linear
 from .containers import ContainerSource, Damage, Packets, Source, check_size, source_name
 from .image_files import PillowSource, SequenceSource, find_sequence, is_webp
 from .options import Limits
@@ -264,8 +264,7 @@ class Clip:
     def _describe(self, frame: av.VideoFrame) -> VideoInfo:
         check_size(self.name, frame.width, frame.height, self._limits)
         source, stream = self._source, None
-        if isinstance(source, SequenceSource):
-            self.notes.update(source.notes)
+        self.notes.update(source.notes if isinstance(source, SequenceSource) else ())
         if isinstance(source, ContainerSource):
             stream = source.stream
             if source.videos > 1:
@@ -277,6 +276,7 @@ class Clip:
         width, height = orientation.size(frame.width, frame.height)
         aspect = (stream.sample_aspect_ratio if stream else None) or Fraction(1)
         rgb, layout = colour.matrix == RGB, rgb_format(frame)
+        gamut = colour.primaries if colour.primaries in TO_709 else BT709
         return VideoInfo(
             name=self.name,
             width=width,
@@ -286,7 +286,7 @@ class Clip:
             frames=self._expected(),
             bits=8 if layout in ("rgb24", "rgba") else 16,
             alpha=layout in ("rgba", "rgba64le", "gbrapf32le"),
-            colour=Colour(BT709, SRGB_TRANSFER, BT709, LIMITED) if rgb and transfer == "sdr" else colour,
+            colour=Colour(gamut, SRGB_TRANSFER, BT709, LIMITED) if rgb and transfer == "sdr" else colour,
             transfer=transfer,
             orientation=orientation,
             pixel_aspect=1 / aspect if orientation.transpose else aspect,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import ConfigError, VideoError
+from ..transfer import TO_709
 from .clip import BT601, BT709, FULL, LIMITED, SRGB_TRANSFER, UNSPECIFIED, Colour, VideoInfo
 from .containers import Source
 from .formats import MUXERS
@@ -34,6 +37,7 @@ ENCODER_THREADS = min(8, os.cpu_count() or 1)  # FFmpeg's own default is one
 SVT_MOST_RATE = 240  # SVT-AV1 refuses more; timestamps are what counts
 INTERLEAVE = 1_000_000  # microseconds of one stream that wait for packets of another, in memory
 GIF_RATE = 100
+PNG_HEADER = 33  # bytes before the second chunk
 ARRAYS = {
     (1, "u1"): "gray", (3, "u1"): "rgb24", (4, "u1"): "rgba",
     (1, "u2"): "gray16le", (3, "u2"): "rgb48le", (4, "u2"): "rgba64le",
@@ -295,15 +299,22 @@ class ImageWriter:
         context.width, context.height = plan.info.width, plan.info.height
         context.pix_fmt, context.time_base, context.thread_count = plan.pixel_format, plan.info.time_base, 1
         context.options = dict(plan.output.format.options)
-        if plan.output.kind != "mask" and plan.encoder == "png":
-            context.color_primaries, context.color_trc = plan.colour.primaries, plan.colour.transfer
+        self._cicp = b""
+        primaries, transfer = plan.colour.primaries, plan.colour.transfer
+        if plan.output.kind != "mask" and plan.encoder == "png" and (plan.hdr or primaries in TO_709):
+            # FFmpeg's encoder takes it from frames, which older PyAV cannot tag.
+            self._cicp = b"cICP" + bytes([primaries, transfer, 0, 1])
 
     def write(self, pixels: np.ndarray, pts: int, duration: int) -> None:
         frame = to_frame(self._plan, pixels)
         frame.pts = self._count
         self._count += 1
         name = f"frame_{self._count:06d}.{self._plan.encoder}"
-        (self._folder / name).write_bytes(b"".join(bytes(packet) for packet in self._context.encode(frame)))
+        data = b"".join(bytes(packet) for packet in self._context.encode(frame))
+        if self._cicp:
+            chunk = struct.pack(">I", len(self._cicp) - 4) + self._cicp + struct.pack(">I", zlib.crc32(self._cicp))
+            data = data[:PNG_HEADER] + chunk + data[PNG_HEADER:]
+        (self._folder / name).write_bytes(data)
 
     def finish(self) -> None:
         pass

@@ -14,7 +14,7 @@ from birefnet_core.video import Clip, Output, VideoOptions, clip, segment_video
 from birefnet_core.video.image_files import find_sequence
 from birefnet_core.video.pyav import reformat
 
-from .conftest import av, make_clip, picture, probe, read_rgba
+from .conftest import KnownMasks, av, make_clip, picture, probe, read_rgba
 
 
 @pytest.fixture
@@ -227,6 +227,24 @@ def test_images_of_a_sequence_are_those_that_segment_reads(tmp_path):
         expected = read_image_file(tmp_path / name)
         assert frame.pixels.shape == expected.colours.shape, name
         assert np.abs(frame.pixels - expected.colours.numpy() * 255).max() < 3, name
+
+
+@pytest.mark.parametrize(
+    ("colour", "transfer", "note"),
+    [((9, 16, 9, 1), "pq", "HDR (PQ)"), ((9, 18, 9, 1), "hlg", "HDR (HLG)"), ((12, 13, 1, 1), "sdr", "wide gamut")],
+)
+def test_png_frames_say_what_their_colours_are(tmp_path, colour, transfer, note):
+    source = make_clip(tmp_path, pixels="yuv420p10le", colour=colour, audio=None, frames=1)
+    out = Output(path=tmp_path / "out", codec="png")
+    mask = Output(path=tmp_path / "mask", kind="mask")
+    segment_video(KnownMasks(), source, [out, mask], options=VideoOptions(colors=None))
+    frame = out.path / "frame_000001.png"
+    assert [note in line for line in read_image_file(frame).notes] == [True]
+    assert frame.read_bytes()[37:41] == b"cICP"
+    assert not read_image_file(mask.path / frame.name).notes
+    if hasattr(av.VideoFrame, "color_trc"):
+        with Clip(out.path) as clip:
+            assert (clip.info.transfer, clip.info.colour.primaries) == (transfer, colour[0])
 
 
 @pytest.mark.filterwarnings("error")
