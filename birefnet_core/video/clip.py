@@ -32,7 +32,6 @@ TRANSFERS = {16: "pq", 18: "hlg"}
 # Matrix -> swscale's number of its coefficients; 5, those of BT.601, is what FFmpeg takes for unspecified ones.
 MATRICES = {BT709: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 BT601 = 5
-LATE = 1  # seconds: files whose pictures and sound all begin later were cut out of something longer
 MOST_STEPS = 100  # frames; a last frame is not shown for longer, whatever the clip declares
 
 
@@ -153,7 +152,7 @@ class Clip:
             self._first: Packets | None = first
             at, begin = Fraction(first.pts or 0) * self._source.time_base, self._recorded_at
             # A recording whose first timestamps are damaged may say that it begins later.
-            self._start = at if self._trimmed or (begin and at < begin) else begin
+            self._start = at if self._trimmed or at < begin else begin
             self.info = self._describe(first.frame)
         except Damage as error:
             self.close()
@@ -214,15 +213,7 @@ class Clip:
         return f"no frame {part}{ends}. Choose another start or a longer duration."
 
     def _find_beginning(self) -> Fraction:
-        """Broadcasts and recordings of live streams begin at any time; players begin at their first frame."""
-        if not isinstance(self._source, ContainerSource):
-            return Fraction(0)
-        container = self._source.container
-        # Not the container's own time, which is rounded, perhaps to after its first packet.
-        streams = (self._source.stream, *container.streams.audio)
-        begin = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None and s.time_base]
-        earliest = min(begin, default=Fraction(0))
-        return earliest if container.format.name.startswith("mpeg") or earliest >= LATE else Fraction(0)
+        return self._source.begins_at() if isinstance(self._source, ContainerSource) else Fraction(0)
 
     def _read(self) -> Iterator[Packets]:
         """Frames within the cut, with increasing timestamps, each shown until the next.

@@ -30,6 +30,7 @@ DEMUXERS = (
 )  # fmt: skip
 GROWING = ("mpegts", "mpeg", "flv", "live_flv", "ogg", "dv", "wtv")
 DECODER_THREADS = min(4, os.cpu_count() or 1)  # each holds a frame
+LATE = 1  # seconds: files whose pictures and sound all begin later were cut out of something longer
 EARLIER_SEEKS = (0, 2, 10, 60)  # seconds before the time that is wanted
 MOST_TRIED = 2000  # packets that are read to find a key frame
 EARLY = 250  # packets before the first frame that may fail: recordings begin in the middle of a group of pictures
@@ -198,6 +199,19 @@ class ContainerSource:
                 break
         self.container.close()
         self._begin()
+
+    def begins_at(self) -> Fraction:
+        """Seconds that are to be 0. Broadcasts and live streams begin at any time; players begin at their first frame.
+
+        Not the container's own time, which is rounded, perhaps to after its first packet.
+        """
+        streams = (self.stream, *self.container.streams.audio)
+        begin = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None and s.time_base]
+        earliest = min(begin, default=Fraction(0))
+        if self.container.format.name.startswith("mpeg") or earliest >= LATE:
+            return earliest
+        # Frames before 0 would be hidden in MOV and MP4; sound there only prepares its decoder.
+        return min(begin[0], Fraction(0)) if self.stream.start_time is not None else Fraction(0)
 
     def has_lost_frames(self) -> bool:
         """Whether the packets are fewer than the frames: FFmpeg puts those of a GIF that say no time into others."""

@@ -232,6 +232,23 @@ def test_a_clip_out_of_a_longer_stream_begins_at_its_first_frame(tmp_path, name)
     assert all(np.array_equal(a, b.pixels) for a, b in zip(found, frames[6:], strict=False))
 
 
+def test_frames_before_zero_are_kept(tmp_path, segmenter):
+    """MOV and MP4 hide them."""
+    path = tmp_path / "early.webm"
+    with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream("libvpx", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(-6, 6):
+            frame = av.VideoFrame(64, 48)
+            frame.pts, frame.time_base = number, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    report = segment_video(segmenter, path, Output(path=tmp_path / "out.mov"), options=VideoOptions(colors=None))
+    found = probe(tmp_path / "out.mov")
+    assert len(found.times) == report.frames == 12
+    assert found.times[0] == 0
+
+
 def test_a_cut_beyond_the_end_says_where_the_end_is(tmp_path):
     source = make_clip(tmp_path, audio=None)
     with pytest.raises(VideoError, match=r"no frame from 9 s on within 1 s; the clip ends at 0\.50 s\. Choose another"):
