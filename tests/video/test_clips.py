@@ -217,7 +217,7 @@ def test_a_clip_trimmed_in_its_edit_list_is_whole(tmp_path, first, count):
 def test_a_clip_out_of_a_longer_stream_begins_at_its_first_frame(tmp_path, name):
     source = make_clip(tmp_path, audio=None, options={"bf": "0"})
     with av.open(str(source)) as before, av.open(str(tmp_path / name), "w") as after:
-        stream = after.add_stream_from_template(before.streams.video[0])
+        stream = after.add_stream_from_template(before.streams.video[0], opaque=True)
         for packet in before.demux():
             if packet.size:
                 packet.pts = packet.dts = packet.pts + round(100 / packet.time_base)
