@@ -24,11 +24,10 @@ from .errors import ImageError, MemoryLimitError
 from .image_colours import Coding
 from .image_formats import image_formats
 from .image_ops import HIGHEST
-from .pillow_files import Header, has_more_frames, header_of, load_pixels, lower_bytes, to_full_size
+from .pillow_files import ORIENTATION, Header, has_more_frames, header_of, load_pixels, lower_bytes, to_full_size
 from .placeholders import advice, placeholder
 from .text import first_line, printable
 
-_ORIENTATION = 0x0112  # EXIF tag
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and the photometric interpretation
 _GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
 _UPPER = 15  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: that of values of 12 bits
@@ -202,7 +201,7 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1 where the block is damaged, which leaves the pixels as they are."""
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(ORIENTATION, 1)
     except MemoryError:
         raise
     except Exception:

@@ -16,10 +16,9 @@ from . import mask_values
 from .errors import DatasetError
 from .image_formats import image_formats
 from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, PALETTE, PHOTO, Read
-from .pillow_files import has_more_frames, load_pixels, to_full_size
+from .pillow_files import ORIENTATION, has_more_frames, load_pixels, to_full_size
 from .placeholders import why_unreadable
 
-ORIENTATION = 0x0112  # the EXIF tag
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF's tag, and the value of files in which 0 is white
 # How pixels are turned to be seen as the tag says.
 _TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {

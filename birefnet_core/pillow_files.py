@@ -13,6 +13,7 @@ from .image_colours import Coding, coding_of
 from .image_formats import image_formats
 from .text import printable
 
+ORIENTATION = 0x0112  # the EXIF tag
 _SUBFILE, _REDUCED, _MORE_FILES = 254, 1, 330  # TIFF tags; the first has a bit for small copies
 _BITS_PER_SAMPLE, _PLANAR, _SEPARATE = 258, 284, 2  # the second with the value of a plane for each colour
 
@@ -60,10 +61,11 @@ def to_full_size(image: Image.Image) -> None:
 
 
 def load_pixels(image: Image.Image) -> None:
-    """``image.load()``, right for two kinds of TIFF.
+    """``image.load()``, right for three kinds of TIFF.
 
-    Pillow's memory map scrambles those whose sides their orientation exchanges, and uncompressed planes of 16 bits, one
-    for each colour, are taken for planes of 8.
+    Pillow's memory map scrambles those whose sides their orientation exchanges; uncompressed planes of 16 bits, one
+    for each colour, are taken for planes of 8; and older versions (9.5 is one) turn a TIFF by its EXIF orientation but
+    go on saying that it is not upright.
     """
     name = getattr(image, "filename", None)
     tags: Any = getattr(image, "tag_v2", {})
@@ -81,6 +83,8 @@ def load_pixels(image: Image.Image) -> None:
     finally:
         if name:
             image.filename = name  # type: ignore[attr-defined]
+    if getattr(image, "_tile_orientation", None):  # which only those versions have
+        image.getexif().pop(ORIENTATION, None)
 
 
 def has_more_frames(image: Image.Image) -> bool:

@@ -62,8 +62,10 @@ def test_images_are_turned_by_their_orientation(tmp_path, kind, orientation):
     exif = Image.Exif()
     exif[0x112] = orientation
     path = save(tmp_path / f"a.{kind}", COLOURS, exif=exif, **({} if kind in ("png", "tif") else {"quality": 95}))
-    with Image.open(path) as image:
-        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB")) / 255
+    with Image.open(save(tmp_path / "a.png", COLOURS, exif=exif) if kind == "tif" else path) as image:
+        expected = (
+            np.asarray(ImageOps.exif_transpose(image).convert("RGB")) / 255
+        )  # which turns TIFFs of old Pillow twice
     assert np.abs(read(path) - expected).max() < 1e-6
 
 

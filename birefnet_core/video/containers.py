@@ -175,6 +175,9 @@ class ContainerSource:
         self.shift = self._skipped = 0
 
     def close(self) -> None:
+        # Waits for the decoder's threads. What they log (of frames before a cut, for example) waits for Python's lock,
+        # which PyAV holds while it frees a decoder and waits for them itself: neither would ever end.
+        self._decoder.flush_buffers()
         self.container.close()
 
     def seek(self, seconds: Fraction) -> None:

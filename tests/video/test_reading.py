@@ -3,6 +3,7 @@
 import io
 import struct
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -325,3 +326,14 @@ def test_frames_are_converted_whatever_light_they_are_tagged_with(number):
     again = reformat(coded, format="rgb24", src_colorspace=9, dst_colorspace=1, src_color_range=1, dst_color_range=2)
     assert np.abs(again.to_ndarray() - (60.0, 200, 90)).max() < 4
     assert (coded.color_trc, coded.color_primaries) == (number, number)
+
+
+def test_the_decoders_threads_have_ended_before_it_is_freed(tmp_path):
+    """They would wait for each other: what a thread logs needs Python's lock, which PyAV holds until it ends."""
+    done = []
+    with Clip(make_clip(tmp_path)) as opened:
+        next(iter(opened))
+        source, decoder, container = opened._source, opened._source._decoder, opened._source.container
+        source._decoder = SimpleNamespace(flush_buffers=lambda: done.append(decoder.flush_buffers()))
+        source.container = SimpleNamespace(close=lambda: done.append(container.close() or "closed"))
+    assert done == [None, "closed"]
