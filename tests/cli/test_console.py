@@ -71,7 +71,13 @@ def test_streams_without_encoding_are_fine(monkeypatch):
     assert sys.stdout.getvalue() == "a\n"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        *(pytest.param(*other, marks=SLOW) for other in ((signal.SIGHUP, 143), (signal.SIGINT, 130))),
+    ],
+)
 def test_signals_end_a_command_in_order(tmp_path, number, code):
     noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
     (tmp_path / "in").mkdir()

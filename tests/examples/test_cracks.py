@@ -64,6 +64,7 @@ def test_folder_with_other_files_is_not_taken_for_data(cracks, photographs, tmp_
     assert "mine.png" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_example_trains_compares_and_draws(cracks, photographs, tmp_path, capsys):
     out = tmp_path / "out"
     flags = ["--output", str(out), "--surfaces", str(photographs), "--images", "4", "--epochs", "1", "--size", "64"]

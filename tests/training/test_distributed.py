@@ -168,6 +168,7 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_two_processes_of_batch_two_equal_one_of_batch_four(launch_by_torchrun, tiny_recipe):
     # The last epoch trains the IoU loss only, which leaves the gradient heads without gradient.
     recipe = tiny_recipe(epochs=2, rlft=1, freeze_bn=True, batch_size=4, accumulate=2, optimizer="adam", weight_decay=0)
@@ -196,7 +197,7 @@ def test_preflight_is_shared_and_may_take_longer_than_a_collective(launch, tiny_
 
 @pytest.mark.parametrize(
     ("rank", "event", "code", "message"),
-    [(0, "SIGINT", 130, "interrupted"), (1, "error", 2, "error: the disc has gone"),
+    [pytest.param(0, "SIGINT", 130, "interrupted", marks=pytest.mark.slow), (1, "error", 2, "error: the disc has gone"),
      pytest.param(0, "SIGTERM", 143, "interrupted", marks=pytest.mark.slow),
      pytest.param(0, "exit", 7, "", marks=pytest.mark.slow)],
 )  # fmt: skip
@@ -232,6 +233,7 @@ def test_loss_of_one_process_that_is_not_finite_ends_both_with_the_file_names(la
     assert (done.out / "last.pt").exists()
 
 
+@pytest.mark.slow
 def test_process_that_is_killed_ends_the_other_before_the_time_limit(launch, tiny_recipe):
     began = time.monotonic()
     done = launch(tiny_recipe(), 1, "batch", "SIGKILL")
