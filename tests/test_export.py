@@ -14,12 +14,21 @@ from birefnet_core.network.deformable_conv import DeformableConv2d
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+SMALL = {"image_pyramid": "none", "context_fusion": 0, "inward_reference": False, "outward_reference": False}
 
-@pytest.mark.parametrize("block", ["residual", pytest.param("deformable_aspp", marks=pytest.mark.slow)])
-def test_the_command_writes_and_compares(block, tmp_path, capsys):
-    """With the smallest block; writing the deformable ones takes ten times as long (slow)."""
+
+@pytest.mark.parametrize(
+    ("block", "options"),
+    [
+        ("residual", SMALL),
+        pytest.param("residual", {}, marks=pytest.mark.slow),
+        pytest.param("deformable_aspp", {}, marks=pytest.mark.slow),  # ten times as long
+    ],
+)
+def test_the_command_writes_and_compares(block, options, tmp_path, capsys):
     torch.manual_seed(0)
-    model = bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block=block)).eval()
+    config = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block=block, **options)
+    model = bc.BiRefNet(config).eval()
     model_file = bc.save_checkpoint(model, tmp_path / "x.safetensors", training_size=(64, 64))
     arguments = ["export", "--model", str(model_file), "--onnx", str(tmp_path / "x.onnx"), "--size", "96x64"]
     assert main(arguments) == 0

@@ -85,8 +85,9 @@ def counted(backbone, *sizes, **how):
 
 @pytest.mark.parametrize(
     "backbone",
-    ["swin_v1_t", "pvt_v2_b0", "resnet50", "efficientnet_lite0",
-     *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin_v1_l", "dino_v3_s"))],
+    ["swin_v1_t", "pvt_v2_b0",
+     *(pytest.param(name, marks=pytest.mark.slow)
+       for name in ("swin_v1_l", "dino_v3_s", "resnet50", "efficientnet_lite0"))],
 )  # fmt: skip
 def test_the_estimate_for_devices_is_within_15_percent_of_what_is_counted(backbone):
     for dtype, size, found in counted(backbone, 512, 1024):

@@ -48,6 +48,7 @@ def fail(path):
         raise KeyError("planted")
 
 
+@pytest.mark.slow
 def test_a_fault_is_found_once_made_small_and_written_with_a_program(tmp_path, monkeypatch):
     monkeypatch.setitem(checks.CHECKS, "image", fail)
     report = fuzz(1, 60, ["images"], tmp_path, most=10)
