@@ -24,7 +24,16 @@ from .errors import ImageError, MemoryLimitError
 from .image_colours import Coding
 from .image_formats import image_formats
 from .image_ops import HIGHEST
-from .pillow_files import ORIENTATION, Header, has_more_frames, header_of, load_pixels, lower_bytes, to_full_size
+from .pillow_files import (
+    Header,
+    has_more_frames,
+    header_of,
+    load_pixels,
+    lower_bytes,
+    orientation,
+    to_full_size,
+    upright,
+)
 from .placeholders import advice, placeholder
 from .text import first_line, printable
 
@@ -70,7 +79,7 @@ def read_image_file(path: str | Path) -> ImageFile:
             pixels, source = _decode(image, header_of(image))
             if image.format in _WITH_FRAMES and has_more_frames(image):
                 source.notes.append("it has several frames or pages, of which the first was read")
-        return _image_file(_turn(pixels, source.orientation), source, Path(path))
+        return _image_file(upright(pixels, source.orientation), source, Path(path))
     except MemoryError:
         raise MemoryLimitError(f"{printable(path)}: too little memory to read this image; make it smaller.") from None
 
@@ -173,7 +182,7 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
     load_pixels(image)
     if image.mode == "La":  # grey times alpha
         image = image.convert("LA")
-    source = _Source(mode=image.mode, orientation=_orientation(image), sixteen_bits=sixteen_bits, coding=header.coding)
+    source = _Source(mode=image.mode, orientation=orientation(image), sixteen_bits=sixteen_bits, coding=header.coding)
     if image.mode == "F" or image.mode.startswith("I"):
         if tags.get(_BITS_PER_SAMPLE) in (12, (12,)):
             source.bits = 12
@@ -196,32 +205,6 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
             if lower is not None and lower.shape == pixels.shape:
                 pixels = pixels.astype(np.uint16) * 256 + lower
     return pixels, source
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 where the block is damaged, which leaves the pixels as they are."""
-    try:
-        value = image.getexif().get(ORIENTATION, 1)
-    except MemoryError:
-        raise
-    except Exception:
-        return 1
-    return value if isinstance(value, int) else 1
-
-
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation, as a view."""
-    if orientation in (2, 3):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4):
-        pixels = pixels[::-1]
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (7, 8):
-        pixels = pixels[::-1]
-    return pixels
 
 
 def _to_rgb(image: Image.Image, sixteen_bits: bool) -> tuple[Image.Image, bytes | None]:

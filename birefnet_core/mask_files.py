@@ -6,7 +6,6 @@ Shapes: H W pixels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,10 @@ from . import mask_values
 from .errors import DatasetError
 from .image_formats import image_formats
 from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, PALETTE, PHOTO, Read
-from .pillow_files import ORIENTATION, has_more_frames, load_pixels, to_full_size
+from .pillow_files import has_more_frames, load_pixels, orientation, to_full_size, upright
 from .placeholders import why_unreadable
 
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF's tag, and the value of files in which 0 is white
-# How pixels are turned to be seen as the tag says.
-_TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: np.rot90(pixels),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,20 +145,6 @@ def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray, tuple[str, ...]]:
             f"{path} cannot be read as an image ({why_unreadable(path, error)}); replace or remove the file."
         ) from error
     return mode, pixels, doubts
-
-
-def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
-    """Pixels H, W as they are seen by an EXIF orientation."""
-    return np.ascontiguousarray(_TURNED[turned](pixels)) if turned in _TURNED else pixels
-
-
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation of a loaded image; 1, upright, where it has none or a damaged one."""
-    try:
-        value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF raises nearly any exception, and the pixels can be used all the same
-        return 1
-    return value if isinstance(value, int) and value in _TURNED else 1
 
 
 def _plain_modes(image: Image.Image, truth: bool) -> tuple[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,17 @@ from .image_colours import Coding, coding_of
 from .image_formats import image_formats
 from .text import printable
 
-ORIENTATION = 0x0112  # the EXIF tag
+_ORIENTATION = 0x0112  # the EXIF tag
+# How pixels are turned to be seen as the tag says.
+_TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
+}
 _SUBFILE, _REDUCED, _MORE_FILES = 254, 1, 330  # TIFF tags; the first has a bit for small copies
 _BITS_PER_SAMPLE, _PLANAR, _SEPARATE = 258, 284, 2  # the second with the value of a plane for each colour
 
@@ -84,7 +95,23 @@ def load_pixels(image: Image.Image) -> None:
         if name:
             image.filename = name  # type: ignore[attr-defined]
     if getattr(image, "_tile_orientation", None):  # which only those versions have
-        image.getexif().pop(ORIENTATION, None)
+        image.getexif().pop(_ORIENTATION, None)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image; 1, upright, where it has none or a damaged one."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF raises nearly any exception, and the pixels can be used all the same
+        return 1
+    return value if isinstance(value, int) and value in _TURNED else 1
+
+
+def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
+    """Pixels H, W or H, W, C as they are seen by an EXIF orientation."""
+    return np.ascontiguousarray(_TURNED[turned](pixels)) if turned in _TURNED else pixels
 
 
 def has_more_frames(image: Image.Image) -> bool:

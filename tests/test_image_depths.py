@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from birefnet_core import image_reading
 from birefnet_core.image_reading import read_image_file, read_pil_image
+from birefnet_core.pillow_files import upright
 
 Y, X = np.mgrid[:24, :36]
 COLOURS = np.stack([X * 7, Y * 10, (X + Y) * 4], axis=-1).astype(np.uint8)
@@ -35,12 +35,12 @@ def png_chunk(kind, data):
 def test_tiffs_are_turned_whether_they_are_compressed_or_not(tmp_path, mode, orientation):
     """Pillow maps some uncompressed files into memory, with the sides exchanged too early."""
     image = Image.fromarray(GREY if mode in ("I;16", "I", "F") else COLOURS).convert(mode)
-    upright = read(save(tmp_path / "upright.tif", image))
+    stored = read(save(tmp_path / "upright.tif", image))
     tags = {"tiffinfo": {0x112: orientation}}
     flat = save(tmp_path / "flat.tif", image, **tags)
     packed = save(tmp_path / "packed.tif", image, compression="tiff_adobe_deflate", **tags)
     assert np.array_equal(read(flat), read(packed))
-    assert np.array_equal(read(flat), image_reading._turn(upright, orientation))
+    assert np.array_equal(read(flat), upright(stored, orientation))
     with Image.open(flat) as lazy:
         assert np.array_equal(read_pil_image(lazy).colours.numpy(), read(flat))
         assert lazy.filename == str(flat)
@@ -58,7 +58,7 @@ def test_16_bit_colours_that_use_fewer_bits_keep_their_brightness(tmp_path, bits
     ]  # fmt: skip
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
     file = read_image_file(tmp_path / "a.png")
-    expected = image_reading._turn(COLOURS * np.float32(factor) / np.float32(2**bits - 1), orientation)
+    expected = upright(COLOURS * np.float32(factor) / np.float32(2**bits - 1), orientation)
     assert np.abs(file.colours.numpy() - expected).max() < 1e-5
     assert file.notes == (f"its values reach {int(COLOURS.max()) * factor} of 65535, so they are read as {bits} bits",)
 

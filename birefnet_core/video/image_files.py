@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import ImageError, VideoError
 from ..image_reading import opened_image, read_image_file
 from ..images import to_bytes
-from ..mask_files import orientation
+from ..pillow_files import orientation
 from ..text import first_line
 from .containers import ContainerSource, Damage, Packets, SharedBytes, Source, check_size, source_name
 from .options import Limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections import Counter
@@ -20,7 +21,8 @@ from ...devices import prepare_threads
 from ...errors import DatasetError, ImageError
 from ...image_ops import resize
 from ...image_reading import opened_image
-from ...mask_files import MaskFile, orientation, read_mask, upright
+from ...mask_files import MaskFile, read_mask
+from ...pillow_files import orientation, upright
 from ...text import enumerate_names, first_line
 from ..distributed import SINGLE_PROCESS, Ranks
 from .augment import GREY
@@ -270,8 +272,9 @@ def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor]:
 
 
 def _orientation(path: Path) -> int:
-    with Image.open(path) as image:
+    with Image.open(path) as image, contextlib.suppress(MemoryError):
         return orientation(image)
+    return 1
 
 
 def _thumbnail(grey: Tensor) -> Tensor:

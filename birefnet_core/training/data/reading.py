@@ -16,9 +16,9 @@ from ...errors import DatasetError, ImageError
 from ...image_formats import image_formats
 from ...image_ops import resize
 from ...images import read_image
-from ...mask_files import MaskFile, orientation, read_mask, upright
+from ...mask_files import MaskFile, read_mask
 from ...mask_values import read_transparency
-from ...pillow_files import load_pixels, to_full_size
+from ...pillow_files import load_pixels, orientation, to_full_size, upright
 from ...placeholders import why_unreadable
 from .folders import Pair
 
