@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,11 +24,19 @@ from ..network.cast import cast_for_inference, state_dtypes
 from ..network.encoders.swin import relative_position_index
 from ..text import enumerate_names, printable
 from . import detect, keymap
-from .checksums import Checksums
 from .copying import copy_weights
-from .fit_float16 import combine_scales, fit_float16, float16_scales, undo_float16
+from .file_data import FileData
+from .fit_float16 import (
+    combine_scales,
+    fit_float16,
+    float16_scales,
+    names_of_scaled,
+    refuse_too_large,
+    scale_convolutions,
+    undo_float16,
+)
 from .patch_order import change_patch_order, read_patch_order
-from .values import check_tensors, check_types, check_values, refuse_values, refuse_zeros
+from .values import VARIANCE, check_tensors, check_types, refuse_values, refuse_zeros
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +57,7 @@ def model_from_state_dict(
     fine_dtype: torch.dtype = torch.float32,
     info: CheckpointInfo | None = None,
     scales: Mapping[str, Tensor] | None = None,
-    checksums: Sequence[Checksums] = (),
+    files: Sequence[FileData] = (),
 ) -> BiRefNet:
     """Builds the network a state dict belongs to.
 
@@ -64,7 +72,7 @@ def model_from_state_dict(
         info: What is known of the weights.
         scales: By what weights (published names) were multiplied to fit into float16, see ``BiRefNet.scales``; it is
             taken back.
-        checksums: Of the files that tensors are views of, compared on the way as far as possible.
+        files: That the tensors are to be read from, see ``io.open_file``; checksums are compared as far as possible.
 
     Returns:
         The network on the CPU, in eval mode.
@@ -92,23 +100,17 @@ def model_from_state_dict(
         _check_config(config, weights)
     with torch.device("meta"), _WithoutInit():
         model = BiRefNet(config)
-    _complete(model, weights)
+    _complete(model, weights, files)
     _check_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
     check_types({names.get(name, name): value for name, value in weights.items()})
+    weights |= _read(weights, [name for name in weights if name.endswith((_PATCH_CONVOLUTION, VARIANCE))], files)
     patches = {name: value for name, value in weights.items() if name.endswith(_PATCH_CONVOLUTION)}
     info = _decide_order(patches.values(), patch_order, expected_order, info or CheckpointInfo(name="state dict"))
     for name, value in patches.items():
         weights[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
     model.config = config.replace(patch_order=info.patch_order)
     model.checkpoint = info
-    originals = {names.get(name, name): value for name, value in weights.items()}
-    try:
-        not_finite = _fill(model, weights, dtype, fine_dtype, scales or {}, checksums)
-    except CheckpointError:
-        check_values(originals)  # damage explains more than what follows from it
-        raise
-    refuse_values(originals, {names.get(name, name) for name in not_finite})
-    refuse_zeros(originals)
+    _fill(model, weights, names, dtype, fine_dtype, scales or {}, files)
     return model.requires_grad_(True).eval()
 
 
@@ -171,55 +173,82 @@ def _decide_order(
     return dataclasses.replace(info, patch_order=order, patch_order_source=source, patch_order_evidence=evidence)
 
 
-def _complete(model: BiRefNet, weights: dict[str, Tensor]) -> None:
+def _complete(model: BiRefNet, weights: dict[str, Tensor], files: Sequence[FileData]) -> None:
     """Adds what follows from the architecture: some converters leave it out, and nothing else may be in its place."""
+    found = _read(weights, [name for name in weights if name.endswith("relative_position_index")], files)
     for name, value in model.state_dict().items():
         if name.endswith("relative_position_index"):
             index = relative_position_index(math.isqrt(value.shape[0]))
-            if name in weights and not torch.equal(weights[name].to(index), index):
+            if name in found and not torch.equal(found[name].to(index), index):
                 raise CheckpointError(f"{name} is damaged, it holds other positions than a window has.")
             weights[name] = index
         elif name not in weights and name.endswith("num_batches_tracked"):
             weights[name] = torch.zeros_like(value, device="cpu")
 
 
+def _read(weights: Mapping[str, Tensor], names: Iterable[str], files: Sequence[FileData]) -> dict[str, Tensor]:
+    """Some of the weights as they are, but in memory: the values of others may not be looked at, see ``open_file``."""
+    wanted = {name: weights[name] for name in names if name in weights}
+    if not files:
+        return wanted
+    return copy_weights(wanted, {name: value.dtype for name, value in wanted.items()}, files)[0]
+
+
 def _fill(
     model: BiRefNet,
     weights: dict[str, Tensor],
+    names: Mapping[str, str],
     dtype: torch.dtype | None,
     fine_dtype: torch.dtype,
     scales: Mapping[str, Tensor],
-    checksums: Sequence[Checksums],
-) -> set[str]:
-    """Puts copies of weights into a network on the meta device, and names those that are not finite."""
+    files: Sequence[FileData],
+) -> None:
+    """Puts copies of weights into a network on the meta device.
+
+    Args:
+        model: The network.
+        weights: By our names. Variances and patch convolutions are in memory already.
+        names: Those in the file, by ours.
+        dtype: See ``model_from_state_dict``, as all others.
+        fine_dtype: See there.
+        scales: See there.
+        files: See there.
+
+    Raises:
+        CheckpointError: Values that no network computes a mask with, or that do not fit into its precision.
+    """
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
     if scales:
         ours, unknown = keymap.from_published(scales, model.config)
-        names = {**ours, **dict(zip(unknown, unknown, strict=True))}
-        weights, model.scales = undo_float16(model, weights, {names[name]: scale for name, scale in scales.items()})
-    if _needs_float16(dtype, fine_dtype):
-        weights = _fit_float16(model, weights)
+        known = {**ours, **dict(zip(unknown, unknown, strict=True))}
+        by_name = {known[name]: scale for name, scale in scales.items()}
+        weights |= _read(weights, names_of_scaled(model, by_name), files)
+        weights, model.scales = undo_float16(model, weights, by_name)
+    half = _needs_float16(dtype, fine_dtype)
+    if half:
+        more = float16_scales(model, weights)
+        model.scales = combine_scales(model.scales, more)
+        weights |= _read(weights, names_of_scaled(model, more), files)
+        weights = scale_convolutions(model, weights, more)
     types = state_dtypes(model, dtype, fine_dtype=fine_dtype)
-    copies, not_finite = copy_weights(weights, types, checksums)
+    copies, magnitudes = copy_weights(weights, types, files)
+    originals = {names.get(name, name): value for name, value in weights.items()}
+    largest = {names.get(name, name): magnitudes[name] for name in weights}
+    refuse_values(originals, largest)
+    refuse_zeros(originals, largest)
+    if half:
+        refuse_too_large({name: magnitudes[name] for name, value in weights.items() if value.is_floating_point()})
     model.load_state_dict(copies, assign=True)
     for module in model.modules():  # buffers that are in no file: DINOv3's rotary frequencies
         if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
             module.to_empty(device="cpu", recurse=False)
             module.reset_parameters()  # type: ignore[operator]
     cast_for_inference(model, dtype, fine_dtype=fine_dtype)
-    return not_finite
 
 
 def _needs_float16(dtype: torch.dtype, fine_dtype: torch.dtype) -> bool:
     return dtype == torch.float16 or (dtype == torch.bfloat16 and fine_dtype == torch.float16)
-
-
-def _fit_float16(model: BiRefNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``fit_float16``, with its scales noted in ``model.scales``."""
-    scales = float16_scales(model, weights)
-    model.scales = combine_scales(model.scales, scales)
-    return fit_float16(model, weights, scales)
 
 
 def convert(model: BiRefNet, dtype: torch.dtype, fine_dtype: torch.dtype) -> BiRefNet:
@@ -229,7 +258,10 @@ def convert(model: BiRefNet, dtype: torch.dtype, fine_dtype: torch.dtype) -> BiR
         CheckpointError: It does not fit into float16.
     """
     if _needs_float16(dtype, fine_dtype):
-        model.load_state_dict(_fit_float16(model, model.state_dict()))
+        weights = model.state_dict()
+        scales = float16_scales(model, weights)
+        model.scales = combine_scales(model.scales, scales)
+        model.load_state_dict(fit_float16(model, weights, scales))
     return cast_for_inference(model, dtype, fine_dtype=fine_dtype)
 
 

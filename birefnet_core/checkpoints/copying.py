@@ -1,4 +1,4 @@
-"""Copies weights out of a file in threads, which also look at every value and compare checksums."""
+"""Copies weights to memory of their own, out of files by reading them, in threads that also look at every value."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import ctypes
 import mmap
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from io import FileIO
+from zipfile import ZipInfo
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..devices import prepare_threads
-from .checksums import Checksums
 from .crc32 import BLOCK, Crc32
-from .values import are_finite, bits_of, is_finite
+from .file_data import FileData, Place
+from .values import integers_of, largest_in_bits, largest_magnitude, magnitude_of
 
 _THREADS = 4  # more wait for the memory
-_BLOCK = 2**18  # numbers that stay in a processor's cache
+_READ = 4 * BLOCK  # bytes at a time
 _POPULATE_WRITE = 23  # of madvise(2), from Linux 5.14 on
 _madvise = None
 if sys.platform == "linux":
@@ -28,99 +32,149 @@ if sys.platform == "linux":
 
 
 def copy_weights(
-    weights: Mapping[str, Tensor], types: Mapping[str, torch.dtype], checksums: Sequence[Checksums] = ()
-) -> tuple[dict[str, Tensor], set[str]]:
-    """Copies tensors to memory of their own on the CPU: those of a file lie in a mapping of it, at odd addresses.
+    weights: Mapping[str, Tensor], types: Mapping[str, torch.dtype], files: Sequence[FileData] = ()
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Copies tensors to memory of their own on the CPU.
 
     Args:
         weights: By name; plain tensors.
         types: What to convert them to, by name.
-        checksums: Of the files the tensors are views of; those of whole tensors are compared.
+        files: The files that tensors are views of. What lies in them is read, and its checksum compared where it is
+            the whole of what has one.
 
     Returns:
-        The copies, and the names of those with values that are NaN or infinite in float32.
+        The copies, and the largest absolute value of each tensor in float32, before it was converted: NaN or infinite
+        where any value is.
+
+    Raises:
+        CheckpointError: A file cannot be read to its end, or a checksum differs.
+        OSError: A file cannot be read.
     """
     prepare_threads()
     left = sorted(weights, key=lambda name: weights[name].numel())
     copies: dict[str, Tensor] = dict.fromkeys(weights, torch.empty(0))
-    not_finite: set[str] = set()
+    magnitudes: dict[str, float] = {}
 
     def copy() -> None:
-        while True:
-            try:
-                name = left.pop()  # the largest
-            except IndexError:
-                return
-            copies[name], finite = _copy(weights[name], types[name], check=not checksums)
-            if not finite:
-                not_finite.add(name)
+        with ExitStack() as stack:
+            reader = _Reader(files, stack)
+            while True:
+                try:
+                    name = left.pop()  # the largest
+                except IndexError:
+                    return
+                try:
+                    copies[name], magnitudes[name] = reader.copy(weights[name], types[name])
+                except BaseException:
+                    left.clear()  # the other threads need not go on
+                    raise
 
-    def compare_and_copy() -> None:
-        crc32 = Crc32()
-        for name, value in weights.items():
-            if not _check(value, checksums, crc32):
-                not_finite.add(name)
-        copy()
-
-    # Where there are checksums, one thread compares them and looks at the values before it copies, too: that is many
-    # short calls, in which several threads of Python would hinder each other.
     count = min(_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(count) as pool:
-        first = compare_and_copy if checksums else copy
-        for future in [pool.submit(first), *(pool.submit(copy) for _ in range(count - 1))]:
+        for future in [pool.submit(copy) for _ in range(count)]:
             future.result()
-    return copies, not_finite
+    return copies, magnitudes
 
 
-def _check(value: Tensor, checksums: Sequence[Checksums], crc32: Crc32) -> bool:
-    """Compares the checksum of a tensor's data, and says whether all values are finite."""
-    value = value.detach()
-    bits = bits_of(value)
-    if bits is None:
-        return is_finite(value)
-    compared = next((c for sums in checksums if (c := sums.comparison(value, crc32))), None)
-    finite, block = True, BLOCK // bits.itemsize
-    for start in range(0, bits.size, block):
-        part = bits[start : start + block]
-        finite = finite and are_finite(part, value.dtype)
-        if compared:
-            crc32.add(part)
-    if compared:
-        compared()
-    return finite
+class _Reader:
+    """Copies one tensor after another. Not for several threads.
+
+    Args:
+        files: See ``copy_weights``.
+        stack: Closes what is opened.
+    """
+
+    def __init__(self, files: Sequence[FileData], stack: ExitStack) -> None:
+        self._files = files
+        self._stack = stack
+        self._open: dict[FileData, FileIO] = {}
+        self._crc32 = Crc32()
+        self._block = np.empty(_READ, np.uint8)
+
+    def copy(self, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
+        """The copy, and the largest absolute value."""
+        value = value.detach()
+        place = next((place for data in self._files if (place := data.place(value))), None)
+        if place is None or not value.numel():
+            return value.to("cpu", dtype, copy=True), largest_magnitude(value)
+        if place.data not in self._open:
+            self._open[place.data] = self._stack.enter_context(place.data.open())
+        return self._read(place, value, dtype)
+
+    def _read(self, place: Place, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
+        size = value.element_size()
+        start = place.start + int(value.storage_offset()) * size
+        span = 1 + sum((n - 1) * stride for n, stride in zip(value.shape, value.stride(), strict=True))
+        entry = place.entry
+        if entry and (start, span * size) != (place.start, entry.file_size):
+            entry = None
+        integer = integers_of(value.dtype)
+        if integer is None or not value.is_contiguous():
+            raw = torch.empty(span * size, dtype=torch.uint8)
+            self._fill(place, start, entry, raw, raw.numel())
+            copied = raw.view(value.dtype).as_strided(value.shape, value.stride())
+            return copied.to(dtype, copy=True), largest_magnitude(copied)
+        target, largest = torch.empty(value.shape, dtype=dtype), 0
+
+        def look(part: NDArray[np.uint8], at: int) -> None:
+            nonlocal largest
+            largest = max(largest, largest_in_bits(part.view(integer)))
+            if dtype != value.dtype:
+                target.view(-1)[at // size : (at + part.size) // size] = torch.from_numpy(part).view(value.dtype)
+
+        memory = target.view(-1).view(torch.uint8) if dtype == value.dtype else None
+        self._fill(place, start, entry, memory, span * size, look)
+        return target, magnitude_of(largest, value.dtype)
+
+    def _fill(
+        self,
+        place: Place,
+        start: int,
+        entry: ZipInfo | None,
+        memory: Tensor | None,
+        size: int,
+        look: Callable[[NDArray[np.uint8], int], None] | None = None,
+    ) -> None:
+        """Reads ``size`` bytes, a part at a time, so that each is in the processor's cache when it is looked at.
+
+        Args:
+            place: Of the tensor.
+            start: Where in the file to begin.
+            entry: What is read, for its checksum; None to compare none.
+            memory: Bytes to read to; None for a buffer.
+            size: How many bytes.
+            look: Called with each part and where it begins.
+        """
+        file, crc32 = self._open[place.data], self._crc32
+        array = self._block if memory is None else memory.numpy()
+        if entry:
+            crc32.start(size)
+        for at in range(0, size, _READ):
+            count = min(size - at, _READ)
+            if memory is None:
+                part = array[:count]
+            else:
+                part = array[at : at + count]
+                _provide(memory.data_ptr() + at, count)
+            place.data.fill(file, start + at, part.data)
+            if entry:
+                for i in range(0, count, BLOCK):
+                    crc32.add(part[i : i + BLOCK])
+            if look:
+                look(part, at)
+        if entry:
+            place.data.compare(entry, crc32.total())
 
 
-def _copy(value: Tensor, dtype: torch.dtype, *, check: bool) -> tuple[Tensor, bool]:
-    """A copy, and whether all values are finite, or True without a check."""
-    value = value.detach()
-    bits = bits_of(value)
-    if bits is None:
-        return value.to("cpu", dtype, copy=True), not check or is_finite(value)
-    target = torch.empty(value.shape, dtype=dtype)
-    copied = bits_of(target) if value.dtype == dtype else None
-    if copied is None:
-        target.copy_(value)
-    finite = True
-    for start in range(0, bits.size, _BLOCK):
-        part = bits[start : start + _BLOCK]
-        if copied is not None:
-            _provide(target, start * dtype.itemsize, part.nbytes)
-            np.copyto(copied[start : start + _BLOCK], part)
-        if check:
-            finite = finite and are_finite(part, value.dtype)
-    return target, finite
-
-
-def _provide(target: Tensor, start: int, size: int) -> None:
+def _provide(start: int, size: int) -> None:
     """Has Linux provide memory before it is written, in less time than page by page while it is.
 
     Args:
-        target: The memory's tensor.
-        start: Where in it, in bytes.
+        start: Its address.
         size: How much, in bytes; other threads cannot ask for memory meanwhile.
     """
     if _madvise is not None:
-        page, start = mmap.PAGESIZE, target.data_ptr() + start
+        page = mmap.PAGESIZE
         first, last = -(-start // page) * page, (start + size) // page * page
         if first < last:
             _madvise(first, last - first, _POPULATE_WRITE)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from .values import largest_magnitude
 
 VARIANCE_LIMIT = 1e4  # below the 65504 of float16, so that sums of such values fit, too
 _METADATA = "birefnet_scales"
@@ -35,15 +36,25 @@ def fit_float16(
     Raises:
         CheckpointError: Something else is too large.
     """
-    fitted = _scale(model, weights, float16_scales(model, weights) if scales is None else scales)
+    fitted = scale_convolutions(model, weights, float16_scales(model, weights) if scales is None else scales)
+    wide = {name for name, value in fitted.items() if value.is_floating_point() and value.dtype != torch.float16}
+    refuse_too_large({name: largest_magnitude(fitted[name]) for name in wide})
+    return fitted
+
+
+def refuse_too_large(magnitudes: Mapping[str, float]) -> None:
+    """Refuses weights that do not fit into float16.
+
+    Args:
+        magnitudes: The largest of each; what is not finite is no matter of the precision.
+
+    Raises:
+        CheckpointError: The message names the first.
+    """
     limit = torch.finfo(torch.float16).max
-    for name, value in fitted.items():
-        if value.dtype == torch.float16 or not (value.is_floating_point() and value.numel()):
-            continue
-        largest = max(abs(extreme.item()) for extreme in value.aminmax())
+    for name, largest in magnitudes.items():
         if limit < largest < math.inf:
             raise CheckpointError(f"{name} holds {largest:g}, and float16 ends at {limit:g}: use fp32 or bf16.")
-    return fitted
 
 
 def undo_float16(
@@ -69,7 +80,7 @@ def undo_float16(
                 f"its metadata say by what {name} was multiplied to fit into float16, and it is no weight before a "
                 "norm, or not one positive number for each of its channels. They are damaged or of another file."
             )
-    undone = _scale(model, weights, {name: 1 / scale.nan_to_num(1.0) for name, scale in scales.items()})
+    undone = scale_convolutions(model, weights, {name: 1 / scale.nan_to_num(1.0) for name, scale in scales.items()})
     return undone, {name: scale * 0 + 1 for name, scale in scales.items() if scale.isnan().any()}
 
 
@@ -106,19 +117,30 @@ def read_scales(metadata: Mapping[str, str]) -> dict[str, Tensor] | None:
     return {n: torch.tensor([math.nan if s is None else float(s) for s in values]) for n, values in lists.items()}
 
 
-def _scale(model: nn.Module, weights: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def scale_convolutions(
+    model: nn.Module, weights: Mapping[str, Tensor], scales: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Multiplies convolutions, by name of the weight, and the statistics of the norms after them."""
     scaled = dict(weights)
-    for conv, norm in norm_pairs(model):
-        scale = scales.get(f"{conv}.weight")
-        if scale is None:
-            continue
-        scaled[f"{norm}.running_var"] = weights[f"{norm}.running_var"].float() * scale**2
-        for name in (f"{norm}.running_mean", f"{conv}.bias", f"{conv}.weight"):
+    for scale, variance, others in _scaled_names(model, scales):
+        scaled[variance] = weights[variance].float() * scale**2
+        for name in others:
             if name in weights:
                 value = weights[name].float()
                 scaled[name] = value * scale.view(-1, *[1] * (value.ndim - 1))
     return scaled
+
+
+def names_of_scaled(model: nn.Module, scales: Mapping[str, Tensor]) -> set[str]:
+    """What ``scale_convolutions`` changes; a network need not have all of it."""
+    return {name for _, variance, others in _scaled_names(model, scales) for name in (variance, *others)}
+
+
+def _scaled_names(model: nn.Module, scales: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, str, tuple[str, ...]]]:
+    """The scale, the name of the variance, and those of what is scaled by it once."""
+    for conv, norm in norm_pairs(model):
+        if (scale := scales.get(f"{conv}.weight")) is not None:
+            yield scale, f"{norm}.running_var", (f"{norm}.running_mean", f"{conv}.bias", f"{conv}.weight")
 
 
 def float16_scales(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -57,8 +57,8 @@ def problem_of(path: Path, *, safetensors: bool) -> str | None:
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(_HEAD)
-    if size < 8:
-        return f"the file has only {size} bytes, no checkpoint is that small. {AGAIN}"
+    if len(head) < 8:
+        return f"the file has only {len(head)} bytes, no checkpoint is that small. {AGAIN}"
     kind = placeholder(head)
     if kind == LFS:
         return "this is a Git LFS pointer, a text in place of the weights. Run `git lfs pull`, or download the file."

@@ -8,7 +8,8 @@ import errno
 import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,11 +21,13 @@ from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from ..text import enumerate_names, first_line
 from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
-from .checksums import Checksums
+from .copying import copy_weights
+from .file_data import FileData
 from .formats import AGAIN, problem_of, utf8_path
 from .pickled import find_weights, start_loading
 from .system_errors import system_error
 from .training_file import network_of_training
+from .values import is_plain
 
 # The types that safetensors knows and checkpoints have, in the order in which it puts tensors: the widest first.
 _DTYPES = {
@@ -38,69 +41,100 @@ _MOST_TENSORS = 50_000  # Swin-L with its optimizer has 4000
 _INDEX = ".index.json"  # beside shards; their names say all that is in it
 
 
+class ChangedError(CheckpointError):
+    """Another program wrote a file while it was being read."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointFile:
     """A file as read.
 
     Attributes:
         path: The file, or one of several shards.
-        tensors: By name; views of the files, as far as they can be.
+        tensors: By name.
         metadata: Texts of .safetensors files.
-        checksums: Of each file that has any.
+        files: Where the tensors lie that are not read yet, see ``open_file``.
         states: Of each file before it was read, see ``_state``.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
-    checksums: Sequence[Checksums]
-    states: Mapping[Path, tuple[int, int, int]]
+    files: Sequence[FileData]
+    states: Mapping[Path, tuple[int, int]]
 
     def verify(self) -> None:
         """Compares what is left of the checksums, and whether files are as they were.
 
         Raises:
-            CheckpointError: Something differs.
+            CheckpointError: Something differs; ChangedError where a file does.
         """
         for path, before in self.states.items():
             with contextlib.suppress(OSError):
-                now = _state(path)
-                # What is open stays whole when the file is replaced; but checksums are read by its name. The number of
-                # a file alone proves nothing: some network disks change it.
-                if now[1:] != before[1:] and (now[0] == before[0] or self.checksums):
-                    raise CheckpointError(
+                if _state(path) != before:
+                    raise ChangedError(
                         f"{path}: another program wrote this file while it was being read, so the weights may be of "
                         "two files. Load it again when that program has finished."
                     )
-        for checksums in self.checksums:
-            checksums.verify()
+        for data in self.files:
+            data.verify()
 
 
-def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> CheckpointFile:
+def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
     """Reads a checkpoint file. For a checkpoint in shards, give one of them or the index.
 
     Args:
         path: A .safetensors, .pth, .pt, .ckpt or .bin file.
-        verify: Whether to compare the checksums; otherwise the caller calls ``verify`` before it uses the weights.
+
+    Returns:
+        Its tensors in memory of their own, but for those that are no plain ones: ``check_tensors`` refuses them.
 
     Raises:
         CheckpointError: Not there, not readable, of another format, truncated, or without weights.
         MemoryLimitError: Too little memory.
     """
+    file = open_file(path)
+    plain = {name: value for name, value in file.tensors.items() if is_plain(value)}
+    try:
+        with explained(file.path):
+            copies, _ = copy_weights(plain, {name: value.dtype for name, value in plain.items()}, file.files)
+    finally:
+        file.verify()  # damage explains more than what follows from it
+    return dataclasses.replace(file, tensors=file.tensors | copies)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns errors of the system, while a file is read, into those of this package."""
+    try:
+        yield
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: no permission to read it ({error}).") from error
+    except OSError as error:
+        raise system_error(path, error) or CheckpointError(f"{path}: cannot be read ({error}).") from error
+    except (MemoryError, RuntimeError) as error:
+        told = system_error(path, error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def open_file(path: str | os.PathLike[str]) -> CheckpointFile:
+    """``read_file`` that leaves reading the tensors to its caller, by ``copy_weights`` alone.
+
+    Until then they have names, shapes and types. The caller calls ``verify`` when they are read, and does not use them
+    before it.
+    """
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
-    checksums: list[Checksums] = []
-    states: dict[Path, tuple[int, int, int]] = {}
+    files: list[FileData] = []
+    states: dict[Path, tuple[int, int]] = {}
     for file in _shards(path):
-        try:
+        with explained(file):
             if os.path.isfile(file):
                 states[file] = _state(file)
-            more, texts, sums = _read_one(file)
-        except PermissionError as error:
-            raise CheckpointError(f"{file}: no permission to read it ({error}).") from error
-        except OSError as error:
-            raise system_error(file, error) or CheckpointError(f"{file}: cannot be read ({error}).") from error
+            more, texts, data = _open_one(file)
         if again := sorted(tensors.keys() & more.keys()):
             raise CheckpointError(
                 f"{file}: {enumerate_names(again)} also in the shards before it, so these are of several checkpoints. "
@@ -108,19 +142,16 @@ def read_file(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoin
             )
         tensors |= more
         metadata |= texts
-        checksums += sums
+        files.append(data)
     if not tensors:
         raise CheckpointError(f"{path}: the file holds no weights.")
-    found = CheckpointFile(path=path, tensors=tensors, metadata=metadata, checksums=checksums, states=states)
-    if verify:
-        found.verify()
-    return found
+    return CheckpointFile(path=path, tensors=tensors, metadata=metadata, files=files, states=states)
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    """Which file a path leads to, when it was last written to, and its size."""
+def _state(path: Path) -> tuple[int, int]:
+    """When a file was last written to, and its size. Its number proves nothing: some network disks change it."""
     status = os.stat(path)
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 def _shards(path: Path) -> list[Path]:
@@ -149,7 +180,7 @@ def _shards(path: Path) -> list[Path]:
     return files
 
 
-def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[Checksums]]:
+def _open_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], FileData]:
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such file.")
     suffix = path.suffix.lower()
@@ -162,23 +193,32 @@ def _read_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[Check
     if problem:
         raise CheckpointError(f"{path}: {problem}")
     if suffix in SAFETENSORS:
-        return *_read_safetensors(path), []
-    content, checksums = start_loading(path)
+        return _open_safetensors(path)
+    content, data = start_loading(path)
     if (training := network_of_training(path, content)) is not None:
-        return *training, [checksums]
+        return *training, data
     tensors = find_weights(content)
     if tensors is None:
         raise CheckpointError(f"{path}: no state dict in it; {_describe(content)} found, names with tensors expected.")
-    return tensors, {}, [checksums]
+    return tensors, {}, data
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str], FileData]:
+    with _safetensors_explained(path), utf8_path(path) as name, safe_open(name, framework="pt") as file:
+        if len(file.keys()) > _MOST_TENSORS:
+            raise ValueError(f"{len(file.keys())} tensors, where no network has more than {_MOST_TENSORS}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        data = FileData(path, partial(_safetensors_explained, path))
+        storages = [value.untyped_storage() for value in tensors.values()]
+        data.locate_tail({storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()})
+        return tensors, dict(file.metadata() or {}), data
+
+
+@contextlib.contextmanager
+def _safetensors_explained(path: Path) -> Iterator[None]:
+    """Turns what the library makes of a damaged file into a CheckpointError that names the file."""
     try:
-        with utf8_path(path) as name, safe_open(name, framework="pt") as file:
-            if len(file.keys()) > _MOST_TENSORS:
-                raise ValueError(f"{len(file.keys())} tensors, where no network has more than {_MOST_TENSORS}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return tensors, dict(file.metadata() or {})
+        yield
     except PermissionError:
         raise
     except (SafetensorError, ValueError, OSError, AttributeError, KeyError, RuntimeError, TypeError, MemoryError) as e:
@@ -189,11 +229,11 @@ def _why_not_safetensors(path: Path, error: Exception) -> str:
     """Says what is wrong with a file that the safetensors library refused."""
     size = path.stat().st_size
     with open(path, "rb") as file:
-        (header,) = struct.unpack("<Q", file.read(8))
         try:
+            (header,) = struct.unpack("<Q", file.read(8))
             entries = json.loads(file.read(header))
             end = 8 + header + max(e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__")
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return f"the file is truncated or corrupted: its header cannot be read ({first_line(error)}). {AGAIN}"
     if size < end:
         return f"the file is truncated: {size} of {end} bytes are there. {AGAIN}"

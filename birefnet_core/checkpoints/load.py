@@ -23,10 +23,9 @@ from .build import convert, model_from_state_dict
 from .detect import newer_generation
 from .fit_float16 import combine_scales, read_scales, unknown_scales
 from .hub import remove_if_damaged
-from .io import read_file
+from .io import ChangedError, CheckpointFile, explained, open_file
 from .resolve import Resolved, resolve
 from .save import LARGEST_SIDE
-from .system_errors import system_error
 
 
 def load_model(
@@ -130,51 +129,66 @@ def load_file(
         info: What the catalogue says of the file.
 
     Raises:
-        CheckpointError: See ``model_from_state_dict`` and ``io.read_file``.
+        CheckpointError: See ``model_from_state_dict`` and ``io.open_file``.
         MemoryLimitError: Too little memory.
     """
-    file = read_file(path, verify=False)
+    def load() -> BiRefNet:
+        return _build(open_file(path), patch_order, expected_order, dtype, fine_dtype, info)
+
+    try:
+        return load()
+    except ChangedError:
+        return load()  # a training replaces its files by whole ones
+
+
+def _build(
+    file: CheckpointFile,
+    patch_order: PatchOrder | str,
+    expected_order: PatchOrder | None,
+    dtype: torch.dtype | None,
+    fine_dtype: torch.dtype,
+    info: CheckpointInfo | None,
+) -> BiRefNet:
+    """``load_file`` of an open file."""
+    path = file.path
     if "birefnet_adapter" in file.metadata:
         raise CheckpointError(
             f"{path}: this is a low-rank adapter, not a network. Load the network it was trained on, and give this "
             "file as adapter."
         )
-    info = dataclasses.replace(info or CheckpointInfo(name=file.path.stem), path=file.path)
-    try:
-        metadata = _parse_metadata(file.metadata)
-        if metadata is not None:
-            info = dataclasses.replace(
-                info,
-                training_size=metadata.training_size,
-                licence=metadata.licence,
-                provenance=metadata.provenance,
+    info = dataclasses.replace(info or CheckpointInfo(name=path.stem), path=path)
+    with explained(path):
+        try:
+            metadata = _parse_metadata(file.metadata)
+            if metadata is not None:
+                info = dataclasses.replace(
+                    info,
+                    training_size=metadata.training_size,
+                    licence=metadata.licence,
+                    provenance=metadata.provenance,
+                )
+                if patch_order == "auto" and metadata.config is not None:
+                    patch_order = metadata.config.patch_order
+                    info = dataclasses.replace(info, patch_order_source="metadata")
+            model = model_from_state_dict(
+                file.tensors,
+                patch_order=patch_order,
+                expected_order=expected_order,
+                config=metadata.config if metadata else None,
+                dtype=dtype,
+                fine_dtype=fine_dtype,
+                info=info,
+                scales=metadata.scales if metadata else None,
+                files=file.files,
             )
-            if patch_order == "auto" and metadata.config is not None:
-                patch_order = metadata.config.patch_order
-                info = dataclasses.replace(info, patch_order_source="metadata")
-        model = model_from_state_dict(
-            file.tensors,
-            patch_order=patch_order,
-            expected_order=expected_order,
-            config=metadata.config if metadata else None,
-            dtype=dtype,
-            fine_dtype=fine_dtype,
-            info=info,
-            scales=metadata.scales if metadata else None,
-            checksums=file.checksums,
-        )
-        if metadata and metadata.scales is None:
-            model.scales = combine_scales(model.scales, unknown_scales(model))
-        return model
-    except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{path}: {error}{newer_generation(file.path.name, file.tensors)}") from error
-    except (MemoryError, RuntimeError) as error:
-        told = system_error(file.path, error)
-        if told is None:
-            raise
-        raise told from error
-    finally:
-        file.verify()  # damage explains more than what follows from it
+            if metadata and metadata.scales is None:
+                model.scales = combine_scales(model.scales, unknown_scales(model))
+            return model
+        except (CheckpointError, ConfigError) as error:
+            told = str(error).removeprefix(f"{path}: ")  # reading names the file already
+            raise CheckpointError(f"{path}: {told}{newer_generation(path.name, file.tensors)}") from error
+        finally:
+            file.verify()  # damage explains more than what follows from it
 
 
 class _Metadata(NamedTuple):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ..checkpoint_info import PatchOrderEvidence
 from ..config import PatchOrder
@@ -63,8 +63,9 @@ def read_patch_order(weights: Iterable[Tensor]) -> PatchOrderEvidence:
         count += 1
         kernels = weight.detach().float().cpu()
         kernels = kernels - kernels.mean(dim=1, keepdim=True)  # what all patches have in common says nothing
+        unit = normalize(rearrange(kernels, "o patch y x -> patch (o y x)"), dim=-1)
         for order, layout in _LAYOUTS.items():
-            placed = rearrange(kernels, f"o ({layout}) y x -> c i j (o y x)", c=3, i=grid, j=grid)
+            placed = rearrange(unit, f"({layout}) weights -> c i j weights", c=3, i=grid, j=grid)
             totals[order] += _neighbour_correlation_z(placed)
     scores = {order: total / math.sqrt(max(count, 1)) for order, total in totals.items()}
     best, other = sorted(PatchOrder, key=lambda order: -scores[order])
@@ -72,21 +73,20 @@ def read_patch_order(weights: Iterable[Tensor]) -> PatchOrderEvidence:
     return PatchOrderEvidence(order=best if decided else None, scores=scores)
 
 
-def _neighbour_correlation_z(kernels: Tensor) -> float:
+def _neighbour_correlation_z(unit: Tensor) -> float:
     """z-score of the mean cosine similarity of neighbouring kernels.
 
     Args:
-        kernels: 3, g, g, weights of one kernel: colour, row, column.
+        unit: 3, g, g, weights of one kernel, of length 1: colour, row, column.
     """
-    unit = torch.nn.functional.normalize(kernels, dim=-1)
     neighbours = (
         (unit, unit.roll(1, dims=0)),  # colours of one patch
         (unit[:, 1:], unit[:, :-1]),  # patches above each other
         (unit[:, :, 1:], unit[:, :, :-1]),  # patches side by side
     )
-    expected = -1 / (kernels.shape[:3].numel() - 1)  # cosine of unrelated vectors around their common mean
+    expected = -1 / (unit.shape[:3].numel() - 1)  # cosine of unrelated vectors around their common mean
     total = 0.0
     for a, b in neighbours:
         cosines = (a * b).sum(-1)
-        total += (float(cosines.mean()) - expected) * math.sqrt(cosines.numel() * kernels.shape[-1])
+        total += (float(cosines.mean()) - expected) * math.sqrt(cosines.numel() * unit.shape[-1])
     return total / math.sqrt(len(neighbours))

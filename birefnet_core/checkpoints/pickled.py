@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..text import enumerate_names, first_line
-from .checksums import Checksums
+from .file_data import FileData
 from .formats import AGAIN, utf8_path
 from .system_errors import system_error
 
@@ -48,21 +48,21 @@ def load_pickle(path: Path, *, legacy: bool = True, advice: str = AGAIN) -> Any:
     with _explained(path, advice):
         if not legacy and not zipfile.is_zipfile(path):
             raise ValueError("no zip archive of torch")
-    content, checksums = start_loading(path, mmap=False, advice=advice)
-    checksums.verify()
+    content, data = start_loading(path, mmap=False, advice=advice)
+    data.verify()
     return content
 
 
-def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tuple[Any, Checksums]:
-    """``load_pickle`` that leaves comparing the checksums to its caller, who may do it while copying the weights.
+def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tuple[Any, FileData]:
+    """``load_pickle`` that leaves comparing the checksums to its caller, who may do it while reading the weights.
 
     Args:
         path: The file.
-        mmap: Whether tensors are views of the file, where it is a zip archive.
+        mmap: Whether tensors may be views of the file, which only ``copy_weights`` reads.
         advice: What to do about a damaged one.
 
     Returns:
-        What the file holds, and its checksums; none if torch before 1.6 saved it.
+        What the file holds, and where; files of torch before 1.6 are read at once, and have no checksums.
     """
     entries: list[zipfile.ZipInfo] = []
     with _explained(path, advice):
@@ -72,18 +72,18 @@ def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tupl
             entries = _check_entries(path)
         elif _has_too_many_objects(path):
             raise ValueError("more objects than any weights")
-        checked = any(entry.CRC for entry in entries)  # torch.serialization.set_crc32_options(False) writes none
-        checksums = Checksums(path, entries if checked else [], lambda: _explained(path, advice))
+        data = FileData(path, lambda: _explained(path, advice), entries)
+        mmap = mmap and archive
         with utf8_path(path) as name:
-            content = torch.load(name, map_location="cpu", weights_only=True, mmap=mmap and archive)
-        if archive:
-            storages = _cpu_storages(content)
-            sizes = Counter(entry.file_size for entry in entries if "/data/" in entry.filename)
-            if Counter(storages.values()) - sizes:  # torch would read beyond the end of an entry
-                raise ValueError("tensors that are larger or smaller than their data")
-            if mmap and checked:
-                checksums.locate(storages)
-    return content, checksums
+            content = torch.load(name, map_location="cpu", weights_only=True, mmap=mmap)
+            if archive:
+                storages = _cpu_storages(content)
+                sizes = Counter(entry.file_size for entry in entries if "/data/" in entry.filename)
+                if Counter(storages.values()) - sizes:  # torch would read beyond the end of an entry
+                    raise ValueError("tensors that are larger or smaller than their data")
+                if mmap and not data.locate_entries(storages):
+                    content = torch.load(name, map_location="cpu", weights_only=True, mmap=False)
+    return content, data
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..text import enumerate_names
 
-_INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}  # in bits
+VARIANCE = "running_var"
+_COMPARED = (torch.float16, torch.bfloat16, torch.float32)
 _ZERO = ("offset_conv.weight", "modulator_conv.weight", "offset.weight", "modulator.weight")  # before training
 _MOST_ZEROS = 1e-3  # of all numbers of a network, in tensors that are zero everywhere
 _CHUNK = 2**16  # numbers that stay in a processor's cache
@@ -41,6 +43,11 @@ def check_tensors(tensors: Mapping[str, Tensor]) -> None:
             f"{len(odd)} tensors are not plain ones: {enumerate_names(odd)}. Expected dense tensors of numbers; save "
             "the network's state_dict() anew."
         )
+
+
+def is_plain(value: Tensor) -> bool:
+    """Whether ``check_tensors`` lets a tensor pass."""
+    return not _odd_kind(value)
 
 
 def _odd_kind(value: Tensor) -> str:
@@ -82,13 +89,13 @@ def check_values(tensors: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: NaN or infinite values (in float32), or a negative variance; the message names them.
     """
-    refuse_values(tensors, {name for name, value in tensors.items() if not is_finite(value)})
+    refuse_values(tensors, {name: largest_magnitude(value) for name, value in tensors.items()})
 
 
-def refuse_values(tensors: Mapping[str, Tensor], not_finite: Collection[str]) -> None:
-    """``check_values`` where it is known which tensors hold NaN or infinite values."""
-    _refuse([name for name in tensors if name in not_finite], "NaN or infinite")
-    variances = {name: value for name, value in tensors.items() if name.endswith("running_var")}
+def refuse_values(tensors: Mapping[str, Tensor], magnitudes: Mapping[str, float]) -> None:
+    """``check_values`` where the largest magnitude of each tensor is known, see ``largest_magnitude``."""
+    _refuse([name for name in tensors if not math.isfinite(magnitudes[name])], "NaN or infinite")
+    variances = {name: value for name, value in tensors.items() if name.endswith(VARIANCE)}
     _refuse([name for name, value in variances.items() if (value.float() < 0).any()], "negative variances")
 
 
@@ -96,28 +103,28 @@ def _is_float8(value: Tensor) -> bool:
     return value.is_floating_point() and value.dtype.itemsize == 1
 
 
-def refuse_zeros(tensors: Mapping[str, Tensor]) -> None:
+def refuse_zeros(tensors: Mapping[str, Tensor], magnitudes: Mapping[str, float]) -> None:
     """Refuses a network whose weights are partly there, as downloads that provide space for the whole file leave it.
 
     Args:
-        tensors: By their names in the file.
+        tensors: By their names in the file; only shapes and types are looked at.
+        magnitudes: The largest of each.
 
     Raises:
         CheckpointError: Whole tensors are zero, and too large to be so by intention; the message names them.
     """
-    matrices = {n: v for n, v in tensors.items() if v.ndim > 1 and v.is_floating_point() and not n.endswith(_ZERO)}
-    zeros = [name for name, value in matrices.items() if _is_zero(value)]
-    missing = sum(matrices[name].numel() for name in zeros)
-    if len(zeros) < len(matrices) and missing > _MOST_ZEROS * sum(value.numel() for value in matrices.values()):
+    sizes = {
+        name: value.numel()
+        for name, value in tensors.items()
+        if value.ndim > 1 and value.is_floating_point() and not name.endswith(_ZERO)
+    }
+    zeros = [name for name, size in sizes.items() if size and magnitudes[name] == 0]
+    missing = sum(sizes[name] for name in zeros)
+    if len(zeros) < len(sizes) and missing > _MOST_ZEROS * sum(sizes.values()):
         raise CheckpointError(
             f"{len(zeros)} weights are zero everywhere ({enumerate_names(zeros)}), as an incomplete download leaves "
             "them. Delete the file and download it again."
         )
-
-
-def _is_zero(value: Tensor) -> bool:
-    value = value.detach()
-    return value.numel() > 0 and not value[(-1,) * value.ndim].any() and not value.any()
 
 
 def _refuse(names: list[str], what: str) -> None:
@@ -128,31 +135,44 @@ def _refuse(names: list[str], what: str) -> None:
         )
 
 
-def is_finite(value: Tensor) -> bool:
-    """Whether all values are finite in float32."""
-    bits = bits_of(value)
+def largest_magnitude(value: Tensor) -> float:
+    """The largest absolute value of a tensor in float32; 0 where there is none, NaN or infinite where any value is."""
+    bits = _bits_of(value)
     if bits is None:
-        return bool(value.float().isfinite().all())
-    return all(are_finite(bits[i : i + _CHUNK], value.dtype) for i in range(0, bits.size, _CHUNK))
+        magnitudes = value.detach().float().abs()
+        return float(magnitudes.max()) if magnitudes.numel() else 0.0
+    largest = max((largest_in_bits(bits[i : i + _CHUNK]) for i in range(0, bits.size, _CHUNK)), default=0)
+    return magnitude_of(largest, value.dtype)
 
 
-def bits_of(value: Tensor) -> NDArray[np.signedinteger] | None:
-    """The bits of a tensor's numbers as integers, flat, without a copy; None for tensors where that cannot be."""
-    if value.dtype not in _INFINITY or not (value.is_cpu and value.is_contiguous()) or value.is_neg():
+def integers_of(dtype: torch.dtype) -> type[np.signedinteger] | None:
+    """As which integers ``largest_in_bits`` compares numbers of a type; None for types where it cannot."""
+    if dtype not in _COMPARED:
         return None
-    integer = torch.int16 if value.dtype.itemsize == 2 else torch.int32
-    return value.detach().reshape(-1).view(integer).numpy()
+    return np.int16 if dtype.itemsize == 2 else np.int32
 
 
-def are_finite(bits: NDArray[np.signedinteger], dtype: torch.dtype) -> bool:
-    """Whether none of some numbers is NaN or infinite, which are the largest of their sign in bits.
+def largest_in_bits(bits: NDArray[np.signedinteger]) -> int:
+    """The largest magnitude of some numbers, in bits: larger numbers have larger ones, and NaN the largest of all.
 
     Args:
-        bits: See ``bits_of``. As signed integers the positive numbers are the largest, as unsigned the negative.
-        dtype: Of the numbers.
+        bits: Of the numbers, at least one, as integers. Signed, the positive numbers are the largest of them;
+            unsigned, the negative.
     """
-    if not bits.size:
-        return True
-    infinity, sign = _INFINITY[dtype], 1 << (8 * bits.itemsize - 1)
-    unsigned = bits.view(f"u{bits.itemsize}")
-    return int(np.maximum.reduce(bits)) < infinity and int(np.maximum.reduce(unsigned)) < sign + infinity
+    sign = 1 << (8 * bits.itemsize - 1)
+    negative = int(np.maximum.reduce(bits.view(f"u{bits.itemsize}"))) - sign
+    return max(int(np.maximum.reduce(bits)), negative)
+
+
+def magnitude_of(bits: int, dtype: torch.dtype) -> float:
+    """The number that ``largest_in_bits`` found."""
+    integer = torch.int16 if dtype.itemsize == 2 else torch.int32
+    return float(torch.tensor([bits], dtype=integer).view(dtype))
+
+
+def _bits_of(value: Tensor) -> NDArray[np.signedinteger] | None:
+    """The bits of a tensor's numbers as integers, flat, without a copy; None for tensors where that cannot be."""
+    integer = integers_of(value.dtype)
+    if integer is None or not (value.is_cpu and value.is_contiguous()) or value.is_neg():
+        return None
+    return value.detach().reshape(-1).view(torch.uint8).numpy().view(integer)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.io import read_file
+from ..checkpoints.io import open_file
 from ..checkpoints.pickled import load_pickle
 from ..errors import BiRefNetError, CheckpointError, ConfigError, TrainingError
 from ..files import atomic_path, locked_folder, remove_part
@@ -311,7 +311,7 @@ def _was_before(row: dict[str, Any], position: Position) -> bool:
 def _is_of_step_0(path: Path) -> bool:
     """Whether a file of weights says that a training saved it before its first step."""
     try:
-        training = json.loads(read_file(path).metadata["training"])
+        training = json.loads(open_file(path).metadata["training"])
         return bool(training["step"] == 0)
     except (CheckpointError, LookupError, TypeError, ValueError, RecursionError):
         return False

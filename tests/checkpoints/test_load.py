@@ -1,7 +1,6 @@
 """State dicts and files become networks, and networks become files."""
 
 import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -140,32 +139,6 @@ def test_quantized_weights_are_named_whatever_their_shapes_and_scales(state):
     scaled = {name: state[name].to(torch.float8_e4m3fn), "scaled_fp8": torch.ones(2)}
     with pytest.raises(bc.CheckpointError, match=f"float8.*{name}"):
         bc.model_from_state_dict({**state, **scaled})
-
-
-@pytest.mark.parametrize(
-    ("ending", "replaced"), [(".safetensors", False), (".safetensors", True), (".pth", False), (".pth", True)]
-)
-def test_a_file_that_is_written_while_it_is_read_is_refused(ending, replaced, state, tmp_path, monkeypatch):
-    path, other = tmp_path / f"x{ending}", tmp_path / f"y{ending}"
-    for second, file in enumerate((path, other)):
-        (save_file if ending == ".safetensors" else torch.save)(state, file)
-        os.utime(file, (second, second))  # clocks of file systems are coarse
-    build = load.model_from_state_dict
-
-    def write(*arguments, **options):
-        if replaced:
-            other.replace(path)
-        else:
-            with open(path, "r+b") as file:
-                file.write(file.read(1))
-        return build(*arguments, **options)
-
-    monkeypatch.setattr(load, "model_from_state_dict", write)
-    if ending == ".safetensors" and replaced:  # what was opened stays whole
-        assert bc.load_file(path)
-        return
-    with pytest.raises(bc.CheckpointError, match=r"another program wrote this file.*Load it again"):
-        bc.load_file(path)
 
 
 def test_wrong_metadata_is_refused(state, tmp_path):

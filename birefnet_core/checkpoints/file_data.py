@@ -1,0 +1,190 @@
+"""Where the tensors of a file lie in it, and its checksums, which torch does not compare.
+
+Libraries open checkpoints as mappings: tensors whose memory is the file. Where another program makes the file shorter
+meanwhile, the system ends a process that touches such memory. So mappings give names, shapes and types here, and the
+data are read.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from io import FileIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from .crc32 import BLOCK, Crc32
+
+_THREADS = 2
+_HEADER = struct.Struct("<4s2xH18xHH")  # before an entry's name: magic, flags, bytes of the name, bytes after it
+_UTF8 = 0x800  # the flag of names in UTF-8
+_ENDED = "the file ends before its data"
+
+
+class Place(NamedTuple):
+    """Where the data of a storage lie.
+
+    Attributes:
+        data: Of which file.
+        start: Of the first byte.
+        entry: What they are the whole of, where that has a checksum.
+    """
+
+    data: FileData
+    start: int
+    entry: zipfile.ZipInfo | None
+
+
+class FileData:
+    """The data of a file's tensors.
+
+    Args:
+        path: The file.
+        explained: A context that turns exceptions into a CheckpointError.
+        entries: Of an archive's directory; none for files of another kind.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        explained: Callable[[], AbstractContextManager[None]],
+        entries: Sequence[zipfile.ZipInfo] = (),
+    ) -> None:
+        self._path = path
+        self._explained = explained
+        self._entries = entries
+        checked = any(entry.CRC for entry in entries)  # torch.serialization.set_crc32_options(False) writes none
+        self._left = {entry.header_offset: entry for entry in entries if checked}  # to be compared
+        self._places: dict[int, Place] = {}  # by the address of the storage
+
+    def locate_entries(self, storages: Mapping[int, int]) -> bool:
+        """Finds out which entry of an archive each storage is.
+
+        Args:
+            storages: Address -> bytes of storages that are views of one mapping of the whole file.
+
+        Returns:
+            Whether that is certain; nothing may be read where it is not.
+        """
+        if not storages:
+            return True
+        with self.open() as file:
+            starts = {_find_data(file, entry): entry for entry in self._entries if entry.file_size}
+        largest = max(storages, key=lambda address: storages[address])
+        found = []
+        for start, entry in starts.items():
+            if entry.file_size == storages[largest] and (largest - start) % mmap.PAGESIZE == 0:
+                entries = {address: starts.get(address - largest + start) for address in storages}
+                if all(entry and entry.file_size == storages[address] for address, entry in entries.items()):
+                    found.append(largest - start)
+        if len(found) != 1:
+            return False
+        for address in storages:
+            entry = starts[address - found[0]]
+            self._places[address] = Place(self, address - found[0], self._left.get(entry.header_offset))
+        return True
+
+    def locate_tail(self, storages: Mapping[int, int]) -> None:
+        """Locates storages that follow one another to the end of the file, as those of .safetensors files do.
+
+        Args:
+            storages: Address -> bytes. Where they do not, they are no views of the file, and are left alone.
+        """
+        if not storages:
+            return
+        first, last = min(storages), max(storages)
+        size = last + storages[last] - first
+        if sum(storages.values()) == size:
+            start = self._path.stat().st_size - size - first
+            self._places = {address: Place(self, address + start, None) for address in storages}
+
+    def place(self, value: Tensor) -> Place | None:
+        """Where the storage of a tensor lies; None for tensors that are not of this file, or in memory of their own."""
+        return self._places.get(value.untyped_storage().data_ptr()) if self._places else None
+
+    def open(self) -> FileIO:
+        """The file, for ``fill``."""
+        return open(self._path, "rb", buffering=0)
+
+    def fill(self, file: FileIO, start: int, view: memoryview) -> None:
+        """Reads as many bytes as a writable view of bytes has, from ``start`` on.
+
+        Raises:
+            CheckpointError: There are fewer.
+            OSError: They cannot be read.
+        """
+        with self._explained():
+            file.seek(start)
+            _fill(file, view)
+
+    def compare(self, entry: zipfile.ZipInfo, total: int) -> None:
+        """Compares the checksum of an entry with that of what was read.
+
+        Raises:
+            CheckpointError: They differ.
+        """
+        if total != entry.CRC:
+            with self._explained():
+                raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
+        self._left.pop(entry.header_offset, None)
+
+    def verify(self) -> None:
+        """Reads and compares what is left.
+
+        Raises:
+            CheckpointError: A checksum differs, or the archive's parts contradict each other.
+        """
+        left = sorted(self._left.values(), key=lambda entry: entry.file_size)
+        if not left:
+            return
+        with self._explained(), ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            for future in [pool.submit(self._read, left) for _ in range(_THREADS)]:
+                future.result()
+
+    def _read(self, left: list[zipfile.ZipInfo]) -> None:
+        """Takes entries from a list that threads share. The zipfile module's own way takes longer than the sums."""
+        crc32 = Crc32()
+        block = np.empty(BLOCK, np.uint8)
+        with self.open() as file:
+            while True:
+                try:
+                    entry = left.pop()
+                except IndexError:
+                    return
+                file.seek(_find_data(file, entry))
+                size = entry.file_size
+                crc32.start(size)
+                while size:
+                    part = block[: min(size, BLOCK)]
+                    _fill(file, part.data)
+                    crc32.add(part)
+                    size -= part.size
+                self.compare(entry, crc32.total())
+
+
+def _find_data(file: FileIO, entry: zipfile.ZipInfo) -> int:
+    """Where an entry's data begin; refuses one whose own name is not that of the directory."""
+    file.seek(entry.header_offset)
+    header = bytearray(_HEADER.size)
+    _fill(file, memoryview(header))
+    _, flags, name_length, extra_length = _HEADER.unpack(header)
+    name = file.read(name_length).decode("utf-8" if flags & _UTF8 else "cp437", "replace")
+    if name != entry.orig_filename:
+        raise zipfile.BadZipFile(f"File name in directory {entry.orig_filename!r} and header {name!r} differ")
+    return entry.header_offset + _HEADER.size + name_length + extra_length
+
+
+def _fill(file: FileIO, view: memoryview) -> None:
+    while view:
+        count = file.readinto(view)
+        if not count:
+            raise ValueError(_ENDED)
+        view = view[count:]
