@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import pickletools
 import re
+import traceback
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -93,18 +94,32 @@ def _explained(path: Path, advice: str) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+    except OSError:
+        raise
+    except Exception as error:  # UnpicklingError, IndexError, struct.error, AssertionError, BadZipFile ...
+        cause = _cause(error)
+        if not isinstance(cause, pickle.UnpicklingError):
+            damage = CheckpointError(f"{path}: truncated or corrupted ({first_line(cause)}). {advice}")
+            raise system_error(path, cause) or damage from error
+        found = re.search(r"GLOBAL (\S+) was not an allowed", str(cause))
         objects = f"Python objects such as {found[1]}" if found else "text, or Python objects"
         raise CheckpointError(
             f"{path}: not a file of plain weights ({objects}, which are never executed here). "
             "Ask its author for a .safetensors file."
         ) from error
-    except OSError:
-        raise
-    except Exception as error:  # IndexError, struct.error, AssertionError, BadZipFile ...
-        damage = CheckpointError(f"{path}: truncated or corrupted ({first_line(error)}). {advice}")
-        raise system_error(path, error) or damage from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error itself, or what torch 2.4 hides in it.
+
+    Newer ones make an UnpicklingError only of what their unpickler refuses, torch 2.4 of every RuntimeError: of damage
+    and of too little memory, too.
+    """
+    hidden = error.__context__
+    if not isinstance(error, pickle.UnpicklingError) or not isinstance(hidden, RuntimeError):
+        return error
+    *_, (frame, _) = traceback.walk_tb(hidden.__traceback__)
+    return error if frame.f_globals.get("__name__") == "torch._weights_only_unpickler" else hidden
 
 
 def _check_entries(path: Path) -> list[zipfile.ZipInfo]:
