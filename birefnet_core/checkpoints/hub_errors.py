@@ -121,7 +121,7 @@ def explain(error: BaseException, fields: Mapping[str, str]) -> CheckpointError 
         return failure("status", fields, f"HTTP {status} when asked for {fields['request']}. {advice}")
     if any(map(_is_of_proxy, chain)):
         return failure("proxy", fields, first_line(error))
-    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":  # of HTTP headers
+    if isinstance(error, UnicodeEncodeError) and error.encoding in ("ascii", "latin-1"):  # of HTTP headers
         return failure("token", fields, first_line(error))
     bundle = os.environ.get("SSL_CERT_FILE")
     if bundle and not os.path.isfile(bundle) and any(map(_is_of_no_file, chain)):
