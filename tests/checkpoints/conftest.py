@@ -82,7 +82,15 @@ class FakeHub:
         self.repos[repo] = Repo({"model.safetensors": b"w" * 5000} if files is None else files, **kwargs)
         return self.repos[repo]
 
+    def close_session(self):
+        """Ends the client's session, which remembers the proxies and, before 1.0, whether it is offline."""
+        import huggingface_hub
+        from huggingface_hub import utils
+
+        (getattr(huggingface_hub, "close_session", None) or utils.reset_sessions)()
+
     def close(self):
+        self.close_session()
         self.server.shutdown()
         self.server.server_close()
 
@@ -223,7 +231,6 @@ def hub(monkeypatch, tmp_path):
 
     The client reads its environment when it is imported, which some test before may have done.
     """
-    import huggingface_hub
     from huggingface_hub import constants, file_download
 
     for name in (*_PROXIES, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
@@ -238,10 +245,8 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
     monkeypatch.setattr(file_download.time, "sleep", fake.pauses.append)
-    close_session = getattr(huggingface_hub, "close_session", lambda: None)  # since 1.0
-    close_session()  # it remembers the proxies
+    fake.close_session()
     yield fake
-    close_session()
     fake.close()
 
 

@@ -27,7 +27,9 @@ def test_server_that_begins_anew_and_stalls_is_left(hub, cache, tmp_path, place,
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
     monkeypatch.setattr("birefnet_core.checkpoints.hub._STALL_TIMEOUT", 1)
     hub.add(REPO, fault="anew")
-    with pytest.raises(CheckpointError, match=r"connection broke off.*began anew and sent nothing new"):
+    # huggingface_hub 0.25 puts what comes anew behind what it has.
+    words = r"connection broke off.*began anew and sent nothing new|bytes and more of 5000"
+    with pytest.raises(CheckpointError, match=words):
         resolve("BiRefNet", **place)
     assert left_behind(cache, tmp_path / "models") == []
 
@@ -191,6 +193,7 @@ def test_damaged_file_in_a_cache_without_links_is_named_where_the_hub_is_out_of_
         repo.status = 500
     else:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        hub.close_session()
     with pytest.raises(CheckpointError, match=r"holds zeros in place of weights.*Delete it and download it again"):
         birefnet_core.load_model("BiRefNet")
     assert path.exists()
