@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import inspect
 import warnings
 from pathlib import Path
 
@@ -58,13 +59,16 @@ def export_onnx(
         The path.
 
     Raises:
-        ConfigError: Packages for exporting are missing, or the name or size does not fit, or the network is too large.
+        ConfigError: Packages for exporting are missing or too old, the name or size does not fit, or the network is
+            too large.
         CheckpointError: The file could not be written.
     """
     path = Path(path)
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"exporting needs {' and '.join(missing)}: pip install {' '.join(missing)} onnxruntime")
+    if "dynamic_shapes" not in inspect.signature(torch.onnx.export).parameters:
+        raise ConfigError(f"exporting needs torch 2.5 or newer; found torch {torch.__version__}.")
     if path.suffix.lower() != ".onnx":
         raise ConfigError(f"{path}: an ONNX file ends in .onnx.")
     width, height = size or (model.checkpoint.training_size if model.checkpoint else (1024, 1024))

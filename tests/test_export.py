@@ -1,5 +1,6 @@
 """ONNX files compute the network's masks, in plain onnxruntime."""
 
+import inspect
 import warnings
 
 import numpy as np
@@ -14,9 +15,13 @@ from birefnet_core.network.deformable_conv import DeformableConv2d
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+EXPORTS = "dynamic_shapes" in inspect.signature(torch.onnx.export).parameters
+exports = pytest.mark.skipif(not EXPORTS, reason="needs the exporter of torch 2.5")
+
 SMALL = {"image_pyramid": "none", "context_fusion": 0, "inward_reference": False, "outward_reference": False}
 
 
+@exports
 @pytest.mark.parametrize(
     ("block", "options"),
     [
@@ -39,6 +44,7 @@ def test_the_command_writes_and_compares(block, options, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
+@exports
 def test_a_deformable_convolution_is_written_as_it_computes(tmp_path):
     convolution = DeformableConv2d(8, 6, 3).eval()
     for parameter in convolution.parameters():
@@ -50,6 +56,7 @@ def test_a_deformable_convolution_is_written_as_it_computes(tmp_path):
     torch.testing.assert_close(torch.from_numpy(found), convolution(x).detach(), rtol=1e-4, atol=1e-4)
 
 
+@exports
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["swin_v1_t", "pvt_v2_b0"])
 def test_the_number_of_images_may_stay_open(variant, filled, tmp_path):
@@ -64,12 +71,23 @@ def test_the_number_of_images_may_stay_open(variant, filled, tmp_path):
         assert np.abs(found - expected).max() < 1e-3
 
 
+def test_torch_without_the_exporter_is_told(filled, tmp_path, monkeypatch):
+    def export(model, args, f=None, *, dynamo=False, **options):
+        """As in torch 2.4."""
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(bc.ConfigError, match=r"needs torch 2\.5 or newer; found torch \d"):
+        export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / "x.onnx", size=(64, 64))
+
+
+@exports
 @pytest.mark.parametrize(("name", "size", "words"), [("x.bin", None, "ends in"), ("x.onnx", (100, 64), "multiples")])
 def test_what_does_not_fit_is_refused(name, size, words, filled, tmp_path):
     with pytest.raises(bc.ConfigError, match=words):
         export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / name, size=size)
 
 
+@exports
 def test_a_network_that_is_too_large_for_one_file_is_refused(filled, tmp_path, monkeypatch):
     monkeypatch.setattr("birefnet_core.export.LARGEST", 10**6)
     with pytest.raises(bc.ConfigError, match="GB of weights"):
@@ -88,7 +106,7 @@ def test_the_callers_network_is_left_alone(fused, filled):
 
 
 def test_warnings_of_others_than_the_exporter_are_shown(filled, tmp_path, monkeypatch):
-    def export(network, *args, **options):
+    def export(network, *args, dynamic_shapes, **options):
         warnings.warn_explicit("of the exporter", UserWarning, "x.py", 1, module="torch.onnx._internal")
         warnings.warn("of somebody else", UserWarning, stacklevel=1)
         raise RuntimeError("enough")
