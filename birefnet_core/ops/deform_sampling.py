@@ -119,15 +119,15 @@ class Sampler(NamedTuple):
     dtype: torch.dtype
     index_dtype: torch.dtype
 
-    @property
+    # Methods, because torch 2.4 cannot trace the properties of a tuple.
+
     def table_width(self) -> int:
         """Rows of the table from a pixel to the one below it."""
         return self.map_shape[3] + 2 * BORDER
 
-    @property
     def table_rows(self) -> int:
         """Rows of the table for each image."""
-        return (self.map_shape[2] + 2 * BORDER) * self.table_width
+        return (self.map_shape[2] + 2 * BORDER) * self.table_width()
 
     def samples(self, images: slice, rows: slice) -> Samples:
         """Places the samples of some output rows of some images.
@@ -149,9 +149,9 @@ class Sampler(NamedTuple):
         start_x = column[:, None] + point_x  # Wo K
         top, down = self._neighbour(offset[..., 0].to(dtype) + start_y.to(dtype), self.map_shape[2])
         left, right = self._neighbour(offset[..., 1].to(dtype) + start_x.to(dtype), self.map_shape[3])
-        image = torch.arange(images.start, images.stop, dtype=self.index_dtype, device=device) * self.table_rows
-        image = image + (BORDER * self.table_width + BORDER)  # of the pixel 0, 0
-        index = torch.add(left, top, alpha=self.table_width) + image[:, None, None, None]
+        image = torch.arange(images.start, images.stop, dtype=self.index_dtype, device=device) * self.table_rows()
+        image = image + (BORDER * self.table_width() + BORDER)  # of the pixel 0, 0
+        index = torch.add(left, top, alpha=self.table_width()) + image[:, None, None, None]
         return Samples(index, down, right, mask)
 
     def _neighbour(self, position: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -167,5 +167,5 @@ class Sampler(NamedTuple):
     def neighbours(self, samples: Samples) -> Tensor:
         """Rows of the table that hold the four neighbours of each sample, in the order of the weights: S, 4."""
         step = torch.arange(2, dtype=self.index_dtype, device=samples.upper_left.device)
-        steps = (step[:, None] * self.table_width + step).flatten()  # 4
+        steps = (step[:, None] * self.table_width() + step).flatten()  # 4
         return samples.upper_left.reshape(-1, 1) + steps

@@ -84,7 +84,7 @@ class DeformConv2dFunction(torch.autograd.Function):
             by_kernel += by_rows.t() @ columns.detach().view(len(by_rows), -1).to(kernel.dtype)
             by_columns = (by_rows @ kernel).to(table.dtype).view_as(columns)  # S C
             (by_weights,) = torch.autograd.grad(columns, weights, by_columns)  # S 4
-            pixels = slice(images.start * sampler.table_rows, images.stop * sampler.table_rows)
+            pixels = slice(images.start * sampler.table_rows(), images.stop * sampler.table_rows())
             by_table[pixels] += _sum_by_pixel(index, weights.detach(), by_columns, pixels)
             by_y, by_x, by_factor = samples.gradients(by_weights.view(*samples.upper_left.shape, 4))
             by_offset[images, :, rows] = torch.stack([by_y, by_x], dim=-1).flatten(3).permute(0, 3, 1, 2)

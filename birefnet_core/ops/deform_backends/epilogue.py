@@ -43,12 +43,16 @@ class Epilogue(NamedTuple):
             N, O or N, P.
         """
         bias = None if self.bias is None else self.bias.to(kernel.dtype)
-        return self._replace(bias=None).finish(F.linear(columns, kernel, bias))
+        return self._after_bias(F.linear(columns, kernel, bias))
 
     def finish(self, y: Tensor) -> Tensor:
         """..., O -> ..., O or ..., P."""
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
+        return self._after_bias(y)
+
+    def _after_bias(self, y: Tensor) -> Tensor:
+        """Activation and projection: ..., O -> ..., O or ..., P."""
         if self.activation == "relu":
             y = F.relu(y) if torch.is_grad_enabled() else F.relu_(y)
         return y if self.projection is None else F.linear(y, self.projection.to(y.dtype))
