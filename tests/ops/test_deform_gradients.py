@@ -195,6 +195,6 @@ def test_offsets_that_are_no_positions_throughout(value, backend, make_inputs):
 def test_half_precision_offsets_that_are_no_positions(value, dtype, backend, make_inputs):
     tensors, options = make_inputs(batch=1, height=8, width=8)
     tensors = {name: tensor.detach().to(dtype) for name, tensor in tensors.items()}
-    tensors["offset"][0, 4, 2, 3] = value  # float16 makes infinity of 1e30
+    tensors["offset"][0, 4, 2, 3] = torch.tensor(value)  # float16 makes infinity of 1e30
     y = bc.deform_conv2d(**tensors, backend=backend, **options)
     assert y.isnan().sum() == (4 if value != value else 0)
