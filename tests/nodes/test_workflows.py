@@ -16,6 +16,7 @@ FILES = [*EXAMPLE_FILES, *SUBGRAPHS, *SAVED_BEFORE]
 OWN_FILES = {"my_finetune.safetensors"}  # stands for a file of the user's
 SEARCHED = 33  # characters of a title in which the Templates dialog finds a word: its search library's threshold
 TITLE_BAR = 30  # pixels above a node's position
+CORE_ENDS = {"SaveImage", "SaveVideo", "PreviewImage", "MaskPreview"}  # ComfyUI's own nodes that end a workflow
 BY_NAME = {example.file: example for example in EXAMPLES}
 
 
@@ -116,6 +117,20 @@ def test_workflow_fits_the_schemas(path, schemas, comfy, to_api):
             saved = [slot["type"] for slot in node["outputs"]]  # outputs may have been added since
             assert saved == [output.type for output in schema.outputs][: len(saved)]
     assert found
+
+
+@by_file(EXAMPLE_FILES)
+def test_every_node_of_an_example_is_run(path, schemas, to_api):
+    """ComfyUI runs what leads to the end of a workflow, and nothing else."""
+    prompt = to_api(json.loads(path.read_text(encoding="utf-8")))
+    ends = CORE_ENDS | {name for name, schema in schemas.items() if schema.is_output_node}
+    left = [key for key, part in prompt.items() if part["class_type"] in ends]
+    run = set(left)
+    while left:
+        sources = {value[0] for value in prompt[left.pop()]["inputs"].values() if isinstance(value, list)}
+        left += sources - run
+        run |= sources
+    assert {part["class_type"] for key, part in prompt.items() if key not in run} == set()
 
 
 @by_file([*EXAMPLE_FILES, *SUBGRAPHS])

@@ -167,7 +167,10 @@ IMAGES = (
                 "trimap": node("BiRefNetTrimap", mask=("refine", 0)),
                 "apply": apply(mask="refine"),
             },
-            {"save": save("apply", "refined")},
+            {
+                "save": save("apply", "refined"),
+                "shown": node("MaskPreview", "A matting node takes the place of this", mask=("trimap", 0)),
+            },
         ),
         shown="apply",
         note="Haze is cut off, small parts go, holes are filled. The trimap, with grey where the edge is not sure, is "
