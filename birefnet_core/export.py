@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import inspect
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from .files import atomic_path
 from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
 
+_TORCH = "2.7"  # those before it have no such exporter, or write files that onnxruntime refuses
 LARGEST = 1536 * 2**20  # bytes of weights; of more, torch writes them to a second file, which would keep a part's name
 TOLERANCE = 1e-3  # of the exported masks against the network's
 EXPORTER = ("torch", "onnx", "onnxscript", "onnx_ir", "copyreg")  # packages whose warnings are about themselves
@@ -67,8 +67,8 @@ def export_onnx(
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"exporting needs {' and '.join(missing)}: pip install {' '.join(missing)} onnxruntime")
-    if "dynamic_shapes" not in inspect.signature(torch.onnx.export).parameters:
-        raise ConfigError(f"exporting needs torch 2.5 or newer; found torch {torch.__version__}.")
+    if torch.__version__ < _TORCH:
+        raise ConfigError(f"exporting needs torch {_TORCH} or newer; found torch {torch.__version__}.")
     if path.suffix.lower() != ".onnx":
         raise ConfigError(f"{path}: an ONNX file ends in .onnx.")
     width, height = size or (model.checkpoint.training_size if model.checkpoint else (1024, 1024))

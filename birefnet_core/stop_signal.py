@@ -22,6 +22,9 @@ def interrupt_of(number: int | None) -> type[KeyboardInterrupt]:
     return KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
+STOPPED = 130  # exit code of a training that saved its state, whichever signal stopped it
+
+
 def interrupt_code(interrupt: type[BaseException]) -> int:
     """The exit code after an interrupt, as shells have it: 128 and the number of SIGINT or SIGTERM."""
     return 143 if issubclass(interrupt, Terminated) else 130

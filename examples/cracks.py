@@ -23,7 +23,7 @@ import birefnet_core as bc  # noqa: E402
 from birefnet_core.cli.main import exit_code  # noqa: E402
 from birefnet_core.cli.train import ProgressBar  # noqa: E402
 from birefnet_core.images import list_images, read_image, to_bytes, write_mask  # noqa: E402
-from birefnet_core.stop_signal import interrupt_code, interrupt_of  # noqa: E402
+from birefnet_core.stop_signal import STOPPED  # noqa: E402
 from birefnet_core.training import TrainingData, from_values, load_recipe, train  # noqa: E402
 
 PACKAGED = ("brick", "gravel", "grass")  # surfaces in scikit-image
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     result = train(recipe, data, out / "run", resume=args.resume, progress=ProgressBar(quiet=False))
     if result.signal is not None:
         print("stopped; --resume goes on", file=sys.stderr)
-        return interrupt_code(interrupt_of(result.signal))
+        return STOPPED
     after = segment_all(bc.load_model(out / "run" / "best.safetensors"), out, "after")
     compare(out).save(out / "cracks.png")
     print("        " + "".join(f"{name:>8}" for name in SCORES))

@@ -1,11 +1,11 @@
 """ONNX files compute the network's masks, in plain onnxruntime."""
 
-import inspect
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 import birefnet_core as bc
 from birefnet_core.cli.main import main
@@ -15,8 +15,7 @@ from birefnet_core.network.deformable_conv import DeformableConv2d
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-EXPORTS = "dynamic_shapes" in inspect.signature(torch.onnx.export).parameters
-exports = pytest.mark.skipif(not EXPORTS, reason="needs the exporter of torch 2.5")
+exports = pytest.mark.skipif(torch.__version__ < "2.7", reason="needs the exporter of torch 2.7")
 
 SMALL = {"image_pyramid": "none", "context_fusion": 0, "inward_reference": False, "outward_reference": False}
 
@@ -72,11 +71,8 @@ def test_the_number_of_images_may_stay_open(variant, filled, tmp_path):
 
 
 def test_torch_without_the_exporter_is_told(filled, tmp_path, monkeypatch):
-    def export(model, args, f=None, *, dynamo=False, **options):
-        """As in torch 2.4."""
-
-    monkeypatch.setattr(torch.onnx, "export", export)
-    with pytest.raises(bc.ConfigError, match=r"needs torch 2\.5 or newer; found torch \d"):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0+cu124"))
+    with pytest.raises(bc.ConfigError, match=r"needs torch 2\.7 or newer; found torch 2\.6\.0"):
         export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / "x.onnx", size=(64, 64))
 
 
@@ -106,7 +102,7 @@ def test_the_callers_network_is_left_alone(fused, filled):
 
 
 def test_warnings_of_others_than_the_exporter_are_shown(filled, tmp_path, monkeypatch):
-    def export(network, *args, dynamic_shapes, **options):
+    def export(network, *args, **options):
         warnings.warn_explicit("of the exporter", UserWarning, "x.py", 1, module="torch.onnx._internal")
         warnings.warn("of somebody else", UserWarning, stacklevel=1)
         raise RuntimeError("enough")

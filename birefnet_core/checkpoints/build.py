@@ -41,6 +41,7 @@ from .values import VARIANCE, check_tensors, check_types, refuse_values, refuse_
 logger = logging.getLogger(__name__)
 
 _PATCH_CONVOLUTION = "inward.conv_in.weight"
+_POSITIONS = "relative_position_index"
 # What functions as timm's trunc_normal_ are made of.
 _INIT = frozenset(
     getattr(Tensor, name) for name in ("uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_")
@@ -100,18 +101,21 @@ def model_from_state_dict(
         _check_config(config, weights)
     with torch.device("meta"), _WithoutInit():
         model = BiRefNet(config)
-    _complete(model, weights, files)
+    _complete(model, weights)
     _check_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
     check_types({names.get(name, name): value for name, value in weights.items()})
-    weights |= _read(weights, [name for name in weights if name.endswith((_PATCH_CONVOLUTION, VARIANCE))], files)
-    patches = {name: value for name, value in weights.items() if name.endswith(_PATCH_CONVOLUTION)}
+    if dtype is None:
+        dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
+    copies = _copy(model, weights, names, dtype, fine_dtype, scales or {}, files)
+    _check_positions(copies)
+    patches = {name: value for name, value in copies.items() if name.endswith(_PATCH_CONVOLUTION)}
     info = _decide_order(patches.values(), patch_order, expected_order, info or CheckpointInfo(name="state dict"))
     for name, value in patches.items():
-        weights[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
+        copies[name] = change_patch_order(value, info.patch_order, PatchOrder.CHANNELS_FIRST)
     model.config = config.replace(patch_order=info.patch_order)
     model.checkpoint = info
-    _fill(model, weights, names, dtype, fine_dtype, scales or {}, files)
-    return model.requires_grad_(True).eval()
+    _fill(model, copies)
+    return cast_for_inference(model, dtype, fine_dtype=fine_dtype).requires_grad_(True).eval()
 
 
 class _WithoutInit(TorchFunctionMode):
@@ -173,17 +177,22 @@ def _decide_order(
     return dataclasses.replace(info, patch_order=order, patch_order_source=source, patch_order_evidence=evidence)
 
 
-def _complete(model: BiRefNet, weights: dict[str, Tensor], files: Sequence[FileData]) -> None:
-    """Adds what follows from the architecture: some converters leave it out, and nothing else may be in its place."""
-    found = _read(weights, [name for name in weights if name.endswith("relative_position_index")], files)
+def _complete(model: BiRefNet, weights: dict[str, Tensor]) -> None:
+    """Adds what follows from the architecture, which some converters leave out."""
     for name, value in model.state_dict().items():
-        if name.endswith("relative_position_index"):
-            index = relative_position_index(math.isqrt(value.shape[0]))
-            if name in found and not torch.equal(found[name].to(index), index):
-                raise CheckpointError(f"{name} is damaged, it holds other positions than a window has.")
-            weights[name] = index
+        if name not in weights and name.endswith(_POSITIONS):
+            weights[name] = relative_position_index(math.isqrt(value.shape[0]))
         elif name not in weights and name.endswith("num_batches_tracked"):
             weights[name] = torch.zeros_like(value, device="cpu")
+
+
+def _check_positions(copies: Mapping[str, Tensor]) -> None:
+    """Refuses positions that a window does not have."""
+    for name, value in copies.items():
+        if name.endswith(_POSITIONS):
+            index = relative_position_index(math.isqrt(value.shape[0]))
+            if not torch.equal(value.to(index), index):
+                raise CheckpointError(f"{name} is damaged, it holds other positions than a window has.")
 
 
 def _read(weights: Mapping[str, Tensor], names: Iterable[str], files: Sequence[FileData]) -> dict[str, Tensor]:
@@ -194,20 +203,20 @@ def _read(weights: Mapping[str, Tensor], names: Iterable[str], files: Sequence[F
     return copy_weights(wanted, {name: value.dtype for name, value in wanted.items()}, files)[0]
 
 
-def _fill(
+def _copy(
     model: BiRefNet,
     weights: dict[str, Tensor],
     names: Mapping[str, str],
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     fine_dtype: torch.dtype,
     scales: Mapping[str, Tensor],
     files: Sequence[FileData],
-) -> None:
-    """Puts copies of weights into a network on the meta device.
+) -> dict[str, Tensor]:
+    """Copies of weights in the precision of a network, on the CPU.
 
     Args:
-        model: The network.
-        weights: By our names. Variances and patch convolutions are in memory already.
+        model: The network, on the meta device; what weights were scaled by to fit into float16 is noted in it.
+        weights: By our names.
         names: Those in the file, by ours.
         dtype: See ``model_from_state_dict``, as all others.
         fine_dtype: See there.
@@ -217,8 +226,6 @@ def _fill(
     Raises:
         CheckpointError: Values that no network computes a mask with, or that do not fit into its precision.
     """
-    if dtype is None:
-        dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
     if scales:
         ours, unknown = keymap.from_published(scales, model.config)
         known = {**ours, **dict(zip(unknown, unknown, strict=True))}
@@ -227,24 +234,29 @@ def _fill(
         weights, model.scales = undo_float16(model, weights, by_name)
     half = _needs_float16(dtype, fine_dtype)
     if half:
+        weights |= _read(weights, [name for name in weights if name.endswith(VARIANCE)], files)
         more = float16_scales(model, weights)
         model.scales = combine_scales(model.scales, more)
         weights |= _read(weights, names_of_scaled(model, more), files)
         weights = scale_convolutions(model, weights, more)
     types = state_dtypes(model, dtype, fine_dtype=fine_dtype)
     copies, magnitudes = copy_weights(weights, types, files)
-    originals = {names.get(name, name): value for name, value in weights.items()}
+    originals = {names.get(name, name): value for name, value in copies.items()}
     largest = {names.get(name, name): magnitudes[name] for name in weights}
     refuse_values(originals, largest)
     refuse_zeros(originals, largest)
     if half:
         refuse_too_large({name: magnitudes[name] for name, value in weights.items() if value.is_floating_point()})
-    model.load_state_dict(copies, assign=True)
+    return copies
+
+
+def _fill(model: BiRefNet, weights: Mapping[str, Tensor]) -> None:
+    """Puts weights into a network on the meta device, the tensors themselves."""
+    model.load_state_dict(weights, assign=True)
     for module in model.modules():  # buffers that are in no file: DINOv3's rotary frequencies
         if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
             module.to_empty(device="cpu", recurse=False)
             module.reset_parameters()  # type: ignore[operator]
-    cast_for_inference(model, dtype, fine_dtype=fine_dtype)
 
 
 def _needs_float16(dtype: torch.dtype, fine_dtype: torch.dtype) -> bool:

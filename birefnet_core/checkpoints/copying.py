@@ -23,7 +23,7 @@ from .file_data import FileData, Place
 from .values import integers_of, largest_in_bits, largest_magnitude, magnitude_of
 
 _THREADS = 4  # more wait for the memory
-_READ = 4 * BLOCK  # bytes at a time
+_READ = 8 * BLOCK  # bytes at a time
 _POPULATE_WRITE = 23  # of madvise(2), from Linux 5.14 on
 _madvise = None
 if sys.platform == "linux":

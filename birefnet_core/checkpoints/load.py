@@ -132,6 +132,7 @@ def load_file(
         CheckpointError: See ``model_from_state_dict`` and ``io.open_file``.
         MemoryLimitError: Too little memory.
     """
+
     def load() -> BiRefNet:
         return _build(open_file(path), patch_order, expected_order, dtype, fine_dtype, info)
 

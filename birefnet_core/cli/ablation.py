@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..stop_signal import interrupt_code
+from ..stop_signal import STOPPED
 from ..training import Recipe, TrainingData, from_values, load_recipe
 from ..training.ablation import ROWS, ablate, choose_rows
 from ..training.ablation_report import plot, report
@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     """Trains the missing rows; after each run, writes the report of all so far."""
     try:
         _ablate(args)
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         say("stopped; the same command continues", error=True)
-        return interrupt_code(type(error))
+        return STOPPED
     say((args.out / "ablation.md").read_text(encoding="utf-8"))
     return 0
 

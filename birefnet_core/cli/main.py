@@ -1,7 +1,7 @@
 """The console script: parses the command line, runs one command and turns errors into exit codes.
 
 Exit codes: 0 everything was done; 1 a part was not done, and the summary names it; 2 nothing could be done (wrong
-options, no model); 130 interrupted; 143 ended by SIGTERM.
+options, no model); 130 interrupted, or a training stopped with its state saved; 143 ended by SIGTERM.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import training
 from ..errors import ConfigError
-from ..stop_signal import interrupt_code, interrupt_of
+from ..stop_signal import STOPPED
 from ..text import printable
 from ..torchrun import current_process
 from ..training import Recipe, TrainingData, from_values, load_datasets, load_recipe, train
@@ -184,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
     if result.signal is not None:
         if not quiet:
             say(f"stopped after {result.steps} steps; continue with --resume", error=True)
-        return interrupt_code(interrupt_of(result.signal))
+        return STOPPED
     if not quiet:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
         _print(f"{result.steps} steps done. Last validation: {scores or 'none'}. See {result.folder / 'report.md'}")
