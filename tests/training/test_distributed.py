@@ -245,7 +245,7 @@ def test_process_that_is_killed_ends_the_other_before_the_time_limit(launch, tin
 
 def test_signal_to_one_process_stops_both_after_the_step(launch, tiny_recipe):
     done = launch(tiny_recipe(), 1, "batch", "SIGTERM")
-    assert done.codes == [130, 130], done.texts
+    assert done.codes == [143, 143], done.texts
     assert torch.load(done.out / "last.pt", weights_only=True)["position"]["step"] == 2
 
 
