@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import FileIO
@@ -111,30 +111,21 @@ class _Reader:
         integer = integers_of(value.dtype)
         if integer is None or not value.is_contiguous():
             raw = torch.empty(span * size, dtype=torch.uint8)
-            self._fill(place, start, entry, raw, raw.numel())
+            for _ in self._parts(place, start, entry, raw, raw.numel()):
+                pass
             copied = raw.view(value.dtype).as_strided(value.shape, value.stride())
             return copied.to(dtype, copy=True), largest_magnitude(copied)
         target, largest = torch.empty(value.shape, dtype=dtype), 0
-
-        def look(part: NDArray[np.uint8], at: int) -> None:
-            nonlocal largest
-            largest = max(largest, largest_in_bits(part.view(integer)))
-            if dtype != value.dtype:
-                target.view(-1)[at // size : (at + part.size) // size] = torch.from_numpy(part).view(value.dtype)
-
         memory = target.view(-1).view(torch.uint8) if dtype == value.dtype else None
-        self._fill(place, start, entry, memory, span * size, look)
+        for at, part in self._parts(place, start, entry, memory, span * size):
+            largest = max(largest, largest_in_bits(part.view(integer)))
+            if memory is None:
+                target.view(-1)[at // size : (at + part.size) // size] = torch.from_numpy(part).view(value.dtype)
         return target, magnitude_of(largest, value.dtype)
 
-    def _fill(
-        self,
-        place: Place,
-        start: int,
-        entry: ZipInfo | None,
-        memory: Tensor | None,
-        size: int,
-        look: Callable[[NDArray[np.uint8], int], None] | None = None,
-    ) -> None:
+    def _parts(
+        self, place: Place, start: int, entry: ZipInfo | None, memory: Tensor | None, size: int
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Reads ``size`` bytes, a part at a time, so that each is in the processor's cache when it is looked at.
 
         Args:
@@ -143,7 +134,9 @@ class _Reader:
             entry: What is read, for its checksum; None to compare none.
             memory: Bytes to read to; None for a buffer.
             size: How many bytes.
-            look: Called with each part and where it begins.
+
+        Yields:
+            Where each part begins, and the part; a buffer is used again for the next.
         """
         file, crc32 = self._open[place.data], self._crc32
         array = self._block if memory is None else memory.numpy()
@@ -160,8 +153,7 @@ class _Reader:
             if entry:
                 for i in range(0, count, BLOCK):
                     crc32.add(part[i : i + BLOCK])
-            if look:
-                look(part, at)
+            yield at, part
         if entry:
             place.data.compare(entry, crc32.total())
 

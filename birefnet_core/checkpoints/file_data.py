@@ -26,7 +26,6 @@ from .crc32 import BLOCK, Crc32
 _THREADS = 2
 _HEADER = struct.Struct("<4s2xH18xHH")  # before an entry's name: magic, flags, bytes of the name, bytes after it
 _UTF8 = 0x800  # the flag of names in UTF-8
-_ENDED = "the file ends before its data"
 
 
 class Place(NamedTuple):
@@ -131,9 +130,12 @@ class FileData:
         Raises:
             CheckpointError: They differ.
         """
+        with self._explained():
+            self._compare(entry, total)
+
+    def _compare(self, entry: zipfile.ZipInfo, total: int) -> None:
         if total != entry.CRC:
-            with self._explained():
-                raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
         self._left.pop(entry.header_offset, None)
 
     def verify(self) -> None:
@@ -167,7 +169,7 @@ class FileData:
                     _fill(file, part.data)
                     crc32.add(part)
                     size -= part.size
-                self.compare(entry, crc32.total())
+                self._compare(entry, crc32.total())
 
 
 def _find_data(file: FileIO, entry: zipfile.ZipInfo) -> int:
@@ -186,5 +188,5 @@ def _fill(file: FileIO, view: memoryview) -> None:
     while view:
         count = file.readinto(view)
         if not count:
-            raise ValueError(_ENDED)
+            raise ValueError("the file ends before its data")
         view = view[count:]

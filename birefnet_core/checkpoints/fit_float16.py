@@ -37,7 +37,7 @@ def fit_float16(
         CheckpointError: Something else is too large.
     """
     fitted = scale_convolutions(model, weights, float16_scales(model, weights) if scales is None else scales)
-    wide = {name for name, value in fitted.items() if value.is_floating_point() and value.dtype != torch.float16}
+    wide = [name for name, value in fitted.items() if value.is_floating_point() and value.dtype != torch.float16]
     refuse_too_large({name: largest_magnitude(fitted[name]) for name in wide})
     return fitted
 

@@ -68,9 +68,10 @@ def test_damage_is_found_after_copying(tmp_path, weights, name):
     content[at + data.nbytes() // 2] ^= 1
     (tmp_path / "x.pth").write_bytes(content)
     file = open_file(tmp_path / "x.pth")
-    with pytest.raises(bc.CheckpointError, match=r"x\.pth: truncated or corrupted \(Bad CRC-32"):
+    with pytest.raises(bc.CheckpointError, match=r"x\.pth: truncated or corrupted \(Bad CRC-32") as error:
         copied(file)
         file.verify()
+    assert str(error.value).count("x.pth") == 1
 
 
 def test_storages_that_no_name_leads_to_are_read(tmp_path, weights, read_again):
