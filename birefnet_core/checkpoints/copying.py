@@ -52,7 +52,8 @@ def copy_weights(
     """
     prepare_threads()
     left = sorted(weights, key=lambda name: weights[name].numel())
-    copies: dict[str, Tensor] = dict.fromkeys(weights, torch.empty(0))
+    # Asking for memory waits for threads that have some provided, so all is asked for before.
+    copies = {name: torch.empty(value.shape, dtype=types[name]) for name, value in weights.items()}
     magnitudes: dict[str, float] = {}
 
     def copy() -> None:
@@ -64,7 +65,7 @@ def copy_weights(
                 except IndexError:
                     return
                 try:
-                    copies[name], magnitudes[name] = reader.copy(weights[name], types[name])
+                    magnitudes[name] = reader.copy(weights[name], copies[name])
                 except BaseException:
                     left.clear()  # the other threads need not go on
                     raise
@@ -91,17 +92,18 @@ class _Reader:
         self._crc32 = Crc32()
         self._block = np.empty(_READ, np.uint8)
 
-    def copy(self, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-        """The copy, and the largest absolute value."""
+    def copy(self, value: Tensor, target: Tensor) -> float:
+        """Copies one to another, and returns the largest absolute value."""
         value = value.detach()
         place = next((place for data in self._files if (place := data.place(value))), None)
         if place is None or not value.numel():
-            return value.to("cpu", dtype, copy=True), largest_magnitude(value)
+            target.copy_(value)
+            return largest_magnitude(value)
         if place.data not in self._open:
             self._open[place.data] = self._stack.enter_context(place.data.open())
-        return self._read(place, value, dtype)
+        return self._read(place, value, target)
 
-    def _read(self, place: Place, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
+    def _read(self, place: Place, value: Tensor, target: Tensor) -> float:
         size = value.element_size()
         start = place.start + int(value.storage_offset()) * size
         span = 1 + sum((n - 1) * stride for n, stride in zip(value.shape, value.stride(), strict=True))
@@ -113,15 +115,18 @@ class _Reader:
             raw = torch.empty(span * size, dtype=torch.uint8)
             for _ in self._parts(place, start, entry, raw, raw.numel()):
                 pass
-            copied = raw.view(value.dtype).as_strided(value.shape, value.stride())
-            return copied.to(dtype, copy=True), largest_magnitude(copied)
-        target, largest = torch.empty(value.shape, dtype=dtype), 0
-        memory = target.view(-1).view(torch.uint8) if dtype == value.dtype else None
+            read = raw.view(value.dtype).as_strided(value.shape, value.stride())
+            target.copy_(read)
+            return largest_magnitude(read)
+        largest = 0
+        memory = target.view(-1).view(torch.uint8) if target.dtype == value.dtype else None
         for at, part in self._parts(place, start, entry, memory, span * size):
             largest = max(largest, largest_in_bits(part.view(integer)))
             if memory is None:
-                target.view(-1)[at // size : (at + part.size) // size] = torch.from_numpy(part).view(value.dtype)
-        return target, magnitude_of(largest, value.dtype)
+                converted = target.view(-1)[at // size : (at + part.size) // size]
+                _provide(converted.data_ptr(), converted.nbytes)
+                converted.copy_(torch.from_numpy(part).view(value.dtype))
+        return magnitude_of(largest, value.dtype)
 
     def _parts(
         self, place: Place, start: int, entry: ZipInfo | None, memory: Tensor | None, size: int

@@ -35,7 +35,8 @@ class Crc32:
         """Begins with data of ``size`` bytes."""
         self._left = max(0, size // 4 - _FAR) // _NEAR  # blocks to move
         self._next = 0  # of the blocks in memory
-        self._words[:_FAR] = 0
+        if self._left:
+            self._words[:_FAR] = 0
         self._moved = self._rest[:0]  # what is to be added to the next bytes
         self._first = self._left > 0
         self._total = _ONES if self._first else 0

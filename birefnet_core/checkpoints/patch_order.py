@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ..checkpoint_info import PatchOrderEvidence
 from ..config import PatchOrder
@@ -23,6 +23,8 @@ _LAYOUTS = {PatchOrder.CHANNELS_FIRST: "c i j", PatchOrder.COLUMNS_FIRST: "j i c
 # Difference of the z-scores from which on an order is certain. Weights without any order differ by less than five
 # once in a million files.
 _DECISIVE_LEAD = 7.0
+
+_CHUNK = 2**17  # numbers that stay in a processor's cache
 
 
 def change_patch_order(weight: Tensor, source: PatchOrder, target: PatchOrder) -> Tensor:
@@ -61,32 +63,47 @@ def read_patch_order(weights: Iterable[Tensor]) -> PatchOrderEvidence:
         if grid < 2:
             continue
         count += 1
-        kernels = weight.detach().float().cpu()
-        kernels = kernels - kernels.mean(dim=1, keepdim=True)  # what all patches have in common says nothing
-        unit = normalize(rearrange(kernels, "o patch y x -> patch (o y x)"), dim=-1)
-        for order, layout in _LAYOUTS.items():
-            placed = rearrange(unit, f"({layout}) weights -> c i j weights", c=3, i=grid, j=grid)
-            totals[order] += _neighbour_correlation_z(placed)
+        for order, score in _neighbour_correlation_z(weight.detach(), grid).items():
+            totals[order] += score
     scores = {order: total / math.sqrt(max(count, 1)) for order, total in totals.items()}
     best, other = sorted(PatchOrder, key=lambda order: -scores[order])
     decided = scores[best] - scores[other] > _DECISIVE_LEAD and scores[best] > _DECISIVE_LEAD / 2
     return PatchOrderEvidence(order=best if decided else None, scores=scores)
 
 
-def _neighbour_correlation_z(unit: Tensor) -> float:
-    """z-score of the mean cosine similarity of neighbouring kernels.
+def _neighbour_correlation_z(weight: Tensor, grid: int) -> dict[PatchOrder, float]:
+    """z-score of the mean cosine similarity of neighbouring kernels, in each order."""
+    squares = torch.zeros(weight.shape[1])
+    products = {order: [torch.zeros(())] * 3 for order in PatchOrder}
+    for part in weight.split(max(1, _CHUNK // weight[0].numel())):
+        kernels = part.float().cpu()
+        kernels = kernels - kernels.mean(dim=1, keepdim=True)  # what all patches have in common says nothing
+        kernels = rearrange(kernels, "o patch y x -> patch (o y x)")
+        squares += kernels.square().sum(-1)
+        for order, sums in products.items():
+            pairs = _neighbours(_place(kernels, order, grid))
+            products[order] = [total + (a * b).sum(-1) for total, (a, b) in zip(sums, pairs, strict=True)]
+    inverse = squares.clamp(min=1e-24).rsqrt()[:, None]  # of the lengths; kernels of zeros are similar to none
+    expected = -1 / (weight.shape[1] - 1)  # cosine of unrelated vectors around their common mean
+    scores = {}
+    for order, sums in products.items():
+        score = 0.0
+        for product, (a, b) in zip(sums, _neighbours(_place(inverse, order, grid)), strict=True):
+            cosines = (product * (a * b).squeeze(-1)).nan_to_num(0.0)  # too large for float32
+            score += (float(cosines.mean()) - expected) * math.sqrt(cosines.numel() * weight[:, 0].numel())
+        scores[order] = score / math.sqrt(len(sums))
+    return scores
 
-    Args:
-        unit: 3, g, g, weights of one kernel, of length 1: colour, row, column.
-    """
-    neighbours = (
-        (unit, unit.roll(1, dims=0)),  # colours of one patch
-        (unit[:, 1:], unit[:, :-1]),  # patches above each other
-        (unit[:, :, 1:], unit[:, :, :-1]),  # patches side by side
+
+def _place(values: Tensor, order: PatchOrder, grid: int) -> Tensor:
+    """What belongs to the input channels, 3 * g * g, n -> 3, g, g, n: colour, row and column of patches."""
+    return rearrange(values, f"({_LAYOUTS[order]}) n -> c i j n", c=3, i=grid, j=grid)
+
+
+def _neighbours(placed: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    """What belongs to neighbouring kernels."""
+    return (
+        (placed, placed.roll(1, dims=0)),  # colours of one patch
+        (placed[:, 1:], placed[:, :-1]),  # patches above each other
+        (placed[:, :, 1:], placed[:, :, :-1]),  # patches side by side
     )
-    expected = -1 / (unit.shape[:3].numel() - 1)  # cosine of unrelated vectors around their common mean
-    total = 0.0
-    for a, b in neighbours:
-        cosines = (a * b).sum(-1)
-        total += (float(cosines.mean()) - expected) * math.sqrt(cosines.numel() * unit.shape[-1])
-    return total / math.sqrt(len(neighbours))

@@ -166,8 +166,10 @@ def largest_in_bits(bits: NDArray[np.signedinteger]) -> int:
 
 def magnitude_of(bits: int, dtype: torch.dtype) -> float:
     """The number that ``largest_in_bits`` found."""
-    integer = torch.int16 if dtype.itemsize == 2 else torch.int32
-    return float(torch.tensor([bits], dtype=integer).view(dtype))
+    if dtype == torch.bfloat16:  # the upper half of the same number in float32
+        bits <<= 16
+    floats = np.float16 if dtype == torch.float16 else np.float32
+    return float(np.array(bits, f"i{floats().itemsize}").view(floats))
 
 
 def _bits_of(value: Tensor) -> NDArray[np.signedinteger] | None:
