@@ -22,7 +22,7 @@ def interrupt_of(number: int | None) -> type[KeyboardInterrupt]:
     return KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
-STOPPED = 130  # exit code of a training that saved its state, whichever signal stopped it
+STOPPED = 130  # exit code of a training that was stopped, whichever signal did it
 
 
 def interrupt_code(interrupt: type[BaseException]) -> int:

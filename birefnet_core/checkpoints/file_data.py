@@ -7,11 +7,13 @@ data are read.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import struct
+import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from io import FileIO
@@ -19,13 +21,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .crc32 import BLOCK, Crc32
 
+PART = 8 * BLOCK  # bytes that are read at a time
 _THREADS = 2
 _HEADER = struct.Struct("<4s2xH18xHH")  # before an entry's name: magic, flags, bytes of the name, bytes after it
 _UTF8 = 0x800  # the flag of names in UTF-8
+_POPULATE_WRITE = 23  # of madvise(2), from Linux 5.14 on
+_madvise = None
+if sys.platform == "linux":
+    _madvise = ctypes.CDLL(None).madvise
+    _madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 class Place(NamedTuple):
@@ -110,33 +119,56 @@ class FileData:
         return self._places.get(value.untyped_storage().data_ptr()) if self._places else None
 
     def open(self) -> FileIO:
-        """The file, for ``fill``."""
+        """The file, for ``read``."""
         return open(self._path, "rb", buffering=0)
 
-    def fill(self, file: FileIO, start: int, view: memoryview) -> None:
-        """Reads as many bytes as a writable view of bytes has, from ``start`` on.
+    def read(
+        self,
+        file: FileIO,
+        start: int,
+        size: int,
+        memory: NDArray[np.uint8],
+        crc32: Crc32,
+        entry: zipfile.ZipInfo | None = None,
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Reads, a part at a time, so that each is in the processor's cache when it is looked at.
+
+        Args:
+            file: See ``open``.
+            start: Where in the file to begin.
+            size: How many bytes.
+            memory: Where to put them: as many bytes, or ``PART``, which are used for one part after another.
+            crc32: Computes the checksum.
+            entry: What is read, to compare its checksum in the end; None to compare none.
+
+        Yields:
+            Where each part begins, in bytes from ``start`` on, and the part.
 
         Raises:
-            CheckpointError: There are fewer.
-            OSError: They cannot be read.
+            CheckpointError: The file ends before, or the checksum differs.
+            OSError: It cannot be read.
         """
-        with self._explained():
-            file.seek(start)
-            _fill(file, view)
-
-    def compare(self, entry: zipfile.ZipInfo, total: int) -> None:
-        """Compares the checksum of an entry with that of what was read.
-
-        Raises:
-            CheckpointError: They differ.
-        """
-        with self._explained():
-            self._compare(entry, total)
-
-    def _compare(self, entry: zipfile.ZipInfo, total: int) -> None:
-        if total != entry.CRC:
-            raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
-        self._left.pop(entry.header_offset, None)
+        if entry:
+            crc32.start(size)
+        for at in range(0, size, PART):
+            count = min(size - at, PART)
+            if memory.size < size:
+                part = memory[:count]
+            else:
+                part = memory[at : at + count]
+                provide(part.ctypes.data, count)
+            with self._explained():
+                file.seek(start + at)
+                _fill(file, part.data)
+            if entry:
+                for i in range(0, count, BLOCK):
+                    crc32.add(part[i : i + BLOCK])
+            yield at, part
+        if entry:
+            if crc32.total() != entry.CRC:
+                with self._explained():
+                    raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
+            self._left.pop(entry.header_offset, None)
 
     def verify(self) -> None:
         """Reads and compares what is left.
@@ -147,29 +179,24 @@ class FileData:
         left = sorted(self._left.values(), key=lambda entry: entry.file_size)
         if not left:
             return
-        with self._explained(), ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-            for future in [pool.submit(self._read, left) for _ in range(_THREADS)]:
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            for future in [pool.submit(self._verify, left) for _ in range(_THREADS)]:
                 future.result()
 
-    def _read(self, left: list[zipfile.ZipInfo]) -> None:
+    def _verify(self, left: list[zipfile.ZipInfo]) -> None:
         """Takes entries from a list that threads share. The zipfile module's own way takes longer than the sums."""
         crc32 = Crc32()
-        block = np.empty(BLOCK, np.uint8)
+        memory = np.empty(PART, np.uint8)
         with self.open() as file:
             while True:
                 try:
                     entry = left.pop()
                 except IndexError:
                     return
-                file.seek(_find_data(file, entry))
-                size = entry.file_size
-                crc32.start(size)
-                while size:
-                    part = block[: min(size, BLOCK)]
-                    _fill(file, part.data)
-                    crc32.add(part)
-                    size -= part.size
-                self._compare(entry, crc32.total())
+                with self._explained():
+                    start = _find_data(file, entry)
+                for _ in self.read(file, start, entry.file_size, memory, crc32, entry):
+                    pass
 
 
 def _find_data(file: FileIO, entry: zipfile.ZipInfo) -> int:
@@ -190,3 +217,17 @@ def _fill(file: FileIO, view: memoryview) -> None:
         if not count:
             raise ValueError("the file ends before its data")
         view = view[count:]
+
+
+def provide(start: int, size: int) -> None:
+    """Has Linux provide memory before it is written, in less time than page by page while it is.
+
+    Args:
+        start: Its address.
+        size: How much, in bytes; other threads cannot ask for memory meanwhile.
+    """
+    if _madvise is not None:
+        page = mmap.PAGESIZE
+        first, last = -(-start // page) * page, (start + size) // page * page
+        if first < last:
+            _madvise(first, last - first, _POPULATE_WRITE)

@@ -1,7 +1,8 @@
 """The console script: parses the command line, runs one command and turns errors into exit codes.
 
 Exit codes: 0 everything was done; 1 a part was not done, and the summary names it; 2 nothing could be done (wrong
-options, no model); 130 interrupted, or a training stopped with its state saved; 143 ended by SIGTERM.
+options, no model); 130 interrupted; 143 ended by SIGTERM or SIGHUP, but for trainings, which end with 130 whichever
+signal stops them and whenever.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from ..errors import BiRefNetError
-from ..stop_signal import interrupt_code
+from ..stop_signal import Terminated, interrupt_code
 from ..text import printable
 from ..torchrun import current_process
 from .console import (
@@ -40,6 +41,7 @@ COMMANDS = {
     "train": "train a network on your images and masks",
     "ablation": "train and score the rows of the paper's ablation",
 }
+_TRAININGS = ("train", "ablation")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,12 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    args = build_parser(command).parse_args(arguments)
-    handler = logging.StreamHandler()
-    handler.setFormatter(Formatter("%(message)s"))
-    logging.basicConfig(level=_log_level(args), handlers=[handler])
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of its readers, about metadata; errors name the file
-    return args.run(args)
+    try:
+        args = build_parser(command).parse_args(arguments)
+        handler = logging.StreamHandler()
+        handler.setFormatter(Formatter("%(message)s"))
+        logging.basicConfig(level=_log_level(args), handlers=[handler])
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of its readers, about metadata; errors name the file
+        return args.run(args)
+    except Terminated as signal:
+        if command in _TRAININGS:
+            raise KeyboardInterrupt from signal
+        raise
 
 
 def exit_code(run: Callable[[], int]) -> int:
@@ -140,5 +147,5 @@ def _flush() -> int:
 
 def _log_level(args: argparse.Namespace) -> int:
     """INFO with --verbose, and without --quiet in training; under torchrun only for the first process."""
-    informs = args.verbose or (args.command in ("train", "ablation") and not args.quiet)
+    informs = args.verbose or (args.command in _TRAININGS and not args.quiet)
     return logging.INFO if informs and current_process().rank == 0 else logging.WARNING

@@ -6,17 +6,17 @@ import math
 import pytest
 import torch
 
-from birefnet_core.checkpoints import copying
+from birefnet_core.checkpoints import copying, file_data
 from birefnet_core.checkpoints.copying import copy_weights
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-LARGE = copying._READ // 2 + 3
+LARGE = file_data.PART // 2 + 3
 
 
 @pytest.fixture(params=["with madvise", "without"], autouse=True)
 def kernel(request, monkeypatch):
     if request.param == "without":
-        monkeypatch.setattr(copying, "_madvise", None)
+        monkeypatch.setattr(file_data, "_madvise", None)
 
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.product(TYPES, TYPES)))
@@ -62,7 +62,16 @@ def test_every_value_is_looked_at(dtype, value, place):
     assert not math.isfinite(magnitudes["bad"])
 
 
-def test_faults_of_a_thread_are_raised():
+def test_faults_of_a_thread_are_raised(monkeypatch):
+    def fail(value):
+        raise ArithmeticError(f"{value.numel()} numbers")
+
+    monkeypatch.setattr(copying, "largest_magnitude", fail)
+    with pytest.raises(ArithmeticError, match="5 numbers"):
+        copy_weights({"small": torch.ones(3), "large": torch.ones(5)}, dict.fromkeys(("small", "large"), torch.float32))
+
+
+def test_a_type_for_every_weight():
     with pytest.raises(KeyError, match="missing"):
         copy_weights({"missing": torch.ones(3)}, {})
 

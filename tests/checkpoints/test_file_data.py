@@ -32,10 +32,10 @@ def weights():
 def read_again(monkeypatch):
     """Names of the entries that ``verify`` reads."""
     names = []
-    original = file_data.FileData._read
+    original = file_data.FileData._verify
     monkeypatch.setattr(
         file_data.FileData,
-        "_read",
+        "_verify",
         lambda self, left: (names.extend(entry.filename for entry in left), original(self, left)),
     )
     return names
