@@ -100,11 +100,13 @@ class _Reader:
         if entry and (start, span * size) != (place.start, entry.file_size):
             entry = None
         integer = integers_of(value.dtype)
-        if integer is None or not value.is_contiguous():
+        if integer is None or not value.is_contiguous() or value.is_neg():
             raw = torch.empty(span * size, dtype=torch.uint8)
             for _ in place.data.read(self._open[place.data], start, raw.numel(), raw.numpy(), self._crc32, entry):
                 pass
             read = raw.view(value.dtype).as_strided(value.shape, value.stride())
+            if value.is_neg():  # as torch.view_as_complex(x).conj().imag is, whose memory holds the opposite
+                read = read.neg()
             target.copy_(read)
             return largest_magnitude(read)
         largest = 0

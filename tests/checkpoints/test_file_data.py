@@ -1,5 +1,6 @@
 """Tensors are read from where they lie in a file, and checksums compared on the way where possible."""
 
+import sys
 import zipfile
 
 import numpy as np
@@ -10,7 +11,7 @@ import birefnet_core as bc
 from birefnet_core.checkpoints import file_data
 from birefnet_core.checkpoints.copying import copy_weights
 from birefnet_core.checkpoints.crc32 import BLOCK
-from birefnet_core.checkpoints.io import open_file
+from birefnet_core.checkpoints.io import open_file, read_file
 from birefnet_core.checkpoints.pickled import start_loading
 
 COUNT = BLOCK // 4 * 4 + 11
@@ -119,3 +120,36 @@ def test_a_file_cut_off_meanwhile(tmp_path, weights):
         file.truncate(size // 2)
     with pytest.raises(bc.CheckpointError, match="ends before its data"):
         sums.verify()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_numbers_whose_memory_holds_the_opposite(tmp_path, dtype):
+    """Such as the imaginary part of a conjugate: the file has a mark with them."""
+    x = torch.linspace(-3, 5, COUNT).to(dtype)
+    weights = {"bb.a.weight": torch._neg_view(x), "bb.b.weight": torch._neg_view(x[:6].view(2, 3).t()), "bb.c.bias": x}
+    torch.save(weights, tmp_path / "x.pth")
+    file = open_file(tmp_path / "x.pth")
+    copies, magnitudes = copy_weights(file.tensors, dict.fromkeys(weights, torch.float32), file.files)
+    file.verify()
+    for name, value in weights.items():
+        assert torch.equal(copies[name], value.resolve_neg().float())
+        assert magnitudes[name] == float(value.resolve_neg().float().abs().max())
+
+
+@pytest.mark.parametrize("read", [open_file, read_file])
+def test_files_of_machines_with_the_other_order_of_bytes(tmp_path, weights, read):
+    torch.save(weights, tmp_path / "x.pth")
+    other = {"little": "big", "big": "little"}[sys.byteorder]
+    sizes = {value.untyped_storage().nbytes(): value.element_size() for value in weights.values()}
+    with zipfile.ZipFile(tmp_path / "x.pth") as archive, zipfile.ZipFile(tmp_path / "y.pth", "w") as changed:
+        for entry in archive.infolist():
+            content = archive.read(entry)
+            if entry.filename.endswith("/byteorder"):
+                content = other.encode()
+            elif "/data/" in entry.filename:
+                content = np.frombuffer(content, f"u{sizes[len(content)]}").byteswap().tobytes()
+            changed.writestr(entry.filename, content)
+    file = read(tmp_path / "y.pth")
+    copies = copied(file)
+    file.verify()
+    assert all(torch.equal(copies[name], value) for name, value in weights.items())
