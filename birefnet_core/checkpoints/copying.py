@@ -41,8 +41,10 @@ def copy_weights(
     """
     prepare_threads()
     left = sorted(weights, key=lambda name: weights[name].numel())
-    # Asking for memory waits for threads that have some provided, so all is asked for before.
-    copies = {name: torch.empty(value.shape, dtype=types[name]) for name, value in weights.items()}
+    # Asking for memory waits for threads that have some provided, so all is asked for before. Not in inference mode, in
+    # which ComfyUI runs nodes: threads are not in it, and could not write to its tensors.
+    with torch.inference_mode(False):
+        copies = {name: torch.empty(value.shape, dtype=types[name], device="cpu") for name, value in weights.items()}
     magnitudes: dict[str, float] = {}
 
     def copy() -> None:
@@ -101,7 +103,7 @@ class _Reader:
             entry = None
         integer = integers_of(value.dtype)
         if integer is None or not value.is_contiguous() or value.is_neg():
-            raw = torch.empty(span * size, dtype=torch.uint8)
+            raw = torch.empty(span * size, dtype=torch.uint8, device="cpu")
             for _ in place.data.read(self._open[place.data], start, raw.numel(), raw.numpy(), self._crc32, entry):
                 pass
             read = raw.view(value.dtype).as_strided(value.shape, value.stride())

@@ -80,3 +80,22 @@ def test_one_processor(monkeypatch):
     monkeypatch.setattr(copying.os, "cpu_count", lambda: None)
     copies, _ = copy_weights({"x": torch.ones(3)}, {"x": torch.float16})
     assert copies["x"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("target", TYPES)
+def test_copies_are_plain_tensors_in_inference_mode_too(target):
+    weights = {"x": torch.ones(LARGE), "y": torch.ones(3, dtype=torch.float16)}
+    with torch.inference_mode():
+        weights["z"] = torch.ones(5)
+        copies, _ = copy_weights(weights, dict.fromkeys(weights, target))
+    assert all(torch.equal(copies[name], value.to(target)) for name, value in weights.items())
+    assert not any(copy.is_inference() for copy in copies.values())
+
+
+def test_copies_lie_on_the_cpu_whatever_the_default_device():
+    torch.set_default_device("meta")
+    try:
+        copies, _ = copy_weights({"x": torch.ones(3, device="cpu")}, {"x": torch.float16})
+    finally:
+        torch.set_default_device(None)
+    assert copies["x"].tolist() == [1, 1, 1]

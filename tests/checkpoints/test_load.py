@@ -66,6 +66,17 @@ def test_any_file_dtype_loads_into_any_dtype(file_dtype, dtype, state, tmp_path)
     assert outputs(model).isfinite().all()
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_files_load_in_inference_mode(suffix, dtype, state, tmp_path):
+    path = tmp_path / f"small{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(state, path)
+    with torch.inference_mode():
+        found = bc.load_model(path, device="cpu", dtype=dtype).state_dict()
+    expected = bc.load_model(path, device="cpu", dtype=dtype).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
 @pytest.mark.parametrize("variant", ["swin_v1_t+bs1", "swin_v1_t+auxcls"])
 def test_networks_without_norms_and_with_classes_load(variant, filled):
     model = bc.model_from_state_dict(filled(variant))

@@ -247,6 +247,13 @@ def import_pack(name: str) -> ModuleType:
     return pack
 
 
+@pytest.fixture(scope="module", autouse=True)
+def inference_mode():
+    """ComfyUI runs nodes in it."""
+    with torch.inference_mode():
+        yield
+
+
 @pytest.fixture(scope="session")
 def comfy(tmp_path_factory):
     """The pack's nodes module in ``.nodes``, beside what tests steer."""
