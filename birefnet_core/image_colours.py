@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 from PIL import Image
 from torch import Tensor
 
+from .autocast import without_autocast
 from .transfer import TO_709, srgb_from_linear, to_linear, to_sdr
 
 _LINEAR, _UNSPECIFIED = 8, 2  # ITU-T H.273, as all numbers here
@@ -43,6 +44,7 @@ class Coding(NamedTuple):
         kinds = {"pq": "HDR (PQ)", "hlg": "HDR (HLG)", "sdr": "of a wide gamut"}
         return kinds.get(self.transfer) or ("linear light" if self.gamma == 1 else f"coded with gamma {self.gamma:.4g}")
 
+    @without_autocast
     def to_srgb(self, colours: Tensor) -> Tensor:
         """Colours H, W, 3 as they are seen on a display of sRGB; HDR is tone-mapped, other gamuts are cut."""
         if self.transfer in _HDR.values():

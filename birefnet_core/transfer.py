@@ -9,6 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .autocast import without_autocast
+from .errors import ConfigError
+
+TRANSFERS = ("sdr", "pq", "hlg")
 SDR_WHITE = 203.0
 PQ_PEAK, HLG_PEAK = 10000.0, 1000.0
 # BT.2100, table 4.
@@ -26,6 +30,7 @@ TO_709 = {
 KNEE = 0.8  # brighter is compressed instead of cut, so that highlights keep their shapes
 
 
+@without_autocast
 def to_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
     """HDR colours as a network trained on photographs knows them.
 
@@ -36,7 +41,11 @@ def to_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
 
     Returns:
         [..., 3] in [0, 1], sRGB.
+
+    Raises:
+        ConfigError: Another transfer function, here and below.
     """
+    _check_known(transfer)
     if transfer == "sdr":
         return colours
     light = to_linear(colours, transfer)
@@ -48,8 +57,10 @@ def to_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
     return srgb_from_linear(light * (mapped / peak))
 
 
+@without_autocast
 def from_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
     """sRGB colours in the coding of an HDR clip; the inverse of ``to_sdr`` below its knee."""
+    _check_known(transfer)
     if transfer == "sdr":
         return colours
     light = linear_from_srgb(colours)
@@ -65,8 +76,10 @@ def from_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
     return torch.where(scene <= 1 / 12, (3 * scene).sqrt(), high).clamp_(0, 1)
 
 
+@without_autocast
 def to_linear(colours: Tensor, transfer: str) -> Tensor:
     """Colours in linear light, where 1 is the white of SDR; the primaries stay."""
+    _check_known(transfer)
     if transfer == "sdr":
         return linear_from_srgb(colours)
     if transfer == "pq":
@@ -88,3 +101,8 @@ def srgb_from_linear(light: Tensor) -> Tensor:
     """IEC 61966-2-1; light above 1 is cut."""
     light = light.clamp(0, 1)
     return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.pow(1 / 2.4) - 0.055)
+
+
+def _check_known(transfer: str) -> None:
+    if transfer not in TRANSFERS:
+        raise ConfigError(f"transfer is {transfer!r}, expected one of {', '.join(TRANSFERS)}.")

@@ -103,7 +103,7 @@ def painted_mask(name: str, height: int, width: int) -> Tensor:
         ImageError: The file is gone, or is no picture.
     """
     if not name.strip():
-        return torch.zeros(1, height, width)
+        return torch.zeros(1, height, width, dtype=torch.float32, device="cpu")
     path = _upload(name)
     try:
         if path is None:

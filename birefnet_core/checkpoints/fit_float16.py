@@ -114,7 +114,8 @@ def read_scales(metadata: Mapping[str, str]) -> dict[str, Tensor] | None:
     if _METADATA not in metadata:
         return None
     lists = json.loads(metadata[_METADATA])
-    return {n: torch.tensor([math.nan if s is None else float(s) for s in values]) for n, values in lists.items()}
+    numbers = {n: [math.nan if s is None else float(s) for s in values] for n, values in lists.items()}
+    return {n: torch.tensor(values, dtype=torch.float32, device="cpu") for n, values in numbers.items()}
 
 
 def scale_convolutions(

@@ -73,8 +73,8 @@ def read_patch_order(weights: Iterable[Tensor]) -> PatchOrderEvidence:
 
 def _neighbour_correlation_z(weight: Tensor, grid: int) -> dict[PatchOrder, float]:
     """z-score of the mean cosine similarity of neighbouring kernels, in each order."""
-    squares = torch.zeros(weight.shape[1])
-    products = {order: [torch.zeros(())] * 3 for order in PatchOrder}
+    squares = torch.zeros(weight.shape[1], dtype=torch.float32, device="cpu")
+    products = {order: [squares.new_zeros(())] * 3 for order in PatchOrder}
     for part in weight.split(max(1, _CHUNK // weight[0].numel())):
         kernels = part.float().cpu()
         kernels = kernels - kernels.mean(dim=1, keepdim=True)  # what all patches have in common says nothing

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .common import autocast_disabled, check_logits_and_label
+from ..autocast import autocast_disabled
+from .common import check_logits_and_label
 
 WINDOW, SIGMA = 11, 1.5  # Gaussian window of Eq. 4
 C1, C2 = 0.01**2, 0.03**2  # Eq. 4
@@ -48,7 +49,7 @@ def ssim(logits: Tensor, label: Tensor) -> Tensor:
     logits, label = check_logits_and_label(logits, label)
     mask = logits.sigmoid()
     moments = torch.cat((mask, label, mask * mask + label * label, mask * label), dim=1)  # B 4 H W
-    with autocast_disabled(moments):  # variances are small differences of large numbers
+    with autocast_disabled(moments.device.type):  # variances are small differences of large numbers
         mean_m, mean_g, squares, product = _gaussian_blur(moments).unbind(dim=1)  # B H W each
     mean_product = mean_m * mean_g
     mean_squares = mean_m * mean_m + mean_g * mean_g

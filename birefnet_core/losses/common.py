@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 
@@ -13,12 +11,6 @@ from ..errors import ImageError
 def at_least_float32(x: Tensor) -> Tensor:
     """float32 for anything narrower; float64 stays, so that gradients can be checked."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def autocast_disabled(x: Tensor) -> AbstractContextManager:
-    """Disables autocast on the device of ``x``, where it has one."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def check_map(x: Tensor, what: str) -> None:

@@ -39,13 +39,13 @@ def compare_masks(masks: Tensor, truths: Tensor) -> Tensor:
     masks, truths = check_masks(masks), check_masks(truths, "truths")
     check_same_device(masks, truths, ("masks", "truths"))
     masks, truths = pair_batches(resize_masks(masks, truths.shape[1:3]), truths, ("masks", "truths"))
-    painted = torch.zeros(*masks.shape, 3, device=masks.device)
+    painted = torch.zeros(*masks.shape, 3, dtype=torch.float32, device=masks.device)
     weights = {
         "true positive": torch.minimum(masks, truths),
         "false positive": (masks - truths).clamp_(min=0),
         "false negative": (truths - masks).clamp_(min=0),
     }
     for name, weight in weights.items():
-        colour = torch.tensor(LEGEND[name], device=masks.device)
+        colour = torch.tensor(LEGEND[name], dtype=torch.float32, device=masks.device)
         painted.addcmul_(weight[..., None], colour)
     return painted

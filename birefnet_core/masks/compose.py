@@ -113,8 +113,9 @@ def over_checkerboard(images: Tensor, masks: Tensor, cell: int = CHECKER_CELL) -
     images, masks = pair(images, masks)
     height, width = images.shape[1:3]
     rows, columns = (torch.arange(n, device=images.device) // cell for n in (height, width))
-    light = ((rows[:, None] + columns) % 2 == 0)[..., None]  # H W 1
-    board = torch.where(light, CHECKER_LIGHT, CHECKER_DARK).to(images.dtype)
+    is_light = ((rows[:, None] + columns) % 2 == 0)[..., None]  # H W 1
+    light, dark = images.new_tensor([CHECKER_LIGHT, CHECKER_DARK])
+    board = torch.where(is_light, light, dark)
     return torch.lerp(board, images, masks[..., None])
 
 

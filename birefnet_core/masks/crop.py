@@ -90,7 +90,7 @@ def fade_window(box: Sequence[int], size: Sequence[int], reach: Sequence[int]) -
         reach: Pixels over which the weights fall, vertically and horizontally; 0 keeps them at 1.
 
     Returns:
-        h, w float32.
+        h, w float32 on the CPU.
     """
     left, top, right, bottom = box
     rows = _ramps(top, bottom, size[0], reach[0])
@@ -98,11 +98,11 @@ def fade_window(box: Sequence[int], size: Sequence[int], reach: Sequence[int]) -
 
 
 def _ramps(first: int, end: int, length: int, reach: int) -> Tensor:
-    window = torch.ones(end - first)
+    window = torch.ones(end - first, dtype=torch.float32, device="cpu")
     reach = min(reach, end - first)
     if reach < 1:
         return window
-    ramp = torch.sin((torch.arange(reach) + 0.5) * (math.pi / 2 / reach)) ** 2
+    ramp = torch.sin((torch.arange(reach, dtype=torch.float32, device="cpu") + 0.5) * (math.pi / 2 / reach)) ** 2
     if first > 0:
         window[:reach] *= ramp
     if end < length:

@@ -100,7 +100,8 @@ def cut_out(
     box = (0, 0, width, height) if options.crop_padding is None else common_box(masks, options.crop_padding)
     part = slice(box[1], box[3]), slice(box[0], box[2])
     channels = 4 if options.output in ("rgba", "premultiplied") else 3
-    result = torch.empty(len(images), box[3] - box[1], box[2] - box[0], channels, device=images.device)
+    size = len(images), box[3] - box[1], box[2] - box[0], channels
+    result = torch.empty(size, dtype=torch.float32, device=images.device)
     front = images[:1, ..., :3]
     for n in range(len(images)):  # one by one, so that a video needs no memory beyond the result
         if progress:

@@ -20,6 +20,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..autocast import without_autocast
 from ..errors import ConfigError, ImageError
 from ..image_ops import check_images, check_masks, pair, pair_batches, resize_masks
 from .compose import Color, parse_color
@@ -42,6 +43,7 @@ CARRIED_ON = 0.08
 
 
 @torch.no_grad()
+@without_autocast
 def remove_spill(
     images: Tensor,
     color: Color,
@@ -83,7 +85,7 @@ def remove_spill(
     key = _key(color).to(images.device)
     if masks is not None:
         images, masks = pair(images, masks)
-    result = torch.empty(images.shape, device=images.device)
+    result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     for n, image in enumerate(images):  # one by one, so that a video needs no memory beyond the result
         spill = _spill(image, key, LIMITS[limit]) * strength  # H W
         if masks is not None and edge_width:
@@ -140,11 +142,11 @@ def shows_background(images: Tensor, masks: Tensor) -> bool:
 
 def _key(color: Color) -> Tensor:
     """The colour without its grey, its largest channel 1; all 0 for a grey."""
-    key = torch.tensor(parse_color(color))
+    key = torch.tensor(parse_color(color), dtype=torch.float32, device="cpu")
     key = key - key.min()
     if key.max() < GREYEST:
         logger.warning("Despill changes nothing: the color %s is grey, and spill is taken out by hue.", color)
-        return torch.zeros(3)
+        return torch.zeros_like(key)
     return key / key.max()
 
 

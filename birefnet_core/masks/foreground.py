@@ -39,7 +39,7 @@ def estimate_foreground(images: Tensor, masks: Tensor, method: str = "multilevel
     if method not in METHODS:
         raise ConfigError(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
     images, masks = pair(images, masks)
-    foreground = torch.empty(images.shape, device=images.device)
+    foreground = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     estimate = multilevel if method == "multilevel" else blur_fusion
     for group in frame_groups(images.shape[0], images.shape[1] * images.shape[2]):
         colours = estimate(images[group].permute(0, 3, 1, 2), masks[group, None])  # B 3 H W

@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ..autocast import without_autocast
 from ..errors import ConfigError, ImageError
 from ..image_ops import check_images, check_masks, check_same_device, flatten_alpha, pair_batches, resize_images
 from .components import LEVEL, fill_holes, keep_largest, remove_islands
@@ -101,6 +102,7 @@ class RefineOptions:
 
 
 @torch.no_grad()
+@without_autocast
 def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = None) -> Tensor:
     """Refines masks by the operations that are on, in the order given at the head of this file.
 
@@ -128,7 +130,7 @@ def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = N
         images, masks = pair_batches(images, masks)
     if options.temporal_radius:
         masks = smooth_over_time(masks, options.temporal_radius, None if images is None else _fit(images, masks))
-    out = torch.empty(masks.shape, device=masks.device)
+    out = torch.empty(masks.shape, dtype=torch.float32, device=masks.device)
     for group in frame_groups(masks.shape[0], masks.shape[1] * masks.shape[2]):
         guide = images[group] if images is not None and options.guided_radius else None
         out[group] = _refine_frames(masks[group], options, guide)

@@ -54,7 +54,7 @@ def keep_marked(masks: Tensor, marks: Tensor) -> Tensor:
     # The maximum, so that a dot survives shrinking.
     where = F.adaptive_max_pool2d(where[:, None], tuple(masks.shape[1:]))[:, 0] > MARKED  # B H W
     masks, marks = pair_batches(masks, where.to(masks.device), ("masks", "marks"))
-    kept = torch.empty(masks.shape, device=masks.device)
+    kept = torch.empty(masks.shape, dtype=torch.float32, device=masks.device)
     for group in frame_groups(masks.shape[0], masks.shape[1] * masks.shape[2]):
         kept[group] = keep_touched(masks[group], marks[group])
     missed = [str(n) for n, (mask, mark) in enumerate(zip(kept, marks, strict=True)) if mark.any() and not mask.any()]
@@ -80,9 +80,9 @@ def point_marks(points: str | Sequence | Mapping, height: int, width: int) -> Te
         ImageError: Points of another form, or outside the image.
     """
     frames = _frames_of(_parsed(points))
-    marks = torch.zeros(len(frames), height, width)
+    marks = torch.zeros(len(frames), height, width, dtype=torch.float32, device="cpu")
     radius = max(1, max(height, width) // DOT)
-    y, x = torch.arange(height)[:, None], torch.arange(width)
+    y, x = (torch.arange(n, device="cpu") for n in (height, width))
     for mark, frame in zip(marks, frames, strict=True):
         for left, top in frame:
             if not (0 <= left < width and 0 <= top < height):
@@ -92,7 +92,7 @@ def point_marks(points: str | Sequence | Mapping, height: int, width: int) -> Te
                 )
             # A disc around the pixel that holds the point.
             column, row = math.floor(left), math.floor(top)
-            mark[(y - row) ** 2 + (x - column) ** 2 <= radius**2] = 1
+            mark[(y[:, None] - row) ** 2 + (x - column) ** 2 <= radius**2] = 1
     return marks
 
 

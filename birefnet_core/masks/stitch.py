@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..autocast import without_autocast
 from ..errors import ConfigError, ImageError
 from ..image_ops import (
     check_masks,
@@ -107,8 +108,8 @@ def crop_for_inpainting(
     boxes = _boxes(masks, options)
     left, top, right, bottom = boxes[0]
     size = _size_of_crop(bottom - top, right - left, options)
-    crops = torch.empty(len(images), *size, images.shape[-1], device=images.device)
-    crop_masks = torch.empty(len(images), *size, device=images.device)
+    crops = torch.empty(len(images), *size, images.shape[-1], dtype=torch.float32, device=images.device)
+    crop_masks = torch.empty(len(images), *size, dtype=torch.float32, device=images.device)
     for n, box in enumerate(boxes):
         crops[n] = resize_images(_cut(images[n], box).float().clamp(0, 1)[None], size)[0]
         crop_masks[n] = resize_masks(_cut(masks[n], box)[None], size)[0]
@@ -116,6 +117,7 @@ def crop_for_inpainting(
 
 
 @torch.no_grad()
+@without_autocast
 def stitch_back(
     record: CropRecord, crops: Tensor, masks: Tensor | None = None, blend: int = 0, progress: Progress | None = None
 ) -> Tensor:

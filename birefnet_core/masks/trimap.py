@@ -44,7 +44,7 @@ def make_trimap(masks: Tensor, inside: int = 10, outside: int = 10, low: float =
     if not 0 <= low < high <= 1:
         raise ConfigError(f"low is {low} and high {high}, expected 0 <= low < high <= 1.")
     masks = check_masks(masks)
-    result = torch.empty(masks.shape, device=masks.device)
+    result = torch.empty(masks.shape, dtype=torch.float32, device=masks.device)
     for group in frame_groups(masks.shape[0], masks.shape[1] * masks.shape[2]):
         subject = grow((masks[group] >= high).float(), -inside)
         possible = grow((masks[group] > low).float(), outside)

@@ -170,7 +170,7 @@ def open_background(
     """
     background = output.background
     if not isinstance(background, Path):
-        colour = torch.tensor(parse_color(background or "#000000"), device=device)
+        colour = torch.tensor(parse_color(background or "#000000"), dtype=torch.float32, device=device)
         return StillBackground(colour.expand(info.height, info.width, 3))
     suffix = background.suffix.lower()
     is_image = suffix in IMAGE_SUFFIXES and os.path.isfile(background)

@@ -67,5 +67,5 @@ def colour_distance(earlier: SmallFrame, later: SmallFrame) -> float:
 def _cumulative(colours: Tensor) -> Tensor:
     """Fraction of the pixels up to each level: 3, BINS."""
     values = colours[0].flatten(1)  # 3 pixels
-    levels = torch.arange(1, BINS + 1, device=values.device) / BINS
+    levels = torch.arange(1, BINS + 1, dtype=torch.float32, device=values.device) / BINS
     return torch.stack([(values <= level).float().mean(dim=1) for level in levels], dim=1)

@@ -24,8 +24,8 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type not in ("cpu", "cuda", "meta"):
         return f"torchvision has no deform_conv2d for {device.type}"
     try:
-        x = torch.zeros(1, 1, 1, 1)
-        operator(x, torch.zeros(1, 2, 1, 1), x, mask=x)
+        x = torch.zeros(1, 1, 1, 1, dtype=torch.float32, device="cpu")
+        operator(x, x.new_zeros(1, 2, 1, 1), x, mask=x)
     except (RuntimeError, NotImplementedError):
         return "this torchvision has no compiled deform_conv2d"
     return None

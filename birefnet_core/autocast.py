@@ -1,0 +1,34 @@
+"""Autocast turned off where precision is decided by the code itself: a caller's autocast would lower it unasked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEVICES = ("cpu", "cuda", "xpu", "mps")
+
+
+def autocast_disabled(kind: str) -> AbstractContextManager:
+    """Disables autocast on a type of device, such as "cuda", where it has one."""
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """Runs a function in the precision of its tensors, on all devices."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with ExitStack() as stack:
+            for kind in DEVICES:
+                if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                    stack.enter_context(autocast_disabled(kind))
+            return function(*args, **kwargs)
+
+    return run
