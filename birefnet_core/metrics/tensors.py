@@ -6,16 +6,15 @@ Shapes: B batch, H W image.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import ImageError
+from ..image_ops import check_masks
 from .pair import Pair
 from .protocol import Protocol
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def score_masks(
@@ -27,8 +26,9 @@ def score_masks(
     """Scores masks against ground truths by the protocol of the paper (Sec. 4.2); means over the batch.
 
     Args:
-        masks: B, H, W in [0, 1], tensor or array; resized to the truths if sizes differ.
-        truths: B, h, w in [0, 1]; one may go with many masks and the reverse.
+        masks: B, H, W in [0, 1], tensor or array; resized to the truths if sizes differ. Arrays may be bytes (uint8) or
+            uint16, too.
+        truths: B, h, w, the same; one may go with many masks and the reverse.
         keys: Scores to take, from ``KEYS`` and ``MATTING_KEYS``; None for all of ``KEYS``.
         progress: Called with (pairs done, pairs in all).
 
@@ -57,7 +57,14 @@ def score_masks(
 
 
 def _arrays(masks: Tensor | np.ndarray, name: str) -> np.ndarray:
-    array = np.asarray(masks if isinstance(masks, np.ndarray) else masks.detach().cpu().float())
-    if array.ndim != 3 or array.size == 0:
-        raise ImageError(f"{name} have shape {array.shape}; expected B, H, W with at least one pixel.")
-    return np.clip(array, 0, 1) if np.issubdtype(array.dtype, np.floating) else array
+    """Masks B, H, W as ``Pair`` reads them one by one: floats in [0, 1], or bools or integers of an array."""
+    if not isinstance(masks, Tensor | np.ndarray):
+        raise ImageError(f"{name} are {type(masks).__name__}, expected a tensor or an array B, H, W.")
+    shape = tuple(masks.shape)
+    if len(shape) != 3 or 0 in shape:
+        raise ImageError(f"{name} have shape {shape}; expected B, H, W with at least one pixel.")
+    if isinstance(masks, np.ndarray):
+        if not np.issubdtype(masks.dtype, np.floating):
+            return masks
+        masks = torch.from_numpy(masks.astype(np.float32))
+    return check_masks(masks, name).cpu().numpy()
