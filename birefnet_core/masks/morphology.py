@@ -15,6 +15,7 @@ from .windows import double_max, strips, window_max
 
 ELEMENTS = ("circle", "square")
 GAUSSIAN_REACH = 3.0  # the kernel ends at three sigmas, where the Gaussian is 1 % of its peak
+WIDEST_SIGMA = 2**20  # pixels; within any image wider ones are as flat
 
 
 def grow(masks: Tensor, pixels: int, element: str = "circle") -> Tensor:
@@ -33,8 +34,11 @@ def grow(masks: Tensor, pixels: int, element: str = "circle") -> Tensor:
     """
     if pixels == 0:
         return masks
+    height, width = masks.shape[-2:]
+    farthest = math.hypot(height - 1, width - 1) if element == "circle" else max(height, width) - 1
+    radius = min(abs(pixels), math.ceil(farthest))  # from there on every pixel reaches all others
     dilate = _dilate_disc if element == "circle" else _dilate_square
-    return dilate(masks, pixels) if pixels > 0 else 1 - dilate(1 - masks, -pixels)
+    return dilate(masks, radius) if pixels > 0 else 1 - dilate(1 - masks, radius)
 
 
 def _dilate_square(masks: Tensor, radius: int) -> Tensor:
@@ -80,19 +84,37 @@ def feather(masks: Tensor, sigma: float) -> Tensor:
     """
     if sigma == 0:
         return masks
-    reach = math.ceil(GAUSSIAN_REACH * sigma)
-    at = torch.arange(-reach, reach + 1, device=masks.device, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (at / sigma) ** 2)
-    kernel = kernel / kernel.sum()
     frames, height, width = masks.shape
-    x = F.pad(masks[:, None], (0, 0, reach, reach), mode="replicate")
+    column, row = (_gaussian(min(sigma, WIDEST_SIGMA), length, masks.device) for length in (height, width))
+    above, beside = len(column) // 2, len(row) // 2
+    x = F.pad(masks[:, None], (0, 0, above, above), mode="replicate")
     out = torch.empty_like(masks)
     # In bands, because convolutions of one channel may take many times its memory inside.
-    for top, bottom in strips(height, frames * width, masks.device, least=2 * reach):
-        band = F.conv2d(x[:, :, top : bottom + 2 * reach], kernel.view(1, 1, -1, 1))
-        band = F.pad(band, (reach, reach, 0, 0), mode="replicate")
-        out[:, top:bottom] = F.conv2d(band, kernel.view(1, 1, 1, -1))[:, 0]  # B h W
+    for top, bottom in strips(height, frames * width, masks.device, least=2 * above):
+        band = F.conv2d(x[:, :, top : bottom + 2 * above], column.view(1, 1, -1, 1))
+        band = F.pad(band, (beside, beside, 0, 0), mode="replicate")
+        out[:, top:bottom] = F.conv2d(band, row.view(1, 1, 1, -1))[:, 0]  # B h W
     return out.clamp_(0, 1)
+
+
+def _gaussian(sigma: float, length: int, device: torch.device) -> Tensor:
+    """Weights of a Gaussian for a line of some pixels, an odd number of them.
+
+    What would reach farther than the line is long always falls on its border, which is repeated outwards: the outermost
+    weights stand for it.
+    """
+    reach = math.ceil(GAUSSIAN_REACH * sigma)
+    at = torch.arange(-reach, reach + 1, device=device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (at / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    beyond = reach - (length - 1)
+    if beyond <= 0:
+        return kernel
+    tail = kernel[:beyond].sum()
+    kernel = kernel[beyond:-beyond].clone()
+    kernel[0] += tail
+    kernel[-1] += tail
+    return kernel
 
 
 def smooth_edge(masks: Tensor, sigma: float) -> Tensor:

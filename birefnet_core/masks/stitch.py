@@ -211,7 +211,7 @@ def _boxes(masks: Tensor, options: CropOptions) -> list[Box]:
         boxes, known = around.expand_as(boxes), around[None]
     own = torch.where(found[:, None], boxes, around)
     subject = (known[:, 2:] - known[:, :2]).amax(dim=0).tolist()  # width, height of the largest
-    padding = 2 * math.ceil(options.padding * max(subject))
+    padding = 2 * math.ceil(min(options.padding * max(subject), max(height, width)))
     wanted = [side + padding for side in subject]
     if options.square:
         wanted = [max(wanted)] * 2

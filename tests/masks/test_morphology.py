@@ -81,3 +81,34 @@ def test_smooth_edge_removes_stairs():
     before = (masks.sum(dim=1)[0] - line)[inner].abs().max()
     after = (smooth_edge(masks, 4.0).sum(dim=1)[0] - line)[inner].abs().max()
     assert after < before / 4
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (6, 9), (40, 5)])
+@pytest.mark.parametrize("sigma", [0.3, 2.0, 5.0, 50.0])
+def test_a_feather_wider_than_the_picture_is_that_of_a_repeated_border(size, sigma, generator):
+    masks = torch.rand(2, *size, generator=generator)
+    reach = math.ceil(3 * sigma)
+    far = torch.nn.functional.pad(masks[:, None], (reach,) * 4, mode="replicate").double()
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
+    kernel /= kernel.sum()
+    for shape in ((1, 1, -1, 1), (1, 1, 1, -1)):
+        far = torch.nn.functional.conv2d(far, kernel.view(shape))
+    torch.testing.assert_close(feather(masks, sigma), far[:, 0].float(), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("sigma", [1e5, 1e7, 1e30])
+def test_a_feather_without_end_takes_no_memory(sigma):
+    masks = torch.zeros(1, 4, 6)
+    masks[:, :, 3:] = 1
+    torch.testing.assert_close(feather(masks, sigma), torch.full_like(masks, 0.5), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("element", ["circle", "square"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (6, 9)])
+def test_growing_without_end_takes_no_memory(element, size, generator):
+    masks = torch.rand(2, *size, generator=generator)
+    largest = masks.amax((1, 2), keepdim=True).expand_as(masks)
+    smallest = masks.amin((1, 2), keepdim=True).expand_as(masks)
+    for pixels in (11, 10**6, 10**12):
+        torch.testing.assert_close(grow(masks, pixels, element), largest)
+        torch.testing.assert_close(grow(masks, -pixels, element), smallest)

@@ -182,3 +182,12 @@ def test_a_negative_blend_is_refused():
     crops, _, record = crop_for_inpainting(random_images(), masks_at((30, 20, 24, 24)))
     with pytest.raises(ConfigError, match="blend"):
         stitch_back(record, crops, blend=-1)
+
+
+@pytest.mark.parametrize("padding", [1e3, 1e300, 1.7e308])
+def test_padding_without_end_is_the_whole_image(padding):
+    images, masks = torch.rand(1, 20, 28, 3), torch.zeros(1, 20, 28)
+    masks[:, 5:9, 5:11] = 1
+    crops, _, record = crop_for_inpainting(images, masks, CropOptions(padding=padding, multiple=1))
+    assert torch.equal(crops, images)
+    assert record.boxes == ((0, 0, 28, 20),)
