@@ -8,7 +8,7 @@ from torch import Tensor
 from ..birefnet_core import ImageError
 from .comfy_compat import color_input, core, io, opaque, pick, preview, schema
 from .inputs import checked
-from .tensors import as_result, for_work, in_color
+from .tensors import as_result, for_work, in_color, progress_bar
 
 SCREENS = {"green": "#00ff00", "blue": "#0000ff", "background": None, "color": None}
 LIMITS = {"balanced": "balanced", "average": "average", "maximum": "maximum"}
@@ -83,7 +83,7 @@ class BiRefNetDespill(io.ComfyNode):
         if screen == "background":
             _check_background(colors, alpha, mask)
         key = opaque(color) if screen == "color" else key or masks.background_color(colors, mask)
-        result = masks.remove_spill(colors, key, masks=mask, **options)
+        result = masks.remove_spill(colors, key, masks=mask, progress=progress_bar(), **options)
         if alpha is not None:  # one image may go with many masks
             result = torch.cat([result, alpha.expand(len(result), -1, -1)[..., None]], dim=-1)
         return io.NodeOutput(as_result(result), ui=preview(result, cls))

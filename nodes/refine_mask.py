@@ -8,7 +8,7 @@ from typing import Any
 from ..birefnet_core import ConfigError, ImageError
 from .comfy_compat import ADVANCED, core, io, number_or_off, schema
 from .inputs import checked
-from .tensors import as_result, for_work, in_color
+from .tensors import as_result, for_work, in_color, progress_bar
 
 
 class BiRefNetRefineMask(io.ComfyNode):
@@ -107,7 +107,7 @@ class BiRefNetRefineMask(io.ComfyNode):
         masks = core(".masks")
         options = masks.RefineOptions(threshold=_threshold(threshold), **operations)
         mask, image = for_work(mask, None if image is None else in_color(image))
-        return io.NodeOutput(as_result(masks.refine_mask(mask, options, image)))
+        return io.NodeOutput(as_result(masks.refine_mask(mask, options, image, progress_bar())))
 
 
 def _threshold(value: Any) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .comfy_compat import ADVANCED, BiRefNetModelType, BoundingBoxType, core, io, pick, schema
 from .inputs import checked, expect
 from .model_handle import ModelHandle
-from .tensors import as_result, region_of
+from .tensors import as_result, progress_bar, region_of
 
 SIZES = {"auto (training size)": None, "native": "native", "512": 512, "1024": 1024, "1536": 1536, "2048": 2048}
 CUSTOM = "custom"
@@ -114,5 +114,5 @@ class BiRefNetSegment(io.ComfyNode):
         region = region_of(region, box, len(image))
         mask = model.segment(image, wanted, region=region, **options)
         if points is not None:
-            mask = as_result(core(".masks").keep_marked(mask, points.to(mask.device)))
+            mask = as_result(core(".masks").keep_marked(mask, points.to(mask.device), progress_bar()))
         return io.NodeOutput(mask, image)

@@ -5,7 +5,6 @@ Shapes: B batch, H W image, h w crop. Images B H W 3, masks B H W, 1 on the subj
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,9 +25,9 @@ from .compose import (
 )
 from .crop import common_box
 from .foreground import METHODS, estimate_foreground
+from .windows import Progress
 
 OUTPUTS = ("rgba", "premultiplied", "color", "image", "checkerboard")
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from ..image_ops import check_images, check_masks, pair, pair_batches, resize_ma
 from .compose import Color, parse_color
 from .foreground import estimate_foreground
 from .morphology import feather, grow
+from .windows import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def remove_spill(
     keep_brightness: float = 0.0,
     masks: Tensor | None = None,
     edge_width: int = 0,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Takes a colour's hue out of images.
 
@@ -64,6 +66,7 @@ def remove_spill(
         keep_brightness: Fraction of the luminance taken out that is given back as grey light.
         masks: B, H, W in [0, 1], needed by ``edge_width``.
         edge_width: Pixels inwards from the edge of the masks after which nothing is changed; 0 works everywhere.
+        progress: Called with (frames done, frames in all). What it raises passes through.
 
     Returns:
         B, H, W, 3 float32; pixels without spill are not changed.
@@ -87,12 +90,16 @@ def remove_spill(
         images, masks = pair(images, masks)
     result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     for n, image in enumerate(images):  # one by one, so that a video needs no memory beyond the result
+        if progress:
+            progress(n, len(images))
         spill = _spill(image, key, LIMITS[limit]) * strength  # H W
         if masks is not None and edge_width:
             spill *= _near_edge(masks[n], edge_width)
         light = spill[..., None] * key
         luma = (light @ light.new_tensor(LUMA))[..., None] * keep_brightness
         result[n] = (image - light + luma).clamp_(0, 1)
+    if progress:
+        progress(len(images), len(images))
     return result
 
 

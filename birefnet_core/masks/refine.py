@@ -28,7 +28,7 @@ from .guided_filter import guided_filter
 from .levels import binarize, stretch_levels
 from .morphology import ELEMENTS, feather, grow, smooth_edge
 from .temporal import smooth_over_time
-from .windows import frame_groups
+from .windows import Progress, groups_in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,9 @@ class RefineOptions:
 
 @torch.no_grad()
 @without_autocast
-def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = None) -> Tensor:
+def refine_mask(
+    masks: Tensor, options: RefineOptions, images: Tensor | None = None, progress: Progress | None = None
+) -> Tensor:
     """Refines masks by the operations that are on, in the order given at the head of this file.
 
     Args:
@@ -111,6 +113,8 @@ def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = N
         options: What to do.
         images: B, H, W, 3 or 4 (alpha) in [0, 1]: the guide of the guided filter, and what temporal smoothing sees
             motion by. Resized to the masks if sizes differ; one image may go with many masks and the reverse.
+        progress: Called with (frames done, frames in all); with temporal smoothing, frames count twice. What it raises
+            passes through.
 
     Returns:
         B, H, W float32 on the masks' device; never the tensor passed in. Frames are handled a few at a
@@ -128,10 +132,17 @@ def refine_mask(masks: Tensor, options: RefineOptions, images: Tensor | None = N
         images = flatten_alpha(check_images(images, channels=(3, 4)))
         check_same_device(images, masks)
         images, masks = pair_batches(images, masks)
+    frames, smoothed = len(masks), len(masks) if options.temporal_radius else 0
+
+    def report(done: int, before: int) -> None:
+        if progress:
+            progress(before + done, smoothed + frames)
+
     if options.temporal_radius:
-        masks = smooth_over_time(masks, options.temporal_radius, None if images is None else _fit(images, masks))
+        guides = None if images is None else _fit(images, masks)
+        masks = smooth_over_time(masks, options.temporal_radius, guides, lambda done, _: report(done, 0))
     out = torch.empty(masks.shape, dtype=torch.float32, device=masks.device)
-    for group in frame_groups(masks.shape[0], masks.shape[1] * masks.shape[2]):
+    for group in groups_in_turn(frames, masks.shape[1] * masks.shape[2], lambda done, _: report(done, smoothed)):
         guide = images[group] if images is not None and options.guided_radius else None
         out[group] = _refine_frames(masks[group], options, guide)
     return out

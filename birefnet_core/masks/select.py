@@ -19,7 +19,7 @@ from ..errors import ImageError
 from ..image_ops import check_masks, check_same_device, pair_batches
 from ..text import enumerate_names
 from .components import keep_touched
-from .windows import frame_groups
+from .windows import Progress, groups_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +28,13 @@ DOT = 200  # a point is a disc with this fraction of the longer side as its radi
 
 
 @torch.no_grad()
-def keep_marked(masks: Tensor, marks: Tensor) -> Tensor:
+def keep_marked(masks: Tensor, marks: Tensor, progress: Progress | None = None) -> Tensor:
     """Keeps those subjects that are marked: connected components of a mask with a mark in them.
 
     Args:
         masks: B, H, W in [0, 1].
         marks: B or 1, h, w in [0, 1], of any size; stand for the image stretched to them.
+        progress: Called with (frames done, frames in all). What it raises passes through.
 
     Returns:
         B, H, W float32. Without any mark at all, everything stays: nothing has been chosen yet. An image without a
@@ -55,7 +56,7 @@ def keep_marked(masks: Tensor, marks: Tensor) -> Tensor:
     where = F.adaptive_max_pool2d(where[:, None], tuple(masks.shape[1:]))[:, 0] > MARKED  # B H W
     masks, marks = pair_batches(masks, where.to(masks.device), ("masks", "marks"))
     kept = torch.empty(masks.shape, dtype=torch.float32, device=masks.device)
-    for group in frame_groups(masks.shape[0], masks.shape[1] * masks.shape[2]):
+    for group in groups_in_turn(masks.shape[0], masks.shape[1] * masks.shape[2], progress):
         kept[group] = keep_touched(masks[group], marks[group])
     missed = [str(n) for n, (mask, mark) in enumerate(zip(kept, marks, strict=True)) if mark.any() and not mask.any()]
     if missed:

@@ -8,7 +8,7 @@ Shapes: B batch, H W image, C 1, 3 or 4 channels, h w crop in the image, k l cro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,10 +26,10 @@ from ..image_ops import (
 )
 from .crop import THRESHOLD, box_around, fade_window, found_boxes
 from .morphology import GAUSSIAN_REACH, feather, grow
+from .windows import Progress
 
 CHANNELS = (1, 3, 4)
 Box = tuple[int, int, int, int]  # left, top, right, bottom, the last two exclusive
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class CropRecord:
 
 @torch.no_grad()
 def crop_for_inpainting(
-    images: Tensor, masks: Tensor, options: CropOptions | None = None
+    images: Tensor, masks: Tensor, options: CropOptions | None = None, progress: Progress | None = None
 ) -> tuple[Tensor, Tensor, CropRecord]:
     """Crops images and masks to the surroundings of the subject.
 
@@ -92,6 +92,7 @@ def crop_for_inpainting(
         masks: B, H, W in [0, 1], 1 on the subject; resized to the images if sizes differ. One image may go with many
             masks and the reverse.
         options: How; by default as ``CropOptions`` says.
+        progress: Called with (frames done, frames in all). What it raises passes through.
 
     Returns:
         Crops B, k, l, C and their masks B, k, l, float32, and what ``stitch_back`` needs. An image without subject
@@ -111,8 +112,12 @@ def crop_for_inpainting(
     crops = torch.empty(len(images), *size, images.shape[-1], dtype=torch.float32, device=images.device)
     crop_masks = torch.empty(len(images), *size, dtype=torch.float32, device=images.device)
     for n, box in enumerate(boxes):
+        if progress:
+            progress(n, len(boxes))
         crops[n] = resize_images(_cut(images[n], box).float().clamp(0, 1)[None], size)[0]
         crop_masks[n] = resize_masks(_cut(masks[n], box)[None], size)[0]
+    if progress:
+        progress(len(boxes), len(boxes))
     return crops, crop_masks, CropRecord(images=images, boxes=tuple(boxes), size=size, masks=given)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .windows import box_mean
+from .windows import Progress, box_mean
 
 # Chosen by hand for masks in [0, 1] and images in [0, 1], from what one pixel of motion and the noise of a video do to
 # the mean over a patch; not fitted to data.
@@ -22,7 +22,9 @@ MOTION = 0.05
 STILL = 0.25  # factor of the mask's change where the image stands still: flicker may be four times as strong
 
 
-def smooth_over_time(masks: Tensor, radius: int, images: Tensor | None = None) -> Tensor:
+def smooth_over_time(
+    masks: Tensor, radius: int, images: Tensor | None = None, progress: Progress | None = None
+) -> Tensor:
     """Averages each frame with its neighbours where nothing moves.
 
     A neighbour's weight decreases with its distance in time, and steeply with the change of the mask around the pixel;
@@ -33,6 +35,7 @@ def smooth_over_time(masks: Tensor, radius: int, images: Tensor | None = None) -
         masks: T, H, W, consecutive frames.
         radius: Frames before and after that are averaged.
         images: T, H, W, 3, or None.
+        progress: Called before each frame.
 
     Returns:
         T, H, W. Peak memory is the result, ``radius`` + 1 maps of weights and about 8 masks.
@@ -41,6 +44,8 @@ def smooth_over_time(masks: Tensor, radius: int, images: Tensor | None = None) -
     out = masks.clone()  # weighted sums until a frame's last neighbour has been added
     weights = {0: torch.ones_like(masks[0])}
     for t in range(frames):
+        if progress:
+            progress(t, frames)
         for s in range(t + 1, min(t + radius + 1, frames)):  # the weight of s for t is that of t for s
             weight = _weight(masks, images, t, s).mul_(1 - (s - t) / (radius + 1))
             out[t].addcmul_(weight, masks[s])

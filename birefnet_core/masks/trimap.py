@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..image_ops import check_masks
 from .morphology import grow
-from .windows import frame_groups
+from .windows import Progress, groups_in_turn
 
 UNKNOWN = 0.5
 # Values between are soft edges, and always unknown.
@@ -19,7 +19,14 @@ LOW, HIGH = 0.05, 0.95
 
 
 @torch.no_grad()
-def make_trimap(masks: Tensor, inside: int = 10, outside: int = 10, low: float = LOW, high: float = HIGH) -> Tensor:
+def make_trimap(
+    masks: Tensor,
+    inside: int = 10,
+    outside: int = 10,
+    low: float = LOW,
+    high: float = HIGH,
+    progress: Progress | None = None,
+) -> Tensor:
     """Makes trimaps out of masks.
 
     Args:
@@ -29,6 +36,7 @@ def make_trimap(masks: Tensor, inside: int = 10, outside: int = 10, low: float =
         outside: Width in pixels of the unknown band around the subject.
         low: Values up to this are background.
         high: Values from this are subject.
+        progress: Called with (frames done, frames in all). What it raises passes through.
 
     Returns:
         B, H, W float32: 1 on the subject, 0 on the background, 0.5 between. A pixel is unknown if one that is not
@@ -45,7 +53,7 @@ def make_trimap(masks: Tensor, inside: int = 10, outside: int = 10, low: float =
         raise ConfigError(f"low is {low} and high {high}, expected 0 <= low < high <= 1.")
     masks = check_masks(masks)
     result = torch.empty(masks.shape, dtype=torch.float32, device=masks.device)
-    for group in frame_groups(masks.shape[0], masks.shape[1] * masks.shape[2]):
+    for group in groups_in_turn(masks.shape[0], masks.shape[1] * masks.shape[2], progress):
         subject = grow((masks[group] >= high).float(), -inside)
         possible = grow((masks[group] > low).float(), outside)
         result[group] = (subject + possible) * UNKNOWN

@@ -9,8 +9,12 @@ Shapes: ... any leading dimensions, H W image.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
+
+Progress = Callable[[int, int], object]  # called with (frames done, frames in all); what it raises passes through
 
 # Pixels of one piece: on a CPU what stays in the cache, yet not so few that threads wait for each other more
 # than they work; elsewhere what keeps the device busy.
@@ -94,3 +98,13 @@ def frame_groups(frames: int, frame_pixels: int) -> list[slice]:
     """Cuts a batch into groups of frames, so that working memory does not grow with the batch."""
     count = max(1, FRAME_PIECE // frame_pixels)
     return [slice(first, min(first + count, frames)) for first in range(0, frames, count)]
+
+
+def groups_in_turn(frames: int, frame_pixels: int, progress: Progress | None) -> Iterator[slice]:
+    """The groups of ``frame_groups``, with a call of ``progress`` before each and at the end."""
+    for group in frame_groups(frames, frame_pixels):
+        if progress:
+            progress(group.start, frames)
+        yield group
+    if progress:
+        progress(frames, frames)
