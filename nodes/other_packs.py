@@ -13,8 +13,8 @@ from typing import Any
 from PIL.ImageColor import getrgb
 
 from ..birefnet_core import ConfigError
-from .comfy_compat import BackgroundRemovalType, BiRefNetModelType, core, io, schema
-from .inputs import checked
+from .comfy_compat import BackgroundRemovalType, BiRefNetModelType, core, io, pick, schema
+from .inputs import checked, expect
 from .model_folders import DEFAULT_MODEL, check_model_name, file_stamp, known_as
 from .model_handle import ModelHandle, load
 from .tensors import as_result, for_work, in_color, progress_bar
@@ -71,15 +71,16 @@ def model_value(name: Any) -> str:
     return entry.name if entry is not None and "/" in name else name
 
 
-def _load(model: Any, device: str = "auto", dtype: str = "auto") -> ModelHandle:
-    return load(model_value(model), DTYPES.get(dtype, "auto"), "cpu" if device.lower() == "cpu" else "auto", "auto")
+def _load(model: Any, device: Any = "auto", dtype: Any = "auto") -> ModelHandle:
+    precision = DTYPES.get(dtype, "auto") if isinstance(dtype, str) else "auto"
+    return load(model_value(model), precision, "cpu" if str(device).lower() == "cpu" else "auto", "auto")
 
 
-def _cut_out(image, mask, output: str, colors: str | None, color: str = "#000000") -> io.NodeOutput:
+def _cut_out(image, mask, output: str, colors: str | None, color: Any = "#000000") -> io.NodeOutput:
     masks = core(".masks")
     image, mask = for_work(in_color(image), mask)
     try:
-        rgb = getrgb(color.strip())[:3]
+        rgb = getrgb(str(color).strip())[:3]
     except ValueError as error:
         raise ConfigError(f"color is {color!r}, expected a name such as green, or #rrggbb.") from error
     options = masks.CutoutOptions(output=output, colors=colors, color=rgb)
@@ -148,6 +149,7 @@ def _ll_colors() -> list:
 
 
 def _ll_masks(model: ModelHandle, images, width: int, height: int, threshold: float):
+    expect(model, ModelHandle, "model", "AutoDownloadBiRefNetModel or Load BiRefNet Model")
     masks = model.segment(images, (max(width, 32), max(height, 32)))
     return masks.where(masks > threshold, 0)
 
@@ -218,6 +220,7 @@ class BiRefNetOtherPackZHO(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, birefnetmodel, image) -> io.NodeOutput:
+        expect(birefnetmodel, ModelHandle, "birefnetmodel", "BiRefNet_ModelLoader_Zho or Load BiRefNet Model")
         return _cut_out(image, _stretched(birefnetmodel.segment(image, 1024)), "premultiplied", None)
 
 
@@ -253,7 +256,7 @@ class BiRefNetOtherPackHugo(_Named):
         cls, model, image, background_color_name, background_color_code,
         background_color_mode=True, device="auto", dtype="auto",
     ) -> io.NodeOutput:  # fmt: skip
-        masks = _stretched(_load(model, str(device), str(dtype)).segment(image, 1024))
+        masks = _stretched(_load(model, device, dtype).segment(image, 1024))
         color = background_color_name if background_color_mode else f"#{background_color_code.lstrip('#')}"
         if color == "transparency":
             return _cut_out(image, masks, "premultiplied", None)
@@ -291,10 +294,10 @@ class BiRefNetOtherPackRMBG(_Named):
         cls, image, model, mask_blur=0, mask_offset=0, invert_output=False, refine_foreground=False,
         background="Alpha", background_color="#222222",
     ) -> io.NodeOutput:  # fmt: skip
+        output = pick({"Alpha": "rgba", "Color": "color"}, background, "background")
         masks = core(".masks")
         options = masks.RefineOptions(feather=mask_blur, grow=mask_offset, invert=invert_output)
-        mask = as_result(masks.refine_mask(*for_work(_load(model).segment(image)), options))
-        output = "color" if background == "Color" else "rgba"
+        mask = as_result(masks.refine_mask(*for_work(_load(model).segment(image)), options, progress=progress_bar()))
         cutout, alpha = _cut_out(
             image, mask, output, "blur_fusion" if refine_foreground else None, background_color
         ).result

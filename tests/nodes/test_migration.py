@@ -91,3 +91,37 @@ def test_a_model_nobody_knows_is_refused_before_the_run(other_packs):
 def test_a_color_that_is_none_is_told(other_packs):
     with pytest.raises(ValueError, match="color is 'greenish', expected a name such as green"):
         other_packs._cut_out(torch.rand(1, 4, 4, 3), torch.rand(1, 4, 4), "color", None, "greenish")
+
+
+@pytest.mark.parametrize("value", [None, "BiRefNet", 3, {}, torch.ones(1)])
+@pytest.mark.parametrize("node", ["Mask", "Cutout", "ZHO"])
+def test_models_of_other_nodes_are_told(other_packs, comfy, node, value):
+    node = getattr(other_packs, f"BiRefNetOtherPack{node}")
+    inputs = {**comfy.compat.default_inputs(node), "images": torch.rand(1, 8, 9, 3)}
+    if node.__name__.endswith("ZHO"):
+        inputs = {"image": inputs["images"]}
+    with pytest.raises(comfy.core.ConfigError, match=r"odel is .*, expected what .* or Load BiRefNet Model gives"):
+        node.execute(**{"birefnetmodel" if node.__name__.endswith("ZHO") else "model": value}, **inputs)
+
+
+@pytest.mark.parametrize("value", [None, "white", 3, ["Alpha"]])
+def test_a_background_over_a_link_is_told(other_packs, comfy, value):
+    node = other_packs.BiRefNetOtherPackRMBG
+    inputs = {**comfy.compat.default_inputs(node), "image": torch.rand(1, 8, 9, 3), "background": value}
+    with pytest.raises(comfy.core.ConfigError, match=r"background is .*, expected one of Alpha, Color"):
+        node.execute(**inputs)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["fp16"], torch.float16, "cuda:1"])
+def test_devices_and_precisions_over_links_are_those_of_the_loader(other_packs, comfy, small_file, value):
+    node = other_packs.BiRefNetOtherPackLoadModel
+    expected = node.execute(small_file).result[0]
+    assert node.execute(small_file, device=value, dtype=value).result[0] is expected
+
+
+@pytest.mark.parametrize("value", [None, 3, ["green"], "no colour"])
+def test_a_color_over_a_link_is_told(other_packs, comfy, small_file, value):
+    node = other_packs.BiRefNetOtherPackHugo
+    inputs = {**comfy.compat.default_inputs(node), "image": torch.rand(1, 8, 9, 3), "model": small_file}
+    with pytest.raises(comfy.core.ConfigError, match=r"color is .*, expected a name such as green"):
+        node.execute(**{**inputs, "background_color_name": value})
