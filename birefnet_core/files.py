@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+from .errors import ConfigError
+
 fcntl: ModuleType | None
 try:
     import fcntl
@@ -20,6 +22,17 @@ except ImportError:  # Windows, where an open file cannot be deleted and so need
 
 _NEW, _OLD = ".new", ".old"  # folders beside a temporary file
 _SLOTS = 8  # temporary files of one path that are checked for abandoned ones; each process writing it has one
+
+
+def path_of(value: object, name: str) -> Path:
+    """A path that a caller gave.
+
+    Raises:
+        ConfigError: Something else, such as a tensor or a network in the wrong place.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{name} is a {type(value).__name__}, expected a path: check the order of the arguments.")
+    return Path(value)
 
 
 def file_version(path: str | Path) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..config import BiRefNetConfig
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
+from ..network.birefnet import check_network
 from ..text import enumerate_names, first_line
 from . import keymap
 from .io import read_file, write_safetensors
@@ -122,7 +123,9 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
     Raises:
         CheckpointError: The adapter is of another network, its change is not finite in the network's precision, or
             the network is fused.
+        ConfigError: Not a network, or not a path.
     """
+    check_network(model)
     if model.fused:
         raise CheckpointError(
             "this network is fused for inference: its norms are folded into the weights that an adapter changes. Merge "

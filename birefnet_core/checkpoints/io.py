@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..files import atomic_path
+from ..files import atomic_path, path_of
 from ..text import enumerate_names, first_line
 from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
 from .copying import copy_weights
@@ -125,7 +125,7 @@ def open_file(path: str | os.PathLike[str]) -> CheckpointFile:
     Until then they have names, shapes and types. The caller calls ``verify`` when they are read, and does not use them
     before it.
     """
-    path = Path(path)
+    path = path_of(path, "path")
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     files: list[FileData] = []

@@ -9,12 +9,14 @@ from numbers import Integral
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint_info import CheckpointInfo
 from ..config import PatchOrder
 from ..errors import CheckpointError, ConfigError
+from ..files import path_of
 from ..network import BiRefNet
+from ..network.birefnet import check_network
 from ..text import enumerate_names
 from . import keymap
 from .fit_float16 import combine_scales, fit_float16, float16_scales, write_scales
@@ -59,8 +61,11 @@ def save_checkpoint(
     Raises:
         CheckpointError: It could not be written, does not fit into float16, is fused, or has weights that are not
             finite; nothing half-written stays behind.
-        ConfigError: A dtype, a training size or a text that no file has.
+        ConfigError: A dtype, a training size or a text that no file has; not a network, or not a path.
     """
+    path = path_of(path, "path")
+    if not isinstance(model, nn.Module):  # wrappers are told below
+        check_network(model)
     if dtype not in (None, *_DTYPES):
         known = ", ".join(map(str, _DTYPES))
         raise ConfigError(f"dtype={dtype!r} is not one that networks are saved in; use None or one of {known}.")

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..devices import choose_device
 from ..errors import ConfigError
 from ..masks.crop import fade_window
 from ..network import BiRefNet, fuse_for_inference
@@ -56,6 +57,9 @@ class Segmenter:
         model: The fused network, in eval mode.
         batch_size: Images per pass.
         training_size: Width, height the checkpoint was trained at, in pixels.
+
+    Raises:
+        ConfigError: Not a network, an option of another form, or a device that does not exist here.
     """
 
     def __init__(
@@ -66,15 +70,16 @@ class Segmenter:
         compile: bool = False,
         cuda_graphs: bool | Literal["auto"] = "auto",
         lean: bool | Literal["auto"] = "auto",
-        device: torch.device | None = None,
+        device: str | torch.device | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size!r}: expected at least 1.")
+        given: object = batch_size  # as anything, numpy's whole numbers included
+        if not isinstance(given, Integral) or isinstance(given, bool) or batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size!r}: expected a whole number, at least 1.")
         for name, value in (("cuda_graphs", cuda_graphs), ("lean", lean)):
             if value not in (True, False, "auto"):
                 raise ConfigError(f"{name}={value!r}: expected True, False or 'auto'.")
         self.model = fuse_for_inference(model)
-        device = device or next(model.parameters()).device
+        device = choose_device(device) if isinstance(device, str) else device or next(model.parameters()).device
         if device.type == "cuda" and dtype_of(self.model) == torch.bfloat16:
             cast_for_inference(self.model, torch.bfloat16, fine_dtype=torch.float16)
         self.batch_size = batch_size

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ConfigError, DatasetError
+from ..files import path_of
 from ..text import enumerate_names
 from .folders import LISTED, pair_folders, set_name_of
 from .measures.hce import RELAX
@@ -163,7 +164,7 @@ def evaluate_set(
     Raises:
         DatasetError: As for ``evaluate_folders``, and so are the other errors.
     """
-    pred_dir, gt_dir, protocol = Path(pred_dir), Path(gt_dir), protocol or Protocol()
+    pred_dir, gt_dir, protocol = path_of(pred_dir, "pred_dir"), path_of(gt_dir, "gt_dir"), protocol or Protocol()
     if workers < 1:
         raise ConfigError(f"workers={workers}: expected at least 1.")
     pairing = pair_folders(pred_dir, gt_dir, allow_missing=allow_missing)

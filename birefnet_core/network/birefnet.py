@@ -54,6 +54,11 @@ class BiRefNet(nn.Module):
 
     def __init__(self, config: BiRefNetConfig | None = None) -> None:
         super().__init__()
+        if config is not None and not isinstance(config, BiRefNetConfig):
+            raise ConfigError(
+                f"config is {_found(config)}, expected a BiRefNetConfig such as BiRefNetConfig(backbone='swin_v1_t'); "
+                "load_model builds the network of a checkpoint."
+            )
         self.config = config or BiRefNetConfig()
         self.checkpoint: CheckpointInfo | None = None
         self.fused = False
@@ -115,3 +120,13 @@ class BiRefNet(nn.Module):
                 f"image height and width must be multiples of {SIZE_MULTIPLE} and at least {self.min_side} for "
                 f"{self.config.backbone}; found {shape[2]} x {shape[3]}. Segmenter resizes images of any size."
             )
+
+
+def check_network(model: object) -> None:
+    """Raises a ConfigError for what is no BiRefNet, nor wraps one and passes its attributes on."""
+    if not isinstance(model, nn.Module) or not hasattr(model, "fused"):
+        raise ConfigError(f"model is {_found(model)}, expected a BiRefNet: load_model makes one of a name or a file.")
+
+
+def _found(value: object) -> str:
+    return repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"

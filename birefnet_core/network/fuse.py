@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .birefnet import BiRefNet
+from .birefnet import BiRefNet, check_network
 
 PACKAGE = __name__.partition(".network")[0]  # timm's modules may have a method of that name for other purposes
 
@@ -28,7 +28,11 @@ def fuse_for_inference(model: BiRefNet) -> BiRefNet:
         A network in eval mode that cannot be trained (``fused`` is True); ``model`` itself where it is fused already.
         All parameters that nothing is folded into, such as the encoder's, share memory with those of ``model``, so
         that training ``model`` further makes this one useless.
+
+    Raises:
+        ConfigError: Not a network.
     """
+    check_network(model)
     if model.fused:
         return model
     fused = copy.deepcopy(model, _shared_tensors(model))

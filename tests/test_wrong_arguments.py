@@ -1,0 +1,70 @@
+"""A path where a network or a tensor is expected, and the reverse: the public API says so in a sentence."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import birefnet_core as bc
+
+IMAGES, MASKS = torch.rand(1, 20, 24, 3), torch.ones(1, 20, 24)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0"))
+
+
+@pytest.mark.parametrize("value", ["BiRefNet_lite", None, 5, IMAGES, {}, torch.nn.Linear(2, 2), bc.BiRefNet])
+@pytest.mark.parametrize(
+    "call",
+    [
+        bc.Segmenter,
+        bc.fuse_for_inference,
+        lambda value: bc.merge_adapter(value, "adapter.safetensors"),
+        lambda value: bc.save_checkpoint(value, "never.safetensors") if not isinstance(value, torch.nn.Module)
+        else bc.Segmenter(value),
+    ],
+    ids=["Segmenter", "fuse_for_inference", "merge_adapter", "save_checkpoint"],
+)  # fmt: skip
+def test_what_is_no_network_is_told(call, value):
+    with pytest.raises(bc.ConfigError, match=r"model is .*, expected a BiRefNet: load_model"):
+        call(value)
+
+
+@pytest.mark.parametrize("value", [None, 5, IMAGES, [], IMAGES.numpy(), b"x.safetensors"])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda model, value: bc.load_file(value), "path"),
+        (bc.merge_adapter, "path"),
+        (bc.save_checkpoint, "path"),
+        (lambda model, value: bc.evaluate(value, "masks"), "pred_dir"),
+        (lambda model, value: bc.evaluate("masks", value), "gt_dir"),
+    ],
+    ids=["load_file", "merge_adapter", "save_checkpoint", "evaluate", "evaluate, second"],
+)
+def test_what_is_no_path_is_told(call, name, value, model):
+    found = re.escape(type(value).__name__)
+    with pytest.raises(bc.ConfigError, match=f"^{name} is a {found}, expected a path"):
+        call(model, value)
+
+
+@pytest.mark.parametrize("value", ["swin_v1_t", 5, {"backbone": "swin_v1_t"}, IMAGES, np.ones((2, 2))])
+def test_what_is_no_config_is_told(value):
+    with pytest.raises(bc.ConfigError, match=r"config is .*, expected a BiRefNetConfig such as"):
+        bc.BiRefNet(value)
+
+
+def test_a_segmenter_takes_the_name_of_a_device(model):
+    segment = bc.Segmenter(model, device="cpu")
+    assert segment(IMAGES, 32).shape == MASKS.shape
+    with pytest.raises(bc.ConfigError, match="device 'nonsense' cannot be used here"):
+        bc.Segmenter(model, device="nonsense")
+
+
+@pytest.mark.parametrize("value", ["4", None, 0, -1, 1.5, True, [1]])
+def test_a_batch_size_of_another_form_is_told(value, model):
+    with pytest.raises(bc.ConfigError, match=r"batch_size=.*expected a whole number, at least 1"):
+        bc.Segmenter(model, batch_size=value)
