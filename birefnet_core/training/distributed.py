@@ -16,8 +16,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,7 @@ from ..torchrun import current_process
 PROCESS_GROUP_TIMEOUT = datetime.timedelta(minutes=10)
 # Waiting for another process's validation or files is not limited: its end is noticed without a time limit.
 CONTROL_TIMEOUT = datetime.timedelta(days=7)
+Result = TypeVar("Result")
 _WATCH_SECONDS = 0.2  # between checks for errors of other processes
 _POLL_SECONDS = 0.02  # between checks whether all processes have reached a barrier
 _GRACE_SECONDS = 5.0  # a process with an error stays so long for the others to read it: the store may end with it
@@ -74,6 +75,24 @@ class Ranks:
         sums = torch.tensor(values, device=self.device, dtype=torch.float32)
         dist.all_reduce(sums)
         return sums.tolist()
+
+    def in_all(self, call: Callable[[], Result]) -> Result:
+        """Calls something in every process. Where it fails in one, no process goes on to wait for that one's gradients.
+
+        Raises:
+            Exception: What was raised in this process, or else in another one.
+        """
+        if self.world_size == 1:
+            return call()
+        try:
+            result = call()
+        except Exception:
+            with contextlib.suppress(RuntimeError):  # another process has gone, too
+                self.all_reduce_sum([1.0])
+            raise
+        if self.all_reduce_sum([0.0])[0]:
+            self.barrier()  # raises the error of the other process
+        return result
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Overwrites the tensors of every process by those of the main one."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ from ..config import PatchOrder
 from ..devices import choose_device
 from ..errors import CheckpointError, TrainingError
 from ..stop_signal import StopSignal
+from ..text import first_line
 from .data import TrainingData
 from .data.dataset import BatchSampler, dead_workers_as_training_error, load_batches, seed_of
 from .data.examples import draw_examples
@@ -42,7 +44,7 @@ from .recipe import Recipe
 from .report import save_png
 from .run_folder import RunFolder, write_errors_as_training_error
 from .run_log import RunLog
-from .state import TrainState
+from .state import LastSound, TrainState
 from .validation import is_better, validate
 
 logger = logging.getLogger(__name__)
@@ -137,6 +139,7 @@ class Trainer:
         self.state = self._initial_state()
         self.log = RunLog(folder, recipe, enabled=ranks.is_main)
         self.scores: dict[str, float] = {}
+        self.sound = LastSound(self.state)
         self.sampler = BatchSampler(
             samples=len(datasets.training), recipe=recipe, rank=ranks.rank, world_size=ranks.world_size
         )
@@ -188,54 +191,69 @@ class Trainer:
             logger.info("For %d steps in batches of %d: %s.", steps, size, ", ".join(changed))
 
     def run(self, stop: StopSignal) -> TrainingResult:
-        """Trains to the last epoch, or until a signal requests a stop."""
-        recipe, ranks, state, sampler = self.schedule, self.ranks, self.state, self.sampler
-        model, optimizer, scaler, position = state.model, state.optimizer, state.scaler, state.position
-        phases, amp = PhasedModel(model, recipe, ranks), amp_dtype(recipe.amp, ranks.device)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        stop.graceful, stopped, began = True, False, time.monotonic()
-        while position.epoch < recipe.epochs and not stopped:
-            forward, loss = phases.start_epoch(position.epoch)  # `model`, with torch.compile and DDP
-            batches = load_batches(self.datasets.training, sampler, position.epoch, position.batch, ranks.device)
-            while position.batch < sampler.batches and not stopped:
-                step_began = time.monotonic()
-                set_lr(optimizer, lr_multiplier(recipe, position.step, sampler.steps))
-                accumulate = min(recipe.accumulate, sampler.batches - position.batch)
-                meter = LossMeter()
-                for i in range(accumulate):
-                    batch = next(batches)
-                    # For dropout and stochastic depth.
-                    torch.manual_seed(seed_of(recipe.seed, "step", position.epoch, position.batch, ranks.rank))
-                    with sync_gradients(forward, i == accumulate - 1):
-                        with autocast(amp, ranks.device):
-                            output = forward(batch.images)  # logits B 1 H W
-                        value = loss(output, batch.masks, batch.classes)
-                        scaler.scale(value.total / accumulate).backward()
-                    meter.add(value, accumulate, batch.names)
-                    position.batch += 1
-                means, stopped = meter.reduce(ranks, stop.requested)
-                if meter.failed:
-                    raise self._not_finite(meter)
-                scaler.unscale_(optimizer)
-                if recipe.clip:
-                    nn.utils.clip_grad_norm_(parameters, recipe.clip)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad(set_to_none=True)
-                if state.ema:
-                    state.ema.update(model)
-                position.add_step(means)
-                self._report_step(means, time.monotonic() - step_began)
-                if stopped or self._must_save():
-                    self._check_weights()
-                    self.save()
-            batches.close()  # here, as an interrupt while it is left to the garbage collector would be lost
-            if not stopped:
-                self._end_epoch()
+        """Trains to the last epoch, or until a signal requests a stop. After an error, what was done is saved."""
+        began = time.monotonic()
+        self.sound.keep()
+        try:
+            stopped = self._train_epochs(stop)
+        except Exception:
+            self._save_last_sound()
+            raise
         # Where several processes had a signal, that of the first is everyone's.
         numbers = self.ranks.all_gather_object(stop.number) if stopped else ()
         number = next((number for number in numbers if number is not None), None)
         return self._finish(number, seconds=time.monotonic() - began)
+
+    def _train_epochs(self, stop: StopSignal) -> bool:
+        """Trains; returns whether a signal stopped it."""
+        recipe, ranks, state, sampler = self.schedule, self.ranks, self.state, self.sampler
+        model, optimizer, scaler, position = state.model, state.optimizer, state.scaler, state.position
+        phases, amp = PhasedModel(model, recipe, ranks), amp_dtype(recipe.amp, ranks.device)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        stop.graceful, stopped = True, False
+        while position.epoch < recipe.epochs and not stopped:
+            forward, loss = phases.start_epoch(position.epoch)  # `model`, with torch.compile and DDP
+            # Closed here, as an interrupt while it is left to the garbage collector would be lost.
+            with contextlib.closing(
+                load_batches(self.datasets.training, sampler, position.epoch, position.batch, ranks.device)
+            ) as batches:
+                while position.batch < sampler.batches and not stopped:
+                    step_began = time.monotonic()
+                    set_lr(optimizer, lr_multiplier(recipe, position.step, sampler.steps))
+                    accumulate = min(recipe.accumulate, sampler.batches - position.batch)
+                    meter = LossMeter()
+                    for i in range(accumulate):
+                        batch = ranks.in_all(functools.partial(next, batches))
+                        # For dropout and stochastic depth.
+                        torch.manual_seed(seed_of(recipe.seed, "step", position.epoch, position.batch, ranks.rank))
+                        with sync_gradients(forward, i == accumulate - 1):
+                            with autocast(amp, ranks.device):
+                                output = forward(batch.images)  # logits B 1 H W
+                            value = loss(output, batch.masks, batch.classes)
+                            scaler.scale(value.total / accumulate).backward()
+                        meter.add(value, accumulate, batch.names)
+                        position.batch += 1
+                    means, stopped = meter.reduce(ranks, stop.requested)
+                    self.sound.discard()
+                    if meter.failed:
+                        raise self._not_finite(meter)
+                    scaler.unscale_(optimizer)
+                    if recipe.clip:
+                        nn.utils.clip_grad_norm_(parameters, recipe.clip)
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad(set_to_none=True)
+                    if state.ema:
+                        state.ema.update(model)
+                    position.add_step(means)
+                    self.sound.keep()
+                    self._report_step(means, time.monotonic() - step_began)
+                    if stopped or self._must_save():
+                        self._check_weights()
+                        self.save()
+            if not stopped:
+                self._end_epoch()
+        return stopped
 
     def _must_save(self) -> bool:
         """Whether ``last.pt`` is to be written within an epoch."""
@@ -283,13 +301,31 @@ class Trainer:
 
     def save(self) -> None:
         """Writes ``last.pt``."""
+        self.sound.discard()  # what cannot be written now is not tried again
         with self.ranks.main_process_first() as is_main:
             if is_main:
-                recipe = json.loads(json.dumps(self.recipe.to_flat()))
-                prints = {"data": self.datasets.fingerprint, "backgrounds": self.datasets.background_fingerprint}
-                # For those who load the file as a network; its weights are under our own names.
-                network = network_metadata(self.state.model, self.recipe.size, PatchOrder.CHANNELS_FIRST)
-                self.folder.save({"recipe": recipe, **prints, "network": network, **self.state.state_dict()})
+                self._write_state()
+        self.sound.keep()
+
+    def _write_state(self) -> None:
+        recipe = json.loads(json.dumps(self.recipe.to_flat()))
+        prints = {"data": self.datasets.fingerprint, "backgrounds": self.datasets.background_fingerprint}
+        # For those who load the file as a network; its weights are under our own names.
+        network = network_metadata(self.state.model, self.recipe.size, PatchOrder.CHANNELS_FIRST)
+        self.folder.save({"recipe": recipe, **prints, "network": network, **self.state.state_dict()})
+
+    def _save_last_sound(self) -> None:
+        """Saves, after an error, the state after the last whole step; only in the main process, without the others."""
+        if not self.ranks.is_main or not self.sound.restore():
+            return
+        step = self.state.position.step
+        try:
+            self._check_weights()
+            self._write_state()
+        except Exception as error:  # the training ends by the first one
+            logger.warning("The state after step %d could not be saved: %s", step, first_line(error))
+        else:
+            logger.warning("The state after step %d is saved; --resume goes on from there.", step)
 
     def _save_best(self) -> None:
         recipe, model, position = self.recipe, self.state.model, self.state.position
@@ -318,10 +354,7 @@ class Trainer:
         """Checks weights before they are saved: a step may spoil them that had a finite loss."""
         values = [value for value in self.state.model.state_dict().values() if value.is_floating_point()]
         if not torch.stack([value.isfinite().all() for value in values]).all():
-            raise TrainingError(
-                f"the weights are not finite after step {self.state.position.step}. Lower the learning rate, set "
-                f"clip=1, or amp='off'. {self.folder.last.name} holds an earlier state."
-            )
+            raise self._diverged("the weights are not finite")
 
     @contextlib.contextmanager
     def _nan_as_training_error(self) -> Iterator[None]:
@@ -331,10 +364,14 @@ class Trainer:
         except CheckpointError as error:
             if not self.state.position.step:
                 raise
-            raise TrainingError(
-                f"the network computes NaN in the validation after step {self.state.position.step}. Lower the learning "
-                f"rate, set clip=1, or amp='off'. {self.folder.last.name} holds an earlier state."
-            ) from error
+            raise self._diverged("the network computes NaN in the validation") from error
+
+    def _diverged(self, what: str) -> TrainingError:
+        self.sound.discard()
+        return TrainingError(
+            f"{what} after step {self.state.position.step}. Lower the learning rate, set clip=1, or amp='off'. "
+            f"{self.folder.last.name} holds an earlier state."
+        )
 
     def _not_finite(self, meter: LossMeter) -> TrainingError:
         position = self.state.position

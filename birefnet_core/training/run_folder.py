@@ -67,6 +67,10 @@ class Position:
             raise TypeError("no position")
         return position
 
+    def copy(self) -> Position:
+        """One that stays as it is when this one goes on."""
+        return dataclasses.replace(self, sums=dict(self.sums))
+
     def add_step(self, means: Mapping[str, float]) -> None:
         """Counts an optimizer step with its loss and terms."""
         self.step += 1

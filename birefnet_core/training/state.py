@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ConfigError
@@ -77,3 +77,44 @@ class TrainState:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
+
+
+class LastSound:
+    """What a step changes before its optimizer step, as it was after the last whole one.
+
+    That is the place in the training, and buffers such as the statistics of BatchNorm. With them, a state in which a
+    step failed half done becomes the one before it; weights and moments change in the optimizer step alone.
+
+    Args:
+        state: The state. Nothing of it is kept before the first ``keep``.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        self.state = state
+        self._position: Position | None = None
+        self._buffers: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}  # those of the network, copies
+        for buffer in state.model.buffers():
+            originals, copies = self._buffers.setdefault(buffer.dtype, ([], []))
+            originals.append(buffer)
+            copies.append(buffer.clone())
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Keeps the state as it is now."""
+        self._position = self.state.position.copy()
+        for originals, copies in self._buffers.values():
+            torch._foreach_copy_(copies, originals)
+
+    def discard(self) -> None:
+        """Keeps nothing, as while the optimizer steps and where the weights are not finite."""
+        self._position = None
+
+    @torch.no_grad()
+    def restore(self) -> bool:
+        """Makes the state the one that was kept. Returns False, and changes nothing, where none was."""
+        if self._position is None:
+            return False
+        self.state.position = self._position.copy()
+        for originals, copies in self._buffers.values():
+            torch._foreach_copy_(originals, copies)
+        return True

@@ -21,7 +21,7 @@ def test_a_worker_that_is_killed_ends_the_training_in_a_sentence(shapes, tiny_re
     recipe = tiny_recipe(workers=1, epochs=9)
     with pytest.raises(bc.TrainingError, match=r"a process that reads data was killed .*--resume, with --workers 0"):
         train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu", progress=kill)
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 3
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 4
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no groups of processes")

@@ -1,0 +1,150 @@
+"""Errors in the middle of a training: what was done is saved, and the training goes on as if there had been none."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import birefnet_core as bc
+from birefnet_core.training import TrainingData, loop, train
+from birefnet_core.training.run_folder import RunFolder
+
+from .conftest import assert_same, write_shapes
+
+# Two batches to a step, three steps in an epoch, the last one of a single batch: nine pairs to train on, one held out.
+RECIPE = {"accumulate": 2, "ema": 0.9, "augment.colour": 0.5, "clip": 1.0}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return write_shapes(tmp_path_factory.mktemp("ten") / "set", 10)
+
+
+@pytest.fixture
+def folder(pairs, tmp_path):
+    return shutil.copytree(pairs, tmp_path / "set")
+
+
+@pytest.fixture
+def compare_resumed(tmp_path):
+    """Resumes a training and compares it with one that had no error."""
+
+    def compare(recipe, folder, step):
+        data = TrainingData(sets=(folder,))
+        assert torch.load(tmp_path / "parts/last.pt", weights_only=True)["position"]["step"] == step
+        assert train(recipe, data, tmp_path / "parts", device="cpu", resume=True).finished
+        train(recipe, data, tmp_path / "whole", device="cpu")
+        whole, parts = (tmp_path / name for name in ("whole", "parts"))
+        assert (whole / "best.safetensors").read_bytes() == (parts / "best.safetensors").read_bytes()
+        assert_same(*(torch.load(path / "last.pt", weights_only=True) for path in (parts, whole)))
+        logs = [[json.loads(line) for line in RunFolder(path).metrics.open()] for path in (whole, parts)]
+        assert logs[0] == [{**row, **({"seconds": logs[0][i]["seconds"]} if "seconds" in row else {})}
+                           for i, row in enumerate(logs[1])]  # fmt: skip
+
+    return compare
+
+
+@pytest.mark.parametrize(
+    ("lost", "step", "workers"),
+    [("im", 2, 0), pytest.param("gt", 2, 0, marks=pytest.mark.slow),
+     ("", 4, 1), pytest.param("", 5, 1, marks=pytest.mark.slow),
+     ("im", 3, 0), pytest.param("", 6, 0, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_data_that_vanish_lose_no_step(folder, tiny_recipe, tmp_path, caplog, compare_resumed, lost, step, workers):
+    """Steps 3 and 6 are the last ones of an epoch, after which the held-out pair is read."""
+    recipe, away = tiny_recipe(workers=workers).replace(**RECIPE), tmp_path / "away"
+
+    def unmount(values):
+        if values["step"] == step:
+            (folder / lost).rename(away)
+
+    with pytest.raises(bc.DatasetError, match=r"shape0\d\.png"):
+        train(recipe, TrainingData(sets=(folder,)), tmp_path / "parts", device="cpu", progress=unmount)
+    away.rename(folder / lost)
+    saved = torch.load(tmp_path / "parts/last.pt", weights_only=True)["position"]["step"]
+    assert step <= saved <= step + workers * 2  # what a worker has read ahead is trained on
+    assert f"The state after step {saved} is saved; --resume goes on from there." in caplog.text
+    compare_resumed(recipe, folder, saved)
+
+
+class Failing:
+    """Batches of which one cannot be read, as a generator."""
+
+    def __init__(self, batches, number):
+        self.batches, self.number, self.close = batches, number, batches.close
+
+    def __next__(self):
+        self.number -= 1
+        if self.number < 0:
+            raise OSError("Stale file handle")
+        return next(self.batches)
+
+
+@pytest.mark.parametrize("ema", [0.9, pytest.param(0.0, marks=pytest.mark.slow)])
+def test_a_step_that_is_half_done_is_none(pairs, tiny_recipe, tmp_path, monkeypatch, compare_resumed, ema):
+    """Its first batch has changed the statistics of BatchNorm already."""
+    recipe = tiny_recipe().replace(**RECIPE, bn_least_batch=1).replace(ema=ema)
+    load = loop.load_batches
+    monkeypatch.setattr(loop, "load_batches", lambda *args: Failing(load(*args), 3))
+    with pytest.raises(OSError, match="Stale file handle"):
+        train(recipe, TrainingData(sets=(pairs,)), tmp_path / "parts", device="cpu")
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "parts/last.pt", weights_only=True)["position"]["batch"] == 2
+    compare_resumed(recipe, pairs, 1)
+
+
+@pytest.mark.parametrize("where", ["optimizer", "progress", "save"])
+def test_only_a_sound_state_is_saved(pairs, tiny_recipe, tmp_path, monkeypatch, caplog, where):
+    def fail(*_, **__):
+        raise ValueError(where)
+
+    def spoil(values):
+        if values["step"] == 2:
+            if where == "optimizer":
+                monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+            if where == "save":
+                monkeypatch.setattr(RunFolder, "save", fail)
+            if where != "optimizer":
+                raise KeyError("of the caller")
+
+    recipe = tiny_recipe().replace(**RECIPE)
+    with pytest.raises(ValueError if where == "optimizer" else KeyError):
+        train(recipe, TrainingData(sets=(pairs,)), tmp_path, device="cpu", progress=spoil)
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"]
+    assert saved == (2 if where == "progress" else 0)
+    assert ("The state after step 2 could not be saved: save" in caplog.text) == (where == "save")
+    assert ("is saved" in caplog.text) == (where == "progress")
+
+
+def test_weights_that_are_not_finite_are_not_saved_after_an_error_either(pairs, tiny_recipe, tmp_path, caplog):
+    def spoil(values):
+        if values["step"] == 2:
+            with torch.no_grad():
+                next(trainer.state.model.parameters())[0] = torch.inf
+            raise KeyError("of the caller")
+
+    recipe = tiny_recipe().replace(**RECIPE)
+    datasets = loop.load_datasets(recipe, TrainingData(sets=(pairs,)), loop.Ranks())
+    trainer = loop.Trainer(recipe, datasets, RunFolder(tmp_path), loop.Ranks(), spoil)
+    trainer.start(resume=False)
+    with pytest.raises(KeyError):
+        trainer.run(loop.StopSignal())
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 0
+    assert "could not be saved: the weights are not finite after step 2" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_leaves_the_earlier_state(pairs, tiny_recipe, tmp_path, caplog):
+    def spoil(values):
+        if values["step"] == 2:
+            with torch.no_grad():
+                next(trainer.state.model.parameters())[0] = torch.nan
+
+    recipe = tiny_recipe().replace(**RECIPE)
+    datasets = loop.load_datasets(recipe, TrainingData(sets=(pairs,)), loop.Ranks())
+    trainer = loop.Trainer(recipe, datasets, RunFolder(tmp_path), loop.Ranks(), spoil)
+    trainer.start(resume=False)
+    with pytest.raises(bc.TrainingError, match="loss is not finite in epoch 1, step 3"):
+        trainer.run(loop.StopSignal())
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 0
+    assert "saved" not in caplog.text
