@@ -49,7 +49,9 @@ def load_pickle(path: Path, *, legacy: bool = True, advice: str = AGAIN) -> Any:
         OSError: Cannot be read from the disk.
     """
     with _explained(path, advice):
-        if not legacy and not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:  # is_zipfile hides why a path cannot be read
+            whole = legacy or zipfile.is_zipfile(file)
+        if not whole:
             raise ValueError("no zip archive of torch")
     content, data = start_loading(path, mmap=False, advice=advice)
     data.verify()

@@ -176,7 +176,8 @@ def ablate(
         raise ConfigError(f"seeds={seeds}: expected at least 1.")
     validation = find_sets(data.validation).pairs
     truths = _masks(validation)
-    names = fingerprint((*find_training(data).pairs, *validation))
+    training = find_training(data).pairs
+    names = [fingerprint(training, validation), fingerprint((*training, *validation))]  # the latter by version 0.1
     last_only = base.replace(validate_every=base.epochs)  # so that the weights scored are those after the last step
     for seed in range(seeds):
         for row in rows:
@@ -188,7 +189,7 @@ def ablate(
                 if result.signal is not None:
                     raise interrupt_of(result.signal)
                 scores, parameters = _score(folder, [pair.image for pair in validation], truths, device)
-                run = {"data": names, **recipe.to_flat()}
+                run = {"data": names[0], **recipe.to_flat()}
                 done = {"run": run, "scores": scores, "parameters": parameters, "steps": result.steps}
                 folder.write_text("scores.json", json.dumps(done, indent=1) + "\n")
                 folder.last.unlink()  # for resuming only, and five times as large as the network
@@ -205,7 +206,7 @@ def _masks(pairs: Sequence[Pair]) -> list[Path]:
     return masks
 
 
-def _read(folder: RunFolder, recipe: Recipe, data: str) -> dict[str, Any] | None:
+def _read(folder: RunFolder, recipe: Recipe, data: Sequence[str]) -> dict[str, Any] | None:
     """The results of a finished run; None where there are none."""
     path = folder.path / "scores.json"
     if not os.path.exists(path):
@@ -213,7 +214,7 @@ def _read(folder: RunFolder, recipe: Recipe, data: str) -> dict[str, Any] | None
     try:
         done = json.loads(path.read_text(encoding="utf-8"))
         was = dict(done["run"])
-        other = [f"data: {was['data']!r} then, {data!r} now"] if was["data"] != data else []
+        other = [f"data: {was['data']!r} then, {data[0]!r} now"] if was["data"] not in data else []
         del was["data"]
         if changes := other + differences(was, recipe):
             raise ConfigError(

@@ -160,8 +160,11 @@ class Trainer:
 
     def start(self, *, resume: bool) -> None:
         """Loads the state in the folder, or validates the initial checkpoint and saves a first state."""
-        prints = self.datasets.fingerprint, self.datasets.background_fingerprint
-        stored = self.folder.load(self.recipe, *prints) if resume else None
+        data, stored = self.datasets, None
+        if resume:
+            stored = self.folder.load(
+                self.recipe, data.fingerprint, data.fingerprint_0_1, backgrounds=data.background_fingerprint
+            )
         if stored is not None:
             with self.folder.damage_as_checkpoint_error():
                 self.state.load_state_dict(stored, self.recipe)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +205,12 @@ class RunFolder:
             kept = " The former one is still there." if os.path.exists(self.last) else ""
             raise CheckpointError(f"{self.last}: not written, {reason}.{kept}") from error
 
-    def load(self, recipe: Recipe, data: str, backgrounds: str | None = None) -> dict[str, Any] | None:
+    def load(self, recipe: Recipe, *data: str, backgrounds: str | None = None) -> dict[str, Any] | None:
         """Reads last.pt; None where there is none yet.
 
         Args:
             recipe: The recipe of the training to resume.
-            data: Fingerprint of its data.
+            data: Fingerprints that its data may have.
             backgrounds: That of its backgrounds; None not to compare it.
 
         Raises:
@@ -221,8 +221,12 @@ class RunFolder:
             return None
         try:
             state = load_pickle(self.last, legacy=False, advice=self._start_anew())
-        except OSError as error:
-            raise CheckpointError(f"{self.last}: cannot be read ({first_line(error)}). {self._start_anew()}") from error
+        except OSError as error:  # of the system: nothing is known of what the file holds
+            reason = error.strerror or first_line(error)
+            raise CheckpointError(
+                f"{self.last}: cannot be read ({reason}). Put the file there, or see to its disk and rights, and go on "
+                f"with --resume. Without it: {self._start_anew()}"
+            ) from error
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise CheckpointError(f"{self.last}: not a state that this version reads. {self._start_anew()}")
         with self.damage_as_checkpoint_error():
@@ -249,17 +253,17 @@ class RunFolder:
             return f"Start a new folder with --init {self.best}."
         return "Start a new folder."
 
-    def _check_same(self, state: dict[str, Any], recipe: Recipe, data: str) -> None:
+    def _check_same(self, state: dict[str, Any], recipe: Recipe, data: Collection[str]) -> None:
         changes = differences(state["recipe"], recipe)
         if changes:
             raise ConfigError(
                 f"{self.path} was trained by another recipe ({', '.join(changes[:5])}). Resume with the same one, or "
                 f"start a new folder with --init {self.best}."
             )
-        if state["data"] != data:
+        if state["data"] not in data:
             raise ConfigError(
-                f"{self.path} was trained on other data. Resume with the same files, or start a new folder with --init "
-                f"{self.best}."
+                f"{self.path} was trained on other data, by the names of folders and files or by what is validated "
+                f"on. Resume with the same ones, or start a new folder with --init {self.best}."
             )
 
     def write_text(self, name: str, text: str) -> None:

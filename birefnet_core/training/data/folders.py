@@ -110,7 +110,7 @@ def find_training(data: TrainingData) -> FoundPairs:
     """
     found = find_sets(data.sets)
     for images, masks in zip(data.images, data.masks, strict=True):
-        found += pair_folders(images, masks, _text(images.name))
+        found += pair_folders(images, masks, _set_name(images))
     return found
 
 
@@ -131,18 +131,18 @@ def find_set(folder: Path) -> FoundPairs:
     _check_folder(folder)
     layout = _layout(folder)
     if layout is not None:
-        return pair_folders(*layout, _text(folder.name))
+        return pair_folders(*layout, _set_name(folder))
     children = [child for child in sorted(folder.iterdir()) if child.is_dir() and not is_hidden_folder(child.name)]
     inner = [child for child in children if _layout(child) is not None]
     images = _list(folder)
     if inner:
         others = [path for path in images if folder / path.relative_to(folder).parts[0] not in inner]
         return find_sets(inner) + FoundPairs(unpaired_images=tuple(others))
-    beside = _pair_beside(images, folder, _text(folder.name))
+    beside = _pair_beside(images, folder, _set_name(folder))
     if 2 * len(beside.pairs) > len(beside.unpaired_images):
         return beside
     if images and all(path.suffix.lower() in (".png", ".webp", ".tif", ".tiff") for path in images):
-        pairs = (Pair(name=f"{_text(folder.name)}/{_stem(p, folder)}", image=p, mask=None) for p in images)
+        pairs = (Pair(name=f"{_set_name(folder)}/{_stem(p, folder)}", image=p, mask=None) for p in images)
         return FoundPairs(pairs=tuple(pairs), links=_links(folder))
     layouts = ", ".join(f"{a}/ + {b}/" for a, b in LAYOUTS)
     there = ", ".join(sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())[:8]) or "nothing"
@@ -287,9 +287,12 @@ def hold_out(
     return tuple(p for p in pairs if images[p] not in held), tuple(p for p in pairs if images[p] in held)
 
 
-def fingerprint(pairs: Iterable[Pair]) -> str:
-    """Identifies a data set by the names of its pairs, wherever its folder is."""
-    names = "\n".join(pair.name for pair in pairs)
+def fingerprint(*parts: Iterable[Pair]) -> str:
+    """Identifies data by the names of the pairs in each part (to train on, to validate on), wherever the folders are.
+
+    By names because these also decide what is held out. Version 0.1 took all pairs for one part.
+    """
+    names = "\0".join("\n".join(pair.name for pair in part) for part in parts)
     return hashlib.sha256(names.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
@@ -309,6 +312,11 @@ def _layout(folder: Path) -> tuple[Path, Path] | None:
             "DIR --masks DIR."
         )
     return found[0] if found else None
+
+
+def _set_name(folder: Path) -> str:
+    """What the pairs of a folder are named after: the folder itself where it is given as "." or ".."."""
+    return _text(folder.name if folder.name not in ("", "..") else folder.resolve().name)
 
 
 def _stem(path: Path, folder: Path) -> str:

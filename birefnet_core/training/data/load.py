@@ -35,6 +35,11 @@ class Datasets:
     @property
     def fingerprint(self) -> str:
         """Identifies the data when a training is resumed."""
+        return fingerprint(self.training.pairs, self.validation.pairs)
+
+    @property
+    def fingerprint_0_1(self) -> str:
+        """That of version 0.1, which is the same wherever the first pair to validate on is."""
         return fingerprint((*self.training.pairs, *self.validation.pairs))
 
     @property
