@@ -168,6 +168,7 @@ class Trainer:
         if stored is not None:
             with self.folder.damage_as_checkpoint_error():
                 self.state.load_state_dict(stored, self.recipe)
+                self._fit_position(stored.get("processes", self.ranks.world_size))
         self._fit_schedule()
         with self.ranks.main_process_first() as is_main:
             if is_main:
@@ -180,6 +181,15 @@ class Trainer:
             if self.recipe.init:
                 self.validate()
             self.save()
+
+    def _fit_position(self, processes: int) -> None:
+        """Goes on where another number of processes stopped, by the images they did."""
+        if processes == self.ranks.world_size:
+            return
+        position = self.state.position
+        position.batch = self.sampler.next_batch(position.batch, processes)
+        text = "%d processes go on with what %d began: steps are over other batches, so the result is another one."
+        logger.warning(text, self.ranks.world_size, processes)
 
     def _fit_schedule(self) -> None:
         """Makes what ``run`` computes by: the recipe, fitted to the number of steps and the size of the batches."""
@@ -222,7 +232,8 @@ class Trainer:
             ) as batches:
                 while position.batch < sampler.batches and not stopped:
                     step_began = time.monotonic()
-                    set_lr(optimizer, lr_multiplier(recipe, position.step, sampler.steps))
+                    step = sampler.step(position.epoch, position.batch)
+                    set_lr(optimizer, lr_multiplier(recipe, step, sampler.steps))
                     accumulate = min(recipe.accumulate, sampler.batches - position.batch)
                     meter = LossMeter()
                     for i in range(accumulate):
@@ -312,10 +323,11 @@ class Trainer:
 
     def _write_state(self) -> None:
         recipe = json.loads(json.dumps(self.recipe.to_flat()))
-        prints = {"data": self.datasets.fingerprint, "backgrounds": self.datasets.background_fingerprint}
+        data, count = self.datasets, self.ranks.world_size
+        run = {"data": data.fingerprint, "backgrounds": data.background_fingerprint, "processes": count}
         # For those who load the file as a network; its weights are under our own names.
         network = network_metadata(self.state.model, self.recipe.size, PatchOrder.CHANNELS_FIRST)
-        self.folder.save({"recipe": recipe, **prints, "network": network, **self.state.state_dict()})
+        self.folder.save({"recipe": recipe, **run, "network": network, **self.state.state_dict()})
 
     def _save_last_sound(self) -> None:
         """Saves, after an error, the state after the last whole step; only in the main process, without the others."""
@@ -349,8 +361,8 @@ class Trainer:
         position, lr = self.state.position, self.state.optimizer.param_groups[-1]["lr"]
         self.log.step(position, means, lr, seconds)
         if self.progress and self.ranks.is_main:
-            steps = self.sampler.steps * self.recipe.epochs
-            place = {"epoch": position.epoch + 1, "step": position.step, "steps": steps}
+            left = self.sampler.steps * self.recipe.epochs - self.sampler.step(position.epoch, position.batch)
+            place = {"epoch": position.epoch + 1, "step": position.step, "steps": position.step + left}
             self.progress({**place, "lr": lr, "best": position.best, **means})
 
     def _check_weights(self) -> None:

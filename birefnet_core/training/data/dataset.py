@@ -184,6 +184,25 @@ class BatchSampler:
         """Optimizer steps in an epoch."""
         return -(-self.batches // self.recipe.accumulate)
 
+    def next_batch(self, done: int, world_size: int) -> int:
+        """The batch with which an epoch goes on of which another number of processes did some batches.
+
+        Args:
+            done: Batches that each of them did.
+            world_size: Their number.
+
+        Returns:
+            The number of a batch with which an optimizer step begins: at most a step's images are trained on again.
+        """
+        if done >= dataclasses.replace(self, rank=0, world_size=world_size).batches:
+            return self.batches
+        batch = done * world_size // self.world_size
+        return batch - batch % self.recipe.accumulate
+
+    def step(self, epoch: int, batch: int) -> int:
+        """Optimizer steps up to a batch of an epoch, as if all had been done by this number of processes."""
+        return epoch * self.steps - (-batch // self.recipe.accumulate)
+
     def order(self, epoch: int) -> list[int]:
         """The samples of an epoch, filled up."""
         generator = torch.Generator().manual_seed(seed_of(self.recipe.seed, "order", epoch))
