@@ -68,10 +68,10 @@ def extract_adapter(model: BiRefNet) -> Adapter:
 
 @torch.no_grad()
 def merged(model: BiRefNet) -> BiRefNet:
-    """The network with its adapters merged: a new one where it has any, itself otherwise."""
+    """The network with its adapters merged: a new one on the same device where it has any, itself otherwise."""
     if not any(parametrize.is_parametrized(module) for module in model.modules()):
         return model
-    plain = BiRefNet(model.config)
+    plain = BiRefNet(model.config).to(next(model.parameters()).device)
     values = dict(model.state_dict())
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module, "weight"):
