@@ -252,6 +252,14 @@ def test_adapter_starts_as_nothing_and_survives_file_and_merging(tiny_checkpoint
     assert path.stat().st_size < tiny_checkpoint.stat().st_size / 2
 
 
+def test_a_merged_network_is_where_the_adapters_are(tiny_checkpoint):
+    """A validation on the CPU of a network that is trained on a GPU would take minutes for each image."""
+    model = bc.load_model(tiny_checkpoint)
+    add_adapters(model, rank=2, alpha=2)
+    plain = merged(model.to("meta"))
+    assert {value.device.type for value in plain.state_dict().values()} == {"meta"}
+
+
 def test_adapter_of_another_network_is_refused(tiny_checkpoint, tmp_path):
     model = bc.load_model(tiny_checkpoint)
     add_adapters(model, rank=2, alpha=2)
@@ -295,7 +303,9 @@ def test_phases_follow_the_epoch(tiny_recipe):
 
 def test_ticks_are_round_and_hold_the_values():
     assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
-    for low, high in ((1e-4, 1e-4), (0, 0), (-3, 17), (0.51, 0.52)):
+    tiny = ((2.5e-12, 2.5e-12), (0, 4e-11), (0, 1e-300), (1, 1 + 2e-9))  # a rate near the end of its schedule
+    for low, high in ((1e-4, 1e-4), (0, 0), (-3, 17), (0.51, 0.52), *tiny):
         marks = ticks(low, high)
-        assert marks[0] <= low <= high <= marks[-1]
+        assert marks[0] <= low <= high <= marks[-1] and sorted(set(marks)) == marks
+        assert plot("lr", {"lr": [(1, low), (2, high)]}, "step")
     assert plot("x", {"a": [(0, math.nan)]}, "step").size == (560, 300)
