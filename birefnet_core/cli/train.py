@@ -31,6 +31,11 @@ _ONLY_WITH = {
     "lr_epochs": ("schedule", "step"), "lr_factor": ("schedule", "step"), "lr_floor": ("schedule", "cosine"),
     "lora_rank": ("train", "lora"), "lora_alpha": ("train", "lora"),
 }  # fmt: skip
+# Flags that mean nothing while another field is 0.
+_ONLY_ABOVE_0 = {
+    "augment.crop_least": "augment.crop", "augment.rotate_degrees": "augment.rotate",
+    "augment.colour_strength": "augment.colour", "augment.pepper_share": "augment.pepper",
+}  # fmt: skip
 NEW_LR = 1e-3  # of a new network by a recipe for a trained one; ten times that of `finetune`, as in `shapes`
 
 
@@ -70,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_field(group: argparse._ArgumentGroup, name: str, kind: Any) -> None:
-    flag = "--" + name.replace(".", "-").replace("_", "-")
+    flag = _flag(name)
     if name == "network":
         group.add_argument(flag, nargs="+", metavar="KEY=VALUE", default=argparse.SUPPRESS, type=_assignment)
     elif name == "size":
@@ -129,14 +134,30 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
             values.pop("encoder", None)
     recipe = from_values(values).replace(**flags)
     for name in given:
-        field, needed = _ONLY_WITH.get(name, (name, None))
-        if needed is not None and getattr(recipe, field) != needed and getattr(args, name) not in ([], 0):
-            flag = name.replace("_", "-")
-            raise ConfigError(
-                f"--{flag} has no effect with {field}={getattr(recipe, field)!r}: add --{field} {needed}, or leave "
-                f"--{flag} out."
-            )
+        if getattr(args, name) not in ([], 0):  # as recipes have that do without
+            _check_effect(name, recipe, args)
     return recipe
+
+
+def _check_effect(name: str, recipe: Recipe, args: argparse.Namespace) -> None:
+    """Refuses a flag that would be ignored."""
+    field, needed = _ONLY_WITH.get(name, (name, None))
+    if needed is not None and getattr(recipe, field) != needed:
+        raise _no_effect(name, f"{field}={getattr(recipe, field)!r}", f"add {_flag(field)} {needed}")
+    if (other := _ONLY_ABOVE_0.get(name)) and not recipe.to_flat()[other]:
+        raise _no_effect(name, f"{other}=0", f"add {_flag(other)} 0.5")
+    if name == "backbone_lr" and recipe.train == "decoder":
+        raise _no_effect(name, "train='decoder'", "add --train all")
+    if name == "val_fraction" and args.val_data:
+        raise _no_effect(name, "--val-data", "leave --val-data out")
+
+
+def _no_effect(name: str, given: str, advice: str) -> ConfigError:
+    return ConfigError(f"{_flag(name)} has no effect with {given}: {advice}, or leave {_flag(name)} out.")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace(".", "-").replace("_", "-")
 
 
 def _find_recipe(name: str) -> Path:

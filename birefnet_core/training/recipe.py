@@ -189,6 +189,8 @@ class Recipe:
             raise ConfigError(f"rlft={self.rlft} epochs of the IoU loss only, but its weight is 0: set rlft to 0.")
         if self.ema >= 1 or self.val_fraction >= 1:
             raise ConfigError("ema and val_fraction must be below 1.")
+        if not self.lr and (not self.backbone_lr or self.train == "decoder"):
+            raise ConfigError("lr=0: nothing would be learned. Give a rate, such as 1e-4.")
         if self.decoder_epochs and self.train != "all":
             raise ConfigError(f"decoder_epochs={self.decoder_epochs} needs train='all'; found {self.train!r}.")
         if self.train == "lora" and not self.init:

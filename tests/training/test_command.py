@@ -104,8 +104,19 @@ def recipe_by(*flags: str) -> Recipe:
         (["--schedule", "constant", "--lr-floor", "0.1"], "--lr-floor has no effect"),
         (["--schedule", "step", "--lr-epochs", "30", "--lr-factor", "0.5"], None),
         (["--lr-epochs"], None),
+        (["--augment-rotate", "0", "--augment-rotate-degrees", "30"],
+         "--augment-rotate-degrees has no effect with augment.rotate=0: add --augment-rotate 0.5, or leave"),
+        (["--recipe", "dis5k", "--augment-crop-least", "0.5"], "--augment-crop-least has no effect"),
+        (["--recipe", "dis5k", "--augment-colour-strength", "0.5"], "--augment-colour-strength has no effect"),
+        (["--recipe", "dis5k", "--augment-pepper-share", "0.5"], "--augment-pepper-share has no effect"),
+        (["--augment-crop-least", "0.5", "--augment-rotate-degrees", "5", "--augment-pepper-share", "0.1"], None),
+        (["--train", "decoder", "--backbone-lr", "1e-5"], "--backbone-lr has no effect with train='decoder'"),
+        (["--train", "decoder", "--backbone-lr", "0"], None),
+        (["--train", "lora", "--backbone-lr", "1e-5"], None),
+        (["--val-fraction", "0.2", "--val-data", "x"], "--val-fraction has no effect with --val-data"),
+        (["--val-fraction", "0.2"], None),
     ],
-)
+)  # fmt: skip
 def test_flags_that_mean_nothing_together_are_refused(flags, expected):
     if expected is None:
         recipe_by(*flags)
@@ -113,6 +124,19 @@ def test_flags_that_mean_nothing_together_are_refused(flags, expected):
     with pytest.raises(bc.ConfigError) as caught:
         recipe_by(*flags)
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "learns"),
+    [({"lr": 0}, False), ({"lr": 0, "backbone_lr": 1e-5, "train": "decoder"}, False),
+     ({"lr": 0, "backbone_lr": 1e-5}, True), ({"lr": 1e-300}, True)],
+)  # fmt: skip
+def test_a_rate_of_0_is_refused_where_nothing_would_be_learned(values, learns):
+    if learns:
+        assert Recipe(**values).lr == values["lr"]
+    else:
+        with pytest.raises(bc.ConfigError, match="lr=0: nothing would be learned"):
+            Recipe(**values)
 
 
 def test_rates_are_those_of_a_new_network_where_there_is_no_checkpoint():

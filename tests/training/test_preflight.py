@@ -205,3 +205,19 @@ def test_rgba_without_alpha_is_a_problem(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     one = validate_pair(Pair(name="a", image=tmp_path / "a.png", mask=None))
     assert "no alpha channel" in one.problem
+
+
+@pytest.mark.parametrize(("cut_outs", "composite", "warned"), [(False, 0, True), (False, 0.5, False), (True, 0, False)])
+def test_backgrounds_that_are_never_used_are_warned_of(folder, tmp_path, tiny_recipe, cut_outs, composite, warned):
+    backgrounds, data = tmp_path / "backgrounds", [folder]
+    backgrounds.mkdir()
+    Image.new("RGB", (40, 40), (9, 99, 199)).save(backgrounds / "blue.png")
+    if cut_outs:
+        data.append(tmp_path / "cut-outs")
+        data[1].mkdir()
+        image, mask = draw_shape(50)
+        image.putalpha(mask)
+        image.save(data[1] / "shape.png")
+    recipe = tiny_recipe().replace(**{"augment.composite_background": composite})
+    text = load_datasets(recipe, TrainingData(sets=tuple(data), backgrounds=backgrounds)).text
+    assert ("warning: --backgrounds has no effect without cut-outs" in text) == warned

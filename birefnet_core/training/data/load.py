@@ -100,6 +100,8 @@ def load_datasets(
         own = {pair.image.resolve() for pair in (*training, *validation)} & {path.resolve() for path in backgrounds}
         if own:
             text += f"\nwarning: {len(own)} backgrounds are images of the data; their objects have no mask there"
+        if not recipe.augment.composite_background and all(pair.mask for pair in (*training, *validation)):
+            text += "\nwarning: --backgrounds has no effect without cut-outs: give augment.composite_background"
     elif recipe.augment.composite_background:
         text += "\nwarning: augment.composite_background has no effect without --backgrounds DIR"
     labels = class_labels(pairs) if recipe.classes != "none" else {}
