@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import math
 import os
 import re
@@ -21,6 +22,8 @@ from ..errors import BiRefNetError, CheckpointError, ConfigError, TrainingError
 from ..files import atomic_path, locked_folder, remove_part
 from ..text import first_line
 from .recipe import SCORES, Recipe, differences
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1  # layout of last.pt
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of this kind
@@ -234,6 +237,9 @@ class RunFolder:
             # Versions before did not store it.
             if backgrounds is not None and state.get("backgrounds", backgrounds) != backgrounds:
                 raise ConfigError(f"{self.path} was trained with other --backgrounds. Resume with the same ones.")
+            if state["position"]["best"] is not None and not os.path.exists(self.best):
+                logger.warning("%s is missing: the best network from now on takes its place.", self.best)
+                state["position"]["best"] = None
         return state
 
     @contextlib.contextmanager

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import birefnet_core as bc
 from birefnet_core.training import TrainingData, run_folder, train
@@ -47,3 +48,23 @@ def test_two_processes_do_not_train_in_one_folder(shapes, tiny_recipe, tmp_path,
         other.kill()
     with RunFolder(tmp_path).reserved():
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_best_network_that_was_moved_away_is_saved_anew(shapes, tiny_recipe, tmp_path, caplog, missing):
+    def stop(values):
+        if values["step"] == 4:
+            raise ValueError
+
+    recipe, data, best = tiny_recipe(best="Sm"), TrainingData(sets=(shapes,)), tmp_path / "best.safetensors"
+    with pytest.raises(ValueError):
+        train(recipe, data, tmp_path, device="cpu", progress=stop)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state["position"]["best"] = 1.0  # which no network is better than
+    torch.save(state, tmp_path / "last.pt")
+    if missing:
+        best.unlink()
+    before = None if missing else best.read_bytes()
+    result = train(recipe, data, tmp_path, device="cpu", resume=True)
+    assert (best.read_bytes() != before) == ("best.safetensors is missing: the best" in caplog.text) == missing
+    assert result.best == (result.scores["Sm"] if missing else 1.0)
