@@ -250,7 +250,7 @@ class Trainer:
                     means, stopped = meter.reduce(ranks, stop.requested)
                     self.sound.discard()
                     if meter.failed:
-                        raise self._not_finite(meter)
+                        raise meter.not_finite(ranks, position, self.folder.last.name)
                     scaler.unscale_(optimizer)
                     if recipe.clip:
                         nn.utils.clip_grad_norm_(parameters, recipe.clip)
@@ -266,7 +266,7 @@ class Trainer:
                         self._check_weights()
                         self.save()
             if not stopped:
-                self._end_epoch()
+                stopped = self._end_epoch(stop)
         return stopped
 
     def _must_save(self) -> bool:
@@ -274,13 +274,16 @@ class Trainer:
         position, every = self.state.position, self.recipe.save_steps
         return every > 0 and position.step % every == 0 and position.batch < self.sampler.batches
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, stop: StopSignal) -> bool:
+        """Ends an epoch; returns whether a signal did, before its validation, which resuming begins with."""
         recipe, position = self.recipe, self.state.position
         self._check_weights()
         self.log.epoch(position, position.end_epoch())
+        stopped = False
         if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
-            self.validate()
+            stopped = not self.validate(stop) and self.sound.restore()
         self.save()
+        return stopped
 
     def _finish(self, number: int | None, *, seconds: float) -> TrainingResult:
         position = self.state.position
@@ -291,8 +294,8 @@ class Trainer:
             folder=self.folder.path, signal=number, steps=position.step, best=position.best, scores=self.scores
         )
 
-    def validate(self) -> None:
-        """Scores the network that would be saved, and saves it if it is the best."""
+    def validate(self, stop: StopSignal | None = None) -> bool:
+        """Scores the network that would be saved, and saves it if it is the best; False if a signal stopped that."""
         recipe, state, datasets = self.recipe, self.state, self.datasets
         # Each process has other batch statistics; those of the main one are saved, so they are scored.
         self.ranks.broadcast_tensors(state.model.buffers() if state.ema is None else state.ema.state.values())
@@ -302,8 +305,10 @@ class Trainer:
                 with self._nan_as_training_error():
                     result = validate(
                         merged(state.model), datasets.validation, recipe.size, ranks=self.ranks, sheet=recipe.sheet,
-                        precision=autocast(amp_dtype(recipe.amp, self.ranks.device), self.ranks.device),
+                        precision=autocast(amp_dtype(recipe.amp, self.ranks.device), self.ranks.device), stop=stop,
                     )  # fmt: skip
+                if result is None:
+                    return False
                 self.scores = result.scores
                 better = is_better(recipe.best, result.scores[recipe.best], state.position.best)
                 self.log.validation(state.position, result)
@@ -312,6 +317,7 @@ class Trainer:
                     self._save_best()
         if better and len(datasets.validation):
             state.position.best = self.scores[recipe.best]
+        return True
 
     def save(self) -> None:
         """Writes ``last.pt``."""
@@ -385,15 +391,5 @@ class Trainer:
         self.sound.discard()
         return TrainingError(
             f"{what} after step {self.state.position.step}. Lower the learning rate, set clip=1, or amp='off'. "
-            f"{self.folder.last.name} holds an earlier state."
-        )
-
-    def _not_finite(self, meter: LossMeter) -> TrainingError:
-        position = self.state.position
-        names = [name for part in self.ranks.all_gather_object(meter.bad) for name in part]
-        terms = ", ".join(f"{name} {value:g}" for name, value in meter.sums.items())
-        return TrainingError(
-            f"the loss is not finite in epoch {position.epoch + 1}, step {position.step + 1} ({terms}). The batch's "
-            f"images: {', '.join(names)}. Check them; else lower the learning rate, set clip=1, or amp='off'. "
             f"{self.folder.last.name} holds an earlier state."
         )

@@ -6,8 +6,10 @@ import math
 
 import torch
 
+from ..errors import TrainingError
 from ..losses import LossValue
 from .distributed import Ranks
+from .run_folder import Position
 
 
 class LossMeter:
@@ -43,3 +45,19 @@ class LossMeter:
         stopped, failed, *totals = ranks.all_reduce_sum([float(stop), float(bool(self.bad)), *self.sums.values()])
         self.failed = failed > 0
         return {name: total / ranks.world_size for name, total in zip(self.sums, totals, strict=True)}, stopped > 0
+
+    def not_finite(self, ranks: Ranks, position: Position, earlier: str) -> TrainingError:
+        """The error for a loss that is not finite, after ``reduce``.
+
+        Args:
+            ranks: The processes, all of which call this.
+            position: Before the step.
+            earlier: Name of the file that holds an earlier state.
+        """
+        names = [name for part in ranks.all_gather_object(self.bad) for name in part]
+        terms = ", ".join(f"{name} {value:g}" for name, value in self.sums.items())
+        return TrainingError(
+            f"the loss is not finite in epoch {position.epoch + 1}, step {position.step + 1} ({terms}). The batch's "
+            f"images: {', '.join(names)}. Check them; else lower the learning rate, set clip=1, or amp='off'. "
+            f"{earlier} holds an earlier state."
+        )

@@ -17,6 +17,7 @@ from ..image_ops import resize
 from ..inference import Segmenter
 from ..metrics import EMeasure, FMeasure, MeanAbsoluteError, Metric, Pair, SMeasure
 from ..network import BiRefNet
+from ..stop_signal import StopSignal
 from .data.augment import SampleRng
 from .data.dataset import SegmentationDataset, seed_of
 from .distributed import SINGLE_PROCESS, Ranks
@@ -58,7 +59,8 @@ def validate(
     ranks: Ranks = SINGLE_PROCESS,
     precision: AbstractContextManager | None = None,
     sheet: int = 0,
-) -> Validation:
+    stop: StopSignal | None = None,
+) -> Validation | None:
     """Scores a network. Each process takes a part of the images; all get the same scores.
 
     Args:
@@ -68,10 +70,18 @@ def validate(
         ranks: The processes.
         precision: Context the network runs in; None for none.
         sheet: Number of thumbnails, spread over the data.
+        stop: A signal to one of the processes before its last image stops the validation.
+
+    Returns:
+        None where a signal stopped it, in every process.
     """
     metrics: list[Metric] = [SMeasure(), FMeasure(), EMeasure(), MeanAbsoluteError()]
     segment, shown, thumbnails = Segmenter(model), _spread(len(dataset), sheet), []
+    done = True
     for index in range(ranks.rank, len(dataset), ranks.world_size):
+        if stop is not None and stop.requested:
+            done = False
+            break
         name = dataset.pairs[index].name
         pixels = dataset.read(index, SampleRng(seed_of("validation", name)))  # 4 H W
         with precision or contextlib.nullcontext():
@@ -83,7 +93,9 @@ def validate(
         if index in shown:
             thumbnails.append((index, _thumbnail(name, pixels, mask)))
         ranks.raise_failure()
-    gathered = ranks.all_gather_object((metrics, thumbnails))
+    gathered = ranks.all_gather_object((metrics, thumbnails) if done else None)
+    if None in gathered:
+        return None
     for rank, (others, _) in enumerate(gathered):
         for metric, other in zip(metrics, others, strict=True):
             if rank != ranks.rank:

@@ -36,6 +36,7 @@ torch.set_num_threads(1)
 recipe, data, out, rank, place, event = sys.argv[1:7]
 recipe, data, mine = from_values(json.loads(recipe)), TrainingData(sets=(data,)), rank == os.environ.get("RANK", "0")
 validate, build, read, make = preflight.validate_pair, state.build_network, loop.load_batches, state.make_optimizer
+score = loop.validate
 
 def happen():
     if event == "error":
@@ -73,6 +74,11 @@ def load_batches(*args):
             batch.images.fill_(float("nan"))
         yield batch
 
+def validate_network(*args, **options):
+    if place == "validation" and mine:
+        happen()
+    return score(*args, **options)
+
 def make_optimizer(model, recipe):
     optimizer, path = make(model, recipe), out + "/gradients.pt"
     def keep(*_):
@@ -91,7 +97,7 @@ def run():
     return 0 if result.finished else 128 + result.signal
 
 state.make_optimizer, state.build_network, loop.load_batches = make_optimizer, build_network, load_batches
-preflight.validate_pair = validate_pair
+preflight.validate_pair, loop.validate = validate_pair, validate_network
 sys.exit(exit_code(run))
 """
 
@@ -247,6 +253,18 @@ def test_signal_to_one_process_stops_both_after_the_step(launch, tiny_recipe):
     done = launch(tiny_recipe(), 1, "batch", "SIGTERM")
     assert done.codes == [143, 143], done.texts
     assert torch.load(done.out / "last.pt", weights_only=True)["position"]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "code"), [("SIGTERM", 143), pytest.param("error", 2, marks=pytest.mark.slow)]
+)  # fmt: skip
+def test_what_ends_a_validation_in_one_process_loses_no_step(launch, tiny_recipe, event, code):
+    done = launch(tiny_recipe(val_fraction=0.4), 1, "validation", event)
+    assert done.codes == [code, code], done.texts
+    position = torch.load(done.out / "last.pt", weights_only=True)["position"]
+    assert (position["epoch"], position["step"], position["batch"]) == (0, 1, 1)  # before the validation
+    kinds = [json.loads(line)["kind"] for line in (done.out / "metrics.jsonl").open()]
+    assert "validation" not in kinds
 
 
 def test_single_process_passes_values_through():

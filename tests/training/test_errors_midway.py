@@ -1,13 +1,16 @@
 """Errors in the middle of a training: what was done is saved, and the training goes on as if there had been none."""
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 import torch
 
 import birefnet_core as bc
 from birefnet_core.training import TrainingData, loop, train
+from birefnet_core.training.data.dataset import SegmentationDataset, seed_of
 from birefnet_core.training.run_folder import RunFolder
 
 from .conftest import assert_same, write_shapes
@@ -66,6 +69,28 @@ def test_data_that_vanish_lose_no_step(folder, tiny_recipe, tmp_path, caplog, co
     assert step <= saved <= step + workers * 2  # what a worker has read ahead is trained on
     assert f"The state after step {saved} is saved; --resume goes on from there." in caplog.text
     compare_resumed(recipe, folder, saved)
+
+
+@pytest.mark.parametrize("at", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_signal_during_a_validation_stops_it(pairs, tiny_recipe, tmp_path, monkeypatch, compare_resumed, at):
+    """A validation may take longer than what is left before the process is killed. Resuming begins with it."""
+    recipe, read = tiny_recipe().replace(**RECIPE, val_fraction=0.3), SegmentationDataset.read
+    validated = []
+
+    def read_and_stop(dataset, index, rng):
+        if rng.generator.initial_seed() == seed_of("validation", dataset.pairs[index].name):
+            validated.append(index)
+            if len(validated) == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return read(dataset, index, rng)
+
+    monkeypatch.setattr(SegmentationDataset, "read", read_and_stop)
+    data = TrainingData(sets=(pairs,))
+    result = train(recipe, data, tmp_path / "parts", device="cpu")
+    monkeypatch.undo()
+    # The last image is not waited for in vain.
+    assert (result.signal, result.steps, len(validated)) == (signal.SIGTERM, 2 if at < 3 else 3, at)
+    compare_resumed(recipe, pairs, result.steps)
 
 
 class Failing:
