@@ -114,7 +114,8 @@ def train(
                 folder.prepare_output_dir(resume=resume)
         datasets = load_datasets(recipe, data, ranks)
         for line in datasets.text.splitlines():
-            logger.info("%s", line)
+            warned = ranks.is_main and line.startswith(("warning: ", "problem: "))
+            logger.log(logging.WARNING if warned else logging.INFO, "%s", line)
         with write_errors_as_training_error(folder), dead_workers_as_training_error(recipe):
             trainer = Trainer(recipe, datasets, folder, ranks, progress)
             trainer.start(resume=resume)

@@ -16,6 +16,8 @@ from birefnet_core.losses import LOSS_PRESETS
 from birefnet_core.training import Recipe, TrainingResult, from_values, load_recipe
 from birefnet_core.training.report import COLOURS
 
+from .conftest import write_shapes
+
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
 SMALL = ["--size", "64", "--batch-size", "2", "--workers", "0", "--quiet", "--device", "cpu"]
@@ -274,3 +276,17 @@ def test_recipes_of_the_paper_have_its_numbers(name, epochs, lr):
     assert (recipe.optimizer, recipe.size, recipe.augment.flip) == ("adam", (1024, 1024), 0.5)
     changes = ("crop", "rotate", "colour", "pepper", "plain_background", "composite_background")
     assert all(getattr(recipe.augment, change) == 0 for change in changes)
+
+
+def test_warnings_of_the_data_are_seen_in_a_quiet_training(tmp_path):
+    """In a process of its own, whose log is set up by the command."""
+    data = write_shapes(tmp_path / "set", 3)
+    Image.new("L", (96, 96)).save(data / "gt/shape00.png")
+    (data / "im/shape02.png").write_bytes(b"no image")
+    flags = ["--data", str(data), "--out", str(tmp_path / "out"), "--skip-bad", "--epochs", "1", *SMALL, *NETWORK]
+    command = [sys.executable, str(RECIPES.parent / "finetune.py"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "warning: 1 masks are empty (set/shape00)" in done.stderr
+    assert f"problem: {data / 'im/shape02.png'}" in done.stderr
+    assert "pairs can be used" not in done.stderr
