@@ -74,6 +74,14 @@ def build_network(recipe: Recipe, classes: int = 0) -> BiRefNet:
         backbone = recipe.backbone or DEFAULT_BACKBONE
         options = {"backbone": backbone, "num_classes": classes, **recipe.network}
         model = BiRefNet(BiRefNetConfig.from_dict(options))
+        if model.config.num_classes != classes:
+            raise ConfigError(
+                f"network.num_classes={model.config.num_classes}, the data have {classes}: leave it out, it follows "
+                "from the data and --classes."
+            )
+    side = min(*recipe.size, *recipe.dynamic, *recipe.growth)
+    if side < model.min_side:  # known before the batch that would have it, maybe hours later
+        raise ConfigError(f"size {side}: {model.config.backbone} takes sides of at least {model.min_side} pixels.")
     if recipe.encoder:
         load_encoder(model, recipe.encoder)
     if recipe.train == "lora" and not add_adapters(model, recipe.lora_rank, recipe.lora_alpha):

@@ -301,6 +301,23 @@ def test_phases_follow_the_epoch(tiny_recipe):
     assert [has_unused_parameters(model, HybridLoss(phase.weights)) for phase in phases] == 4 * [False] + 2 * [True]
 
 
+@pytest.mark.parametrize("field", ["size", "dynamic", "growth"])
+def test_sizes_below_the_least_of_an_encoder_are_refused_before_the_training(tiny_recipe, field):
+    with pytest.raises(bc.ConfigError, match="size 32: pvt_v2_b0 takes sides of at least 64 pixels"):
+        build_network(tiny_recipe(**{field: (32, 96)}))
+    assert build_network(tiny_recipe(**{field: (64, 96)}))
+
+
+@pytest.mark.parametrize(("wanted", "classes"), [(3, 0), (3, 2), (0, 2), (2, 2), (0, 0)])
+def test_the_number_of_classes_is_that_of_the_data(tiny_recipe, wanted, classes):
+    recipe = tiny_recipe(network={**TINY, "num_classes": wanted})
+    if wanted == classes:
+        assert build_network(recipe, classes).config.num_classes == classes
+    else:
+        with pytest.raises(bc.ConfigError, match=rf"network\.num_classes={wanted}, the data have {classes}: leave it"):
+            build_network(recipe, classes)
+
+
 def test_ticks_are_round_and_hold_the_values():
     assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     tiny = ((2.5e-12, 2.5e-12), (0, 4e-11), (0, 1e-300), (1, 1 + 2e-9))  # a rate near the end of its schedule
