@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..text import first_line
 from .recipe import Recipe
 from .report import curves, report, sample_sheet, save_png
 from .run_folder import Position, RunFolder
 from .validation import Validation
+
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -87,6 +91,9 @@ class RunLog:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 self._has_board = False
+            except Exception as error:  # of protobuf or NumPy, where their versions do not go together
+                self._has_board = False
+                logger.warning("TensorBoard is left out, for it cannot be loaded: %s", first_line(error))
             else:
                 self._board = SummaryWriter(str(self.folder.path / "tensorboard"))
         return self._board

@@ -13,6 +13,8 @@ from birefnet_core.cli.train_progress import ProgressBar, clock_time
 from birefnet_core.masks import LEGEND
 from birefnet_core.training import TrainingData, train
 from birefnet_core.training.report import sample_sheet
+from birefnet_core.training.run_folder import Position, RunFolder
+from birefnet_core.training.run_log import RunLog
 from birefnet_core.training.validation import THUMBNAIL, Thumbnail
 
 
@@ -136,3 +138,18 @@ def test_tensorboard_gets_what_the_log_gets_where_it_is_installed(shapes, tiny_r
     monkeypatch.setitem(sys.modules, module.__name__, module)
     train(tiny_recipe(epochs=1), TrainingData(sets=(shapes,)), tmp_path, device="cpu")
     assert {("step/loss", 1), ("step/bce", 3), ("epoch/loss", 3), ("validation/Sm", 3), ("closed", None)} <= set(rows)
+
+
+def test_a_tensorboard_that_does_not_load_is_left_out(tmp_path, tiny_recipe, monkeypatch, caplog):
+    """As one for another version of protobuf, which is no ImportError."""
+
+    class Broken(ModuleType):
+        def __getattr__(self, name):
+            raise TypeError("Descriptors cannot be created directly.")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Broken("torch.utils.tensorboard"))
+    log = RunLog(RunFolder(tmp_path), tiny_recipe(), enabled=True)
+    for step in (1, 2):
+        log.step(Position(step=step), {"loss": 1.0}, lr=1e-4, seconds=1.0)
+    assert [row["step"] for row in RunFolder(tmp_path).rows()] == [1, 2]
+    assert caplog.text.count("TensorBoard is left out, for it cannot be loaded: Descriptors cannot") == 1
