@@ -84,6 +84,9 @@ CHANGES = {
     "no position": lambda s: {**s, "position": None},
     "a negative epoch": lambda s: {**s, "position": {**s["position"], "epoch": -3}},
     "an epoch of text": lambda s: {**s, "position": {**s["position"], "epoch": "1"}},
+    "no processes": lambda s: {**s, "processes": 0},
+    "half a process": lambda s: {**s, "processes": 0.5},
+    "processes of text": lambda s: {**s, "processes": "2"},
     "more positions": lambda s: {**s, "position": {**s["position"], "hello": 1}},
 }
 

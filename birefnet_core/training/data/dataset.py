@@ -193,7 +193,12 @@ class BatchSampler:
 
         Returns:
             The number of a batch with which an optimizer step begins: at most a step's images are trained on again.
+
+        Raises:
+            ValueError: No number of processes.
         """
+        if not isinstance(world_size, int) or world_size < 1:
+            raise ValueError(f"{world_size!r} processes")
         if done >= dataclasses.replace(self, rank=0, world_size=world_size).batches:
             return self.batches
         batch = done * world_size // self.world_size
