@@ -311,7 +311,8 @@ class Trainer:
                 if result is None:
                     return False
                 self.scores = result.scores
-                better = is_better(recipe.best, result.scores[recipe.best], state.position.best)
+                best = self.folder.score_to_beat(state.position.best)
+                better = is_better(recipe.best, result.scores[recipe.best], best)
                 self.log.validation(state.position, result)
             with self.ranks.main_process_first() as is_main:
                 if is_main and better:

@@ -237,10 +237,14 @@ class RunFolder:
             # Versions before did not store it.
             if backgrounds is not None and state.get("backgrounds", backgrounds) != backgrounds:
                 raise ConfigError(f"{self.path} was trained with other --backgrounds. Resume with the same ones.")
-            if state["position"]["best"] is not None and not os.path.exists(self.best):
-                logger.warning("%s is missing: the best network from now on takes its place.", self.best)
-                state["position"]["best"] = None
         return state
+
+    def score_to_beat(self, best: float | None) -> float | None:
+        """The best score so far; None, with a warning, where its network was taken away."""
+        if best is None or os.path.exists(self.best):
+            return best
+        logger.warning("%s is missing: the best network from now on takes its place.", self.best)
+        return None
 
     @contextlib.contextmanager
     def damage_as_checkpoint_error(self) -> Iterator[None]:
