@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..image_ops import check_images, check_same_device, pair, pair_batches, resize_images
+from .checks import check_number
 
 Color = str | Sequence[int] | Sequence[float]
 
@@ -108,6 +109,7 @@ def over_image(
 @torch.no_grad()
 def over_checkerboard(images: Tensor, masks: Tensor, cell: int = CHECKER_CELL) -> Tensor:
     """The subject over the grey checkerboard that editors show for "transparent", in cells of some pixels."""
+    check_number("cell", cell, whole=True)
     if cell < 1:
         raise ConfigError(f"cell is {cell}, expected 1 pixel or more.")
     images, masks = pair(images, masks)

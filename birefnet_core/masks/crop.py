@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..image_ops import check_masks, pair
+from .checks import check_number
 
 THRESHOLD = 0.05  # faint haze does not widen the box, hair does
 
@@ -117,6 +118,8 @@ def box_around(boxes: Tensor) -> Tensor:
 
 def found_boxes(masks: Tensor, padding: int, threshold: float) -> tuple[Tensor, Tensor]:
     """``subject_boxes`` of checked masks, and whether there is a subject, B."""
+    check_number("padding", padding, whole=True)
+    check_number("threshold", threshold)
     if padding < 0:
         raise ConfigError(f"padding is {padding}, expected 0 pixels or more.")
     inside = masks > threshold

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ImageError
 from ..image_ops import check_images, check_same_device, flatten_alpha, pair, pair_batches
+from .checks import check_kind, check_number
 from .compose import (
     FITS,
     Color,
@@ -58,6 +59,8 @@ class CutoutOptions:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {listed}.")
         if self.output in ("color", "image"):
             parse_color(self.color)
+        if self.crop_padding is not None:
+            check_number("crop_padding", self.crop_padding, whole=True)
         if self.crop_padding is not None and self.crop_padding < 0:
             raise ConfigError(f"crop_padding is {self.crop_padding}, expected 0 pixels or more, or None.")
 
@@ -87,6 +90,7 @@ def cut_out(
     Raises:
         ImageError: As for ``straight_rgba``, or no background for output "image".
     """
+    check_kind("options", options, CutoutOptions)
     images, masks = pair(images, masks, channels=(3, 4))
     if images.shape[-1] == 4:
         masks = torch.minimum(masks, images[..., 3])  # not a product: masks of such images are limited already

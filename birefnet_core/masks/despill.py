@@ -23,6 +23,7 @@ from torch import Tensor
 from ..autocast import without_autocast
 from ..errors import ConfigError, ImageError
 from ..image_ops import check_images, check_masks, pair, pair_batches, resize_masks
+from .checks import check_number
 from .compose import Color, parse_color
 from .foreground import estimate_foreground
 from .morphology import feather, grow
@@ -75,7 +76,9 @@ def remove_spill(
         ConfigError: No colour, or a value out of its range.
         ImageError: Images or masks of the wrong shape, type or content, or that do not fit each other.
     """
+    check_number("edge_width", edge_width, whole=True)
     for name, value in (("strength", strength), ("keep_brightness", keep_brightness)):
+        check_number(name, value)
         if not 0 <= value <= 1:
             raise ConfigError(f"{name} is {value}, expected 0 to 1.")
     if limit not in LIMITS:

@@ -15,7 +15,7 @@ Shapes: B batch, H W image. Masks are 1 on the subject.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,12 +23,19 @@ from torch import Tensor
 from ..autocast import without_autocast
 from ..errors import ConfigError, ImageError
 from ..image_ops import check_images, check_masks, check_same_device, flatten_alpha, pair_batches, resize_images
+from .checks import check_kind, check_number, check_switch
 from .components import LEVEL, fill_holes, keep_largest, remove_islands
 from .guided_filter import guided_filter
 from .levels import binarize, stretch_levels
 from .morphology import ELEMENTS, feather, grow, smooth_edge
 from .temporal import smooth_over_time
 from .windows import Progress, groups_in_turn
+
+_WHOLE_NUMBERS = ("temporal_radius", "grow", "guided_radius")
+_NUMBERS = (
+    *_WHOLE_NUMBERS, "black_point", "white_point", "min_island_area", "max_hole_area", "part_level", "smooth_edge",
+    "guided_epsilon", "feather",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +80,15 @@ class RefineOptions:
     invert: bool = False
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and math.isnan(value):
-                raise ConfigError(f"{field.name} is NaN, expected a number.")
+        for name in ("keep_largest", "invert"):
+            check_switch(name, getattr(self, name))
+        for name in _NUMBERS:
+            check_number(name, getattr(self, name), whole=name in _WHOLE_NUMBERS)
+        if self.threshold is not None:
+            check_number("threshold", self.threshold)
         for name in ("temporal_radius", "guided_radius", "min_island_area", "max_hole_area", "smooth_edge", "feather"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 (off) or more.")
-        for name in ("temporal_radius", "guided_radius", "grow"):
-            if not isinstance(getattr(self, name), int):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected a whole number.")
         for name in ("smooth_edge", "feather"):
             if math.isinf(getattr(self, name)):
                 raise ConfigError(f"{name} is infinite, expected a number of pixels.")
@@ -124,7 +130,9 @@ def refine_mask(
     Raises:
         ImageError: Masks or images that are not as above, numbers of frames that do not fit, or a guided
             filter without images.
+        ConfigError: Not ``RefineOptions``.
     """
+    check_kind("options", options, RefineOptions)
     masks = check_masks(masks)
     if options.guided_radius and images is None:
         raise ImageError("images is missing, expected the images the masks belong to: the guided filter needs them.")

@@ -24,6 +24,7 @@ from ..image_ops import (
     resize_masks,
     validate_images,
 )
+from .checks import check_kind, check_number, check_switch
 from .crop import THRESHOLD, box_around, fade_window, found_boxes
 from .morphology import GAUSSIAN_REACH, feather, grow
 from .windows import Progress
@@ -56,6 +57,11 @@ class CropOptions:
     follow: bool = False
 
     def __post_init__(self) -> None:
+        check_number("padding", self.padding)
+        for name in ("size", "multiple"):
+            check_number(name, getattr(self, name), whole=True)
+        for name in ("square", "follow"):
+            check_switch(name, getattr(self, name))
         if not 0 <= self.padding < math.inf:
             raise ConfigError(f"padding is {self.padding}, expected 0 or more, such as 0.25 of the subject.")
         if self.size < 0:
@@ -101,7 +107,8 @@ def crop_for_inpainting(
     Raises:
         ImageError: Images or masks of the wrong shape, type or content, or that do not fit each other.
     """
-    options = options or CropOptions()
+    options = CropOptions() if options is None else options
+    check_kind("options", options, CropOptions)
     validate_images(images, channels=CHANNELS)
     given, masks = masks, check_masks(masks)
     check_same_device(images, masks)
@@ -144,9 +151,11 @@ def stitch_back(
         is as it was, to the bit.
 
     Raises:
-        ConfigError: A negative blend.
+        ConfigError: A blend that is no number of pixels, or a record of another kind.
         ImageError: Crops or masks of the wrong shape, type or content, or numbers of them that do not fit.
     """
+    check_kind("record", record, CropRecord)
+    check_number("blend", blend, whole=True)
     if blend < 0:
         raise ConfigError(f"blend is {blend}, expected 0 (hard edges) or more pixels.")
     validate_images(crops, "crops", channels=CHANNELS)

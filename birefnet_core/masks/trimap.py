@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..image_ops import check_masks
+from .checks import check_number
 from .morphology import grow
 from .windows import Progress, groups_in_turn
 
@@ -47,8 +48,11 @@ def make_trimap(
         ImageError: Masks of the wrong shape, type or content.
     """
     for name, pixels in (("inside", inside), ("outside", outside)):
-        if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 0:
+        check_number(name, pixels, whole=True)
+        if pixels < 0:
             raise ConfigError(f"{name} is {pixels!r}, expected a whole number of pixels, 0 or more.")
+    for name, level in (("low", low), ("high", high)):
+        check_number(name, level)
     if not 0 <= low < high <= 1:
         raise ConfigError(f"low is {low} and high {high}, expected 0 <= low < high <= 1.")
     masks = check_masks(masks)

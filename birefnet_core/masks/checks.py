@@ -1,0 +1,34 @@
+"""Options of other types than theirs, such as numbers as text: told with their names, before any work."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+
+from ..errors import ConfigError
+
+
+def check_number(name: str, value: object, *, whole: bool = False) -> None:
+    """Raises a ConfigError for what is no number, or NaN, or no whole number where one is wanted."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral if whole else Real):
+        raise ConfigError(f"{name} is {_found(value)}, expected a {'whole ' * whole}number.")
+    if math.isnan(value):  # type: ignore[arg-type]  # of Real, too
+        raise ConfigError(f"{name} is NaN, expected a number.")
+
+
+def check_switch(name: str, value: object) -> None:
+    """Raises a ConfigError for what is neither True nor False: any text, "false" included, would count as True."""
+    if not isinstance(value, int | np.bool_) or value not in (0, 1):
+        raise ConfigError(f"{name} is {_found(value)}, expected True or False.")
+
+
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Raises a ConfigError for what is no object of that class."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} is {_found(value)}, expected a {kind.__name__}.")
+
+
+def _found(value: object) -> str:
+    return repr(value)[:80] if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
