@@ -68,3 +68,13 @@ def test_a_segmenter_takes_the_name_of_a_device(model):
 def test_a_batch_size_of_another_form_is_told(value, model):
     with pytest.raises(bc.ConfigError, match=r"batch_size=.*expected a whole number, at least 1"):
         bc.Segmenter(model, batch_size=value)
+
+
+@pytest.mark.parametrize("value", ["false", None, 2, IMAGES])
+def test_switches_of_a_segmenter_of_another_form_are_told(value, model):
+    segment = bc.Segmenter(model)
+    for name in ("tiled", "flip"):
+        with pytest.raises(bc.ConfigError, match=f"^{name} is .*, expected True or False"):
+            segment(IMAGES, 32, **{name: value})
+    with pytest.raises(bc.ConfigError, match=r"^compile is .*, expected True or False"):
+        bc.Segmenter(model, compile=value)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..devices import choose_device
 from ..errors import ConfigError
+from ..masks.checks import check_switch
 from ..masks.crop import fade_window
 from ..network import BiRefNet, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE
@@ -75,6 +76,7 @@ class Segmenter:
         given: object = batch_size  # as anything, numpy's whole numbers included
         if not isinstance(given, Integral) or isinstance(given, bool) or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r}: expected a whole number, at least 1.")
+        check_switch("compile", compile)
         for name, value in (("cuda_graphs", cuda_graphs), ("lean", lean)):
             if value not in (True, False, "auto"):
                 raise ConfigError(f"{name}={value!r}: expected True, False or 'auto'.")
@@ -199,12 +201,14 @@ class Segmenter:
 
         Raises:
             ImageError: Images of another shape, type or range; a region that is empty or outside the image.
-            ConfigError: A size or margin of another form.
+            ConfigError: A size, margin or switch of another form.
             CheckpointError: The network computes NaN.
             MemoryLimitError: Too little memory for a single image.
         """
         images, in_kind = as_batch(images)
         self.wait_until_ready()
+        check_switch("tiled", tiled)
+        check_switch("flip", flip)
         if not isinstance(falloff, int | float) or not 0 <= falloff <= MOST_FALLOFF:
             raise ConfigError(f"falloff={falloff!r}: expected 0 to {MOST_FALLOFF} of the crop's longer side.")
         boxes = crop_boxes(region, margin, *images.shape[:3])
