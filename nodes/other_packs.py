@@ -76,14 +76,18 @@ def _load(model: Any, device: Any = "auto", dtype: Any = "auto") -> ModelHandle:
     return load(model_value(model), precision, "cpu" if str(device).lower() == "cpu" else "auto", "auto")
 
 
+def _color(value: Any) -> tuple[int, ...]:
+    """Red, green and blue of a colour's name or number."""
+    try:
+        return getrgb(str(value).strip())[:3]
+    except ValueError as error:
+        raise ConfigError(f"color is {value!r}, expected a name such as green, or #rrggbb.") from error
+
+
 def _cut_out(image, mask, output: str, colors: str | None, color: Any = "#000000") -> io.NodeOutput:
     masks = core(".masks")
     image, mask = for_work(in_color(image), mask)
-    try:
-        rgb = getrgb(str(color).strip())[:3]
-    except ValueError as error:
-        raise ConfigError(f"color is {color!r}, expected a name such as green, or #rrggbb.") from error
-    options = masks.CutoutOptions(output=output, colors=colors, color=rgb)
+    options = masks.CutoutOptions(output=output, colors=colors, color=_color(color))
     return io.NodeOutput(*map(as_result, masks.cut_out(image, mask, options, progress=progress_bar())))
 
 
@@ -256,9 +260,12 @@ class BiRefNetOtherPackHugo(_Named):
         cls, model, image, background_color_name, background_color_code,
         background_color_mode=True, device="auto", dtype="auto",
     ) -> io.NodeOutput:  # fmt: skip
-        masks = _stretched(_load(model, device, dtype).segment(image, 1024))
         color = background_color_name if background_color_mode else f"#{background_color_code.lstrip('#')}"
-        if color == "transparency":
+        transparent = color == "transparency"
+        if not transparent:
+            _color(color)  # told before the work
+        masks = _stretched(_load(model, device, dtype).segment(image, 1024))
+        if transparent:
             return _cut_out(image, masks, "premultiplied", None)
         return _cut_out(image, masks, "color", None, color)
 
@@ -295,6 +302,7 @@ class BiRefNetOtherPackRMBG(_Named):
         background="Alpha", background_color="#222222",
     ) -> io.NodeOutput:  # fmt: skip
         output = pick({"Alpha": "rgba", "Color": "color"}, background, "background")
+        _color(background_color)  # told before the work
         masks = core(".masks")
         options = masks.RefineOptions(feather=mask_blur, grow=mask_offset, invert=invert_output)
         mask = as_result(masks.refine_mask(*for_work(_load(model).segment(image)), options, progress=progress_bar()))

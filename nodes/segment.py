@@ -112,6 +112,7 @@ class BiRefNetSegment(io.ComfyNode):
         expect(model, ModelHandle, "model", "Load BiRefNet Model")
         wanted = pick({**SIZES, CUSTOM: (width, height)}, size, "size")
         region = region_of(region, box, len(image))
+        points = None if points is None else core(".masks").check_marks(points, len(image))
         mask = model.segment(image, wanted, region=region, **options)
         if points is not None:
             mask = as_result(core(".masks").keep_marked(mask, points.to(mask.device), progress_bar()))

@@ -22,7 +22,7 @@ from .despill import LIMITS, background_color, remove_spill, shows_background
 from .foreground import METHODS, estimate_foreground
 from .morphology import ELEMENTS
 from .refine import RefineOptions, refine_mask
-from .select import keep_marked, point_marks
+from .select import check_marks, keep_marked, point_marks
 from .stitch import CropOptions, CropRecord, crop_for_inpainting, stitch_back
 from .trimap import UNKNOWN, make_trimap
 
@@ -38,6 +38,7 @@ __all__ = [
     "CutoutOptions",
     "RefineOptions",
     "background_color",
+    "check_marks",
     "compare_masks",
     "crop_for_inpainting",
     "crop_to_subject",

@@ -43,12 +43,9 @@ def keep_marked(masks: Tensor, marks: Tensor, progress: Progress | None = None) 
     Raises:
         ImageError: Masks or marks of the wrong shape, type or content, or numbers of them that do not fit.
     """
-    masks, marks = check_masks(masks), check_masks(marks, "marks")
+    masks = check_masks(masks)
+    marks = check_marks(marks, len(masks))
     check_same_device(masks, marks, ("masks", "marks"))
-    if marks.shape[0] not in (1, masks.shape[0]):
-        raise ImageError(
-            f"there are {marks.shape[0]} marks and {masks.shape[0]} masks: pass one for each image, or one for all."
-        )
     if not (marks > MARKED).any():
         return masks.clone()
     where = marks.cpu() if marks.device.type == "mps" else marks  # MPS pools to divisors of the size only
@@ -63,6 +60,25 @@ def keep_marked(masks: Tensor, marks: Tensor, progress: Progress | None = None) 
         logger.warning("The marks meet no subject in these images, and their masks are empty: %s.",
                        enumerate_names(missed, 8))  # fmt: skip
     return kept
+
+
+def check_marks(marks: Tensor, images: int) -> Tensor:
+    """Checks marks, so that mistakes need not wait until masks are there.
+
+    Args:
+        marks: B or 1, h, w in [0, 1].
+        images: B.
+
+    Returns:
+        The marks in float32.
+
+    Raises:
+        ImageError: Marks of the wrong shape, type or content, or of another number.
+    """
+    marks = check_masks(marks, "marks")
+    if len(marks) not in (1, images):
+        raise ImageError(f"there are {len(marks)} marks and {images} masks: pass one for each image, or one for all.")
+    return marks
 
 
 def point_marks(points: str | Sequence | Mapping, height: int, width: int) -> Tensor:

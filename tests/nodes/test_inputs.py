@@ -250,3 +250,19 @@ def test_numbers_of_other_types_are_taken(nodes, good):
         nodes["RefineMask"].execute(**{**good["RefineMask"], "grow": 3.5})
     with pytest.raises(Exception, match="grow is 900, expected a whole number from -512 to 512"):
         nodes["RefineMask"].execute(**{**good["RefineMask"], "grow": 900})
+
+
+@pytest.mark.parametrize(
+    ("points", "says"),
+    [
+        (torch.ones(2, 24, 32), "2 marks and 1 masks"),
+        (torch.full((1, 24, 32), NAN), "marks has NaN"),
+        (torch.ones(0, 24, 32), "marks has 0 frames"),
+        (torch.full((1, 24, 32), 255.0), "marks has values from"),
+    ],
+)
+def test_points_that_do_not_fit_are_told_before_the_network_runs(comfy, nodes, good, points, says):
+    comfy.progress.clear()
+    with pytest.raises(comfy.core.ImageError, match=says):
+        nodes["Segment"].execute(**{**good["Segment"], "points": points})
+    assert not comfy.progress

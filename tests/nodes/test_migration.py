@@ -125,3 +125,21 @@ def test_a_color_over_a_link_is_told(other_packs, comfy, small_file, value):
     inputs = {**comfy.compat.default_inputs(node), "image": torch.rand(1, 8, 9, 3), "model": small_file}
     with pytest.raises(comfy.core.ConfigError, match=r"color is .*, expected a name such as green"):
         node.execute(**{**inputs, "background_color_name": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("Hugo", {"background_color_name": "none"}),
+        ("Hugo", {"background_color_mode": False, "background_color_code": "#12"}),
+        ("RMBG", {"background_color": "#12"}),
+        ("RMBG", {"background": "white"}),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_network_runs(other_packs, comfy, small_file, name, wrong):
+    node = getattr(other_packs, f"BiRefNetOtherPack{name}")
+    inputs = {**comfy.compat.default_inputs(node), "image": torch.rand(1, 8, 9, 3), "model": small_file}
+    comfy.progress.clear()
+    with pytest.raises(comfy.core.ConfigError, match=r"color is|background is"):
+        node.execute(**{**inputs, **wrong})
+    assert not comfy.progress
