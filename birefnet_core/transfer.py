@@ -1,7 +1,7 @@
 """Transfer functions: HDR colours to SDR for the network, SDR backgrounds to HDR, and linear light for EXR.
 
 Colours are [..., 3] in [0, 1], coded as in the clip. PQ and HLG are those of ITU-R BT.2100; 1 in linear light is the
-white of SDR, 203 cd/m2 (ITU-R BT.2408).
+white of SDR, 203 cd/m2 (ITU-R BT.2408). Half precision is computed in float32, and comes back as that.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def to_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
     Raises:
         ConfigError: Another transfer function, here and below.
     """
-    _check_known(transfer)
+    wide = _checked(colours, transfer)
     if transfer == "sdr":
         return colours
-    light = to_linear(colours, transfer)
+    light = to_linear(wide, transfer)
     if primaries in TO_709:
         light = (light @ light.new_tensor(TO_709[primaries]).T).clamp_(min=0)
     peak = light.amax(-1, keepdim=True).clamp_(min=1e-6)
@@ -60,10 +60,10 @@ def to_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
 @without_autocast
 def from_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
     """sRGB colours in the coding of an HDR clip; the inverse of ``to_sdr`` below its knee."""
-    _check_known(transfer)
+    wide = _checked(colours, transfer)
     if transfer == "sdr":
         return colours
-    light = linear_from_srgb(colours)
+    light = linear_from_srgb(wide)
     if primaries in TO_709:
         light = (light @ torch.linalg.inv(light.new_tensor(TO_709[primaries])).T).clamp_(min=0)
     light = light * SDR_WHITE
@@ -79,7 +79,7 @@ def from_sdr(colours: Tensor, transfer: str, primaries: int) -> Tensor:
 @without_autocast
 def to_linear(colours: Tensor, transfer: str) -> Tensor:
     """Colours in linear light, where 1 is the white of SDR; the primaries stay."""
-    _check_known(transfer)
+    colours = _checked(colours, transfer)
     if transfer == "sdr":
         return linear_from_srgb(colours)
     if transfer == "pq":
@@ -103,6 +103,8 @@ def srgb_from_linear(light: Tensor) -> Tensor:
     return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.pow(1 / 2.4) - 0.055)
 
 
-def _check_known(transfer: str) -> None:
+def _checked(colours: Tensor, transfer: str) -> Tensor:
+    """The colours in float32 at least: PQ spans more than half precision can hold."""
     if transfer not in TRANSFERS:
         raise ConfigError(f"transfer is {transfer!r}, expected one of {', '.join(TRANSFERS)}.")
+    return colours if colours.dtype == torch.float64 else colours.float()

@@ -38,3 +38,24 @@ def test_highlights_are_compressed_in_order(transfer):
     assert (mapped.diff() >= 0).all()
     assert mapped.max() <= 1
     assert mapped[-1] > mapped[200] > mapped[150]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["pq", "hlg"])
+@pytest.mark.parametrize("call", ["to_sdr", "from_sdr", "to_linear"])
+def test_other_precisions_are_computed_in_float32_at_least(call, name, dtype):
+    colours = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    function = {
+        "to_sdr": lambda x: to_sdr(x, name, 9),
+        "from_sdr": lambda x: from_sdr(x, name, 9),
+        "to_linear": lambda x: to_linear(x, name),
+    }[call]
+    found, expected = function(colours), function(colours.float())
+    assert found.dtype == (dtype if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("call", [to_sdr, from_sdr])
+def test_sdr_is_left_as_it_is(call):
+    colours = torch.rand(4, 3).half()
+    assert call(colours, "sdr", 9) is colours
