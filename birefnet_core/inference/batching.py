@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..autocast import without_autocast
 from ..errors import CheckpointError, MemoryLimitError
 from ..network.layers import conv_memory_format
 from ..ops.execution import MAX_LEVEL, use_memory_level
@@ -102,7 +101,6 @@ class Passes:
         return None
 
     @torch.inference_mode()
-    @without_autocast
     def _forward(self, crops: Sequence[Tensor], size: tuple[int, int], flipped: bool) -> list[Tensor]:
         parameter = next(self.network.parameters())
         x = to_network_input(crops, *size, device=parameter.device)  # N 3 h w

@@ -40,7 +40,8 @@ class Segmenter:
     """A network with the preprocessing of its checkpoint.
 
     The network is fused once, here: weights that change afterwards do not reach it. After more training, make a new
-    Segmenter. ``model`` may be moved or cast at any time; the Segmenter runs where and in the precision it is in.
+    Segmenter. ``model`` may be moved or cast at any time; the Segmenter runs where and in the precision it is in, and
+    under ``torch.autocast`` in that, as a training validates.
 
     Args:
         model: The network, fused or not.
