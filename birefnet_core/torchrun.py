@@ -9,6 +9,9 @@ import time
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from .errors import ConfigError
+from .text import first_line, printable
+
 _TIMEOUT = datetime.timedelta(days=7)  # one process may have much more to do than another
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 10.0  # the process that holds the store stays so long for the others to leave
@@ -23,10 +26,25 @@ class TorchrunProcess(NamedTuple):
 
 
 def current_process() -> TorchrunProcess:
-    """Reads the environment torchrun sets; a single process where it does not."""
+    """Reads the environment torchrun sets; a single process where it does not.
+
+    Raises:
+        ConfigError: It holds what torchrun does not set: no numbers, or a rank beyond the number of processes.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return TorchrunProcess()
-    return TorchrunProcess(*(int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    found = {name: os.environ.get(name, "0") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    try:
+        process = TorchrunProcess(*map(int, found.values()))
+    except ValueError:
+        process = None
+    if process is None or not (0 <= process.rank < process.world_size and process.local_rank >= 0):
+        listed = " ".join(f"{name}={printable(value)}" for name, value in found.items())
+        raise ConfigError(
+            f"the environment has {listed}, expected the numbers of one of torchrun's processes: RANK from 0 to "
+            "WORLD_SIZE - 1. Start with torchrun, or unset RANK and WORLD_SIZE."
+        )
+    return process
 
 
 class ProcessStore:
@@ -34,6 +52,9 @@ class ProcessStore:
 
     A process that ended earlier than others with an exit code above 0 would have torchrun end those. A single process,
     and processes that were told no address, do not wait.
+
+    Raises:
+        ConfigError: The environment is not torchrun's, or nobody answers at its address.
     """
 
     def __init__(self) -> None:
@@ -42,7 +63,13 @@ class ProcessStore:
         if self.world_size > 1 and "MASTER_ADDR" in os.environ:
             import torch.distributed as dist  # here, because reading the environment needs no torch
 
-            self._store = next(dist.rendezvous("env://", timeout=_TIMEOUT))[0]
+            try:
+                self._store = next(dist.rendezvous("env://", timeout=_TIMEOUT))[0]
+            except (ValueError, RuntimeError) as error:
+                raise ConfigError(
+                    f"the processes cannot meet at MASTER_ADDR and MASTER_PORT ({first_line(error)}). Start with "
+                    "torchrun, or unset RANK and WORLD_SIZE."
+                ) from error
 
     def all_gather(self, name: str, value: Any = None) -> list[Any]:
         """Waits for all processes; their values, in the order of their ranks.

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from ..errors import CheckpointError
 from ..files import atomic_path
 from .catalogue import GENERIC_FILE, WEIGHT_SUFFIXES, suggest
+from .hub_client import hub_client
 from .hub_errors import explained, failure
 from .weight_names import pick_weights, weight_files
 
@@ -67,9 +68,7 @@ class HubFile:
     @property
     def cache(self) -> Path:
         """The client's cache."""
-        from huggingface_hub import constants
-
-        return self.cache_dir or Path(constants.HF_HUB_CACHE)
+        return self.cache_dir or Path(hub_client("constants").HF_HUB_CACHE)
 
     @property
     def storage(self) -> Path:
@@ -79,9 +78,8 @@ class HubFile:
     @property
     def fields(self) -> dict[str, str]:
         """What messages say of it, see ``hub_errors``. "by_hand" is how to fetch it without this package."""
-        from huggingface_hub import constants
-
-        endpoint, near, revision = constants.ENDPOINT.rstrip("/"), suggest(self.repo), self.revision or "main"
+        near, revision = suggest(self.repo), self.revision or "main"
+        endpoint = hub_client("constants").ENDPOINT.rstrip("/")
         place = f"save it as {self.folder / PurePosixPath(self.file).name}" if self.folder else "give its path"
         return {
             "request": f"{self.file} of {self.repo}" + (f" at revision {self.revision!r}" if self.revision else ""),
@@ -109,6 +107,7 @@ def find_in_cache(wanted: HubFile) -> tuple[Path, str] | None:
     """The file in the client's cache and its commit, or None. Never uses the network."""
     if not os.path.isdir(wanted.storage):
         return None  # without importing the client's HTTP library, as ComfyUI's start lists what is on this disk
+    hub_client("utils.tqdm")
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
     where: dict[str, Any] = {"revision": wanted.revision, "cache_dir": wanted.cache}
@@ -136,6 +135,7 @@ def download(wanted: HubFile, progress: Progress | None = None) -> tuple[Path, s
     Raises:
         CheckpointError: The file cannot be fetched, stored or verified. Nothing is left of it then.
     """
+    hub_client("utils.tqdm")
     try:
         with explained(wanted.fields):
             wanted, remote = _locate(wanted)

@@ -23,6 +23,7 @@ from .catalogue import (
     suggest,
 )
 from .hub import HubFile, Progress, download, find_in_cache
+from .hub_client import hub_client
 from .weight_names import first_shard, pick_weights, weight_files
 
 _PATH = re.compile(rf"[./~]|[A-Za-z]:[\\/]|.*\\|[^/]*/[^/]*/|.*({'|'.join(WEIGHT_SUFFIXES)}|\.onnx)$", re.IGNORECASE)
@@ -103,8 +104,6 @@ def resolve(
     Raises:
         CheckpointError: Nothing found, too much found, or a download that failed; the message says what to do.
     """
-    from huggingface_hub import constants
-
     text = _text(source)
     wanted = _published(text) if isinstance(source, str) else None
     named = [*folders, *([download_dir] if download_dir is not None else [])]
@@ -125,7 +124,7 @@ def resolve(
         return found
     folder = Path(download_dir).expanduser() / wanted.label if download_dir is not None else None
     file = dataclasses.replace(_hub_file(wanted, wanted.repos[0], cache_dir), token=token, folder=folder)
-    if local_only or constants.HF_HUB_OFFLINE:
+    if local_only or hub_client("constants").HF_HUB_OFFLINE:
         switch = "local_only=True" if local_only else "HF_HUB_OFFLINE=1"
         raise CheckpointError(
             f"{wanted.entry.name if wanted.entry else file.repo} is not on this disk, and {switch} forbids the network."

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
-from huggingface_hub.utils import tqdm
-
+from ..checkpoints.hub_client import hub_client
 from ..stop_signal import Terminated
 from ..text import clock_time, printable
 
@@ -120,7 +119,9 @@ class Progress:
     def __init__(self, total: int | None = None, *, unit: str, label: str = "", quiet: bool = False) -> None:
         self.total, self.unit, self.label, self.done = total, unit, printable(label), 0
         terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit=unit, desc=self.label or None, disable=quiet or not terminal)
+        self._bar: Any = None
+        if terminal and not quiet:
+            self._bar = hub_client("utils.tqdm").tqdm(total=total, unit=unit, desc=self.label or None)
         self._lines = not quiet and not terminal and total != 1
         self._began = self._said = time.monotonic()
 
@@ -128,13 +129,15 @@ class Progress:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def show(self, done: int, total: int | None = None) -> None:
         """Shows that so many steps are done."""
         self.total = total or self.total
-        self._bar.total = self.total
-        self._bar.update(done - self.done)
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.update(done - self.done)
         self.done = done
         now = time.monotonic()
         if self._lines and (done in (1, self.total) or now - self._said >= _SECONDS_BETWEEN_LINES):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from ..checkpoints.hub_client import hub_client
 from ..errors import BiRefNetError
 from ..stop_signal import Terminated, interrupt_code
 from ..text import printable
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    hub_client("utils.tqdm")  # timm imports it, too, and a traceback would say nothing of the environment
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
     try:
         args = build_parser(command).parse_args(arguments)

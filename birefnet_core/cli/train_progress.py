@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from huggingface_hub.utils import tqdm
-
+from ..checkpoints.hub_client import hub_client
 from ..text import clock_time
 from .console import say
 
@@ -66,7 +66,7 @@ class ProgressBar:
 
     def _update_bar(self, step: dict[str, Any]) -> None:
         if self.bar is None:
-            self.bar = tqdm(total=step["steps"], initial=step["step"] - 1, unit="step")
+            self.bar = hub_client("utils.tqdm").tqdm(total=step["steps"], initial=step["step"] - 1, unit="step")
         shown = {name: f"{value:.3g}" for name, value in step.items() if name not in _HIDDEN}
         if step["best"] is not None:
             shown["best"] = f"{step['best']:.4f}"
@@ -75,5 +75,6 @@ class ProgressBar:
         self.bar.update()
 
     def _print(self, text: str) -> None:
-        with tqdm.external_write_mode(file=sys.stderr):  # above the bar, where there is one
+        above = contextlib.nullcontext() if self.bar is None else self.bar.external_write_mode(file=sys.stderr)
+        with above:
             say(text, error=True)
