@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--every", type=int, default=1, metavar="N", help="the network on every N-th frame at least, motion between")
     add("--start", type=float, default=0.0, metavar="S", help="seconds to begin at; negative: from the end")
     add("--duration", type=float, metavar="S", help="seconds to take")
-    add("--fps", type=Fraction, default=Fraction(25), metavar="R", help="of image sequences, such as 24000/1001")
+    add("--fps", type=parse_rate, default=Fraction(25), metavar="R", help="of image sequences, such as 24000/1001")
     add("--no-audio", action="store_true", help="leave out audio and subtitles")
     add("--keep-partial", action="store_true", help="on damage or Ctrl+C keep the frames that are finished")
     add("--batch-size", type=int, metavar="N", help="frames for each pass; default: what fits a GPU, 1 elsewhere")
@@ -75,6 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="skip clips whose outputs are already there")
     add("--overwrite", action="store_true", help="replace files that are already there")
     add("--quiet", action="store_true", help="no progress bar")
+
+
+def parse_rate(text: str) -> Fraction:
+    """Frames per second: 25, 23.976 or 24000/1001."""
+    try:
+        if "e" in text.lower():  # of a great exponent Python would work out all digits
+            raise ValueError
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number such as 25 or 24000/1001") from None
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ def _segment_all(
         device = choose_device(f"cuda:{local_rank}")
     options = video_options(args)
     model = load_model(args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order)
-    segmenter = Segmenter(model, compile=args.compile, batch_size=args.batch_size or 1)
+    segmenter = Segmenter(model, compile=args.compile, batch_size=1 if args.batch_size is None else args.batch_size)
     if args.batch_size is None:
         segmenter.batch_size = fitting_batch_size(segmenter, args.size, device)
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder's own printing: errors only

@@ -198,9 +198,11 @@ class Clip:
                 raise VideoError(f"{self.name}: its length is not known; give a start that counts from the beginning.")
             start = max(start + _exact(self._source.end or 0) - begin, Fraction(0))
         self._end = begin + start + _exact(duration) if duration else None
-        self._trimmed = bool(start or self._end)
-        self._first_pts = int((begin + start) / self._source.time_base) if start else None
-        self._end_pts = int(self._end / self._source.time_base) if self._end else None
+        self._trimmed = bool(start) or self._end is not None  # the end may be 0, of a clip that begins before
+        first = int((begin + start) / self._source.time_base)
+        self._first_pts = first if start else None
+        # At least one unit: those of sequences and AVI are as long as a frame.
+        self._end_pts = None if self._end is None else max(int(self._end / self._source.time_base), first + 1)
         if start:
             self._source.seek(begin + start)
 

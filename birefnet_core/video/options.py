@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,8 @@ from ..masks import FITS, METHODS, RefineOptions
 from ..masks.compose import Color, parse_color
 from ..text import did_you_mean
 from .formats import CODECS, DEFAULTS, KINDS, Codec
+
+MOST_SECONDS = 1_000_000_000  # of a cut, 31 years; in nanoseconds FFmpeg's 64 bits hold nine times as many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +150,11 @@ class VideoOptions:
             raise ConfigError(f"colors is {self.colors!r}, expected one of {', '.join(METHODS)}, or None.")
         if self.every < 1:
             raise ConfigError(f"every is {self.every}, expected 1 (all frames) or more.")
-        if not math.isfinite(self.start_time):
-            raise ConfigError(f"start_time is {self.start_time}, expected seconds.")
-        if self.duration is not None and not 0 <= self.duration < math.inf:
-            raise ConfigError(f"duration is {self.duration}, expected seconds above 0, or None for all.")
+        if not abs(self.start_time) <= MOST_SECONDS:  # nor NaN
+            raise ConfigError(f"start_time is {self.start_time}, expected seconds, at most {MOST_SECONDS}.")
+        if self.duration is not None and not 0 <= self.duration <= MOST_SECONDS:
+            raise ConfigError(
+                f"duration is {self.duration}, expected seconds above 0, at most {MOST_SECONDS}, or None for all."
+            )
         if not 0 < self.frame_rate <= 1000:
             raise ConfigError(f"frame_rate is {self.frame_rate}, expected above 0 and at most 1000 per second.")

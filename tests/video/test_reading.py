@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 from birefnet_core.errors import VideoError
 from birefnet_core.image_reading import read_image_file
 from birefnet_core.video import Clip, Output, VideoOptions, clip, segment_video
+from birefnet_core.video.containers import ContainerSource, Packets
 from birefnet_core.video.image_files import find_sequence
 from birefnet_core.video.pyav import reformat
 
@@ -71,6 +72,33 @@ def test_a_cut_of_a_sequence_begins_at_its_frame(tmp_path, segmenter, shot):
     segment_video(segmenter, shot / "a%d.png", Output(path=tmp_path / "out.mov"), options=options)
     assert np.abs(segmenter.images[0].numpy() * 255 - picture(10, 64, 48)).max() < 1
     assert len(segmenter.images) == 1
+
+
+@pytest.mark.parametrize("duration", [0.05, 0.04, 0.01, 1e-9])
+@pytest.mark.parametrize(("start", "first"), [(0, 9), (0.1, 10), (-0.1, 11)])
+def test_a_duration_below_that_of_a_frame_takes_one(shot, duration, start, first):
+    """Not none, and not the whole sequence, as a duration that was rounded to 0 did."""
+    with Clip(shot / "a%d.png", frame_rate=10, start_time=start, duration=duration) as clip:
+        (frame,) = clip
+    assert np.abs(frame.pixels.astype(int) - picture(first, 64, 48)).max() <= 1
+
+
+@pytest.mark.parametrize(("begins", "duration", "frames"), [(-0.125, 0.125, 3), (-0.125, 0.25, 6), (0, 0.125, 3)])
+def test_a_cut_may_end_at_0(tmp_path, monkeypatch, begins, duration, frames):
+    """Of a clip whose first frames are before 0; its end was taken for none."""
+    source = make_clip(tmp_path, audio=None, frames=8)  # 24 for each second
+    read = ContainerSource.read
+
+    def earlier(self):
+        for frame, pts, length in read(self):
+            yield Packets(frame, pts + int(begins / self.time_base), length)
+
+    monkeypatch.setattr(ContainerSource, "read", earlier)
+    monkeypatch.setattr(ContainerSource, "begins_at", lambda self: Fraction(begins))
+    with Clip(source, duration=duration) as clip:
+        assert [float(frame.pts * clip.info.time_base) for frame in clip] == pytest.approx(
+            [number / 24 for number in range(frames)], abs=1e-3
+        )
 
 
 def test_deep_images_stay_deep(tmp_path, segmenter):
