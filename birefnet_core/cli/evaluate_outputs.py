@@ -69,14 +69,14 @@ def check_outputs(data: Sequence[Data], args: argparse.Namespace) -> None:
 
 
 def _check_images(read: Sequence[Path], args: argparse.Namespace) -> None:
-    """Makes sure that the next evaluation does not take the images of this one for masks."""
-    for flag in ("plot", "sheet"):
-        path = getattr(args, flag)
+    """Makes sure that the next evaluation does not take files of this one, by their endings, for masks."""
+    for name in (*FILES, "cache", "sheet"):
+        path = getattr(args, name)
         for folder in read if path else ():
             if path.suffix.lower() in all_suffixes() and folder.exists() and os.path.samefile(path.parent, folder):
-                name = printable(path)
                 raise ConfigError(
-                    f"--{flag} {name}: would be taken for a mask or image by the next evaluation. Give another folder."
+                    f"--{name.replace('_', '-')} {printable(path)}: would be taken for a mask or image by the next "
+                    "evaluation. Give another folder."
                 )
 
 

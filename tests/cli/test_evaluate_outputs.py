@@ -119,7 +119,7 @@ def test_a_sheet_of_several_methods_never_replaces_a_mask(data, no_measuring, ca
     assert "pred/s_other_truths.png: would replace a file that is read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--plot", "--sheet"])
+@pytest.mark.parametrize("flag", FILES)
 @pytest.mark.parametrize("place", ["truths", "pred"])
 def test_images_of_results_do_not_become_masks(data, no_measuring, flag, place, capsys):
     assert evaluate(flag, f"{place}/new.png") == 2
