@@ -168,6 +168,10 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     """
     from ..video.paths import is_written, source_files  # here, to name PyAV where it is missing
 
+    if args.background and args.only_mask:
+        raise ConfigError("--only-mask writes nothing over a --background: leave out one of them, or give --mask.")
+    if args.premultiplied and (args.background or args.only_mask):
+        raise ConfigError("--premultiplied is of cut-outs; here there is no alpha to multiply with: leave it out.")
     out = Path(args.output)
     found = list(_find(args.inputs, args.recursive, out, summary))
     if not found and not summary.failures:
