@@ -69,7 +69,11 @@ def check_outputs(data: Sequence[Data], args: argparse.Namespace) -> None:
 
 
 def _check_images(read: Sequence[Path], args: argparse.Namespace) -> None:
-    """Makes sure that the next evaluation does not take files of this one, by their endings, for masks."""
+    """Makes sure that images are named as such, and nothing is taken for a mask by the next evaluation."""
+    for name in ("plot", "sheet"):
+        path = getattr(args, name)
+        if path and path.suffix.lower() not in ("", ".png") and not is_stream(path):
+            raise ConfigError(f"--{name} {printable(path)}: is a PNG file. Give a name that ends in .png.")
     for name in (*FILES, "cache", "sheet"):
         path = getattr(args, name)
         for folder in read if path else ():

@@ -119,6 +119,20 @@ def test_a_sheet_of_several_methods_never_replaces_a_mask(data, no_measuring, ca
     assert "pred/s_other_truths.png: would replace a file that is read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--plot", "--sheet"])
+@pytest.mark.parametrize("name", ["a.pdf", "a.svg", "a.jpg", "a.png.jpg"])
+def test_images_of_results_are_png(data, no_measuring, flag, name, capsys):
+    assert evaluate(flag, name) == 2
+    assert f"{flag} {name}: is a PNG file. Give a name that ends in .png." in capsys.readouterr().err
+    assert not (data / name).exists()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a"])
+def test_names_of_png_files_are_taken(data, name):
+    assert evaluate("--sheet", name, "--metrics", "MAE", "--worst-by", "MAE") == 0
+    assert (data / name).read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("flag", FILES)
 @pytest.mark.parametrize("place", ["truths", "pred"])
 def test_images_of_results_do_not_become_masks(data, no_measuring, flag, place, capsys):
