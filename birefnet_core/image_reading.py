@@ -39,7 +39,7 @@ from .text import first_line, printable
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and the photometric interpretation
 _GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
-_UPPER = 15  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: that of values of 12 bits
+_UPPERS = (3, 15)  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: those of 10 and 12 bits
 _LOWEST = -0.1  # sharpening undershoots 0 a little; floats below that are something else
 _WITH_FRAMES = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # those of other formats are previews, layers or sizes
 _FARTHEST_GREY = 40  # of 255, from sRGB; those of gamma 1.8 (ProPhoto) are 20 off, those of linear light 73
@@ -112,13 +112,19 @@ def _image_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:
     high, top = int(pixels[..., :3].max()), 255
     if pixels.dtype == np.uint16 and high:
         top = _top_value(high, source)
-    colours = _to_floats(pixels[..., :3], top)
-    if source.sixteen_bits and pixels.dtype == np.uint8 and high <= _UPPER:
-        colours = colours * (255 / _UPPER)
+    alpha_top = 255
+    if source.sixteen_bits and pixels.dtype == np.uint8 and 0 < high <= _UPPERS[-1]:
+        most = int(pixels.max())  # an alpha channel of full depth says nothing of the colours'
+        top = next((upper for upper in _UPPERS if most <= upper), _UPPERS[-1])
+        alpha_top = top if most <= top else 255
         note = "its 16-bit colours use 12 bits or less, of which Pillow reads the upper 4; save it with 8 bits"
         source.notes.append(note)
-    colours = _to_srgb_light(colours, source)
-    alpha = _to_floats(pixels[..., 3], 255) if pixels.shape[-1] == 4 and pixels[..., 3].min() < 255 else None
+    colours = _to_srgb_light(_to_floats(pixels[..., :3], top), source)
+    alpha = None
+    if pixels.shape[-1] == 4 and pixels[..., 3].min() < 255:
+        alpha = _to_floats(pixels[..., 3], alpha_top)
+        if alpha_top < 255 and alpha.min() == 1:
+            alpha = None
     if alpha is not None and alpha.max() == 0:
         source.notes.append("it is transparent everywhere, so there is no subject")
     return ImageFile(colours=colours, alpha=alpha, icc_profile=source.icc_profile, notes=tuple(source.notes))
@@ -200,7 +206,7 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
                 image.info["transparency"] = hidden * 255 // (2**bits - 1)
         image, source.icc_profile = _to_rgb(image, sixteen_bits)
         pixels = np.asarray(image)
-        if sixteen_bits and image.mode == "RGB" and pixels.size and pixels.max() <= _UPPER:
+        if sixteen_bits and image.mode == "RGB" and pixels.size and pixels.max() <= _UPPERS[-1]:
             lower = lower_bytes(header.name)
             if lower is not None and lower.shape == pixels.shape:
                 pixels = pixels.astype(np.uint16) * 256 + lower

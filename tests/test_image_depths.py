@@ -63,6 +63,47 @@ def test_16_bit_colours_that_use_fewer_bits_keep_their_brightness(tmp_path, bits
     assert file.notes == (f"its values reach {int(COLOURS.max()) * factor} of 65535, so they are read as {bits} bits",)
 
 
+ALPHA = np.where(X < 12, 0, np.where(X < 24, 120, 255)).astype(np.uint8)
+
+
+def save_deep_rgba(path, colours, alpha):
+    rows = np.concatenate([colours, alpha[..., None]], axis=-1).astype(">u2")
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    head = struct.pack(">IIBBBBB", 36, 24, 16, 6, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", data), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
+    return path
+
+
+@pytest.mark.parametrize(("bits", "step"), [(10, 1 / 3), (12, 1 / 15)])
+@pytest.mark.parametrize("opaque", [False, True])
+def test_alpha_of_as_few_bits_as_the_colours_hides_no_more(tmp_path, bits, step, opaque):
+    """Read as of 16 bits it was nearly transparent everywhere, and so was the mask."""
+    top, values = 2**bits - 1, np.full_like(ALPHA, 255) if opaque else ALPHA
+    file = read_image_file(save_deep_rgba(tmp_path / "a.png", *(np.rint(v / 255.0 * top) for v in (COLOURS, values))))
+    assert np.abs(file.colours.numpy() - COLOURS / 255).max() <= step
+    if opaque:
+        assert file.alpha is None
+    else:
+        assert np.abs(file.alpha.numpy() - ALPHA / 255).max() <= step
+        assert (file.alpha.min(), file.alpha.max()) == (0, 1)
+    assert "12 bits or less" in file.notes[0]
+
+
+@pytest.mark.parametrize(("colours", "factor"), [(COLOURS, 257), (COLOURS, 16)])
+def test_alpha_of_full_depth_stays(tmp_path, colours, factor):
+    file = read_image_file(save_deep_rgba(tmp_path / "a.png", colours.astype(int) * factor, ALPHA.astype(int) * 257))
+    assert np.abs(file.alpha.numpy() - ALPHA / 255).max() < 1e-6
+    assert np.abs(file.colours.numpy() - COLOURS / 255).max() <= 1 / 15
+
+
+def test_faint_alpha_over_black_stays_faint(tmp_path):
+    """A shadow: its colours say nothing of the depth."""
+    file = read_image_file(save_deep_rgba(tmp_path / "a.png", COLOURS * 0, (ALPHA > 0) * 15 * 257))
+    assert float(file.alpha.max()) == pytest.approx(15 / 255)
+    assert file.notes == ()
+
+
 def grey_profile(gamma):
     """A colour profile of grey whose tone curve is a power."""
     white = b"".join(struct.pack(">i", round(value * 65536)) for value in (0.9642, 1, 0.8249))
