@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..checkpoints.hub_client import hub_client
 from ..errors import BiRefNetError
@@ -46,6 +46,16 @@ _TRAININGS = ("train", "ablation")
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Of a command, what is left over is refused with the command's own usage."""
+        found, left = super().parse_known_args(args, namespace)
+        if left and self.get_default("run") is not None:
+            several = any(action.dest == "inputs" for action in self._actions)
+            names = several and not any(text.startswith("-") for text in left)
+            hint = " (give all inputs together, before the flags or after them)" if names else ""
+            self.error(f"unrecognized arguments: {' '.join(left)}{hint}")
+        return found, left
+
     def error(self, message: str) -> NoReturn:
         super().error(printable(message, keep="\n"))  # it has arguments, which the shell may have made of file names
 

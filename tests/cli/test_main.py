@@ -73,3 +73,23 @@ def test_errors_of_our_own_are_not_hidden():
         exit_code(lambda: os.stat("nowhere"))
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left", "hint"),
+    [
+        (["segment", "a.png", "--model", "demo", "b.png", "-o", "masks"], "b.png", True),
+        (["video", "a.mp4", "--quiet", "b.mp4", "c.mp4", "-o", "out"], "b.mp4 c.mp4", True),
+        (["segment", "a.png", "-o", "masks", "--nosuch"], "--nosuch", False),
+        (["segment", "a.png", "-o", "masks", "--nosuch", "b.png"], "--nosuch b.png", False),
+        (["checkpoints", "BiRefNet"], "BiRefNet", False),
+    ],
+)
+def test_what_is_left_over_is_refused_with_the_commands_usage(capsys, arguments, left, hint):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert error.startswith(f"usage: birefnet {arguments[0]} ")
+    assert f"birefnet {arguments[0]}: error: unrecognized arguments: {left}" in error
+    assert ("give all inputs together, before the flags or after them" in error) == hint
