@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         summary = Summary()
         if processes.rank == 0:  # the first reports what concerns all of them
             summary.failures += plan.failures
-            summary.notes += plan.notes()
+            summary.notes += [*plan.notes(), *plan.empty]
         where = printable(os.path.abspath(plan.single or plan.folder))
         try:
             _segment_all(_jobs_of(plan, args, processes, summary), args, processes, summary)

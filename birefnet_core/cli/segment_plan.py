@@ -47,6 +47,7 @@ class Plan:
         single: The mask's file, where one was named.
         failures: Images that cannot be segmented, each with the reason.
         passed: How many files of each unknown ending there are in folders.
+        empty: Sentences on folders without an image, which other inputs would hide.
     """
 
     jobs: list[Job] = dataclasses.field(default_factory=list)
@@ -54,6 +55,7 @@ class Plan:
     single: Path | None = None
     failures: list[str] = dataclasses.field(default_factory=list)
     passed: Counter[str] = dataclasses.field(default_factory=Counter)
+    empty: list[str] = dataclasses.field(default_factory=list)
 
     def notes(self) -> list[str]:
         """A sentence on the files that were passed over."""
@@ -143,6 +145,8 @@ def _find(inputs: list[str], recursive: bool, output: Path | None, plan: Plan) -
             found = find_images(path, recursive=recursive, leave_out=leave_out)
             plan.passed.update(found.passed)
             plan.failures += found.failures
+            if not found.images and not found.failures:
+                plan.empty.append(f"{text}: no images in this folder{'' if recursive else ' itself'}")
             yield from ((image, image.relative_to(path)) for image in _photos(found.images, leave_out))
         elif exists(path):
             yield path, Path(path.name)

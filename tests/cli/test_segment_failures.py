@@ -171,3 +171,16 @@ def test_masks_have_the_permissions_of_ordinary_files(folder):
     run(folder, "-o", "out")
     shutil.copyfile("out/a.png", "out/b.png")
     assert stat.S_IMODE(Path("out/a.png").stat().st_mode) == stat.S_IMODE(Path("out/b.png").stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [((), "no images in this folder itself"), (("--recursive",), None), (("--resume",), "itself")]
+)
+def test_a_folder_without_images_is_told_beside_others(folder, flags, said, capsys):
+    """Its images may be in subfolders, and the summary counts those of the other inputs alone."""
+    save(folder / "a.png")
+    save(folder / "shelf" / "inner" / "b.png")
+    assert run(folder / "a.png", folder / "shelf", "-o", folder.parent / "out", *flags) == 0
+    error = capsys.readouterr().err
+    assert (f"note: {folder / 'shelf'}: no images in this folder" in error) == (said is not None)
+    assert said is None or said in error
