@@ -294,6 +294,8 @@ def _find(inputs: Sequence[str], recursive: bool, out: Path, summary: Summary) -
             yield from ((str(clip), clip.relative_to(path)) for clip in clips)
             if not clips and files.passed:  # a sequence of images
                 yield text, Path(path.resolve().name + ".images")
+            elif not files.images and not files.failures:
+                summary.notes.append(f"{text}: no clips in this folder{'' if recursive else ' itself'}")
         elif os.path.exists(path) or "%" in path.name or "*" in path.name:
             yield text, Path(path.name if os.path.exists(path) else path.name.replace("%", "").replace("*", ""))
         else:

@@ -138,3 +138,11 @@ def test_an_empty_file_or_a_folder_is_no_finished_clip(folder, model_file, capsy
     (folder / "out" / "a_mask.mkv").mkdir()
     assert main(["video", "in/a.mp4", "-o", "out", "--mask", *flags]) == 1
     assert "a_mask.mkv: is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [(), ("--recursive",)])
+def test_a_folder_without_clips_is_told_beside_others(folder, images, flags):
+    clip(folder / "shelf" / "inner", "b.mp4")
+    code, error = images("in/a.mp4", "shelf", "-o", "out", *flags)
+    assert code == 0
+    assert ("note: shelf: no clips in this folder itself" in error) == (not flags)
