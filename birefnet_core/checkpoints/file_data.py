@@ -170,6 +170,12 @@ class FileData:
                     raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
             self._left.pop(entry.header_offset, None)
 
+    def read_entry(self, entry: zipfile.ZipInfo, most: int) -> bytes:
+        """What an entry of an archive holds, up to some number of bytes; its checksum is not compared."""
+        with self.open() as file:
+            file.seek(_find_data(file, entry))
+            return file.read(min(entry.file_size, most))
+
     def verify(self) -> None:
         """Reads and compares what is left.
 

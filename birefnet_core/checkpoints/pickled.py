@@ -32,7 +32,7 @@ _DEEPEST = 8  # containers within containers
 _BIREFNET = re.compile(r"(?:.*\.)?(?:bb|squeeze_module|localization|reconstruction)\.")
 _MOST_PICKLE = 8 * 2**20  # bytes of a file's data.pkl; that of Swin-L with its optimizer has 1 MB
 _MOST_OPERATIONS = 2_000_000  # of files without one; Swin-L with its optimizer has 200 thousand
-_WORD = 16  # bytes that "little" and "big" do not have
+_WORD = 16  # bytes, more than those of "little" and "big"
 _LEGACY_PICKLES = 5  # one after another in a file of torch before 1.6; numbers follow
 
 
@@ -73,13 +73,12 @@ def start_loading(path: Path, *, mmap: bool = True, advice: str = AGAIN) -> tupl
     with _explained(path, advice):
         with open(path, "rb") as file:
             archive = file.read(4) == b"PK\x03\x04"
-        swapped = False
         if archive:
-            entries, swapped = _check_entries(path)
+            entries = _check_entries(path)
         elif _has_too_many_objects(path):
             raise ValueError("more objects than any weights")
         data = FileData(path, lambda: _explained(path, advice), entries)
-        mmap = mmap and archive and not swapped
+        mmap = mmap and archive and not _has_other_byte_order(data, entries)
         with utf8_path(path) as name:
             content = torch.load(name, map_location="cpu", weights_only=True, mmap=mmap)
             if archive:
@@ -127,16 +126,10 @@ def _cause(error: BaseException) -> BaseException:
     return error if frame.f_globals.get("__name__") == "torch._weights_only_unpickler" else hidden
 
 
-def _check_entries(path: Path) -> tuple[list[zipfile.ZipInfo], bool]:
-    """The entries of an archive; refuses those that torch did not write, before anything in them is read.
-
-    Returns:
-        The entries, and whether torch turns the bytes of numbers round, after which they are no longer the file's.
-    """
+def _check_entries(path: Path) -> list[zipfile.ZipInfo]:
+    """The entries of an archive; refuses those that torch did not write, before anything in them is read."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        orders = [entry for entry in entries if entry.filename.endswith("/byteorder") and entry.file_size < _WORD]
-        swapped = any(archive.read(entry) != sys.byteorder.encode() for entry in orders)
     names = [entry.filename for entry in entries]
     if any(name.endswith("/constants.pkl") for name in names):
         raise CheckpointError("this is a TorchScript program, not weights. Save its state_dict() instead.")
@@ -155,7 +148,13 @@ def _check_entries(path: Path) -> tuple[list[zipfile.ZipInfo], bool]:
             f"its pickle of {pickles[0].file_size / 2**20:.0f} MiB is larger than that of any weights, as where NumPy "
             "arrays are in place of tensors. Save it anew with torch.save and tensors, or as .safetensors."
         )
-    return entries, swapped
+    return entries
+
+
+def _has_other_byte_order(data: FileData, entries: list[zipfile.ZipInfo]) -> bool:
+    """Whether torch turns the bytes of numbers round, after which they are no longer those of the file."""
+    orders = [entry for entry in entries if entry.filename.endswith("/byteorder")]
+    return any(data.read_entry(entry, _WORD) != sys.byteorder.encode() for entry in orders)
 
 
 def _has_too_many_objects(path: Path) -> bool:

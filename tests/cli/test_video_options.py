@@ -46,8 +46,8 @@ def video(model_file, tmp_path):
         (["--only-mask", "--background", "#fff"], "--only-mask writes nothing over a --background"),
         (["--premultiplied", "--background", "#fff"], "--premultiplied is of cut-outs"),
         (["--premultiplied", "--only-mask"], "--premultiplied is of cut-outs"),
-        (["--batch-size", "0"], "batch_size=0: expected at least 1"),
-        (["--batch-size=-3"], "batch_size=-3: expected at least 1"),
+        (["--batch-size", "0"], "batch_size=0: expected a whole number, at least 1"),
+        (["--batch-size=-3"], "batch_size=-3: expected a whole number, at least 1"),
     ],
 )
 def test_values_that_mean_nothing_are_refused_before_work(video, capsys, arguments, said):
