@@ -50,7 +50,7 @@ def compare_resumed(tmp_path):
 
 @pytest.mark.parametrize(
     ("lost", "step", "workers"),
-    [("im", 2, 0), pytest.param("gt", 2, 0, marks=pytest.mark.slow),
+    [pytest.param("im", 2, 0, marks=pytest.mark.slow), pytest.param("gt", 2, 0, marks=pytest.mark.slow),
      ("", 4, 1), pytest.param("", 5, 1, marks=pytest.mark.slow),
      ("im", 3, 0), pytest.param("", 6, 0, marks=pytest.mark.slow)],
 )  # fmt: skip
