@@ -1,4 +1,4 @@
-"""Autocast turned off where precision is decided by the code itself: a caller's autocast would lower it unasked."""
+"""Precision that is decided by the code itself: a caller's autocast or half precision would lower it unasked."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DEVICES = ("cpu", "cuda", "xpu", "mps")
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float32 for anything narrower; float64 stays, so that gradients can be checked."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def autocast_disabled(kind: str) -> AbstractContextManager:

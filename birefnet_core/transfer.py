@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .autocast import without_autocast
+from .autocast import at_least_float32, without_autocast
 from .errors import ConfigError
 
 TRANSFERS = ("sdr", "pq", "hlg")
@@ -107,4 +107,4 @@ def _checked(colours: Tensor, transfer: str) -> Tensor:
     """The colours in float32 at least: PQ spans more than half precision can hold."""
     if transfer not in TRANSFERS:
         raise ConfigError(f"transfer is {transfer!r}, expected one of {', '.join(TRANSFERS)}.")
-    return colours if colours.dtype == torch.float64 else colours.float()
+    return at_least_float32(colours)

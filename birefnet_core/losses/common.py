@@ -1,16 +1,12 @@
-"""Validation and precision, common to all terms."""
+"""Validation, common to all terms."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ..autocast import at_least_float32
 from ..errors import ImageError
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """float32 for anything narrower; float64 stays, so that gradients can be checked."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def check_map(x: Tensor, what: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..autocast import at_least_float32
 from ..image_ops import resize
-from .common import at_least_float32, check_logits_and_label, check_map
+from .common import check_logits_and_label, check_map
 
 
 def gradient_map(prediction: Tensor, label: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..autocast import at_least_float32
 from ..errors import ConfigError, ImageError
 from ..image_ops import resize
 from .boundary import ssim, structure
-from .common import at_least_float32, check_map
+from .common import check_map
 from .gradient import gradient_map
 from .pixel import bce, mae, mse
 from .region import iou

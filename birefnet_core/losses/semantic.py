@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..autocast import at_least_float32
 from ..errors import ImageError
-from .common import at_least_float32
 
 NO_CLASS = -1  # label of an image whose class is not known
 

@@ -26,7 +26,7 @@ from .compose import (
 )
 from .crop import common_box
 from .foreground import METHODS, estimate_foreground
-from .windows import Progress
+from .windows import Progress, frames_in_turn
 
 OUTPUTS = ("rgba", "premultiplied", "color", "image", "checkerboard")
 
@@ -106,17 +106,13 @@ def cut_out(
     size = len(images), box[3] - box[1], box[2] - box[0], channels
     result = torch.empty(size, dtype=torch.float32, device=images.device)
     front = images[:1, ..., :3]
-    for n in range(len(images)):  # one by one, so that a video needs no memory beyond the result
-        if progress:
-            progress(n, len(images))
+    for n in frames_in_turn(len(images), progress):  # so that a video needs no memory beyond the result
         if n == 0 or not only:
             front = images[n : n + 1, ..., :3]
             if options.colors is not None:
                 front = estimate_foreground(flatten_alpha(images[n : n + 1]), masks[n : n + 1], options.colors)
         composed = _compose(front, masks[n : n + 1], options, None if behind is None else behind[n : n + 1])
         result[n] = composed[0][part]
-    if progress:
-        progress(len(images), len(images))
     return result, masks[(slice(None), *part)].contiguous()
 
 

@@ -27,7 +27,7 @@ from .checks import check_number
 from .compose import Color, parse_color
 from .foreground import estimate_foreground
 from .morphology import feather, grow
-from .windows import Progress
+from .windows import Progress, frames_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -92,17 +92,14 @@ def remove_spill(
     if masks is not None:
         images, masks = pair(images, masks)
     result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    for n, image in enumerate(images):  # one by one, so that a video needs no memory beyond the result
-        if progress:
-            progress(n, len(images))
+    for n in frames_in_turn(len(images), progress):  # so that a video needs no memory beyond the result
+        image = images[n]
         spill = _spill(image, key, LIMITS[limit]) * strength  # H W
         if masks is not None and edge_width:
             spill *= _near_edge(masks[n], edge_width)
         light = spill[..., None] * key
         luma = (light @ light.new_tensor(LUMA))[..., None] * keep_brightness
         result[n] = (image - light + luma).clamp_(0, 1)
-    if progress:
-        progress(len(images), len(images))
     return result
 
 

@@ -27,7 +27,7 @@ from ..image_ops import (
 from .checks import check_kind, check_number, check_switch
 from .crop import THRESHOLD, box_around, fade_window, found_boxes
 from .morphology import GAUSSIAN_REACH, feather, grow
-from .windows import Progress
+from .windows import Progress, frames_in_turn
 
 CHANNELS = (1, 3, 4)
 Box = tuple[int, int, int, int]  # left, top, right, bottom, the last two exclusive
@@ -118,13 +118,9 @@ def crop_for_inpainting(
     size = _size_of_crop(bottom - top, right - left, options)
     crops = torch.empty(len(images), *size, images.shape[-1], dtype=torch.float32, device=images.device)
     crop_masks = torch.empty(len(images), *size, dtype=torch.float32, device=images.device)
-    for n, box in enumerate(boxes):
-        if progress:
-            progress(n, len(boxes))
-        crops[n] = resize_images(_cut(images[n], box).float().clamp(0, 1)[None], size)[0]
-        crop_masks[n] = resize_masks(_cut(masks[n], box)[None], size)[0]
-    if progress:
-        progress(len(boxes), len(boxes))
+    for n in frames_in_turn(len(boxes), progress):
+        crops[n] = resize_images(_cut(images[n], boxes[n]).float().clamp(0, 1)[None], size)[0]
+        crop_masks[n] = resize_masks(_cut(masks[n], boxes[n])[None], size)[0]
     return crops, crop_masks, CropRecord(images=images, boxes=tuple(boxes), size=size, masks=given)
 
 
@@ -172,17 +168,13 @@ def stitch_back(
             cuts = [_cut(masks[n % len(masks)], record.boxes[n % len(record.boxes)]) for n in range(len(crops))]
             masks = torch.stack(cuts)
     stitched = images.expand(*images.shape[:3], max(3, images.shape[-1])).clone()
-    for n, crop in enumerate(crops):
-        if progress:
-            progress(n, len(crops))
+    for n in frames_in_turn(len(crops), progress):
         box = record.boxes[n % len(record.boxes)]
         mask = None if masks is None else masks[n % len(masks)]
         target = _cut(stitched[n], box)
-        new, weight = _new_pixels(crop, mask, box, images.shape[1:3], blend)
+        new, weight = _new_pixels(crops[n], mask, box, images.shape[1:3], blend)
         part = target[..., : new.shape[-1]]  # alpha stays if the crop has none
         part.copy_(torch.lerp(part.float(), new, weight))
-    if progress:
-        progress(len(crops), len(crops))
     return stitched
 
 

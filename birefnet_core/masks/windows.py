@@ -108,3 +108,8 @@ def groups_in_turn(frames: int, frame_pixels: int, progress: Progress | None) ->
         yield group
     if progress:
         progress(frames, frames)
+
+
+def frames_in_turn(frames: int, progress: Progress | None) -> Iterator[int]:
+    """``groups_in_turn`` of one frame each: the numbers of the frames."""
+    return (group.start for group in groups_in_turn(frames, FRAME_PIECE, progress))
