@@ -12,6 +12,13 @@ from ..birefnet_core.files import atomic_folder, atomic_path
 from .comfy_compat import PACK
 
 FOLDER = "birefnet_examples"  # for the example of a folder
+# ComfyUI lists a folder as its disk does, which on Windows is by name.
+FOLDER_FILES = {
+    f"{number}_{image}": image
+    for number, image in enumerate(
+        ("portrait.jpg", "swan.jpg", "snowboarder.jpg", "taxi.jpg", "plant.jpg", "composite_two.jpg"), 1
+    )
+}
 # Load Image lists no files in folders. The names come after ComfyUI's own example.png, which stays the default.
 FILES = {
     "example_birefnet.jpg": "portrait.jpg",
@@ -36,7 +43,7 @@ def copy_example_images() -> None:
                 with atomic_path(target / name) as part:
                     shutil.copyfile(images / image, part)
         with atomic_folder(target / FOLDER) as folder:
-            for image in sorted(images.glob("*.jpg")):
-                shutil.copyfile(image, folder / image.name)
+            for name, image in FOLDER_FILES.items():
+                shutil.copyfile(images / image, folder / name)
     except OSError as error:  # such as a folder that may not be written to
         logger.info("BiRefNet: no example images in %s: %s", target, error)

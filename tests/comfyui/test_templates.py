@@ -101,7 +101,7 @@ def test_comfyui_has_every_input_and_link_of_an_example(example, fresh, to_api):
 
 def test_the_folder_of_example_images_is_made_once(fresh):
     folder = fresh.base / "input" / FOLDER
-    assert sorted(path.name for path in folder.iterdir()) == sorted(p.name for p in ROOT.glob("examples/*.jpg"))
+    assert sorted(path.name[2:] for path in folder.iterdir()) == sorted(p.name for p in ROOT.glob("examples/*.jpg"))
 
 
 def test_the_page_lists_every_example_with_its_thumbnail(fresh):
