@@ -33,6 +33,7 @@ class Codec:
         bits: Of the values handed to the encoder: 8, or 16 where it keeps more than 8; 32 is floating point.
         hdr: Whether the colours of an HDR clip are written as they are; otherwise they are tone-mapped.
         crf: Default quality, lower is better; None where there is no such number.
+        crf_range: The least and the greatest that encoders obey.
         options: Of the encoder.
         cutout_options: More of them for cut-outs.
     """
@@ -44,6 +45,7 @@ class Codec:
     bits: int = 8
     hdr: bool = False
     crf: int | None = None
+    crf_range: tuple[int, int] = (0, 51)
     options: Mapping[str, str] = field(default_factory=dict)
     cutout_options: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,6 +74,7 @@ CODECS: dict[str, Codec] = {
         kinds=("cutout", "composite"),
         formats={"cutout": "yuva420p", "composite": "yuv420p"},
         crf=8,
+        crf_range=(0, 63),
         options={"row-mt": "1", "deadline": "good", "cpu-used": "4"},
         cutout_options={"auto-alt-ref": "0"},  # libvpx refuses alpha otherwise
     ),
@@ -85,7 +88,7 @@ CODECS: dict[str, Codec] = {
     ),
     "av1": Codec(
         encoders=("libsvtav1", "libaom-av1"), suffixes=(".mp4", ".mkv", ".webm"), kinds=("mask", "composite"),
-        formats=_FILM_FORMATS, hdr=True, crf=24, options={},
+        formats=_FILM_FORMATS, hdr=True, crf=24, crf_range=(1, 63), options={},  # to SVT-AV1 0 is its default
     ),
     "ffv1": Codec(
         encoders=("ffv1",), suffixes=(".mkv",), kinds=("mask",), formats={"mask": "gray16le"}, bits=16,

@@ -92,8 +92,18 @@ class Output:
             raise ConfigError(f"{self.path}: {self.codec} is written to {' or '.join(row.suffixes)} files.")
         if not row.suffixes and suffix in {s for other in CODECS.values() for s in other.suffixes}:
             raise ConfigError(f"{self.path}: {self.codec} writes an image for each frame; give a folder.")
-        if self.crf is not None and not (row.crf is not None and 0 <= self.crf <= 63):
-            raise ConfigError(f"crf={self.crf}: expected 0 to 63, and a codec that has a CRF ({self.codec} is set).")
+        if self.crf is not None:
+            self._check_crf(self.crf, row)
+
+    def _check_crf(self, crf: int, row: Codec) -> None:
+        least, most = row.crf_range
+        if row.crf is None:
+            having = [name for name, other in CODECS.items() if other.crf is not None and self.kind in other.kinds]
+            raise ConfigError(
+                f"crf={crf}: {self.codec} has none; leave it out, or use a codec that has: {', '.join(having)}."
+            )
+        if not least <= crf <= most:
+            raise ConfigError(f"crf={crf}: expected {least} (best) to {most} for {self.codec}.")
 
     @property
     def format(self) -> Codec:

@@ -155,7 +155,7 @@ def test_resume_skips_what_is_done_and_nothing_is_overwritten(video, clips, caps
         (["--background", "reddish"], "no file of that name"),
         (["--codec", "h264"], "cannot hold a cutout"),
         (["--temporal-radius", "-1"], "temporal_radius"),
-        (["--size", "native", "--crf", "3"], "a codec that has a CRF"),
+        (["--size", "native", "--crf", "3"], "prores has none"),
     ],
 )
 def test_wrong_calls_end_with_2(video, clips, capsys, arguments, words):

@@ -46,6 +46,8 @@ def video(model_file, tmp_path):
         (["--only-mask", "--background", "#fff"], "--only-mask writes nothing over a --background"),
         (["--premultiplied", "--background", "#fff"], "--premultiplied is of cut-outs"),
         (["--premultiplied", "--only-mask"], "--premultiplied is of cut-outs"),
+        (["--codec", "vp9", "--crf", "64"], "vp9 is written to .webm"),
+        (["--crf", "64"], "crf=64: prores has none"),
         (["--batch-size", "0"], "batch_size=0: expected a whole number, at least 1"),
         (["--batch-size=-3"], "batch_size=-3: expected a whole number, at least 1"),
     ],

@@ -290,8 +290,8 @@ def test_batches_change_nothing(tmp_path, source, batch_size):
         ({"path": "out.mp4", "kind": "composite"}, "needs a background"),
         ({"path": "out.mov", "background": "#fff"}, "only a composite"),
         ({"path": "out.mp4", "kind": "composite", "background": "reddish"}, "expected a color"),
-        ({"path": "out.mov", "crf": 3}, "a codec that has a CRF"),
-        ({"path": "out.webm", "crf": 99}, "expected 0 to 63"),
+        ({"path": "out.mov", "crf": 3}, "prores has none; leave it out, or use a codec that has: vp9."),
+        ({"path": "frames", "kind": "mask", "crf": 3}, "png has none; leave it out, or use .* h264, hevc, av1."),
     ],
 )
 def test_what_cannot_be_written_is_said_at_once(arguments, words):
