@@ -204,13 +204,27 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
         for bits in (2, 4):  # the pixels of which Pillow brings to 8, and not the one that is transparent
             if f"L;{bits}'" in header.packing and isinstance(hidden := image.info.get("transparency"), int):
                 image.info["transparency"] = hidden * 255 // (2**bits - 1)
+        hidden = image.info.get("transparency")
         image, source.icc_profile = _to_rgb(image, sixteen_bits)
         pixels = np.asarray(image)
+        if sixteen_bits and isinstance(hidden, tuple) and image.mode == "RGBA":
+            pixels = _without_neighbours(pixels, hidden, header.name)
         if sixteen_bits and image.mode == "RGB" and pixels.size and pixels.max() <= _UPPERS[-1]:
             lower = lower_bytes(header.name)
             if lower is not None and lower.shape == pixels.shape:
                 pixels = pixels.astype(np.uint16) * 256 + lower
     return pixels, source
+
+
+def _without_neighbours(pixels: np.ndarray, hidden: tuple[int, ...], name: str) -> np.ndarray:
+    """16-bit colours of which one is transparent, without those that differ from it in their lower bytes alone."""
+    transparent = pixels[..., 3] == 0
+    lower = lower_bytes(name) if transparent.any() else None
+    if lower is None or lower.shape[:2] != pixels.shape[:2]:
+        return pixels
+    others = (lower != np.array([value & 255 for value in hidden])).any(axis=-1)
+    alpha = np.where(transparent & ~others, np.uint8(0), np.uint8(255))
+    return np.concatenate([pixels[..., :3], alpha[..., None]], axis=-1)
 
 
 def _to_rgb(image: Image.Image, sixteen_bits: bool) -> tuple[Image.Image, bytes | None]:

@@ -1,4 +1,4 @@
-"""Files that Pillow reads in part or wrongly: small copies, planes of 16 bits, transparent grey of few bits."""
+"""Files that Pillow reads in part or wrongly: small copies, planes of 16 bits, transparent grey and colours."""
 
 import struct
 import zlib
@@ -41,6 +41,31 @@ def test_the_transparent_grey_of_few_bits(tmp_path, bits, hidden):
     for file in files:
         assert np.array_equal(file.alpha.numpy(), (values != hidden) * 1.0)
         assert np.allclose(file.colours[..., 0].numpy(), values / top)
+
+
+@pytest.mark.parametrize("factor", [257, 16])
+@pytest.mark.parametrize("opened", [False, True])
+def test_the_transparent_one_of_16_bit_colours_hides_no_others(tmp_path, factor, opened):
+    """Pillow compares the upper bytes alone, and so hid up to 255 others of each."""
+    colours = COLOURS.astype(np.uint16) * factor
+    colours[4:8, 4:8] = colours[20, 20]
+    for channel in range(3):
+        colours[9 + channel, 20] = colours[20, 20] ^ np.eye(3, dtype=np.uint16)[channel]
+    rows = [row.astype(">u2").tobytes() for row in colours]
+    path = png(tmp_path / "a.png", 16, 2, rows, struct.pack(">HHH", *map(int, colours[20, 20])))
+    if opened:
+        with Image.open(path) as image:
+            file = read_pil_image(image)
+    else:
+        file = read_image_file(path)
+    assert np.array_equal(file.alpha.numpy() == 0, (colours == colours[20, 20]).all(-1))
+    assert set(file.alpha.unique().tolist()) == {0, 1}
+
+
+def test_a_transparent_colour_that_no_pixel_has_hides_nothing(tmp_path):
+    rows = [row.astype(">u2").tobytes() for row in COLOURS.astype(np.uint16) * 257]
+    path = png(tmp_path / "a.png", 16, 2, rows, struct.pack(">HHH", *(int(v) * 257 ^ 1 for v in COLOURS[5, 5])))
+    assert read_image_file(path).alpha is None
 
 
 def test_what_is_read_of_an_opened_file_is_what_is_read_of_its_path(tmp_path):
