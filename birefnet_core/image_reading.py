@@ -38,6 +38,7 @@ from .placeholders import advice, placeholder
 from .text import first_line, printable
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and the photometric interpretation
+_SPARE_ALPHA = ("BMP", "DIB", "TGA", "DDS")  # formats of which many files have 32 bits for colours alone, the rest 0
 _GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
 _UPPERS = (3, 15)  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: those of 10 and 12 bits
 _LOWEST = -0.1  # sharpening undershoots 0 a little; floats below that are something else
@@ -209,6 +210,9 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
         pixels = np.asarray(image)
         if sixteen_bits and isinstance(hidden, tuple) and image.mode == "RGBA":
             pixels = _without_neighbours(pixels, hidden, header.name)
+        if header.format in _SPARE_ALPHA and image.mode == "RGBA" and pixels.size and not pixels[..., 3].any():
+            pixels = pixels[..., :3]
+            source.notes.append("its alpha is 0 everywhere, as where it is not meant, and was left out")
         if sixteen_bits and image.mode == "RGB" and pixels.size and pixels.max() <= _UPPERS[-1]:
             lower = lower_bytes(header.name)
             if lower is not None and lower.shape == pixels.shape:

@@ -33,12 +33,14 @@ class Header(NamedTuple):
     """What an image says of its file until it is loaded.
 
     Attributes:
+        format: Pillow's name of the format; "" of an image made in memory.
         packing: Pillow's names of how pixels are stored.
         tags: Of a TIFF.
         name: Path, or empty.
         coding: Of its colours; None for sRGB, or by a profile.
     """
 
+    format: str
     packing: str
     tags: dict[int, Any]
     name: str
@@ -49,7 +51,7 @@ def header_of(image: Image.Image) -> Header:
     """What an image that is not loaded yet says of its file."""
     tags = dict(image.tag_v2) if hasattr(image, "tag_v2") else {}
     packing = repr(getattr(image, "tile", [])[:1])
-    return Header(packing, tags, getattr(image, "filename", ""), coding_of(image))
+    return Header(image.format or "", packing, tags, getattr(image, "filename", ""), coding_of(image))
 
 
 def to_full_size(image: Image.Image) -> None:

@@ -1,4 +1,4 @@
-"""Files that Pillow reads in part or wrongly: small copies, planes of 16 bits, transparent grey and colours."""
+"""Files that Pillow reads in part or wrongly: copies, planes of 16 bits, transparent colours, unused alpha."""
 
 import struct
 import zlib
@@ -148,3 +148,36 @@ def test_the_preview_of_a_raw_file_is_not_taken_for_its_image(with_copies):
         read_image_file(path)
     with pytest.raises(DatasetError, match="only a small copy"):
         read_mask(path)
+
+
+def save_bmp(path, image):
+    """With a mask of its alpha, as Windows' clipboard writes; Pillow writes none."""
+    data, masks = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA"), (16, 8, 0, 24)
+    head = struct.pack("<IiiHHII16x", 56, *image.size, 1, 32, 3, len(data))
+    head += b"".join(struct.pack("<I", 255 << shift) for shift in masks)
+    path.write_bytes(b"BM" + struct.pack("<IxxxxI", 14 + len(head) + len(data), 14 + len(head)) + head + data)
+
+
+@pytest.mark.parametrize("alpha", ["none of it", "one pixel", "all", "half"])
+@pytest.mark.parametrize(
+    ("ending", "spare"), [("bmp", True), ("tga", True), ("dds", True), ("png", False), ("tif", False), ("webp", False)]
+)
+def test_alpha_that_is_0_everywhere_is_left_out_where_it_is_often_not_meant(tmp_path, ending, spare, alpha):
+    values = {"none of it": X * 0, "one pixel": (X == 5) & (Y == 5), "all": X * 0 + 1, "half": X > 18}[alpha]
+    image = Image.fromarray(np.dstack([COLOURS, values.astype(np.uint8) * 255]))
+    path = tmp_path / f"a.{ending}"
+    if ending == "bmp":
+        save_bmp(path, image)
+    else:
+        image.save(path, **({"lossless": True, "exact": True} if ending == "webp" else {}))
+    with Image.open(path) as opened:
+        files = read_image_file(path), read_pil_image(opened)
+    for file in files:
+        assert np.array_equal(file.colours.numpy(), COLOURS / np.float32(255))
+        if alpha == "all" or (alpha == "none of it" and spare):
+            assert file.alpha is None
+        else:
+            assert np.array_equal(file.alpha.numpy(), values)
+        notes = {True: "its alpha is 0 everywhere", False: "it is transparent everywhere"}
+        assert len(file.notes) == (alpha == "none of it")
+        assert all(note.startswith(notes[spare]) for note in file.notes)
