@@ -38,6 +38,7 @@ from .placeholders import advice, placeholder
 from .text import first_line, printable
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and the photometric interpretation
+_SAMPLE_FORMAT, _SIGNED, _HIGHEST_SIGNED = 339, 2, 32767  # another tag, what it says of signed numbers, and their top
 _SPARE_ALPHA = ("BMP", "DIB", "TGA", "DDS")  # formats of which many files have 32 bits for colours alone, the rest 0
 _GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
 _UPPERS = (3, 15)  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: those of 10 and 12 bits
@@ -175,6 +176,7 @@ class _Source:
     orientation: int
     sixteen_bits: bool
     bits: int | None = None  # of grey, where the file says so
+    signed: bool = False  # 16 bits, of which one is the sign
     white_is_zero: bool = False
     transparent_grey: int | None = None
     curve: np.ndarray | None = None  # of grey with a colour profile: sRGB of 256 values from 0 to 1
@@ -193,6 +195,8 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
     if image.mode == "F" or image.mode.startswith("I"):
         if tags.get(_BITS_PER_SAMPLE) in (12, (12,)):
             source.bits = 12
+        signed = tags.get(_SAMPLE_FORMAT) in (_SIGNED, (_SIGNED,))
+        source.signed = signed and tags.get(_BITS_PER_SAMPLE) in (16, (16,))
         source.white_is_zero = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
         transparent = image.info.get("transparency")
         source.transparent_grey = transparent if isinstance(transparent, int) else None
@@ -307,7 +311,7 @@ def _scale_integers(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarr
     if low < 0 or high > _GREY_TOPS[-1]:
         raise ImageError(
             f"{printable(path)}: has whole numbers from {low} to {high}, expected 0 to 65535. Convert it to 8 or 16 "
-            "bits."
+            "bits without a sign."
         )
     top = _GREY_TOPS[-1]
     if source.bits:
@@ -320,9 +324,10 @@ def _scale_integers(pixels: np.ndarray, source: _Source, path: Path) -> np.ndarr
 
 def _top_value(high: int, source: _Source) -> int:
     """The largest value of the depth that whole numbers up to ``high`` have; noted where that is not 16 bits."""
-    top = next(top for top in _GREY_TOPS if high <= top)
-    if top != _GREY_TOPS[-1]:
-        source.notes.append(f"its values reach {high} of 65535, so they are read as {top.bit_length()} bits")
+    tops = (*_GREY_TOPS[:-1], _HIGHEST_SIGNED) if source.signed else _GREY_TOPS
+    top = next(top for top in tops if high <= top)
+    if top != tops[-1]:
+        source.notes.append(f"its values reach {high} of {tops[-1]}, so they are read as {top.bit_length()} bits")
     return top
 
 

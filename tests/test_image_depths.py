@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from birefnet_core.errors import ImageError
 from birefnet_core.image_reading import read_image_file, read_pil_image
 from birefnet_core.pillow_files import upright
 
@@ -131,3 +132,19 @@ def test_grey_of_every_depth_is_brought_to_srgb(tmp_path, gamma, ending):
         assert np.abs(floats - plain).max() < 1e-3
     damaged = save(tmp_path / f"damaged.{ending}", GREY.astype(np.uint16) * 257, icc_profile=icc["icc_profile"][:140])
     assert np.allclose(read(damaged)[..., 0], GREY / np.float32(255))
+
+
+@pytest.mark.parametrize(("top", "bits"), [(255, 8), (1023, 10), (4095, 12), (32767, 15)])
+def test_signed_numbers_of_16_bits_have_one_bit_less(tmp_path, top, bits):
+    values = np.rint(GREY / GREY.max() * top).astype(np.uint16)
+    file = read_image_file(save(tmp_path / "a.tif", values, tiffinfo={339: 2}))
+    assert np.allclose(file.colours[..., 0].numpy(), values / top, atol=1e-6)
+    assert file.notes == ((f"its values reach {top} of 32767, so they are read as {bits} bits",) if bits < 15 else ())
+    unsigned = read_image_file(save(tmp_path / "b.tif", values)).colours[..., 0].numpy()
+    assert np.allclose(unsigned, values / (top if bits < 15 else 65535), atol=1e-6)
+
+
+def test_numbers_below_0_are_refused(tmp_path):
+    path = save(tmp_path / "a.tif", np.where(X == 3, 0xFFFF, X).astype(np.uint16), tiffinfo={339: 2})
+    with pytest.raises(ImageError, match=r"whole numbers from -1 to .*without a sign"):
+        read_image_file(path)
