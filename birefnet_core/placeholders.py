@@ -1,4 +1,4 @@
-"""What servers, Git and interrupted copies leave in the place of a file."""
+"""What servers, Git, Xcode and interrupted copies leave in the place of a file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 from .text import first_line
 
 LFS, PAGE, ZEROS = "a Git LFS pointer", "a web page or other XML", "zeros, as incomplete copies and downloads have"
+XCODE = "Apple's own kind of PNG (CgBI), from an app for the iPhone"
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<svg")
 _HEAD = 512  # bytes that decide
 
 
 def placeholder(head: bytes) -> str | None:
-    """``LFS``, ``PAGE`` or ``ZEROS`` by the first bytes of a file; None for anything else."""
+    """``LFS``, ``PAGE``, ``XCODE`` or ``ZEROS`` by the first bytes of a file; None for anything else."""
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"CgBI":
+        return XCODE
     head = as_utf8(head).lstrip()
     if head.startswith(b"version https://git-lfs"):
         return LFS
@@ -31,6 +34,8 @@ def as_utf8(head: bytes) -> bytes:
 
 def advice(kind: str) -> str:
     """What to do about a placeholder."""
+    if kind == XCODE:
+        return "save it as PNG anew on a Mac, with Preview for example"
     return "run `git lfs pull`, or download the file" if kind == LFS else "download or copy it again"
 
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, features
 
 from birefnet_core import image_formats, image_reading
-from birefnet_core.errors import ImageError, MemoryLimitError
+from birefnet_core.errors import DatasetError, ImageError, MemoryLimitError
 from birefnet_core.image_reading import read_image_file
+from birefnet_core.mask_files import read_mask
 
 Y, X = np.mgrid[:24, :36]
 COLOURS = np.stack([X * 7, Y * 10, (X + Y) * 4], axis=-1).astype(np.uint8)
@@ -325,6 +326,8 @@ def test_too_little_memory_names_the_file(tmp_path, monkeypatch, place):
         (b"\n<!DOCTYPE html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"II*\0\x08\0\0\0\0\0", "TIFF or a camera's raw file"),
+        (b"MM\0*\0\0\0\x08\0\0", "TIFF or a camera's raw file"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "not an image"),
         (b"no image", "not an image"),
     ],
@@ -333,6 +336,18 @@ def test_files_that_are_no_images_are_told_what_they_are(tmp_path, content, word
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ImageError, match=words):
         read_image_file(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("apple", [True, False])
+def test_the_png_of_an_iphone_app_is_told_from_a_damaged_one(tmp_path, apple):
+    chunks = [png_chunk(b"CgBI", b"\x50\0\x20\x06")] * apple
+    chunks += [png_chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 6, 0, 0, 0)), png_chunk(b"IDAT", bytes(9))]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + png_chunk(b"IEND", b""))
+    words = r"a\.png.*it holds Apple's own kind of PNG \(CgBI\).*on a Mac" if apple else "perhaps truncated"
+    with pytest.raises(ImageError, match=words):
+        read_image_file(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match=words.split("it holds")[-1] if apple else "cannot be read"):
+        read_mask(tmp_path / "a.png")
 
 
 def test_other_things_than_files_are_refused(tmp_path):
