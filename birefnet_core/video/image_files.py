@@ -31,7 +31,11 @@ IMAGE_DEMUXERS = {
 }  # fmt: skip
 # TIFF tags, and what they have in files that FFmpeg reads right: numbers of 16 bits; greys or RGB; alpha of its own.
 _TILE_WIDTH, _PLAIN = 322, {258: {16}, 262: {0, 1, 2}, 338: {2}, 339: {1, 2}}
-_WITH_EXIF = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
+# Suffix -> Pillow's names of what is in such files; FFmpeg's demuxers above expect that, and nothing else.
+_CONTENTS = {
+    ".png": ("PNG",), ".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".tif": ("TIFF",), ".tiff": ("TIFF",),
+    ".bmp": ("BMP", "DIB"), ".webp": ("WEBP",),
+}  # fmt: skip
 MILLISECONDS = Fraction(1, 1000)
 
 
@@ -130,20 +134,22 @@ class SequenceSource:
 
 
 def _is_beyond_ffmpeg(path: Path) -> bool:
-    """Whether FFmpeg scrambles an image, takes its colours for others or does not turn it.
+    """Whether FFmpeg cannot read an image, scrambles it, takes its colours for others or does not turn it.
 
-    Of TIFF it knows the plain ones, and those alone keep more than 8 bits; of EXIF, by its version, all or nothing, and
-    PyAV 18 does not tell what is mirrored.
+    It goes by the name. Of TIFF it knows the plain ones, and those alone keep
+    more than 8 bits; of EXIF, by its version, all or nothing, and PyAV 18 does not tell what is mirrored.
     """
-    if path.suffix.lower() not in _WITH_EXIF:
+    if path.suffix.lower() not in _CONTENTS:
         return False
     try:
         with opened_image(path) as image:
+            if image.format not in _CONTENTS[path.suffix.lower()]:
+                return True
             if image.format == "TIFF":
                 tags: Any = image.tag_v2  # type: ignore[attr-defined]
                 if _TILE_WIDTH in tags or any(not _listed(tags.get(tag)) <= known for tag, known in _PLAIN.items()):
                     return True
-            elif image.format == "PNG" and "exif" not in image.info:  # or all of it is read to look for more
+            if image.format == "PNG" and "exif" not in image.info:  # or all of it is read to look for more
                 return False
             return orientation(image) != 1
     except (ImageError, MemoryError):  # said when it is read; or Pillow does not know it, and FFmpeg may
