@@ -16,6 +16,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError, VideoError
+from ..image_colours import coding_of
 from ..image_reading import opened_image, read_image_file
 from ..images import to_bytes
 from ..pillow_files import orientation
@@ -136,7 +137,7 @@ class SequenceSource:
 def _is_beyond_ffmpeg(path: Path) -> bool:
     """Whether FFmpeg cannot read an image, scrambles it, takes its colours for others or does not turn it.
 
-    It goes by the name. Of TIFF it knows the plain ones, and those alone keep
+    It goes by the name, and of PNG it passes over linear light. Of TIFF it knows the plain ones, and those alone keep
     more than 8 bits; of EXIF, by its version, all or nothing, and PyAV 18 does not tell what is mirrored.
     """
     if path.suffix.lower() not in _CONTENTS:
@@ -149,8 +150,11 @@ def _is_beyond_ffmpeg(path: Path) -> bool:
                 tags: Any = image.tag_v2  # type: ignore[attr-defined]
                 if _TILE_WIDTH in tags or any(not _listed(tags.get(tag)) <= known for tag, known in _PLAIN.items()):
                     return True
-            if image.format == "PNG" and "exif" not in image.info:  # or all of it is read to look for more
-                return False
+            if image.format == "PNG":
+                if (coding := coding_of(image)) is not None and coding.transfer == "gamma":
+                    return True
+                if "exif" not in image.info:  # or all of it is read to look for more
+                    return False
             return orientation(image) != 1
     except (ImageError, MemoryError):  # said when it is read; or Pillow does not know it, and FFmpeg may
         return False

@@ -1,5 +1,8 @@
 """Sequences of images that FFmpeg misreads: it goes by names, and passes over what PNGs say of their colours."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,3 +31,29 @@ def test_images_are_known_by_what_they_are_not_by_their_names(tmp_path, kind, en
         Image.fromarray(COLOURS).save(tmp_path / f"{number}.{ending}", format=kind, **options)
     expected = read_image_file(tmp_path / f"0.{ending}").colours.numpy()
     assert np.abs(first_frame(tmp_path) - expected).max() < (0.05 if kind in ("JPEG", "MPO") else 0.01)
+
+
+LINEAR, USUAL = struct.pack(">I", 100000), struct.pack(">I", 45455)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    ("chunks", "linear"),
+    [
+        ([], False),
+        ([(b"gAMA", USUAL)], False),
+        ([(b"gAMA", LINEAR)], True),
+        ([(b"gAMA", LINEAR), (b"sRGB", b"\0")], False),
+        ([(b"cICP", bytes([1, 8, 0, 1]))], True),
+        ([(b"cICP", bytes([1, 13, 0, 1])), (b"gAMA", LINEAR)], False),
+    ],
+)
+def test_linear_light_becomes_srgb_as_in_single_images(tmp_path, deep, chunks, linear):
+    rows = [row.astype(">u2" if deep else "u1").tobytes() for row in COLOURS.astype(int) * (257 if deep else 1)]
+    head = struct.pack(">IIBBBBB", 64, 32, 16 if deep else 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(b"".join(b"\0" + r for r in rows))), (b"IEND", b"")]
+    data = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    (tmp_path / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    frame = first_frame(tmp_path)
+    assert np.abs(frame - read_image_file(tmp_path / "0.png").colours.numpy()).max() < 0.003
+    assert (np.abs(frame - COLOURS / np.float32(255)).max() > 0.2) == linear
