@@ -109,6 +109,11 @@ def exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
+def means_folder(name: str) -> bool:
+    """Whether a name ends as those of folders alone do, which a Path forgets: ``x.png/`` is a folder."""
+    return name.endswith(("/", os.sep)) or os.path.basename(name) in (".", "..")
+
+
 def is_stream(path: Path) -> bool:
     """Whether a path is a pipe or a device, such as /dev/stdout: written through, and never replaced by a file."""
     if os.path.abspath(path).startswith(("/dev/", "/proc/")):

@@ -23,7 +23,7 @@ from ..masks import estimate_foreground
 from ..text import printable
 from ..torchrun import ProcessStore
 from .console import Progress, say
-from .outputs import exists, prepare_folder
+from .outputs import exists, means_folder, prepare_folder
 from .segment_image import NOT_SEGMENTED, failure_of, segment_image
 from .segment_plan import Job, Plan, make_plan
 
@@ -92,13 +92,17 @@ class Summary:
 
 
 def check_names(args: argparse.Namespace) -> None:
-    """Refuses empty names, which would stand for the working folder.
+    """Refuses empty names, which would stand for the working folder, and ``-``.
 
     Raises:
         ConfigError: There is one.
     """
     if not args.output:
         raise ConfigError("-o is empty: give a folder, or the name of a file.")
+    if args.output == "-":
+        raise ConfigError(
+            "-o -: nothing is written to standard output; give a folder or a file (./- is a folder named -)."
+        )
     if "" in args.inputs:
         raise ConfigError("the name of an input is empty: give files or folders.")
 
@@ -107,7 +111,13 @@ def run(args: argparse.Namespace) -> int:
     """Segments the images; those that cannot be are reported at the end, and the others are done."""
     check_names(args)
     with ProcessStore() as processes:
-        plan = make_plan(args.inputs, Path(args.output), recursive=args.recursive, cutout=args.cutout)
+        plan = make_plan(
+            args.inputs,
+            Path(args.output),
+            is_folder=means_folder(args.output),
+            recursive=args.recursive,
+            cutout=args.cutout,
+        )
         processes.all_gather("planned")  # what one process writes is no input of another that lists files later
         summary = Summary()
         if processes.rank == 0:  # the first reports what concerns all of them

@@ -68,7 +68,9 @@ class Plan:
         return [f"{count} file{'s' if count > 1 else ''} with other endings passed over: {listed}{hint}"]
 
 
-def make_plan(inputs: list[str], output: Path, *, recursive: bool = False, cutout: bool = False) -> Plan:
+def make_plan(
+    inputs: list[str], output: Path, *, is_folder: bool = False, recursive: bool = False, cutout: bool = False
+) -> Plan:
     """Finds the images, and the files of each one's outputs; a folder's layout is kept.
 
     No output is an image of this run, under whatever name or link, or another's output; such images are failures.
@@ -76,13 +78,14 @@ def make_plan(inputs: list[str], output: Path, *, recursive: bool = False, cutou
     Args:
         inputs: Files, folders and globs.
         output: Folder, or a .png file for a single image.
+        is_folder: Whether it is a folder, whatever its ending.
         recursive: Whether to take images in subfolders, too.
         cutout: Whether cut-outs are written.
 
     Raises:
         ConfigError: Nothing to do, or an output that cannot be.
     """
-    plan = Plan(single=_single_file(output))
+    plan = Plan(single=None if is_folder else _single_file(output))
     plan.folder = output if plan.single is None else output.parent
     found = list(_find(inputs, recursive, None if plan.single else output, plan))
     if not found and not plan.failures:

@@ -28,7 +28,7 @@ from ..torchrun import current_process
 from ..video import CODECS, Output, VideoOptions, VideoProgress, VideoReport
 from ..video.formats import CLIP_SUFFIXES, MUXERS
 from .console import Progress, say
-from .outputs import Inputs, Outputs
+from .outputs import Inputs, Outputs, means_folder
 from .segment import DEFAULT_MODEL, DTYPE_HELP, Summary, check_names, parse_size
 from .segment_image import NOT_SEGMENTED, failure_of
 
@@ -178,7 +178,7 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
         known = ", ".join(sorted(CLIP_SUFFIXES))
         raise ConfigError(f"no clips in {', '.join(args.inputs)}; known endings are {known}.")
     images = args.codec is not None and not CODECS[args.codec].suffixes
-    single = not os.path.isdir(out) and out.suffix.lower() in MUXERS
+    single = not os.path.isdir(out) and out.suffix.lower() in MUXERS and not means_folder(args.output)
     if single and len(found) > 1:
         raise ConfigError(f"{out} is one file, but there are {len(found)} clips: give a folder.")
     single = single or (images and len(found) == 1)

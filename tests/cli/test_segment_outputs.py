@@ -304,3 +304,28 @@ def test_links_to_folders_are_no_loops(folder):
     (folder / "loop").symlink_to(folder)
     assert run(folder, "-o", "out", "--recursive") == 0
     assert names(Path("out")) == ["sub/a.png"]
+
+
+@pytest.mark.parametrize("name", ["x.png/", "x.png/.", "new/x.png/", "./-", "x/"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_name_that_ends_as_folders_do_is_one(folder, name, count):
+    """``x.png/`` was the file x.png, and for several images an error that asked for a folder."""
+    images = [save(folder / image) for image in ("a.jpg", "b.jpg")[:count]]
+    assert run(*images, "-o", name) == 0
+    assert names(Path(name)) == ["a.png", "b.png"][:count]
+
+
+def test_a_file_in_a_folders_place_is_named(folder, capsys):
+    Path("x.png").write_bytes(b"mine")
+    assert run(save(folder / "a.jpg"), "-o", "x.png/", "--overwrite") == 2
+    assert "x.png is a file; -o needs a folder" in capsys.readouterr().err
+    assert Path("x.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_standard_output_is_refused(folder, capsys, count):
+    """It was a folder of the name -."""
+    images = [save(folder / image) for image in ("a.jpg", "b.jpg")[:count]]
+    assert run(*images, "-o", "-") == 2
+    assert "nothing is written to standard output; give a folder or a file" in capsys.readouterr().err
+    assert not Path("-").exists()

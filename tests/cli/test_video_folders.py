@@ -146,3 +146,11 @@ def test_a_folder_without_clips_is_told_beside_others(folder, images, flags):
     code, error = images("in/a.mp4", "shelf", "-o", "out", *flags)
     assert code == 0
     assert ("note: shelf: no clips in this folder itself" in error) == (not flags)
+
+
+@pytest.mark.parametrize("name", ["x.mov/", "x.mp4/."])
+def test_a_name_that_ends_as_folders_do_is_one(folder, model_file, name):
+    options = ["--model", str(model_file), "--device", "cpu", "--dtype", "fp32", "--colors", "none"]
+    assert main(["video", "in/a.mp4", "-o", name, *options]) == 0
+    assert os.listdir(name) == ["a.mov"]
+    assert main(["video", "in/a.mp4", "-o", "-", *options]) == 2
