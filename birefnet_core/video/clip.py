@@ -32,6 +32,7 @@ TRANSFERS = {16: "pq", 18: "hlg"}
 # Matrix -> swscale's number of its coefficients; 5, those of BT.601, is what FFmpeg takes for unspecified ones.
 MATRICES = {BT709: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 BT601 = 5
+A_MOMENT = Fraction(1, 100)  # of a frame: times are typed in decimals
 MOST_STEPS = 100  # frames; a last frame is not shown for longer, whatever the clip declares
 
 
@@ -142,9 +143,9 @@ class Clip:
         self._source = open_source(source, Fraction(frame_rate).limit_denominator(1001), self._limits)
         try:
             self._recorded_at = self._find_beginning()
-            self._trim(start_time, duration)
             rate = self._source.rate or Fraction(25)
             self._step = max(1, round(1 / rate / self._source.time_base))
+            self._trim(start_time, duration)
             self._frames = self._read()
             first = next(self._frames, None)
             if first is None:
@@ -199,12 +200,17 @@ class Clip:
             start = max(start + _exact(self._source.end or 0) - begin, Fraction(0))
         self._end = begin + start + _exact(duration) if duration else None
         self._trimmed = bool(start) or self._end is not None  # the end may be 0, of a clip that begins before
-        first = int((begin + start) / self._source.time_base)
+        first = self._units(begin + start)
         self._first_pts = first if start else None
         # At least one unit: those of sequences and AVI are as long as a frame.
-        self._end_pts = None if self._end is None else max(int(self._end / self._source.time_base), first + 1)
+        self._end_pts = None if self._end is None else max(self._units(self._end), first + 1)
         if start:
             self._source.seek(begin + start)
+
+    def _units(self, seconds: Fraction) -> int:
+        """A time in units of the timestamps, which are rounded; frames from it on are those from this number on."""
+        units = seconds / self._source.time_base
+        return math.ceil(units - A_MOMENT) if self._step == 1 else int(units)
 
     def _why_no_frame(self, start_time: float, duration: float | None) -> str:
         if not self._trimmed:

@@ -365,3 +365,22 @@ def test_the_decoders_threads_have_ended_before_it_is_freed(tmp_path):
         source._decoder = SimpleNamespace(flush_buffers=lambda: done.append(decoder.flush_buffers()))
         source.container = SimpleNamespace(close=lambda: done.append(container.close() or "closed"))
     assert done == [None, "closed"]
+
+
+@pytest.mark.parametrize("rate", [25, 24])
+@pytest.mark.parametrize(
+    ("start", "duration"),
+    [(0.5, 0.2), (0.52, 0.2), (0.511, None), (0.0417, None), (0.0416, 0.3), (1.001, 0.5), (-0.5, None), (-0.31, 0.1)],
+)
+def test_cuts_are_the_same_in_every_kind_of_file(tmp_path, rate, start, duration):
+    """The times of sequences, AVI and MXF are as coarse as their frames: a cut between two began one earlier."""
+    (tmp_path / "images").mkdir()
+    how = {"frames": 48, "rate": rate, "audio": None}
+    for number in range(48):
+        Image.fromarray(picture(number, 96, 64)).save(tmp_path / "images" / f"{number}.png")
+    files = [make_clip(tmp_path, **how), make_clip(tmp_path, name="a.avi", codec="mpeg4", **how)]
+    found = []
+    for source in (*files, make_clip(tmp_path, name="a.mxf", codec="mpeg2video", **how), tmp_path / "images"):
+        with Clip(source, start_time=start, duration=duration, frame_rate=rate) as clip:
+            found.append((round(clip.info.start * rate), len(list(clip))))
+    assert len(set(found)) == 1, found
