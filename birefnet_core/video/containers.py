@@ -169,7 +169,8 @@ class ContainerSource:
         self.frames = self.stream.frames or None
         self.duration = self._declared_seconds()
         self.end_pts = (self.stream.start_time or 0) + self.stream.duration if self.stream.duration else None
-        begin = 0 if self.end_pts or self._tagged_seconds() else (self.container.start_time or 0) / av.time_base
+        from_0 = self.end_pts or self._tagged_seconds() or self.container.format.name == "flv"
+        begin = 0 if from_0 else (self.container.start_time or 0) / av.time_base
         self.end = float(self.end_pts * self.time_base) if self.end_pts else begin + (self.duration or 0) or None
         self._sought = False
         self.shift = self._skipped = 0

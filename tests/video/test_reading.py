@@ -384,3 +384,12 @@ def test_cuts_are_the_same_in_every_kind_of_file(tmp_path, rate, start, duration
         with Clip(source, start_time=start, duration=duration, frame_rate=rate) as clip:
             found.append((round(clip.info.start * rate), len(list(clip))))
     assert len(set(found)) == 1, found
+
+
+@pytest.mark.parametrize(("start", "frames"), [(-0.04, 1), (-0.5, 12), (-1, 25), (-9, 50)])
+def test_a_start_from_the_end_of_an_flv_has_its_frames(tmp_path, start, frames):
+    """Its frames begin a little after 0, from which its length counts."""
+    source = make_clip(tmp_path, name="a.flv", frames=50, rate=25, audio=None)
+    with Clip(source) as whole, Clip(source, start_time=start) as clip:
+        assert next(iter(whole)).pts > 0
+        assert len(list(clip)) == frames
