@@ -22,7 +22,7 @@ from .containers import ContainerSource, Damage, Packets, Source, check_size, so
 from .image_files import PillowSource, SequenceSource, find_sequence, is_webp
 from .options import Limits
 from .orientation import Orientation, orientation_of
-from .pyav import FAILURES, PLANAR, av, reason, reformat
+from .pyav import FAILURES, PLANAR, av, reason, reformat, rgba_of
 from .recordings import Joined
 
 # FFmpeg's numbers (ITU-T H.273).
@@ -382,6 +382,8 @@ def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]
         }
         if "f32" in rgb:  # light has none of it; FFmpeg 8.0 applies it all the same
             coding = {}
+        if frame.format.name == "yuva420p" and (frame.width, frame.height) == size and frame.width % 16:
+            return rgba_of(frame, **coding)
         frame = reformat(frame, width=size[0], height=size[1], format=PLANAR.get(rgb, rgb), **coding)
     pixels = frame.to_ndarray()
     if pixels.dtype != np.float32:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..errors import ConfigError
 
 try:
@@ -11,7 +13,7 @@ try:
 except ImportError as error:
     raise ConfigError(f"video needs PyAV, which is not installed: pip install av ({error})") from error
 
-__all__ = ["PLANAR", "av", "reason", "reformat"]
+__all__ = ["PLANAR", "av", "reason", "reformat", "rgba_of"]
 
 # What PyAV raises: FFmpeg's errors, and those of Python for what it checks itself.
 FAILURES = (av.FFmpegError, OSError, ValueError)
@@ -50,6 +52,21 @@ def reformat(frame: av.VideoFrame, **changes: Any) -> av.VideoFrame:
         _tag(frame, before)
     _tag(result, light)
     return result
+
+
+def rgba_of(frame: av.VideoFrame, **changes: Any) -> np.ndarray:
+    """A frame of ``yuva420p`` as H, W, 4 bytes.
+
+    swscale leaves up to four pixels at the ends of rows as they were in memory, where the width is no multiple of 16.
+    So it converts the colours alone, and alpha is taken as it is.
+
+    Args:
+        frame: A frame.
+        changes: As for ``VideoFrame.reformat``; no other size.
+    """
+    plane: Any = frame.planes[3]
+    alpha = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+    return np.dstack([reformat(frame, format="rgb24", **changes).to_ndarray(), alpha])
 
 
 def _tag(frame: av.VideoFrame, tags: dict[str, Any]) -> None:

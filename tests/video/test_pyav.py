@@ -1,0 +1,45 @@
+"""What swscale gets wrong in frames of some widths."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+
+from birefnet_core.video import Clip, Output, VideoOptions, segment_video
+from birefnet_core.video.clip import Colour, rgb_format, to_rgb
+
+from .conftest import KnownMasks, av, make_clip, soft_ellipse
+
+
+def even_frame(kind, width, value):
+    """A frame that is the same everywhere; alpha has the value."""
+    frame = av.VideoFrame(width, 18, kind)
+    deep = max(component.bits for component in frame.format.components) - 8
+    for number, plane in enumerate(frame.planes):
+        samples = np.full(len(memoryview(plane)) >> (deep > 0), (90, 100, 150, value)[number] << deep)
+        plane.update(samples.astype("<u2" if deep else "u1").tobytes())
+    return frame
+
+
+@pytest.mark.parametrize("kind", ["yuva420p", "yuva444p", "yuv420p", "yuv422p10le"])
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_frames_of_every_width_are_converted_to_their_ends(kind, value):
+    """Of yuva420p the last pixels were what was in memory."""
+    for width in (*range(2, 70), 100, 500, 1921):
+        frame = even_frame(kind, width, value)
+        np.random.randint(1, 255, 18 * width * 8, dtype=np.uint8)  # for the memory that is taken next
+        pixels = to_rgb(frame, rgb_format(frame), Colour(), (width, 18))
+        assert (pixels == pixels[:1, :1]).all(), width
+        assert np.abs(pixels[0, 0, :3] / np.iinfo(pixels.dtype).max - (0.475, 0.311, 0.116)).max() < 0.02, width
+        if kind.startswith("yuva"):
+            assert abs(pixels[0, 0, 3] / np.iinfo(pixels.dtype).max - value / 255) < 0.005, width
+
+
+@pytest.mark.parametrize("width", [66, 96, 100])
+def test_the_alpha_of_a_webm_comes_back_whole(tmp_path, width):
+    source = make_clip(tmp_path, audio=None, frames=3, size=(width, 64))
+    out = Output(path=tmp_path / "out.webm")
+    segment_video(KnownMasks(), source, out, options=VideoOptions(colors=None))
+    with Clip(out.path) as clip:
+        for number, frame in enumerate(clip):
+            assert np.abs(frame.pixels[..., 3] / 255 - soft_ellipse(64, width, number).numpy()).max() < 6 / 255
