@@ -384,7 +384,7 @@ def to_rgb(frame: av.VideoFrame, rgb: str, colour: Colour, size: tuple[int, int]
             coding = {}
         if frame.format.name == "yuva420p" and (frame.width, frame.height) == size and frame.width % 16:
             return rgba_of(frame, **coding)
-        frame = reformat(frame, width=size[0], height=size[1], format=PLANAR.get(rgb, rgb), **coding)
+        frame = reformat(frame, width=size[0], height=size[1], format=PLANAR[size[0] % 2].get(rgb, rgb), **coding)
     pixels = frame.to_ndarray()
     if pixels.dtype != np.float32:
         return pixels

@@ -86,15 +86,18 @@ def _one_thread() -> dict[str, Any]:
 ONE_THREAD = _one_thread()
 
 
-def _planar() -> dict[str, str]:
-    """What to convert to in place of RGB of 16 bits, of which FFmpeg 8.0 gets all rows but the first wrong."""
-    frame = av.VideoFrame(64, 64, "yuv420p10le")
+def _planar(width: int) -> dict[str, str]:
+    """What to convert to in place of RGB of 16 bits, of which FFmpeg 8 gets all rows but the first wrong.
+
+    FFmpeg 8.0 does so for frames of every width, 8.1 for odd ones.
+    """
+    frame = av.VideoFrame(width, 64, "yuv420p10le")
     for number, plane in enumerate(frame.planes):  # of one colour
         plane.update((600 - 100 * number).to_bytes(2, "little") * (plane.buffer_size // 2))
-    rows = frame.reformat(format="rgb48le").to_ndarray()
+    rows = frame.reformat(format="rgb48le", **ONE_THREAD).to_ndarray()
     if (rows == rows[:1]).all():
         return {}
     return {"rgb48le": "gbrp16le", "rgba64le": "gbrap16le"}
 
 
-PLANAR = _planar()
+PLANAR = (_planar(64), _planar(63))  # for even widths, and for odd ones

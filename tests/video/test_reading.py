@@ -338,7 +338,7 @@ def test_deep_frames_are_the_same_by_planes(tmp_path, monkeypatch):
     path = make_clip(tmp_path, name="clip.mkv", codec="ffv1", pixels="yuv420p10le", frames=1, audio=None)
     (first,) = read_rgba(path)
     assert np.abs(first - picture(0, 96, 64) / 255).mean() < 0.02
-    monkeypatch.setattr(clip, "PLANAR", {"rgb48le": "gbrp16le"})
+    monkeypatch.setattr(clip, "PLANAR", ({"rgb48le": "gbrp16le"},) * 2)
     assert np.abs(read_rgba(path)[0] - first).mean() < 0.01
 
 
