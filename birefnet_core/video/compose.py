@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError, VideoError
+from ..image_formats import IMAGE_SUFFIXES, OPTIONAL_READERS
 from ..image_ops import resize_images
 from ..image_reading import read_image_file
-from ..images import IMAGE_SUFFIXES
 from ..masks import parse_color
 from ..masks.compose import fit_images
 from ..transfer import from_sdr, to_linear, to_sdr
@@ -173,7 +173,7 @@ def open_background(
         colour = torch.tensor(parse_color(background or "#000000"), dtype=torch.float32, device=device)
         return StillBackground(colour.expand(info.height, info.width, 3))
     suffix = background.suffix.lower()
-    is_image = suffix in IMAGE_SUFFIXES and os.path.isfile(background)
+    is_image = (suffix in IMAGE_SUFFIXES or suffix in OPTIONAL_READERS) and os.path.isfile(background)
     if is_image and not (suffix in ANIMATED and _moves(background, options)):
         try:
             file = read_image_file(background)

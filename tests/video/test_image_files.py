@@ -9,8 +9,11 @@ from PIL import Image
 
 pytest.importorskip("av")
 
+from birefnet_core.errors import VideoError
 from birefnet_core.image_reading import read_image_file
-from birefnet_core.video import Clip
+from birefnet_core.video import Clip, Output, segment_video
+
+from .conftest import KnownMasks, make_clip
 
 Y, X = np.mgrid[:32, :64]
 COLOURS = np.stack([X * 4, Y * 8, (X + Y) * 2], axis=-1).astype(np.uint8)
@@ -57,3 +60,29 @@ def test_linear_light_becomes_srgb_as_in_single_images(tmp_path, deep, chunks, l
     frame = first_frame(tmp_path)
     assert np.abs(frame - read_image_file(tmp_path / "0.png").colours.numpy()).max() < 0.003
     assert (np.abs(frame - COLOURS / np.float32(255)).max() > 0.2) == linear
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("beach.heic", b"\0\0\0\x18ftypheic", "beach.heic.*pip install pillow-heif"),
+        ("beach.jxl", b"\xff\x0a", "beach.jxl.*pip install pillow-jxl-plugin"),
+        ("beach.png", b"\0\0\0\x18ftypheic", "beach.png.*pip install pillow-heif"),
+    ],
+)
+def test_a_background_that_a_package_reads_names_it(tmp_path, name, content, words):
+    """It was tried as a clip."""
+    (tmp_path / name).write_bytes(content)
+    out = Output(path=tmp_path / "out.mp4", kind="composite", background=tmp_path / name)
+    with pytest.raises(VideoError, match=words):
+        segment_video(KnownMasks(), make_clip(tmp_path, frames=1, audio=None), out)
+    assert not out.path.exists()
+
+
+def test_a_background_is_known_by_its_content(tmp_path):
+    """With a package that reads HEIC, or an image of another kind under its name."""
+    Image.new("RGB", (96, 64), "#20a060").save(tmp_path / "beach.heic", format="PNG")
+    out = Output(path=tmp_path / "out.mp4", kind="composite", background=tmp_path / "beach.heic", crf=4)
+    segment_video(KnownMasks(), make_clip(tmp_path, frames=1, audio=None), out)
+    with Clip(out.path) as clip:
+        assert np.abs(next(iter(clip)).pixels[0, 0].astype(int) - (0x20, 0xA0, 0x60)).max() < 6
