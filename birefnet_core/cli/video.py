@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,7 +19,7 @@ from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
 from ..errors import ConfigError, VideoError
 from ..files import remove_abandoned_parts
-from ..images import find_images
+from ..images import IMAGE_SUFFIXES, find_images
 from ..inference import Segmenter
 from ..inference.out_of_memory import free_memory
 from ..masks import FITS, METHODS, RefineOptions, parse_color
@@ -178,7 +179,7 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
         known = ", ".join(sorted(CLIP_SUFFIXES))
         raise ConfigError(f"no clips in {', '.join(args.inputs)}; known endings are {known}.")
     images = args.codec is not None and not CODECS[args.codec].suffixes
-    single = not os.path.isdir(out) and out.suffix.lower() in MUXERS and not means_folder(args.output)
+    single = _names_file(args.output)
     if single and len(found) > 1:
         raise ConfigError(f"{out} is one file, but there are {len(found)} clips: give a folder.")
     single = single or (images and len(found) == 1)
@@ -200,6 +201,26 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
         for output in job.outputs:
             outputs.add(output.path, source)
         yield job
+
+
+def _names_file(output: str) -> bool:
+    """Whether an output is one file; by its name, as it may not be there yet.
+
+    Raises:
+        ConfigError: A file that cannot be written.
+    """
+    path, name = Path(output), printable(output)
+    suffix = path.suffix.lower()
+    if os.path.isdir(output) or means_folder(output):
+        return False
+    if re.search(r"%\d*d", path.name):
+        raise ConfigError(
+            f"-o {name}: images are named frame_000001.png and so on; give --codec png, and their folder."
+        )
+    if suffix in (CLIP_SUFFIXES | IMAGE_SUFFIXES) - set(MUXERS):
+        known = ", ".join(MUXERS)
+        raise ConfigError(f"-o {name}: {suffix} is not written; use one of {known}, or {name}/ for a folder.")
+    return suffix in MUXERS
 
 
 def _conflict(job: Job, inputs: Inputs, outputs: Outputs) -> str | None:

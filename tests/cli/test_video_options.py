@@ -86,6 +86,29 @@ def test_values_at_the_edge_are_taken(video, arguments, frames):
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("o.avi", "-o o.avi: .avi is not written; use one of .mov, .mp4"),
+        ("o.M4V", "o.M4V/ for a folder"),
+        ("o.jpg", "-o o.jpg: .jpg is not written"),
+        ("shot_%04d.png", "give --codec png, and their folder"),
+        ("%d.jpg", "give --codec png, and their folder"),
+    ],
+)
+@pytest.mark.parametrize("codec", [(), ("--codec", "png")])
+def test_names_of_files_that_are_not_written_are_refused(video, tmp_path, monkeypatch, capsys, name, said, codec):
+    """They became folders of that name, and the pattern one animated PNG."""
+    monkeypatch.chdir(tmp_path)
+    code, _ = video("-o", name, *codec)
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4"]
+    (tmp_path / name).mkdir()
+    assert video("-o", name)[0] == 0
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["a.mov"]
+
+
+@pytest.mark.parametrize(
     ("text", "rate"), [("25", Fraction(25)), ("23.976", Fraction(2997, 125)), ("24000/1001", Fraction(24000, 1001))]
 )
 def test_rates_are_exact(text, rate):
