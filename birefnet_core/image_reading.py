@@ -44,6 +44,7 @@ _GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
 _UPPERS = (3, 15)  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: those of 10 and 12 bits
 _LOWEST = -0.1  # sharpening undershoots 0 a little; floats below that are something else
 _WITH_FRAMES = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # those of other formats are previews, layers or sizes
+_CLIPS = (b"iso", b"mp4", b"qt ", b"M4V", b"avc", b"3gp", b"das")  # beginnings of MP4's and MOV's names of their kinds
 _FARTHEST_GREY = 40  # of 255, from sRGB; those of gamma 1.8 (ProPhoto) are 20 off, those of linear light 73
 _MOST_PROFILE = 4 << 20  # bytes of a colour profile; real ones have up to about 2 MB
 
@@ -373,6 +374,8 @@ def _what_it_is(path: str | Path) -> str:
             return "AVIF; pip install pillow-avif-plugin to read it, or convert it"
         if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
             return "JPEG XL; pip install pillow-jxl-plugin to read it, or convert it"
+        if head.startswith(b"\x1aE\xdf\xa3") or (head[4:8] == b"ftyp" and head[8:11] in _CLIPS):
+            return "a clip, which birefnet video reads"
         if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
             return "a TIFF or a camera's raw file, damaged or of a kind that Pillow does not know; convert it to PNG"
     return "damaged, or a format Pillow does not know"
