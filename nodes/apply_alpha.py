@@ -7,7 +7,7 @@ from typing import Any
 from ..birefnet_core import ImageError
 from .comfy_compat import color_input, core, io, opaque, pick, preview, schema
 from .inputs import checked
-from .tensors import as_result, for_work, in_color, progress_bar
+from .tensors import computed, in_color, progress_bar
 
 COLOURS = {"multilevel": "multilevel", "blur fusion": "blur_fusion", "off": None}
 OUTPUTS = {
@@ -90,9 +90,11 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             crop_padding=padding if crop else None,
         )
         background = _background(output, background)
-        image, mask, background = for_work(in_color(image), mask, background)
-        result = masks.cut_out(image, mask, options, background, progress=progress_bar())
-        cutout, alpha = map(as_result, result)
+
+        def cut_out(image, mask, background):
+            return masks.cut_out(image, mask, options, background, progress=progress_bar())
+
+        cutout, alpha = computed(cls, cut_out, in_color(image), mask, background)
         return io.NodeOutput(cutout, alpha, ui=preview(cutout, cls))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .comfy_compat import core, io, preview, schema, ui
 from .inputs import checked
-from .tensors import as_result, for_work, progress_bar
+from .tensors import computed, progress_bar
 
 SCORES = {
     "Sm": "S-measure: structure. Higher is better.",
@@ -45,7 +45,7 @@ class BiRefNetCompareMasks(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, mask, ground_truth) -> io.NodeOutput:
-        errors = as_result(core(".masks").compare_masks(*for_work(mask, ground_truth)))
+        errors = computed(cls, core(".masks").compare_masks, mask, ground_truth)
         scores = core(".metrics").score_masks(mask, ground_truth, list(SCORES), progress_bar())
         text = "\n".join(f"{key} {value:.4f}" for key, value in scores.items())
         shown = {**preview(errors, cls).as_dict(), **ui.PreviewText(text).as_dict()}

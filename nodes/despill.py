@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..birefnet_core import ImageError
 from .comfy_compat import color_input, core, io, opaque, pick, preview, schema
 from .inputs import checked
-from .tensors import as_result, for_work, in_color, progress_bar
+from .tensors import computed, in_color, progress_bar
 
 SCREENS = {"green": "#00ff00", "blue": "#0000ff", "background": None, "color": None}
 LIMITS = {"balanced": "balanced", "average": "average", "maximum": "maximum"}
@@ -73,20 +75,29 @@ class BiRefNetDespill(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, image, screen: str, color: str, mask=None, **options) -> io.NodeOutput:
-        masks, key = core(".masks"), pick(SCREENS, screen, "screen")
+        key = pick({**SCREENS, "color": opaque(color)}, screen, "screen")
         pick(LIMITS, options["limit"], "limit")
-        image, mask = for_work(in_color(image), mask)
-        colors, alpha = image[..., :3], None
-        if image.shape[-1] == 4:
-            alpha = core(".image_ops").check_masks(image[..., 3], "the alpha of image")
-        mask = alpha if mask is None else mask
-        if screen == "background":
-            _check_background(colors, alpha, mask)
-        key = opaque(color) if screen == "color" else key or masks.background_color(colors, mask)
-        result = masks.remove_spill(colors, key, masks=mask, progress=progress_bar(), **options)
-        if alpha is not None:  # one image may go with many masks
-            result = torch.cat([result, alpha.expand(len(result), -1, -1)[..., None]], dim=-1)
-        return io.NodeOutput(as_result(result), ui=preview(result, cls))
+
+        def despill(image, mask):
+            return _despilled(image, mask, screen == "background", key, options)
+
+        result = computed(cls, despill, in_color(image), mask)
+        return io.NodeOutput(result, ui=preview(result, cls))
+
+
+def _despilled(image: Tensor, mask: Tensor | None, measured: bool, key: Any, options: dict[str, Any]) -> Tensor:
+    """Images without the key's color, or without the one that is measured in their background."""
+    masks, colors, alpha = core(".masks"), image[..., :3], None
+    if image.shape[-1] == 4:
+        alpha = core(".image_ops").check_masks(image[..., 3], "the alpha of image")
+    mask = alpha if mask is None else mask
+    if measured:
+        _check_background(colors, alpha, mask)
+        key = masks.background_color(colors, mask)
+    result = masks.remove_spill(colors, key, masks=mask, progress=progress_bar(), **options)
+    if alpha is None:
+        return result
+    return torch.cat([result, alpha.expand(len(result), -1, -1)[..., None]], dim=-1)  # one image may go with many masks
 
 
 def _check_background(colors: Tensor, alpha: Tensor | None, mask: Tensor | None) -> None:

@@ -17,7 +17,7 @@ from .comfy_compat import BackgroundRemovalType, BiRefNetModelType, core, io, pi
 from .inputs import checked, expect
 from .model_folders import DEFAULT_MODEL, check_model_name, file_stamp, known_as
 from .model_handle import ModelHandle, load
-from .tensors import as_result, for_work, in_color, progress_bar
+from .tensors import computed, in_color, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +84,14 @@ def _color(value: Any) -> tuple[int, ...]:
         raise ConfigError(f"color is {value!r}, expected a name such as green, or #rrggbb.") from error
 
 
-def _cut_out(image, mask, output: str, colors: str | None, color: Any = "#000000") -> io.NodeOutput:
+def _cut_out(node, image, mask, output: str, colors: str | None, color: Any = "#000000") -> io.NodeOutput:
     masks = core(".masks")
-    image, mask = for_work(in_color(image), mask)
     options = masks.CutoutOptions(output=output, colors=colors, color=_color(color))
-    return io.NodeOutput(*map(as_result, masks.cut_out(image, mask, options, progress=progress_bar())))
+
+    def cut_out(image, mask):
+        return masks.cut_out(image, mask, options, progress=progress_bar())
+
+    return io.NodeOutput(*computed(node, cut_out, in_color(image), mask))
 
 
 def _stretched(masks):
@@ -158,8 +161,8 @@ def _ll_masks(model: ModelHandle, images, width: int, height: int, threshold: fl
     return masks.where(masks > threshold, 0)
 
 
-def _ll_cut_out(images, masks, fill_color: bool, color: int) -> io.NodeOutput:
-    return _cut_out(images, masks, "color" if fill_color else "rgba", "blur_fusion", f"#{color:06x}")
+def _ll_cut_out(node, images, masks, fill_color: bool, color: int) -> io.NodeOutput:
+    return _cut_out(node, images, masks, "color" if fill_color else "rgba", "blur_fusion", f"#{color:06x}")
 
 
 class BiRefNetOtherPackMask(io.ComfyNode):
@@ -196,7 +199,7 @@ class BiRefNetOtherPackCutout(io.ComfyNode):
         cls, model, images, width, height, upscale_method, blur_size, blur_size_two, fill_color, color, mask_threshold
     ) -> io.NodeOutput:
         masks = _ll_masks(model, images, width, height, mask_threshold)
-        return _ll_cut_out(images, masks, fill_color, color)
+        return _ll_cut_out(cls, images, masks, fill_color, color)
 
 
 class BiRefNetOtherPackForeground(io.ComfyNode):
@@ -210,7 +213,7 @@ class BiRefNetOtherPackForeground(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, images, masks, blur_size, blur_size_two, fill_color, color) -> io.NodeOutput:
-        return _ll_cut_out(images, masks, fill_color, color)
+        return _ll_cut_out(cls, images, masks, fill_color, color)
 
 
 class BiRefNetOtherPackZHO(io.ComfyNode):
@@ -225,7 +228,7 @@ class BiRefNetOtherPackZHO(io.ComfyNode):
     @checked
     def execute(cls, birefnetmodel, image) -> io.NodeOutput:
         expect(birefnetmodel, ModelHandle, "birefnetmodel", "BiRefNet_ModelLoader_Zho or Load BiRefNet Model")
-        return _cut_out(image, _stretched(birefnetmodel.segment(image, 1024)), "premultiplied", None)
+        return _cut_out(cls, image, _stretched(birefnetmodel.segment(image, 1024)), "premultiplied", None)
 
 
 class BiRefNetOtherPackHugo(_Named):
@@ -266,8 +269,8 @@ class BiRefNetOtherPackHugo(_Named):
             _color(color)  # told before the work
         masks = _stretched(_load(model, device, dtype).segment(image, 1024))
         if transparent:
-            return _cut_out(image, masks, "premultiplied", None)
-        return _cut_out(image, masks, "color", None, color)
+            return _cut_out(cls, image, masks, "premultiplied", None)
+        return _cut_out(cls, image, masks, "color", None, color)
 
 
 class BiRefNetOtherPackRMBG(_Named):
@@ -305,10 +308,13 @@ class BiRefNetOtherPackRMBG(_Named):
         _color(background_color)  # told before the work
         masks = core(".masks")
         options = masks.RefineOptions(feather=mask_blur, grow=mask_offset, invert=invert_output)
-        mask = as_result(masks.refine_mask(*for_work(_load(model).segment(image)), options, progress=progress_bar()))
-        cutout, alpha = _cut_out(
-            image, mask, output, "blur_fusion" if refine_foreground else None, background_color
-        ).result
+
+        def refine(mask):
+            return masks.refine_mask(mask, options, progress=progress_bar())
+
+        mask = computed(cls, refine, _load(model).segment(image))
+        colors = "blur_fusion" if refine_foreground else None
+        cutout, alpha = _cut_out(cls, image, mask, output, colors, background_color).result
         return io.NodeOutput(cutout, alpha, alpha[..., None].expand(-1, -1, -1, 3))
 
 

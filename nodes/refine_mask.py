@@ -8,7 +8,7 @@ from typing import Any
 from ..birefnet_core import ConfigError, ImageError
 from .comfy_compat import ADVANCED, core, io, number_or_off, schema
 from .inputs import checked
-from .tensors import as_result, for_work, in_color, progress_bar
+from .tensors import computed, in_color, progress_bar
 
 
 class BiRefNetRefineMask(io.ComfyNode):
@@ -106,8 +106,11 @@ class BiRefNetRefineMask(io.ComfyNode):
             raise ImageError("The guided filter needs the image: connect the input image, or set guided_radius to 0.")
         masks = core(".masks")
         options = masks.RefineOptions(threshold=_threshold(threshold), **operations)
-        mask, image = for_work(mask, None if image is None else in_color(image))
-        return io.NodeOutput(as_result(masks.refine_mask(mask, options, image, progress_bar())))
+
+        def refine(mask, image):
+            return masks.refine_mask(mask, options, image, progress_bar())
+
+        return io.NodeOutput(computed(cls, refine, mask, None if image is None else in_color(image)))
 
 
 def _threshold(value: Any) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.model_management as mm
 import comfy.utils
@@ -21,11 +22,15 @@ from ..birefnet_core.files import file_version
 from ..birefnet_core.image_ops import resize_masks
 from ..birefnet_core.image_reading import opened_image
 from ..birefnet_core.images import to_bytes
+from ..birefnet_core.text import first_line
 from .comfy_compat import core, io, show_text
 
 if TYPE_CHECKING:
     from ..birefnet_core.video import VideoProgress
 
+logger = logging.getLogger(__name__)
+
+Results = TypeVar("Results", Tensor, tuple[Tensor, Tensor])
 PREVIEW_SIDE, PREVIEW_SECONDS = 384, 0.5
 WORK_MEMORY_FACTOR = 8  # peak bytes of refining and colour estimation / bytes of their inputs (benchmarks/masks.md)
 
@@ -133,13 +138,46 @@ def _upload(name: str) -> Path | None:
     return path if any(path.is_relative_to(Path(place).resolve()) for place in places) else None
 
 
-def for_work(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Tensors on the GPU if there is room to work on them there, else on the CPU."""
+def computed(node: type[io.ComfyNode], operation: Callable[..., Results], *tensors: Tensor | None) -> Results:
+    """What an operation makes of tensors, where ComfyUI keeps results.
+
+    It runs on the GPU if there is room for it. Where the GPU runs out of memory all the same, it runs anew on the CPU,
+    and a line in the log says so.
+
+    Args:
+        node: Whose work it is, for the log.
+        operation: Takes the tensors, all on one device; makes a tensor, or two.
+        tensors: Its arguments; None stays None.
+    """
+    device = _device_with_room(tensors)
+    if device.type != "cpu":
+        try:
+            return _kept(operation(*_moved(tensors, device)))
+        except RuntimeError as error:
+            if not core(".inference.out_of_memory").is_out_of_memory(error):
+                raise
+            reason = first_line(error)
+        # Outside the except block: the error's traceback holds what the operation has made.
+        mm.soft_empty_cache()
+        logger.warning("%s: out of memory on %s (%s). It runs on the CPU instead, which takes longer.",
+                       node.define_schema().display_name, device, reason)  # fmt: skip
+    return _kept(operation(*_moved(tensors, torch.device("cpu"))))
+
+
+def _device_with_room(tensors: Sequence[Tensor | None]) -> torch.device:
+    """The GPU if there is room to work on the tensors there, else the CPU."""
     needed = WORK_MEMORY_FACTOR * sum(t.numel() * 4 for t in tensors if t is not None)
     device = mm.get_torch_device()
-    if device.type != "cpu" and mm.get_free_memory(device) < needed:
-        device = torch.device("cpu")
+    has_room = device.type == "cpu" or mm.get_free_memory(device) >= needed
+    return device if has_room else torch.device("cpu")
+
+
+def _moved(tensors: Sequence[Tensor | None], device: torch.device) -> list[Tensor | None]:
     return [t if t is None else t.to(device) for t in tensors]
+
+
+def _kept(results: Results) -> Results:
+    return as_result(results) if isinstance(results, Tensor) else tuple(map(as_result, results))
 
 
 def as_result(tensor: Tensor) -> Tensor:

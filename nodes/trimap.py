@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .comfy_compat import core, io, mask_preview, schema
 from .inputs import checked
-from .tensors import as_result, for_work, progress_bar
+from .tensors import computed, progress_bar
 
 
 class BiRefNetTrimap(io.ComfyNode):
@@ -44,5 +44,5 @@ class BiRefNetTrimap(io.ComfyNode):
     @checked
     def execute(cls, mask, inside: int, outside: int) -> io.NodeOutput:
         masks = core(".masks")
-        trimap = as_result(masks.make_trimap(*for_work(mask), inside, outside, progress=progress_bar()))
+        trimap = computed(cls, lambda mask: masks.make_trimap(mask, inside, outside, progress=progress_bar()), mask)
         return io.NodeOutput(trimap, (trimap == masks.UNKNOWN).float(), ui=mask_preview(trimap, cls))

@@ -90,7 +90,7 @@ def test_a_model_nobody_knows_is_refused_before_the_run(other_packs):
 
 def test_a_color_that_is_none_is_told(other_packs):
     with pytest.raises(ValueError, match="color is 'greenish', expected a name such as green"):
-        other_packs._cut_out(torch.rand(1, 4, 4, 3), torch.rand(1, 4, 4), "color", None, "greenish")
+        other_packs._cut_out(None, torch.rand(1, 4, 4, 3), torch.rand(1, 4, 4), "color", None, "greenish")
 
 
 @pytest.mark.parametrize("value", [None, "BiRefNet", 3, {}, torch.ones(1)])
