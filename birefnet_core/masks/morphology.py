@@ -53,19 +53,20 @@ def _dilate_disc(masks: Tensor, radius: int) -> Tensor:
     long are built once, each from the one before.
     """
     height, width = masks.shape[-2:]
-    maxima, span = F.pad(masks, (radius,) * 4), 1  # B H+2r W+2r
+    down, across = min(radius, height - 1), min(radius, width - 1)  # what is farther lies outside the image
+    maxima, span = F.pad(masks, (across, across, down, down)), 1  # B H+2d W+2a
     out, half_before = masks, -1  # the centre of the disc
-    for dy in range(radius, -1, -1):
-        half = math.isqrt(radius * radius - dy * dy)
+    for dy in range(down, -1, -1):
+        half = min(math.isqrt(radius * radius - dy * dy), across)
         if half != half_before:
             length = 2 * half + 1
             while 2 * span <= length:
                 maxima, span = double_max(maxima, span, -1), 2 * span
-            left, right = radius - half, radius + half + 1 - span
+            left, right = across - half, across + half + 1 - span
             widest = torch.maximum(maxima[..., left : left + width], maxima[..., right : right + width])
             half_before = half
-        above = widest[..., radius - dy : radius - dy + height, :]
-        below = widest[..., radius + dy : radius + dy + height, :]
+        above = widest[..., down - dy : down - dy + height, :]
+        below = widest[..., down + dy : down + dy + height, :]
         out = torch.maximum(torch.maximum(out, above), below)
     return out
 

@@ -28,6 +28,15 @@ def test_grow_and_shrink_equal_scipy(element, radius, generator):
         torch.testing.assert_close(smaller, torch.from_numpy(eroded), rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("element", ["circle", "square"])
+@pytest.mark.parametrize("size", [(1, 40), (40, 1), (2, 30), (3, 30), (30, 3), (9, 12)])
+@pytest.mark.parametrize("radius", [1, 2, 3, 8, 11, 25, 39])
+def test_growing_farther_than_the_picture_is_wide_equals_scipy(element, size, radius, generator):
+    masks = torch.rand(1, *size, generator=generator)
+    dilated = ndimage.grey_dilation(masks[0].numpy(), footprint=footprint(radius, element).numpy(), mode="constant")
+    assert torch.equal(grow(masks, radius, element)[0], torch.from_numpy(dilated))
+
+
 def test_one_pixel_grows_to_the_element():
     masks = torch.zeros(1, 9, 9)
     masks[0, 4, 4] = 1
