@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 _UNSAFE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, line and paragraph separators
 _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -44,10 +44,17 @@ def first_line(error: BaseException | str) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
-def did_you_mean(value: object, known: Iterable[object]) -> str:
-    """ " Did you mean 'swin_v1_l'?" for a value spelled nearly like a known one, else an empty string."""
-    close = difflib.get_close_matches(str(value)[:LONGEST_NAME], [str(k) for k in known], n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def did_you_mean(value: object, known: Iterable[object], compared: Callable[[str], str] = str) -> str:
+    """ " Did you mean 'swin_v1_l'?" for a value spelled nearly like a known one, else an empty string.
+
+    Args:
+        value: What was given.
+        known: What it could have been.
+        compared: The part of each that is compared, such as names without endings that all have.
+    """
+    names = {compared(str(k)): str(k) for k in known}
+    close = difflib.get_close_matches(compared(str(value))[:LONGEST_NAME], list(names), n=1)
+    return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 
 def enumerate_names(names: Sequence[str], most: int = 3) -> str:

@@ -13,6 +13,7 @@ from ..birefnet_core import CheckpointError
 from ..birefnet_core.checkpoints import CatalogueEntry, find_entry, list_checkpoints, present_locally
 from ..birefnet_core.checkpoints.catalogue import DEMO, WEIGHT_SUFFIXES, find_by_short_name, find_published
 from ..birefnet_core.files import file_version
+from ..birefnet_core.text import did_you_mean
 from .comfy_compat import io
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,12 @@ def check_model_name(name: str | None) -> bool | str:
     return (
         f"There is no model {name!r}: it is neither a published checkpoint nor a file in models/{MODEL_FOLDER} or "
         f"models/{SHARED_FOLDER}. Put the file there, or choose another model."
+        f"{did_you_mean(name, model_names(), _without_ending)}"
     )
+
+
+def _without_ending(name: str) -> str:
+    return next((name[: -len(suffix)] for suffix in WEIGHT_SUFFIXES if name.lower().endswith(suffix)), name)
 
 
 def source_of(name: object) -> str | None:
@@ -159,7 +165,7 @@ def known_as(name: object) -> CatalogueEntry | None:
     """The checkpoint that a name of the catalogue, a release or another pack means, with or without an ending."""
     if not isinstance(name, str):
         return None
-    stem = next((name[: -len(suffix)] for suffix in WEIGHT_SUFFIXES if name.lower().endswith(suffix)), name)
+    stem = _without_ending(name)
     entry = find_published(stem) or find_by_short_name(stem)
     # Our own names as they are spelt, and none with a branch: a workflow chooses among what is known.
     other_spelling = entry is not None and stem != entry.name and stem.casefold() == entry.name.casefold()

@@ -36,6 +36,14 @@ def test_messages_end():
     assert did_you_mean("swin_v1_l" * 10**6, ["swin_v1_l"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("value", "meant"), [("small.pt", "small.ckpt"), ("smal", "small.ckpt"), ("other.ckpt", ""), (None, ""), ("", "")]
+)
+def test_what_is_compared_can_be_a_part_of_the_names(value, meant):
+    hint = did_you_mean(value, ["small.ckpt", "large.ckpt"], lambda name: name.split(".")[0])
+    assert hint == (f" Did you mean {meant!r}?" if meant else "")
+
+
 @pytest.mark.parametrize("kind", [BiRefNetError, ImageError, DatasetError, MemoryLimitError])
 def test_errors_show_their_names_escaped(kind):
     assert str(kind("a\x1b[0m.png: not there")) == r"a\x1b[0m.png: not there"

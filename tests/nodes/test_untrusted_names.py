@@ -86,3 +86,17 @@ def test_names_of_any_kind_are_refused_with_a_sentence(load, name):
     if name not in ("demo", None):
         with pytest.raises(Exception, match="There is no model"):
             load(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BiRefNet_HRR", "BiRefNet_HR"), ("birefnet_lite", "BiRefNet_lite"), ("BiRefNet-matting.", "BiRefNet-matting"),
+        ("smal.safetensors", "small.safetensors"), ("small2.pth", "small.safetensors"), ("demmo", "demo"),
+        ("sam_vit_h", ""), ("gone.safetensors", ""), ("empty.safetensors", ""), ("", ""), (5, ""),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_nearly_right_is_told(load, small_file, name, meant):
+    found = load.node.validate_inputs(name)
+    assert found.startswith(f"There is no model {name!r}: ")
+    assert found.endswith(f"Did you mean {meant!r}?" if meant else "choose another model.")
