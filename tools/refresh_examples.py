@@ -45,8 +45,8 @@ FOLDER = ROOT / "example_workflows"
 WIDTH, GAP, ROW_GAP, HEAD = 320, 80, 50, 40  # of nodes and between them; HEAD: the title above a node
 NOTE_HEIGHT = 220
 WIDTHS = {"CheckpointLoaderSimple": 420, "LoadImage": 460}  # nodes with long values; fonts of newer pages are large
-PICTURE_HEIGHT = 360  # of nodes that show an image, a mask or a clip, at least
-SHOWS_PICTURE = {"LoadImage", "SaveImage", "PreviewImage", "MaskPreview", "SaveVideo"}
+PICTURE_HEIGHT = 360  # of nodes that show an image, a mask, a clip or a table, at least
+SHOWS_PICTURE = {"LoadImage", "SaveImage", "PreviewImage", "MaskPreview", "SaveVideo", "PreviewAny"}
 PICTURES = {  # for the documents
     "Cut Out to Transparent PNG (BiRefNet)": "workflow.jpg",
     "App - Cut Out an Image (BiRefNet)": "app.jpg",

@@ -16,7 +16,7 @@ FILES = [*EXAMPLE_FILES, *SUBGRAPHS, *SAVED_BEFORE]
 OWN_FILES = {"my_finetune.safetensors"}  # stands for a file of the user's
 SEARCHED = 33  # characters of a title in which the Templates dialog finds a word: its search library's threshold
 TITLE_BAR = 30  # pixels above a node's position
-CORE_ENDS = {"SaveImage", "SaveVideo", "PreviewImage", "MaskPreview"}  # ComfyUI's own nodes that end a workflow
+CORE_ENDS = {"SaveImage", "SaveVideo", "PreviewImage", "MaskPreview", "PreviewAny"}  # ComfyUI's own that end a workflow
 BY_NAME = {example.file: example for example in EXAMPLES}
 
 

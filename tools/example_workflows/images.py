@@ -204,14 +204,15 @@ IMAGES = (
                 "first": node("MaskPreview", "Mask of the first", mask=("segment", 0)),
             },
             {
+                "scores": node("PreviewAny", "Scores", source=("compare", 0)),
                 "errors": node("PreviewImage", "Where they differ", images=("compare", 1)),
                 "second": node("MaskPreview", "Mask of the second", mask=("segment_other", 0)),
             },
         ),
         shown="errors",
-        note="Two masks of one image and where they differ (vermilion, blue). Both loaders hold **demo**, the second "
-        "mask with *flip*: choose your own file of models/birefnet, such as best.safetensors of a fine-tuning, "
-        "in one.",
+        note="Two masks of one image, where they differ (vermilion, blue) and by how much. Both loaders hold **demo**, "
+        "the second mask with *flip*: choose your own file of models/birefnet, such as best.safetensors of a "
+        "fine-tuning, in one.",
         on_demo="",
     ),
 )
