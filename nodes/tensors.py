@@ -191,7 +191,7 @@ def region_of(mask: Tensor | None, boxes: Any, images: int) -> Any:
     Args:
         mask: B, h, w, or None.
         boxes: What other nodes give: a box {"x", "y", "width", "height"} in pixels, one for each image, or for each
-            image a list of boxes, which is looked at as a whole and may be empty. Or None.
+            image a list of boxes, which is looked at as a whole and may be empty. An empty list: none. Or None.
         images: Number of images; all boxes of a list belong to a single one.
 
     Raises:
@@ -202,7 +202,7 @@ def region_of(mask: Tensor | None, boxes: Any, images: int) -> Any:
     try:
         if images == 1 and len(boxes) > 1 and all(isinstance(box, dict) for box in boxes):
             return _around(boxes)
-        return [box if isinstance(box, dict) else _around(box) for box in boxes]
+        return [box if isinstance(box, dict) else _around(box) for box in boxes] or [None]
     except (TypeError, KeyError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor
         raise ImageError(f"box is {boxes!r}, expected x, y, width and height in pixels for each image.") from error
 

@@ -243,6 +243,13 @@ def test_a_frame_without_a_box_has_an_empty_mask(nodes, good, empty, caplog):
     assert len([line for line in caplog.messages if "empty" in line]) == 1
 
 
+@pytest.mark.parametrize("box", [[], [[]], [None], (), [[], [], []]])
+def test_a_detector_that_found_nothing_is_told(nodes, good, box):
+    frames = max(1, len(box))
+    with pytest.raises(Exception, match=r"region(s are| is) empty: mark the subject in it"):
+        nodes["Segment"].execute(**{**good["Segment"], "image": picture(frames=frames), "box": box})
+
+
 def test_numbers_of_other_types_are_taken(nodes, good):
     for grow in (3, 3.0, torch.tensor(3), True):
         nodes["RefineMask"].execute(**{**good["RefineMask"], "grow": grow})
