@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+from torch import Tensor
 
 from ..birefnet_core import ImageError
 from .comfy_compat import color_input, core, io, opaque, pick, preview, schema
 from .inputs import checked
 from .tensors import computed, in_color, progress_bar
+
+logger = logging.getLogger(__name__)
 
 COLOURS = {"multilevel": "multilevel", "blur fusion": "blur_fusion", "off": None}
 OUTPUTS = {
@@ -89,12 +94,12 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             fit=pick(FITS, background_fit, "background_fit"),
             crop_padding=padding if crop else None,
         )
-        background = _background(output, background)
 
         def cut_out(image, mask, background):
             return masks.cut_out(image, mask, options, background, progress=progress_bar())
 
-        cutout, alpha = computed(cls, cut_out, in_color(image), mask, background)
+        cutout, alpha = computed(cls, cut_out, in_color(image), mask, _background(output, background))
+        _tell_if_empty(alpha)
         return io.NodeOutput(cutout, alpha, ui=preview(cutout, cls))
 
 
@@ -102,3 +107,11 @@ def _background(output: str, background: Any) -> Any:
     if background is None and OUTPUTS[output] == "image":
         raise ImageError(f"Output {output!r} needs an image: connect the input background, or choose another output.")
     return None if background is None else in_color(background)
+
+
+def _tell_if_empty(alpha: Tensor) -> None:
+    if not alpha.any():
+        logger.warning(
+            "BiRefNet Apply Alpha: nothing of the image is left, as its mask (or its own alpha) is 0 everywhere. "
+            "Masks of Load Image are 0 on what is opaque: Invert Mask turns them round."
+        )

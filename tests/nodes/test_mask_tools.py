@@ -67,6 +67,25 @@ def test_a_cut_out_goes_with_many_masks(run):
     assert torch.equal(result[..., 3], disc().expand(2, -1, -1))
 
 
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize(
+    ("mask", "alpha", "told"),
+    [
+        (torch.zeros(1, 64, 64), 1, True),  # as Load Image gives it
+        (torch.zeros(2, 60, 80), 1, True),
+        (disc(), 0, True),
+        (disc(), 1, False),
+        (torch.cat([disc() * 0, disc()]), 1, False),  # a frame without a subject among others
+        (torch.full((1, 60, 80), 1e-4), 1, False),  # the faint haze of a network
+    ],
+)
+def test_a_cut_out_of_which_nothing_is_left_is_told(run, caplog, mask, alpha, told, crop):
+    picture = torch.cat([image(), torch.full((1, 60, 80, 1), float(alpha))], dim=-1)
+    cutout, result = run("ApplyAlpha", image=picture, mask=mask, crop=crop)
+    assert ["Invert Mask turns them round" in line for line in caplog.messages] == [True] * told
+    assert result.any() != told and torch.equal(cutout[..., 3], result)
+
+
 def test_alpha_is_looked_at_as_colours_are(run):
     cutout = torch.cat([image(), disc()[..., None] * 1.1], dim=-1)  # as enlarged ones are
     assert torch.equal(run("Despill", image=cutout)[0][..., 3], disc())
