@@ -34,7 +34,7 @@ class BiRefNetApplyAlpha(io.ComfyNode):
             node_id="BiRefNetApplyAlpha",
             display_name="BiRefNet Apply Alpha",
             description="Cuts the subject out by its mask (1 on the subject), transparent or over something else. "
-            "Estimates the subject's own colours, so that the old background does not shine through at soft edges.",
+            "Estimates the subject's own colors, so that the old background does not shine through at soft edges.",
             essentials_category="Image Tools",
             is_output_node=True,
             inputs=[
@@ -54,7 +54,7 @@ class BiRefNetApplyAlpha(io.ComfyNode):
                     "colors",
                     options=list(COLOURS),
                     default="multilevel",
-                    tooltip="How the subject's own colours are estimated. multilevel: best. blur fusion: as published "
+                    tooltip="How the subject's own colors are estimated. multilevel: best. blur fusion: as published "
                     "with the network. off: the image as it is, with fringes of the old background.",
                 ),
                 color_input(

@@ -83,7 +83,7 @@ class BiRefNetRefineMask(io.ComfyNode):
                     max=1.0,
                     step=1e-5,
                     round=1e-7,
-                    tooltip="Colour differences (squared) below this are flat to the guided filter. Larger: softer.",
+                    tooltip="Color differences (squared) below this are flat to the guided filter. Larger: softer.",
                     **ADVANCED,
                 ),
                 io.Float.Input(

@@ -28,7 +28,7 @@ class BiRefNetRemoveBackground(io.ComfyNode):
                 model_input(),
             ],
             outputs=[
-                io.Image.Output("cutout", display_name="image", tooltip="RGBA, with the subject's own colours."),
+                io.Image.Output("cutout", display_name="image", tooltip="RGBA, with the subject's own colors."),
                 io.Mask.Output("mask", tooltip="1 on the subject, 0 on the background, soft in between."),
             ],
         )

@@ -149,7 +149,7 @@ def _inputs() -> list[Any]:
             "colors",
             options=list(COLOURS),
             default="multilevel",
-            tooltip="How the subject's own colours are estimated. multilevel: best. blur fusion: as published with the "
+            tooltip="How the subject's own colors are estimated. multilevel: best. blur fusion: as published with the "
             "network. off: the frames as they are, faster, with fringes of the old background.",
         ),
         io.Int.Input(
