@@ -27,6 +27,7 @@ from .values import check_file
 
 FORMAT = "birefnet_core/1"  # layout of the file
 UP, DOWN = ".lora_up", ".lora_down"
+CLASS_HEAD = "localization.classifier."  # prefix of the names of its weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,9 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
             f"{name} belongs to a {wanted} network and this is {found}. Load the network it was made for."
         )
     weights = dict(model.named_parameters())
-    for ours, (up, down) in adapter.factors.items():
+    # Trainings with classes once changed their head too, which is for training only.
+    factors = {ours: value for ours, value in adapter.factors.items() if not ours.startswith(CLASS_HEAD)}
+    for ours, (up, down) in factors.items():
         weight = weights.get(ours)
         if weight is None or up.shape[0] != weight.shape[0] or up.shape[0] * down.shape[1] != weight.numel():
             found = "nothing" if weight is None else str(tuple(weight.shape))
@@ -147,7 +150,7 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
                 f"{name} belongs to another {wanted} network: {ours} should have {up.shape[0]} x {down.shape[1]} "
                 f"values, found {found}. Load the network it was made for."
             )
-    unknown = [ours for ours in adapter.factors if ours in model.scales and model.scales[ours].isnan().any()]
+    unknown = [ours for ours in factors if ours in model.scales and model.scales[ours].isnan().any()]
     if unknown:
         raise CheckpointError(
             f"version 0.1 scaled {len(unknown)} of the weights that {name} changes, to save them in float16, and did "
@@ -156,19 +159,19 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
 
     def merged(ours: str) -> Tensor:
         weight = weights[ours]
-        up, down = (factor.to(weight.device, torch.float32) for factor in adapter.factors[ours])
+        up, down = (factor.to(weight.device, torch.float32) for factor in factors[ours])
         change = strength * adapter.scale * (up @ down)  # O I
         if (scale := model.scales.get(ours)) is not None:
             change = change * scale.to(change.device).view(-1, 1)
         return (weight + change.view_as(weight)).to(weight.dtype)  # rounded once: the sum is at least in float32
 
     # Computed twice, so that nothing is changed where something is wrong, and no second copy of all weights is kept.
-    wrong = [ours for ours in adapter.factors if not merged(ours).isfinite().all()]
+    wrong = [ours for ours in factors if not merged(ours).isfinite().all()]
     if wrong:
         raise CheckpointError(
             f"{name} at strength {strength:g} makes {len(wrong)} weights NaN or infinite ({enumerate_names(wrong)}). "
             "Use less strength, or float32."
         )
-    for ours in adapter.factors:
+    for ours in factors:
         weights[ours].copy_(merged(ours))
     return model

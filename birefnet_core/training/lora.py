@@ -37,6 +37,9 @@ class LowRank(nn.Module):
 def add_adapters(model: BiRefNet, rank: int, alpha: float) -> int:
     """Freezes a network and adds adapters to its large weights.
 
+    The class head, which is for training only, learns as a whole and is in no adapter: it may be new, and the network
+    that an adapter is for has none.
+
     Args:
         model: The network.
         rank: Of the factors.
@@ -47,7 +50,10 @@ def add_adapters(model: BiRefNet, rank: int, alpha: float) -> int:
         rows and columns.
     """
     model.requires_grad_(False)
+    head = model.localization.classifier
+    others = set(head.requires_grad_(True).modules()) if head is not None else set()
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.groups == 1)]
+    layers = [layer for layer in layers if layer not in others]
     layers = [layer for layer in layers if min(layer.weight.shape[0], layer.weight[0].numel()) > rank]
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, alpha / rank))
