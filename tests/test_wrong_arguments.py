@@ -5,8 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import birefnet_core as bc
+from birefnet_core import losses
+from birefnet_core.network.birefnet import BiRefNetOutput
 
 IMAGES, MASKS = torch.rand(1, 20, 24, 3), torch.ones(1, 20, 24)
 
@@ -78,3 +81,28 @@ def test_switches_of_a_segmenter_of_another_form_are_told(value, model):
             segment(IMAGES, 32, **{name: value})
     with pytest.raises(bc.ConfigError, match=r"^compile is .*, expected True or False"):
         bc.Segmenter(model, compile=value)
+
+
+@pytest.mark.parametrize("value", [[[1.0]], None, 5, "photo.jpg", IMAGES.numpy(), Image.new("RGB", (64, 64))])
+def test_what_is_no_tensor_is_told_by_network_and_losses(value, model):
+    kind, logits = type(value).__name__, torch.zeros(1, 1, 4, 4)
+    found = re.escape(repr(value) if isinstance(value, str) else f"a {kind}")
+    with pytest.raises(bc.ImageError, match=f"image is {found}, expected a tensor B, 3, H, W"):
+        model(value)
+    loss = losses.HybridLoss(losses.loss_preset("general"))
+    for term in (losses.bce, losses.iou, losses.ssim, losses.mae, losses.mse, losses.structure, losses.gradient_map):
+        for pair in ((logits, value), (value, logits)):
+            with pytest.raises(bc.ImageError, match=f": found a {kind}, expected a tensor B, 1, H, W; torch.as_tensor"):
+                term(*pair)
+    with pytest.raises(bc.ImageError, match=f"the class labels: found a {kind}, expected a tensor B;"):
+        losses.cross_entropy(torch.zeros(1, 3), value)
+    with pytest.raises(bc.ImageError, match=f"the label: found a {kind}"):
+        loss(BiRefNetOutput(logits), value)
+    with pytest.raises(bc.ImageError, match=f"found a {kind}, expected the output of a BiRefNet"):
+        loss(value, logits)
+
+
+def test_a_map_in_place_of_an_output_is_told():
+    maps = torch.zeros(1, 1, 4, 4)
+    with pytest.raises(bc.ImageError, match="found a Tensor, expected the output of a BiRefNet; single maps"):
+        losses.HybridLoss(losses.loss_preset("matting"))(maps, maps)

@@ -9,8 +9,15 @@ from ..autocast import at_least_float32
 from ..errors import ImageError
 
 
+def check_tensor(x: object, what: str, shape: str) -> None:
+    """Raises ImageError unless ``x`` is a tensor."""
+    if not isinstance(x, Tensor):
+        raise ImageError(f"{what}: found a {type(x).__name__}, expected a tensor {shape}; torch.as_tensor makes one.")
+
+
 def check_map(x: Tensor, what: str) -> None:
     """Raises ImageError unless ``x`` is a map: B, 1, H, W, not empty, of a type that can hold [0, 1]."""
+    check_tensor(x, what, "B, 1, H, W")
     if x.ndim != 4 or x.shape[1] != 1 or x.numel() == 0:
         raise ImageError(f"{what} must have the shape B, 1, H, W; found {tuple(x.shape)}.")
     if not x.is_floating_point() and x.dtype != torch.bool:

@@ -99,7 +99,7 @@ class HybridLoss:
             classes: B, int64, the class of each image or -1 (``cross_entropy``).
 
         Raises:
-            ImageError: A label that is not a map, or of another batch size than the output.
+            ImageError: No output, a label that is not a map, or one of another batch size than the output.
             ConfigError: Classes predicted and weighted, but no class labels; or no term applies.
         """
         label = self._check_label(output, label)
@@ -125,6 +125,11 @@ class HybridLoss:
 
     @staticmethod
     def _check_label(output: SupervisedOutput, label: Tensor) -> Tensor:
+        if not hasattr(output, "intermediate"):
+            raise ImageError(
+                f"found a {type(output).__name__}, expected the output of a BiRefNet; single maps are compared by the "
+                "functions of birefnet_core.losses, such as bce."
+            )
         check_map(label, "the label")
         for x in (*output.intermediate, output.logits):
             check_map(x, "logits")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..autocast import at_least_float32
 from ..errors import ImageError
+from .common import check_tensor
 
 NO_CLASS = -1  # label of an image whose class is not known
 
@@ -25,6 +26,8 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     Raises:
         ImageError: Other shapes or types, or a class the head does not have.
     """
+    check_tensor(logits, "logits", "B, C")
+    check_tensor(label, "the class labels", "B")
     if logits.ndim != 2 or label.shape != logits.shape[:1] or label.dtype != torch.int64:
         raise ImageError(
             "cross entropy takes logits B, C and int64 labels B; "

@@ -73,7 +73,7 @@ class BiRefNet(nn.Module):
             image: B, 3, H, W, RGB normalised with the ImageNet statistics; H and W multiples of 32.
 
         Raises:
-            ImageError: Another shape, or an image smaller than the backbone can take.
+            ImageError: No tensor, another shape, or an image smaller than the backbone can take.
         """
         self._check(image)
         if not self.training:
@@ -112,6 +112,11 @@ class BiRefNet(nn.Module):
         return backbone_spec(self.config.backbone).min_side
 
     def _check(self, image: Tensor) -> None:
+        if not isinstance(image, Tensor):
+            raise ImageError(
+                f"image is {_found(image)}, expected a tensor B, 3, H, W, normalised; Segmenter takes paths, PIL "
+                "images and arrays."
+            )
         shape = tuple(image.shape)
         if image.ndim != 4 or shape[1] != 3 or shape[0] == 0:
             raise ImageError(f"BiRefNet takes images of shape B, 3, H, W; found {shape}.")
