@@ -166,6 +166,9 @@ class Recipe:
         for name, least in _LEAST.items():
             if not least <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected a number of at least {least}.")
+        for name in ("lr_factor", "lr_floor"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected at most 1, for the rate falls by it.")
         if self.workers > _MOST_WORKERS:
             raise ConfigError(f"workers={self.workers}: expected at most {_MOST_WORKERS}, each is a process.")
         self._check_sizes()

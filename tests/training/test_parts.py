@@ -53,6 +53,8 @@ def test_recipe_survives_its_file(tiny_recipe, tmp_path):
         ({"train": "lora"}, "name one with init"),
         ({"schedule": "step"}, "lr_epochs"),
         ({"schedule": "step", "lr_epochs": [-20]}, "from 1 on"),
+        ({"schedule": "cosine", "lr_floor": 1.5}, "lr_floor=1.5: expected at most 1, for the rate falls by it"),
+        ({"lr_floor": 1e-5, "lr_factor": 10}, "lr_factor=10.0: expected at most 1"),
         ({"augment.flip": 2}, "augment.flip"),
         ({"network.backbones": 2}, "backbones"),
         ({"ema": 1}, "below 1"),
@@ -109,6 +111,13 @@ def test_rate_warms_up_and_falls(tiny_recipe):
     assert rates[99] == pytest.approx(0.1, abs=0.01)
     steps = tiny_recipe(schedule="step", lr_epochs=(1, 3), epochs=4)
     assert [lr_multiplier(steps, step, 2) for step in (0, 1, 2, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_a_rate_may_stay_what_it_is(tiny_recipe):
+    recipe = tiny_recipe(schedule="cosine", lr_floor=1, epochs=5)
+    assert [lr_multiplier(recipe, step, 3) for step in range(15)] == [1.0] * 15
+    recipe = tiny_recipe(schedule="step", lr_factor=1, lr_epochs=(2,), epochs=5)
+    assert [lr_multiplier(recipe, step, 3) for step in range(15)] == [1.0] * 15
 
 
 def test_short_trainings_warm_up_for_a_tenth_and_train_the_decoder_alone_for_a_quarter():
