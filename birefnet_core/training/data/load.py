@@ -94,6 +94,11 @@ def load_datasets(
                 f"\nwarning: every mask held out for validation is {same}: scores prefer a network that finds "
                 f"{'nothing' if same == 'empty' else 'everything'}. Choose the pairs to validate on by --val-data"
             )
+    if (count := recipe.batch_size * ranks.world_size) > len(training):
+        text += (
+            f"\nwarning: a batch of {count} is more than the {len(training)} images to train on, which are repeated in "
+            f"it: a smaller batch_size learns the same in less time"
+        )
     if backgrounds:
         backgrounds = validate_backgrounds(backgrounds, skip_bad=data.skip_bad, ranks=ranks)
         text += f"\n{len(backgrounds)} backgrounds"

@@ -1,0 +1,31 @@
+"""What the report of the data warns of before a training: batches and folders that are not what they seem."""
+
+import pytest
+
+from birefnet_core.training import TrainingData, load_datasets
+from birefnet_core.training.distributed import Ranks
+
+from .conftest import write_shapes
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "val_fraction", "told"),
+    [(3, 2, 0.0, ""), (3, 3, 0.0, ""), (3, 4, 0.0, "a batch of 4 is more than the 3 images"),
+     (3, 3, 0.3, "a batch of 3 is more than the 2 images"), (1, 2, 0.3, "a batch of 2 is more than the 1 images")],
+)  # fmt: skip
+def test_a_batch_of_more_than_the_images_is_told(tmp_path, tiny_recipe, images, batch, val_fraction, told):
+    recipe = tiny_recipe(batch_size=batch, val_fraction=val_fraction)
+    text = load_datasets(recipe, TrainingData(sets=(write_shapes(tmp_path, images),))).text
+    assert told in text
+    assert ("a batch of" in text) == bool(told)
+
+
+def test_a_batch_is_that_of_all_processes(tmp_path, tiny_recipe, monkeypatch):
+    ranks = Ranks()
+    monkeypatch.setattr(ranks, "all_gather_object", lambda value: [value] * 2)
+    monkeypatch.setattr(ranks, "broadcast_object", lambda value: value)
+    ranks.world_size = 2
+    data = TrainingData(sets=(write_shapes(tmp_path, 4),))
+    for batch, told in ((2, False), (3, True)):
+        text = load_datasets(tiny_recipe(batch_size=batch, val_fraction=0), data, ranks).text
+        assert ("a batch of 6 is more than the 4 images" in text) == told
