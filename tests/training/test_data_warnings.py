@@ -29,3 +29,27 @@ def test_a_batch_is_that_of_all_processes(tmp_path, tiny_recipe, monkeypatch):
     for batch, told in ((2, False), (3, True)):
         text = load_datasets(tiny_recipe(batch_size=batch, val_fraction=0), data, ranks).text
         assert ("a batch of 6 is more than the 4 images" in text) == told
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (("train/im", "train/gt"), ("val/im", "val/gt"), "the 2 pairs in val are taken as those in train are"),
+        (("images/train2017", "masks/train2017"), ("images/val2017", "masks/val2017"), "val2017 are taken as those in"),
+        (("DIS-TR/im", "DIS-TR/gt"), ("DIS-TE1/im", "DIS-TE1/gt"), "in DIS-TE1 are taken as those in DIS-TR are"),
+        (("train/im", "train/gt"), ("trees/im", "trees/gt"), ""),
+        (("tests/im", "tests/gt"), ("more/im", "more/gt"), ""),
+        (("train/im", "train/gt"), ("val/im", "val/other"), ""),
+    ],
+)
+def test_folders_that_are_named_after_a_split_are_told(tmp_path, tiny_recipe, first, second, told):
+    write_shapes(tmp_path / "data", 3, names=first)
+    write_shapes(tmp_path / "data", 2, 3, names=second)
+    text = load_datasets(tiny_recipe(), TrainingData(sets=(tmp_path / "data",))).text
+    assert told in text
+    assert ("are taken as" in text) == bool(told)
+
+
+def test_folders_of_a_split_that_is_given_are_not_told(tmp_path, tiny_recipe):
+    training, held_out = write_shapes(tmp_path / "train", 3), write_shapes(tmp_path / "val", 2, 3)
+    assert "warning" not in load_datasets(tiny_recipe(), TrainingData(sets=(training,), validation=(held_out,))).text

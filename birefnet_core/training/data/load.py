@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from ...checkpoints.catalogue import find_entry
 from ...errors import DatasetError
@@ -14,6 +15,10 @@ from .augment import NO_AUGMENTATION
 from .dataset import SegmentationDataset
 from .folders import Pair, TrainingData, class_labels, find_sets, find_training, fingerprint, hold_out, list_backgrounds
 from .preflight import Progress, validate_backgrounds, validate_dataset
+
+# Words in the names of folders that tell a split of the data; the short ones are DIS5K's.
+_TRAINING_WORDS = {"train", "training", "tr"}
+_HELD_OUT_WORDS = {"val", "valid", "validation", "test", "testing", "vd", "te"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,7 @@ def load_datasets(
         if copies:
             text += f"\nwarning: {len(copies)} images to validate on are trained on, too ({enumerate_names(copies)})"
     else:
+        text += _split_warning(pairs)
         training, validation = hold_out(pairs, recipe.val_fraction, contents)
         text += f"\n{len(training)} pairs to train on, {len(validation)} held out for validation"
         if same := report.same(training):
@@ -115,6 +121,25 @@ def load_datasets(
         validation=SegmentationDataset(validation, NO_AUGMENTATION, backgrounds),
         labels=labels, text=text,
     )  # fmt: skip
+
+
+def _split_warning(pairs: Sequence[Pair]) -> str:
+    """A line where folders are named after a split of the data, which is not known otherwise; "" elsewhere."""
+    kinds: dict[str, dict[str, int]] = {"train": {}, "other": {}}
+    for pair in pairs:
+        for folder in pair.name.split("/")[:-1]:
+            words = set(re.findall("[a-z]+", folder.lower()))
+            kind = "other" if words & _HELD_OUT_WORDS else "train" if words & _TRAINING_WORDS else None
+            if kind is not None:
+                kinds[kind][folder] = kinds[kind].get(folder, 0) + 1
+    others = kinds["other"]
+    if not kinds["train"] or not others:
+        return ""
+    return (
+        f"\nwarning: the {sum(others.values())} pairs in {enumerate_names(sorted(others))} are taken as those in "
+        f"{enumerate_names(sorted(kinds['train']))} are, by chance to train on or to validate on: give the folders "
+        "apart, by --data and --val-data"
+    )
 
 
 def _is_for_matting(init: str) -> bool:
