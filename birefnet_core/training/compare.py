@@ -59,7 +59,7 @@ def _recipe(run: RunFolder) -> dict[str, Any]:
 
 def _report(names: Sequence[str], recipes: Sequence[Mapping[str, Any]], rows: Sequence[list[dict[str, Any]]]) -> str:
     fields = [
-        field for field in recipes[0]
+        field for field in dict.fromkeys(field for recipe in recipes for field in recipe)
         if field not in (*PRACTICAL, "name") and len({repr(recipe.get(field)) for recipe in recipes}) > 1
     ][:_MOST_DIFFERENCES]  # fmt: skip
     fields += ["name"] if len({recipe["name"] for recipe in recipes}) > 1 else []
@@ -90,7 +90,7 @@ def _curves(names: Sequence[str], rows: Sequence[list[dict[str, Any]]], best: st
 
 
 def _cell(value: Any) -> str:
-    return printable(value).replace("|", "\\|") if value not in ("", ()) else "-"
+    return printable(value).replace("|", "\\|") if value not in (None, "", ()) else "-"
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

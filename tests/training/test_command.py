@@ -235,6 +235,19 @@ def test_runs_with_names_that_end_alike_have_curves_of_their_own(tmp_path, names
     assert len(table) == 4 and len({line.replace("\\|", "").count("|") for line in table}) == 1
 
 
+@pytest.mark.parametrize("options", [[{}, {"image_pyramid": "none"}], [{"image_pyramid": "none"}, {}]])
+def test_options_that_one_run_alone_has_are_compared_in_any_order(tmp_path, capsys, options):
+    for number, network in enumerate(options):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "recipe.toml").write_text(Recipe(backbone="pvt_v2_b0", network=network).to_toml())
+        (folder / "metrics.jsonl").write_text("")
+    assert main(["train", "--compare", *(str(tmp_path / str(number)) for number in (0, 1))]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    assert table[0].startswith("| run | network.image_pyramid | steps |")
+    assert [row.split(" | ")[1] for row in table[2:]] == [network.get("image_pyramid", "-") for network in options]
+
+
 def test_dry_run_and_print_recipe_write_nothing(shapes, tmp_path, capsys):
     assert main(["train", "--data", str(shapes), "--dry-run", "--quiet"]) == 0
     assert "6 of 6 pairs can be used" in capsys.readouterr().out
