@@ -130,6 +130,8 @@ class RunFolder:
             )
         if not resume:
             self.check_free()
+        elif not os.path.exists(self.last):
+            logger.warning("%s holds no training to go on with: a new one begins.", self.path)
         self.make()
         for part in self.path.rglob(".*.part"):  # of a process that was killed
             if _PART.fullmatch(part.name):

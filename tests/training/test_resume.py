@@ -68,3 +68,15 @@ def test_a_best_network_that_was_moved_away_is_saved_anew(shapes, tiny_recipe, t
     result = train(recipe, data, tmp_path, device="cpu", resume=True)
     assert (best.read_bytes() != before) == ("best.safetensors is missing: the best" in caplog.text) == missing
     assert result.best == (result.scores["Sm"] if missing else 1.0)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_resuming_where_no_training_is_says_that_a_new_one_begins(shapes, tiny_recipe, tmp_path, caplog, resume):
+    """The folder's name may be mistyped; scripts that always resume begin so, too."""
+    recipe, data = tiny_recipe(epochs=1), TrainingData(sets=(shapes,))
+    told = f"{tmp_path / 'run'} holds no training to go on with: a new one begins."
+    train(recipe, data, tmp_path / "run", device="cpu", resume=resume)
+    assert (told in caplog.messages) == resume
+    caplog.clear()
+    train(recipe, data, tmp_path / "run", device="cpu", resume=True)
+    assert told not in caplog.messages
