@@ -23,6 +23,7 @@ from ..network.birefnet import check_network
 from ..text import enumerate_names, first_line
 from . import keymap
 from .io import read_file, write_safetensors
+from .save import LARGEST_SIDE
 from .values import check_file
 
 FORMAT = "birefnet_core/1"  # layout of the file
@@ -38,11 +39,13 @@ class Adapter:
         factors: Name of a weight (ours) -> up O, r and down r, I.
         scale: alpha / r.
         config: Of the network it belongs to.
+        training_size: Width, height it was trained at, in pixels; None where that is not known.
     """
 
     factors: Mapping[str, tuple[Tensor, Tensor]]
     scale: float
     config: BiRefNetConfig
+    training_size: tuple[int, int] | None = None
 
 
 def save_adapter(adapter: Adapter, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> Path:
@@ -66,6 +69,8 @@ def save_adapter(adapter: Adapter, path: str | os.PathLike[str], metadata: Mappi
         "birefnet_config": json.dumps(adapter.config.to_dict(), sort_keys=True),
         "scale": repr(adapter.scale),
     }
+    if adapter.training_size is not None:
+        own["training_size"] = "{}x{}".format(*adapter.training_size)
     return write_safetensors(path, tensors, {**(metadata or {}), **own})
 
 
@@ -84,6 +89,8 @@ def read_adapter(path: str | os.PathLike[str]) -> Adapter:
     try:
         config = BiRefNetConfig.from_dict(json.loads(file.metadata["birefnet_config"]))
         scale = float(file.metadata["scale"])
+        size = file.metadata.get("training_size")  # versions before did not store it
+        training_size = None if size is None else _size(size)
         stems = list(dict.fromkeys(name.removesuffix(UP).removesuffix(DOWN) for name in file.tensors))
         names, unknown = keymap.from_published(stems, config)
         factors = {ours: (file.tensors[stem + UP], file.tensors[stem + DOWN]) for stem, ours in names.items()}
@@ -102,7 +109,15 @@ def read_adapter(path: str | os.PathLike[str]) -> Adapter:
     if odd:
         raise CheckpointError(f"{path}: expected matrices O, r and r, I for each weight, found {enumerate_names(odd)}.")
     check_file(path, file.tensors)
-    return Adapter(factors=factors, scale=scale, config=config)
+    return Adapter(factors=factors, scale=scale, config=config, training_size=training_size)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Width and height as in a file's metadata."""
+    width, height = (int(side) for side in text.split("x"))
+    if not all(0 < side <= LARGEST_SIDE for side in (width, height)):
+        raise ValueError(f"training_size {text}: expected width x height, each from 1 to {LARGEST_SIDE}")
+    return width, height
 
 
 def _kind(tensors: Mapping[str, Tensor]) -> str:
@@ -115,6 +130,8 @@ def _kind(tensors: Mapping[str, Tensor]) -> str:
 @torch.no_grad()
 def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], strength: float = 1.0) -> BiRefNet:
     """Adds an adapter to a network's weights, in place; the network is then as any other, and as fast.
+
+    A Segmenter made of it segments at the size that the adapter was trained at, as its training validated it.
 
     Args:
         model: The network the adapter was trained on.
@@ -174,4 +191,6 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
         )
     for ours in factors:
         weights[ours].copy_(merged(ours))
+    if adapter.training_size is not None and model.checkpoint is not None and strength > 0:
+        model.checkpoint = dataclasses.replace(model.checkpoint, training_size=adapter.training_size)
     return model

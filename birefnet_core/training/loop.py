@@ -361,7 +361,7 @@ class Trainer:
             origin += f" with the encoder weights {Path(recipe.encoder).name}"
         note = f"{origin} on {len(self.datasets.training)} images with the recipe {recipe.name}"
         if recipe.train == "lora":
-            save_adapter(extract_adapter(model), self.folder.adapter, metadata)
+            save_adapter(extract_adapter(model, recipe.size), self.folder.adapter, metadata)
         save_checkpoint(merged(model), self.folder.best, training_size=recipe.size, provenance=note, metadata=metadata)
 
     def _report_step(self, means: dict[str, float], seconds: float) -> None:

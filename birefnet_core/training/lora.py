@@ -61,15 +61,15 @@ def add_adapters(model: BiRefNet, rank: int, alpha: float) -> int:
     return len(layers)
 
 
-def extract_adapter(model: BiRefNet) -> Adapter:
-    """The adapter of a network with adapters."""
+def extract_adapter(model: BiRefNet, training_size: tuple[int, int] | None = None) -> Adapter:
+    """The adapter of a network with adapters, which was trained at that width and height."""
     factors, scale = {}, 1.0
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module, "weight"):
             low_rank = module.parametrizations.weight[0]
             factors[f"{name}.weight"] = (low_rank.up.detach().clone(), low_rank.down.detach().clone())
             scale = low_rank.scale
-    return Adapter(factors=factors, scale=scale, config=model.config)
+    return Adapter(factors=factors, scale=scale, config=model.config, training_size=training_size)
 
 
 @torch.no_grad()

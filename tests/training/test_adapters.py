@@ -9,7 +9,7 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import read_adapter, save_adapter
-from birefnet_core.training.lora import extract_adapter, merged
+from birefnet_core.training.lora import add_adapters, extract_adapter, merged
 from birefnet_core.training.model_setup import build_network, phase_of, set_phase
 from birefnet_core.training.optim import make_optimizer
 
@@ -73,3 +73,33 @@ def test_factors_for_a_head_of_classes_in_older_files_are_left_out(adapted, tmp_
     ]
     first, second = (bc.load_model(tiny_checkpoint, adapter=path).state_dict() for path in paths)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_network_with_an_adapter_segments_at_the_size_that_it_was_trained_at(tmp_path, tiny_checkpoint):
+    """As the whole network beside it does, which its training validated."""
+    model = bc.load_model(tiny_checkpoint)
+    add_adapters(model, rank=2, alpha=2)
+    path = save_adapter(extract_adapter(model, (128, 96)), tmp_path / "adapter.safetensors")
+    assert read_adapter(path).training_size == (128, 96)
+    assert bc.Segmenter(bc.load_model(tiny_checkpoint)).training_size == (64, 64)
+    assert bc.Segmenter(bc.load_model(tiny_checkpoint, adapter=path)).training_size == (128, 96)
+    for strength, size in ((0.5, (128, 96)), (0, (64, 64)), (-1, (64, 64))):
+        loaded = bc.load_model(tiny_checkpoint, adapter=path, adapter_strength=strength)
+        assert bc.Segmenter(loaded).training_size == size
+
+
+def test_adapters_of_versions_before_leave_the_size_as_it_is(tmp_path, tiny_checkpoint):
+    model = bc.load_model(tiny_checkpoint)
+    add_adapters(model, rank=2, alpha=2)
+    path = save_adapter(extract_adapter(model), tmp_path / "adapter.safetensors")
+    assert read_adapter(path).training_size is None
+    assert bc.Segmenter(bc.load_model(tiny_checkpoint, adapter=path)).training_size == (64, 64)
+
+
+@pytest.mark.parametrize("size", ["0x64", "64", "64x64x64", "99999x64", "-32x64", "wide", ""])
+def test_a_size_that_no_adapter_was_trained_at_is_told(tmp_path, tiny_checkpoint, size):
+    model = bc.load_model(tiny_checkpoint)
+    add_adapters(model, rank=2, alpha=2)
+    path = save_adapter(extract_adapter(model), tmp_path / "adapter.safetensors", {"training_size": size})
+    with pytest.raises(bc.CheckpointError, match=r"adapter\.safetensors: the adapter cannot be read"):
+        read_adapter(path)
