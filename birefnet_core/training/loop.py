@@ -40,6 +40,7 @@ from .lora import extract_adapter, merged
 from .loss_meter import LossMeter
 from .model_setup import PhasedModel, amp_dtype, autocast, sync_gradients
 from .optim import fit_recipe, lr_multiplier, set_lr
+from .out_of_memory import memory_as_limit_error
 from .recipe import Recipe
 from .report import save_png
 from .run_folder import RunFolder, write_errors_as_training_error
@@ -104,6 +105,7 @@ def train(
         ConfigError: A folder of another training or in use, or options that do not go together.
         CheckpointError: Weights that do not load, or a file that cannot be written.
         TrainingError: A loss that is not finite, or a full disk.
+        MemoryLimitError: Too little memory for the recipe's batches.
         KeyboardInterrupt: A signal before the first step.
     """
     with StopSignal() as stop, init_distributed(choose_device(device)) as ranks, contextlib.ExitStack() as stack:
@@ -116,6 +118,7 @@ def train(
         for line in datasets.text.splitlines():
             warned = ranks.is_main and line.startswith(("warning: ", "problem: "))
             logger.log(logging.WARNING if warned else logging.INFO, "%s", line)
+        stack.enter_context(memory_as_limit_error(recipe))
         with write_errors_as_training_error(folder), dead_workers_as_training_error(recipe):
             trainer = Trainer(recipe, datasets, folder, ranks, progress)
             trainer.start(resume=resume)
