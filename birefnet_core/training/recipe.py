@@ -199,6 +199,8 @@ class Recipe:
             raise ConfigError(f"decoder_epochs={self.decoder_epochs} needs train='all'; found {self.train!r}.")
         if self.train == "lora" and not self.init:
             raise ConfigError("train='lora' adapts a trained network: name one with init.")
+        if self.train == "lora" and not self.lora_alpha:
+            raise ConfigError("lora_alpha=0: the adapters would change nothing. Give their scale, such as 16.")
         if self.schedule == "step" and not self.lr_epochs:
             raise ConfigError("schedule='step' needs lr_epochs, the epochs at which the rate falls.")
         if any(epoch < 1 for epoch in self.lr_epochs):

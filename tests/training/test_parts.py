@@ -51,6 +51,7 @@ def test_recipe_survives_its_file(tiny_recipe, tmp_path):
         ({"epochs": 5, "rlft": 6}, "more than epochs"),
         ({"rlft": 6, "loss.iou": 0, "loss.bce": 1}, "set rlft to 0"),
         ({"train": "lora"}, "name one with init"),
+        ({"train": "lora", "init": "demo", "lora_alpha": 0}, "the adapters would change nothing"),
         ({"schedule": "step"}, "lr_epochs"),
         ({"schedule": "step", "lr_epochs": [-20]}, "from 1 on"),
         ({"schedule": "cosine", "lr_floor": 1.5}, "lr_floor=1.5: expected at most 1, for the rate falls by it"),
