@@ -36,6 +36,7 @@ _ONLY_ABOVE_0 = {
     "augment.crop_least": "augment.crop", "augment.rotate_degrees": "augment.rotate",
     "augment.colour_strength": "augment.colour", "augment.pepper_share": "augment.pepper",
 }  # fmt: skip
+LORA_LR = 10  # times the rates of a recipe for whole weights, at which adapters have learned little when it ends
 NEW_LR = 1e-3  # of a new network by a recipe for a trained one; ten times that of `finetune`, as in `shapes`
 
 
@@ -114,8 +115,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe with all flags applied. A resumed training starts from the recipe in its folder.
 
     A backbone without a checkpoint means a new network, whatever the recipe would start from. The rates for a trained
-    network are too low for it, and many steps matter more to it than large batches. The encoder weights of a recipe
-    are for its own backbone in a new network.
+    network are too low for it, and many steps matter more to it than large batches. They are too low for adapters, too.
+    The encoder weights of a recipe are for its own backbone in a new network.
     """
     flags = {name: getattr(args, name) for name in field_names() if hasattr(args, name)}
     given = tuple(flags)
@@ -130,6 +131,9 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
             if values.get("init"):
                 values.update(lr=NEW_LR, backbone_lr=NEW_LR / 10 if flags.get("encoder") else 0, accumulate=1)
             values.update(init="", decoder_epochs=0)
+        if flags.get("train") == "lora" and values.get("train") != "lora":
+            rates = {name: values.get(name, getattr(Recipe, name)) for name in ("lr", "backbone_lr")}
+            values.update({name: rate * LORA_LR for name, rate in rates.items() if type(rate) in (int, float)})
         if flags.get("init") or flags.get("backbone", values.get("backbone")) != values.get("backbone"):
             values.pop("encoder", None)
     recipe = from_values(values).replace(**flags)

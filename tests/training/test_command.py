@@ -150,6 +150,21 @@ def test_rates_are_those_of_a_new_network_where_there_is_no_checkpoint():
     assert recipe_by("--recipe", "cod", "--backbone", "pvt_v2_b0").lr == 1e-5  # which is for a new network anyway
 
 
+def test_adapters_learn_at_ten_times_the_rates_of_whole_weights(tmp_path):
+    rates = [(1e-4, 1e-5), (1e-3, 1e-4), (3e-4, 1e-4), (1e-3, 2e-5)]
+    flags = [(), ("--train", "lora"), ("--train", "lora", "--lr", "3e-4"), ("--train", "lora", "--backbone-lr", "2e-5")]
+    for expected, given in zip(rates, flags, strict=True):
+        assert (recipe_by(*given).lr, recipe_by(*given).backbone_lr) == pytest.approx(expected)
+    path = tmp_path / "own.toml"
+    path.write_text('init = "demo"\ntrain = "lora"\nlr = 1e-4\n')  # made for adapters
+    assert recipe_by("--recipe", str(path)).lr == recipe_by("--recipe", str(path), "--train", "lora").lr == 1e-4
+    path.write_text('init = "demo"\n')
+    assert recipe_by("--recipe", str(path), "--train", "lora").lr == pytest.approx(10 * Recipe.lr)
+    path.write_text('init = "demo"\nlr = true\n')
+    with pytest.raises(bc.ConfigError, match="lr=True: expected a number"):
+        recipe_by("--recipe", str(path), "--train", "lora")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
