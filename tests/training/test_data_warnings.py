@@ -53,3 +53,14 @@ def test_folders_that_are_named_after_a_split_are_told(tmp_path, tiny_recipe, fi
 def test_folders_of_a_split_that_is_given_are_not_told(tmp_path, tiny_recipe):
     training, held_out = write_shapes(tmp_path / "train", 3), write_shapes(tmp_path / "val", 2, 3)
     assert "warning" not in load_datasets(tiny_recipe(), TrainingData(sets=(training,), validation=(held_out,))).text
+
+
+@pytest.mark.parametrize(("images", "fraction", "told"), [(4, 0.25, 1), (4, 0.0, 0), (1, 0.5, 0), (12, 0.5, 6)])
+def test_the_pairs_that_are_held_out_are_named(tmp_path, tiny_recipe, images, fraction, told):
+    data = TrainingData(sets=(write_shapes(tmp_path / "set", images),))
+    found = load_datasets(tiny_recipe(val_fraction=fraction), data)
+    (line,) = (line for line in found.text.splitlines() if "held out for validation" in line and "warning" not in line)
+    assert line.startswith(f"{images - told} pairs to train on, {told} held out for validation")
+    assert all(pair.name in line for pair in found.validation.pairs[:5])
+    assert ("and 1 more" in line) == (told == 6)
+    assert line.endswith(")") == bool(told)

@@ -14,7 +14,7 @@ from ..recipe import Recipe
 from .augment import NO_AUGMENTATION
 from .dataset import SegmentationDataset
 from .folders import Pair, TrainingData, class_labels, find_sets, find_training, fingerprint, hold_out, list_backgrounds
-from .preflight import Progress, validate_backgrounds, validate_dataset
+from .preflight import MOST_NAMES, Progress, validate_backgrounds, validate_dataset
 
 # Words in the names of folders that tell a split of the data; the short ones are DIS5K's.
 _TRAINING_WORDS = {"train", "training", "tr"}
@@ -90,6 +90,8 @@ def load_datasets(
         text += _split_warning(pairs)
         training, validation = hold_out(pairs, recipe.val_fraction, contents)
         text += f"\n{len(training)} pairs to train on, {len(validation)} held out for validation"
+        if validation:
+            text += f" ({enumerate_names([pair.name for pair in validation], MOST_NAMES)})"
         if same := report.same(training):
             raise DatasetError(
                 f"every mask to train on is {same}, apart from those held out for validation: nothing could be "
