@@ -227,6 +227,9 @@ class FileWriter:
         for mapped in self._palette.map(None) if self._palette is not None else ():
             self._mux(self._stream.encode(mapped))
         packets = self._stream.encode(None)
+        if self._plan.encoder == "libx265" and self._first_dts is None and len(packets) <= 2:
+            for packet in packets:  # of clips of one or two frames x265 leaves these times as its memory was
+                packet.dts = packet.pts
         self._mux(self._alpha.encode(None, 0, packets) if self._alpha else packets, last=True)
         if self._side is not None:
             self._side.finish()
