@@ -2,7 +2,9 @@
 
 import pytest
 
-av = pytest.importorskip("av")
+pytest.importorskip("av")
+
+import av
 
 from birefnet_core.errors import ConfigError
 from birefnet_core.video import Output, VideoOptions, segment_video
