@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import signal
@@ -144,6 +145,8 @@ def pytest_collection():
     try:
         return (yield)
     finally:
+        with contextlib.suppress(ImportError):
+            import hypothesis  # noqa: F401 - asks the collector for what refers to its objects, when it is imported
         gc.freeze()
         gc.enable()
 
