@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..network.layers import BATCH_NORMS
 from .values import largest_magnitude
 
 VARIANCE_LIMIT = 1e4  # below the 65504 of float16, so that sums of such values fit, too
@@ -163,6 +164,6 @@ def norm_pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
     for parent, module in model.named_modules():
         children = list(module.named_children())
         for (before, conv), (name, norm) in pairwise(children):
-            if isinstance(norm, nn.BatchNorm2d):
+            if isinstance(norm, BATCH_NORMS):
                 kernel = "" if isinstance(conv, nn.Conv2d) else ".kernel"
                 yield f"{parent}.{before}{kernel}".lstrip("."), f"{parent}.{name}".lstrip(".")

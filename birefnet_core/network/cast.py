@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .birefnet import BiRefNet
 from .encoders.registry import backbone_spec
+from .layers import BATCH_NORMS
 
 
 def cast_for_inference(network: BiRefNet, dtype: torch.dtype, *, fine_dtype: torch.dtype = torch.float32) -> BiRefNet:
@@ -44,7 +45,7 @@ def cast_for_inference(network: BiRefNet, dtype: torch.dtype, *, fine_dtype: tor
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(dtypes[f"{prefix}.{name}"]))
         cast_already = _cast_to_weight in module._forward_pre_hooks.values()
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d)) and not cast_already:
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.LayerNorm, *BATCH_NORMS)) and not cast_already:
             module.register_forward_pre_hook(_cast_to_weight)
     return network
 

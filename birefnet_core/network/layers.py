@@ -10,6 +10,8 @@ from torch.nn.utils import fuse_conv_bn_weights
 
 from .. import image_ops
 
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # the second in trainings on several GPUs
+
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resize of B, C, H, W to (height, width) with aligned corners, as everywhere in the published network."""
@@ -41,19 +43,19 @@ def fold_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
 
     Args:
         conv: The convolution, changed in place.
-        norm: BatchNorm2d, or Identity where there is none.
+        norm: The norm, or Identity where there is none.
 
     Returns:
-        What takes the place of the norm: Identity.
+        What takes the place of the norm: Identity; the norm itself where it is of a kind that cannot be folded.
     """
-    if isinstance(norm, nn.BatchNorm2d):
-        assert norm.running_mean is not None and norm.running_var is not None
-        wide = torch.promote_types(conv.weight.dtype, torch.float32)
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight.to(wide), None if conv.bias is None else conv.bias.to(wide),
-            norm.running_mean.to(wide), norm.running_var.to(wide), norm.eps, norm.weight.to(wide), norm.bias.to(wide),
-        )  # fmt: skip
-        set_weights(conv, weight, bias)
+    if not isinstance(norm, BATCH_NORMS) or not norm.affine or norm.running_mean is None or norm.running_var is None:
+        return norm
+    wide = torch.promote_types(conv.weight.dtype, torch.float32)
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight.to(wide), None if conv.bias is None else conv.bias.to(wide),
+        norm.running_mean.to(wide), norm.running_var.to(wide), norm.eps, norm.weight.to(wide), norm.bias.to(wide),
+    )  # fmt: skip
+    set_weights(conv, weight, bias)
     return nn.Identity()
 
 

@@ -47,6 +47,13 @@ def test_too_large_a_variance_is_scaled_with_its_convolution(loud, tmp_path):
     assert all(torch.equal(again[name], value) for name, value in state.items())
 
 
+def test_norms_of_trainings_on_several_gpus_are_scaled_too(loud, tmp_path):
+    path = bc.save_checkpoint(loud, tmp_path / "half.safetensors", dtype=torch.float16)
+    loud = torch.nn.SyncBatchNorm.convert_sync_batchnorm(loud)
+    again = bc.save_checkpoint(loud, tmp_path / "again.safetensors", dtype=torch.float16)
+    assert again.read_bytes() == path.read_bytes()
+
+
 def test_loading_as_float16_does_the_same(loud, tmp_path):
     path = bc.save_checkpoint(loud, tmp_path / "whole.safetensors")
     half = bc.load_model(str(path), device="cpu", dtype=torch.float16)

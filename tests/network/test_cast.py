@@ -1,5 +1,7 @@
 """Networks in half precision: masks near those of float32, and ``.to`` left alone."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -53,6 +55,15 @@ def test_a_network_that_is_cast_is_as_one_loaded_in_bfloat16(filled):
     first = bc.fuse_for_inference(cast)
     last = cast_for_inference(bc.fuse_for_inference(bc.model_from_state_dict(filled("pvt_v2_b0"))), torch.bfloat16)
     assert torch.equal(masks_of(first, x), masks_of(last, x))
+
+
+def test_norms_of_trainings_on_several_gpus_are_cast_as_others():
+    torch.manual_seed(0)
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone="resnet10", reconstruction_block="aspp")).eval()
+    synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    x = torch.rand(1, 3, 64, 64)
+    found, expected = (masks_of(cast_for_inference(each, torch.bfloat16), x) for each in (synchronised, model))
+    assert torch.equal(found, expected)
 
 
 def test_the_source_of_a_fused_network_is_not_cast_with_it(filled):

@@ -167,6 +167,32 @@ def test_a_fused_network_takes_the_state_dict_of_another(variant, filled):
     assert difference(fused, fused=other) == 0
 
 
+@pytest.mark.parametrize("block", ["deformable_aspp", "aspp", "residual"])
+def test_norms_of_trainings_on_several_gpus_are_folded(block):
+    torch.manual_seed(0)
+    config = bc.BiRefNetConfig(backbone="resnet10", reconstruction_block=block)
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(with_lively_norms(bc.BiRefNet(config)))
+    assert difference(model, (1, 3, 64, 64)) < 1e-4
+    fused = bc.fuse_for_inference(model)
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in fused.reconstruction.modules())
+
+
+@pytest.mark.parametrize(
+    "norm", [lambda channels: nn.GroupNorm(4, channels), lambda channels: nn.BatchNorm2d(channels, affine=False)]
+)
+def test_norms_that_cannot_be_folded_stay(norm):
+    torch.manual_seed(0)
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone="resnet10", reconstruction_block="aspp"))
+    for module in list(model.reconstruction.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, norm(child.num_features))
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+    assert difference(model.eval(), (1, 3, 64, 64)) < 1e-4
+
+
 def test_float64_is_folded_in_float64(filled):
     model = bc.model_from_state_dict(filled("pvt_v2_b0")).double()
     x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
