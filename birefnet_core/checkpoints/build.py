@@ -99,8 +99,7 @@ def model_from_state_dict(
         config = detect.detect_config(weights)
     else:
         _check_config(config, weights)
-    with torch.device("meta"), _WithoutInit():
-        model = BiRefNet(config)
+    model = empty_network(config)
     _complete(model, weights)
     _check_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
     check_types({names.get(name, name): value for name, value in weights.items()})
@@ -116,6 +115,12 @@ def model_from_state_dict(
     model.checkpoint = info
     _fill(model, copies)
     return cast_for_inference(model, dtype, fine_dtype=fine_dtype).requires_grad_(True).eval()
+
+
+def empty_network(config: BiRefNetConfig) -> BiRefNet:
+    """A network on the meta device."""
+    with torch.device("meta"), _WithoutInit():
+        return BiRefNet(config)
 
 
 class _WithoutInit(TorchFunctionMode):

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint_info import CheckpointInfo
-from ..config import PatchOrder
+from ..config import BiRefNetConfig, PatchOrder
 from ..errors import CheckpointError, ConfigError
 from ..files import path_of
 from ..network import BiRefNet
 from ..network.birefnet import check_network
 from ..text import enumerate_names
 from . import keymap
+from .build import empty_network
 from .fit_float16 import combine_scales, fit_float16, float16_scales, write_scales
 from .io import write_safetensors
 from .patch_order import change_patch_order
-from .values import check_values
+from .values import check_types, largest_magnitude, refuse_values, refuse_zeros
 
 FORMAT = "birefnet_core/1"  # layout of the metadata below
 LARGEST_SIDE = 16384  # pixels; no file that says more was trained at that size
@@ -59,8 +60,8 @@ def save_checkpoint(
         The path.
 
     Raises:
-        CheckpointError: It could not be written, does not fit into float16, is fused, or has weights that are not
-            finite; nothing half-written stays behind.
+        CheckpointError: It could not be written, does not fit into float16, is fused, has other weights than its
+            configuration says, or such as no reader takes; nothing half-written stays behind.
         ConfigError: A dtype, a training size or a text that no file has; not a network, or not a path.
     """
     path = path_of(path, "path")
@@ -76,7 +77,10 @@ def save_checkpoint(
         raise ConfigError(f"training_size={size!r}: expected (width, height), each from 1 to {LARGEST_SIDE}.")
     tensors = published_state_dict(model, dtype=dtype)
     try:
-        check_values(tensors)
+        check_types(tensors)
+        magnitudes = {name: largest_magnitude(value) for name, value in tensors.items()}
+        refuse_values(tensors, magnitudes)
+        refuse_zeros(tensors, magnitudes)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: not written. {error}") from error
     own = network_metadata(model, size)
@@ -126,7 +130,8 @@ def published_state_dict(
         device: Where the tensors go.
 
     Raises:
-        CheckpointError: The network is fused, is wrapped or has adapters, or does not fit into float16.
+        CheckpointError: The network is fused, is wrapped or has adapters, has other weights than its configuration
+            says, or does not fit into float16.
     """
     if getattr(model, "fused", False):
         raise CheckpointError(
@@ -139,6 +144,7 @@ def published_state_dict(
             f"{len(odd)} weights are not those of a BiRefNet alone ({enumerate_names(odd)}). Save the network within "
             "torch.compile or DistributedDataParallel; of one with adapters what training.lora.merged gives."
         )
+    _check_layout(state, model.config)
     if dtype == torch.float16:
         state = fit_float16(model, state)
     tensors = {}
@@ -148,3 +154,19 @@ def published_state_dict(
             tensor = change_patch_order(tensor, PatchOrder.CHANNELS_FIRST, model.config.patch_order)
         tensors[published] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
     return tensors
+
+
+def _check_layout(state: Mapping[str, Tensor], config: BiRefNetConfig) -> None:
+    """Refuses a network some of whose layers were exchanged: no reader would take its file.
+
+    Raises:
+        CheckpointError: Its weights have other names or shapes than those of a network of its configuration.
+    """
+    expected = {name: tuple(value.shape) for name, value in empty_network(config).state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if odd := [name for name in {**expected, **found} if expected.get(name) != found.get(name)]:
+        raise CheckpointError(
+            f"{len(odd)} weights are missing, unknown or of another shape than model.config says "
+            f"({enumerate_names(odd)}), and no reader would take the file. Undo what was exchanged in the network: "
+            "torch.nn.utils.prune.remove and remove_weight_norm do so for theirs."
+        )

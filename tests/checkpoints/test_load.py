@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn.utils import prune
 
 import birefnet_core as bc
 from birefnet_core.checkpoints import io, load, save
@@ -208,6 +209,58 @@ def test_nothing_is_saved_that_could_not_be_loaded(state, tmp_path):
         bc.save_checkpoint(model, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _prune(model):
+    prune.l1_unstructured(model.reconstruction.head, "weight", 0.5)
+
+
+def _replace_head(model):
+    model.reconstruction.head = torch.nn.Conv2d(model.reconstruction.head.in_channels, 1, 3, padding=1)
+
+
+def _add_module(model):
+    model.reconstruction.mine = torch.nn.Linear(2, 2)
+
+
+def _remove_bias(model):
+    model.reconstruction.head.bias = None
+
+
+def _change_config(model):
+    model.config = model.config.replace(outward_reference=False)
+
+
+def _zero_large_weights(model):
+    for parameter in model.reconstruction.parameters():
+        parameter.data.zero_()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_prune, r"3 weights are missing, unknown or of another shape .*prune\.remove"),
+        (_replace_head, "1 weights are missing, unknown or of another shape .*reconstruction.head.weight"),
+        (_add_module, "2 weights are missing, unknown or of another shape .*reconstruction.mine"),
+        (_remove_bias, "1 weights are missing, unknown or of another shape .*reconstruction.head.bias"),
+        (_change_config, r"model\.config says \(reconstruction.*outward"),
+        (_zero_large_weights, "not written.*weights are zero everywhere"),
+    ],
+)
+def test_a_network_that_was_changed_is_not_saved_as_what_nobody_reads(change, words, state, tmp_path):
+    model, path = bc.model_from_state_dict(state), tmp_path / "a.safetensors"
+    change(model)
+    with pytest.raises(bc.CheckpointError, match=words):
+        bc.save_checkpoint(model, path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_was_pruned_for_good_is_saved(state, tmp_path):
+    model, path = bc.model_from_state_dict(state), tmp_path / "a.safetensors"
+    _prune(model)
+    prune.remove(model.reconstruction.head, "weight")
+    bc.save_checkpoint(model, path)
+    assert torch.equal(bc.load_model(path).reconstruction.head.weight, model.reconstruction.head.weight)
 
 
 def test_a_fused_network_is_not_saved(state, tmp_path):
