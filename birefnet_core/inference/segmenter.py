@@ -88,11 +88,23 @@ class Segmenter:
         self.batch_size = batch_size
         self.training_size = model.checkpoint.training_size if model.checkpoint else FALLBACK_SIZE
         self._lean = lean
-        network: nn.Module = CompiledNetwork(self.model) if compile else self.model
-        self._network = GraphedNetwork(network) if graphs_wanted(cuda_graphs) else network
-        self._warm_up = WarmUp(self.model, device)
+        self._compile, self._graphs = compile, graphs_wanted(cuda_graphs)
+        self._prepare(device)
         if next(model.parameters()).is_cuda:
             self.wait_until_ready()
+
+    def _prepare(self, device: torch.device) -> None:
+        network: nn.Module = CompiledNetwork(self.model) if self._compile else self.model
+        self._network = GraphedNetwork(network) if self._graphs else network
+        self._warm_up = WarmUp(self.model, device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies, without what belongs to one process: compiled code, graphs, locks and threads."""
+        return {name: value for name, value in vars(self).items() if name not in ("_network", "_warm_up")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._prepare(next(self.model.parameters()).device)
 
     def network_size(self, size: Size, height: int, width: int) -> tuple[int, int]:
         """Size an image is resized to for the network.

@@ -1,6 +1,8 @@
 """Images of any size in, masks of the same size out."""
 
+import copy
 import dataclasses
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -191,6 +193,18 @@ def test_the_segmenter_follows_its_network_to_another_precision(model):
     torch.testing.assert_close(segment(images, 64), expected, atol=1e-4, rtol=0)
     segment.model.to(torch.float32)
     assert torch.equal(segment(images, 64), expected)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda segment: pickle.loads(pickle.dumps(segment))])
+@pytest.mark.parametrize("options", [{}, {"cuda_graphs": False, "batch_size": 2}, {"compile": True}])
+def test_copies_and_pickles_segment_as_well(copied, options, model, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: None)
+    segment, images = bc.Segmenter(model, **options), torch.rand(2, 64, 64, 3)
+    expected = segment(images, 64)
+    again = copied(segment)
+    assert torch.equal(again(images, 64), expected)
+    assert (type(again._network), again.batch_size) == (type(segment._network), segment.batch_size)
+    again.release()
 
 
 @pytest.mark.parametrize("option", ["cuda_graphs", "lean"])
