@@ -82,7 +82,10 @@ class Segmenter:
             if value not in (True, False, "auto"):
                 raise ConfigError(f"{name}={value!r}: expected True, False or 'auto'.")
         self.model = fuse_for_inference(model)
-        device = choose_device(device) if isinstance(device, str) else device or next(model.parameters()).device
+        if device is None:
+            device = next(model.parameters()).device
+        elif not isinstance(device, torch.device):
+            device = choose_device(device)
         if device.type == "cuda" and dtype_of(self.model) == torch.bfloat16:
             cast_for_inference(self.model, torch.bfloat16, fine_dtype=torch.float16)
         self.batch_size = batch_size

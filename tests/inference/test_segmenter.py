@@ -207,6 +207,12 @@ def test_copies_and_pickles_segment_as_well(copied, options, model, monkeypatch)
     again.release()
 
 
+@pytest.mark.parametrize("device", ["nowhere", 7, -1, "", True, 1.5, ["cpu"]])
+def test_a_device_that_does_not_exist_is_refused(device, model):
+    with pytest.raises(bc.ConfigError, match=r"device .* cannot be used here"):
+        bc.Segmenter(model, device=device)
+
+
 @pytest.mark.parametrize("option", ["cuda_graphs", "lean"])
 def test_options_of_another_form_are_refused(option, oracle):
     with pytest.raises(bc.ConfigError, match=f"{option}='sometimes'"):
