@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..errors import ConfigError
 from .birefnet import BiRefNet, check_network
 
 PACKAGE = __name__.partition(".network")[0]  # timm's modules may have a method of that name for other purposes
@@ -30,11 +31,12 @@ def fuse_for_inference(model: BiRefNet) -> BiRefNet:
         that training ``model`` further makes this one useless.
 
     Raises:
-        ConfigError: Not a network.
+        ConfigError: Not a network, or one whose weights other tensors are computed into before each pass.
     """
     check_network(model)
     if model.fused:
         return model
+    _check_weights(model)
     fused = copy.deepcopy(model, _shared_tensors(model))
     modules = list(fused.named_modules())
     for _, module in modules:
@@ -45,6 +47,24 @@ def fuse_for_inference(model: BiRefNet) -> BiRefNet:
             module.fuse()
     fused.fused = True
     return fused.requires_grad_(False).eval()
+
+
+def _check_weights(model: BiRefNet) -> None:
+    """Refuses weights that hooks compute anew before each pass, over what is folded into them."""
+    for name, module in model.named_modules():
+        plain = "weight" in module._parameters or parametrize.is_parametrized(module, "weight")
+        if isinstance(module, nn.Conv2d | nn.Linear) and not plain:
+            found = ", ".join(part for part, _ in module.named_parameters(recurse=False))
+            raise ConfigError(
+                f"{name} has no weight of its own but {found or 'none'}, as torch.nn.utils.prune, weight_norm and "
+                "spectral_norm leave it. Make it one: prune.remove, remove_weight_norm or remove_spectral_norm."
+            )
+        several = [part for part in getattr(module, "parametrizations", ()) if part != "weight"]
+        if several or (parametrize.is_parametrized(module) and not hasattr(module.parametrizations.weight, "original")):
+            raise ConfigError(
+                f"{name} has parametrizations that cannot be merged. Remove them: "
+                "torch.nn.utils.parametrize.remove_parametrizations."
+            )
 
 
 def _merge_parametrization(module: nn.Module) -> None:

@@ -5,6 +5,8 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn import utils
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import birefnet_core as bc
 from birefnet_core.network import layers
@@ -191,6 +193,32 @@ def test_norms_that_cannot_be_folded_stay(norm):
         if name.endswith("running_var"):
             buffer.uniform_(0.5, 2)
     assert difference(model.eval(), (1, 3, 64, 64)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "undo", "words"),
+    [
+        (lambda conv: prune.l1_unstructured(conv, "weight", 0.5), prune.remove, "weight_orig, as .*prune.remove"),
+        (utils.weight_norm, utils.remove_weight_norm, "weight_g, weight_v, as .*remove_weight_norm"),
+        (utils.spectral_norm, utils.remove_spectral_norm, "weight_orig, as .*remove_spectral_norm"),
+        (
+            parametrizations.weight_norm,
+            parametrize.remove_parametrizations,
+            "cannot be merged.*parametrize.remove_parametrizations",
+        ),
+    ],
+    ids=["pruned", "weight norm", "spectral norm", "parametrization"],
+)
+def test_weights_that_are_computed_before_each_pass_are_refused_until_they_are_plain(change, undo, words):
+    torch.manual_seed(0)
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone="resnet10", reconstruction_block="residual"))
+    for name in ("reconstruction.blocks.0.block.0.conv1", "localization.encoder.backbone.parts.0.0"):
+        layer = with_lively_norms(model).get_submodule(name)
+        change(layer)
+        with pytest.raises(bc.ConfigError, match=f"{name} has .*{words}"):
+            bc.Segmenter(model)
+        undo(layer, "weight")
+        assert difference(model, (1, 3, 64, 64)) < 1e-4
 
 
 def test_float64_is_folded_in_float64(filled):
