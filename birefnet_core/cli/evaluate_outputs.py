@@ -87,6 +87,8 @@ def _check_images(read: Sequence[Path], args: argparse.Namespace) -> None:
 def _check_saved(one: Data, read: Sequence[Path], inputs: Inputs, outputs: Outputs) -> None:
     """Makes sure that the masks to be kept replace nothing that is read."""
     folder = one.predictions
+    if str(folder) == "-":
+        raise ConfigError("--save -: masks are not written to standard output. Give a folder.")
     for other in read:
         if folder.exists() and other.exists() and os.path.samefile(folder, other):
             raise ConfigError(f"--save {printable(folder)}: is a folder that is read. Give another one for the masks.")

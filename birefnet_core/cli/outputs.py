@@ -156,6 +156,8 @@ def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs) -> Non
     Raises:
         ConfigError: It cannot be written, is an input, or another result's file.
     """
+    if str(path) == "-":
+        raise ConfigError(f"{flag} -: is no name of a file. Give one, or /dev/stdout for standard output.")
     if os.path.isdir(path):
         raise ConfigError(f"{flag} {printable(path)}: is a folder, expected the name of a file.")
     if path in inputs:

@@ -107,6 +107,15 @@ def test_files_that_cannot_be_written_are_found_before_measuring(data, no_measur
     assert {p: p.read_bytes() for p in data.rglob("*.png")} == before
 
 
+@pytest.mark.parametrize("name", ["-", "./-"])
+@pytest.mark.parametrize("flag", [*FILES, "--save"])
+def test_standard_output_is_no_file_called_so(data, no_measuring, stub_model, flag, name, capsys):
+    before = sorted(data.rglob("*"))
+    assert evaluate(flag, name, *(["--model", "demo", "--images", "im"] if flag == "--save" else [])) == 2
+    assert f"{flag} -: " in capsys.readouterr().err
+    assert sorted(data.rglob("*")) == before
+
+
 @pytest.mark.parametrize("second", ["--csv", "--markdown", "--plot", "--sheet", "--cache"])
 def test_two_results_in_one_file_are_found_before_measuring(data, no_measuring, second, capsys):
     assert evaluate("--json", "new/../r", second, "r") == 2
