@@ -83,6 +83,12 @@ def test_switches_of_a_segmenter_of_another_form_are_told(value, model):
         bc.Segmenter(model, compile=value)
 
 
+@pytest.mark.parametrize("value", ["1", None, [1], True, 1j, IMAGES])
+def test_a_strength_that_is_no_number_is_told(value, model):
+    with pytest.raises(bc.ConfigError, match=r"the strength of the adapter is .*, expected a number such as 1"):
+        bc.merge_adapter(model, "never read.safetensors", value)
+
+
 @pytest.mark.parametrize("value", [[[1.0]], None, 5, "photo.jpg", IMAGES.numpy(), Image.new("RGB", (64, 64))])
 def test_what_is_no_tensor_is_told_by_network_and_losses(value, model):
     kind, logits = type(value).__name__, torch.zeros(1, 1, 4, 4)

@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -141,9 +142,13 @@ def merge_adapter(model: BiRefNet, adapter: Adapter | str | os.PathLike[str], st
     Raises:
         CheckpointError: The adapter is of another network, its change is not finite in the network's precision, or
             the network is fused.
-        ConfigError: Not a network, or not a path.
+        ConfigError: Not a network, not a path, or a strength that is no number.
     """
     check_network(model)
+    if isinstance(strength, bool) or not isinstance(strength, Real):
+        raise ConfigError(
+            f"the strength of the adapter is {strength!r}, expected a number such as 1, its whole change."
+        )
     if model.fused:
         raise CheckpointError(
             "this network is fused for inference: its norms are folded into the weights that an adapter changes. Merge "
