@@ -89,6 +89,14 @@ def test_a_strength_that_is_no_number_is_told(value, model):
         bc.merge_adapter(model, "never read.safetensors", value)
 
 
+@pytest.mark.parametrize("call", [bc.load_file, lambda path: bc.load_model("demo", adapter=path)])
+@pytest.mark.parametrize("name", ["folder", "folder.safetensors", "folder.pth"])
+def test_a_folder_where_a_file_is_expected_is_told(call, name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(bc.CheckpointError, match=f"{name}: this is a folder, expected a file"):
+        call(tmp_path / name)
+
+
 @pytest.mark.parametrize("value", [[[1.0]], None, 5, "photo.jpg", IMAGES.numpy(), Image.new("RGB", (64, 64))])
 def test_what_is_no_tensor_is_told_by_network_and_losses(value, model):
     kind, logits = type(value).__name__, torch.zeros(1, 1, 4, 4)

@@ -181,6 +181,8 @@ def _shards(path: Path) -> list[Path]:
 
 
 def _open_one(path: Path) -> tuple[dict[str, Tensor], dict[str, str], FileData]:
+    if os.path.isdir(path):
+        raise CheckpointError(f"{path}: this is a folder, expected a file. Give the path of one in it.")
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such file.")
     suffix = path.suffix.lower()
