@@ -1,6 +1,7 @@
 """A path where a network or a tensor is expected, and the reverse: the public API says so in a sentence."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 
 import birefnet_core as bc
 from birefnet_core import losses
+from birefnet_core.checkpoints.catalogue import find_published
+from birefnet_core.checkpoints.resolve import present_locally, resolve
 from birefnet_core.network.birefnet import BiRefNetOutput
 
 IMAGES, MASKS = torch.rand(1, 20, 24, 3), torch.ones(1, 20, 24)
@@ -95,6 +98,23 @@ def test_a_folder_where_a_file_is_expected_is_told(call, name, tmp_path):
     (tmp_path / name).mkdir()
     with pytest.raises(bc.CheckpointError, match=f"{name}: this is a folder, expected a file"):
         call(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "of", [str, Path, lambda path: [path], lambda path: ("nowhere", str(path)), lambda path: {path}]
+)
+def test_one_folder_of_models_may_be_given_by_itself(of, tmp_path):
+    path = tmp_path / "BiRefNet_lite.safetensors"
+    path.write_bytes(b"weights")
+    assert resolve("BiRefNet_lite", folders=of(tmp_path), local_only=True).path == path
+    assert present_locally(find_published("BiRefNet_lite"), of(tmp_path)) == path
+
+
+@pytest.mark.parametrize("value", [5, b"models", [None], [["models"]]])
+@pytest.mark.parametrize("name", ["folders", "cache_dir", "download_dir"])
+def test_folders_that_are_no_paths_are_told(name, value):
+    with pytest.raises(bc.ConfigError, match=r" is a \w+, expected (a path|paths of folders)"):
+        bc.load_model("BiRefNet_lite", **{name: value})
 
 
 @pytest.mark.parametrize("value", [[[1.0]], None, 5, "photo.jpg", IMAGES.numpy(), Image.new("RGB", (64, 64))])

@@ -37,7 +37,7 @@ def load_model(
     patch_order: PatchOrder | str = "auto",
     adapter: str | os.PathLike[str] | None = None,
     adapter_strength: float = 1.0,
-    folders: Iterable[str | os.PathLike[str]] = (),
+    folders: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     cache_dir: str | os.PathLike[str] | None = None,
     download_dir: str | os.PathLike[str] | None = None,
     token: str | None = None,
@@ -54,7 +54,7 @@ def load_model(
             then the catalogue.
         adapter: File of a low-rank adapter to merge into the weights; None for none.
         adapter_strength: 1 for the whole of the adapter's change, 0 for none.
-        folders: Where names are looked for before the Hub's cache.
+        folders: One or several, where names are looked for before the Hub's cache.
         cache_dir: The Hub's cache; None for HF_HUB_CACHE, HF_HOME or the default.
         download_dir: Where downloads go instead of the Hub's cache.
         token: Access token of the Hub; None for HF_TOKEN.
@@ -65,7 +65,7 @@ def load_model(
 
     Raises:
         CheckpointError: Not found, not fetched, not read, or not a BiRefNet; the message says what to do.
-        ConfigError: A device, dtype or patch order that does not exist here.
+        ConfigError: A device, dtype or patch order that does not exist here, or folders that are no paths.
     """
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
+from ..files import path_of
 from ..text import enumerate_names
 from .catalogue import (
     DEMO,
@@ -80,7 +81,7 @@ class _Published(NamedTuple):
 def resolve(
     source: PathLike,
     *,
-    folders: Iterable[PathLike] = (),
+    folders: PathLike | Iterable[PathLike] = (),
     cache_dir: PathLike | None = None,
     download_dir: PathLike | None = None,
     token: str | None = None,
@@ -93,8 +94,8 @@ def resolve(
         source: An existing file; a folder with one weight file; a catalogue name; or a Hub repository
             ``owner/name``. Names and repositories may be followed by ``@revision`` (branch, tag or commit).
             A catalogue name is never a path: write ``./BiRefNet`` for a folder of that name.
-        folders: Where names are looked for before the Hub's cache: as ``<name>.safetensors``, ``<name>.pth`` or
-            ``<name>/model.safetensors``. Relative paths are looked for there, too.
+        folders: One or several, where names are looked for before the Hub's cache: as ``<name>.safetensors``,
+            ``<name>.pth`` or ``<name>/model.safetensors``. Relative paths are looked for there, too.
         cache_dir: The Hub's cache; None for HF_HUB_CACHE, HF_HOME or the default.
         download_dir: Downloads go to ``download_dir/<name>/<file>`` instead of the Hub's cache.
         token: Access token; None for HF_TOKEN or the login of the Hub's client.
@@ -103,11 +104,13 @@ def resolve(
 
     Raises:
         CheckpointError: Nothing found, too much found, or a download that failed; the message says what to do.
+        ConfigError: Folders that are no paths.
     """
     text = _text(source)
     wanted = _published(text) if isinstance(source, str) else None
-    named = [*folders, *([download_dir] if download_dir is not None else [])]
-    places = list(dict.fromkeys(Path(folder).expanduser() for folder in named))
+    download_dir = None if download_dir is None else path_of(download_dir, "download_dir").expanduser()
+    cache_dir = None if cache_dir is None else path_of(cache_dir, "cache_dir")
+    places = list(dict.fromkeys([*_paths_of(folders), *([download_dir] if download_dir else [])]))
     if wanted is None or not wanted.by_name:
         path = _existing(text, places if wanted is None else (), required=wanted is None or wanted.entry is None)
         if path is not None:
@@ -122,7 +125,7 @@ def resolve(
     found = _on_disk(wanted, places, cache_dir)
     if found is not None:
         return found
-    folder = Path(download_dir).expanduser() / wanted.label if download_dir is not None else None
+    folder = download_dir / wanted.label if download_dir else None
     file = dataclasses.replace(_hub_file(wanted, wanted.repos[0], cache_dir), token=token, folder=folder)
     if local_only or hub_client("constants").HF_HUB_OFFLINE:
         switch = "local_only=True" if local_only else "HF_HUB_OFFLINE=1"
@@ -137,7 +140,7 @@ def resolve(
 
 
 def present_locally(
-    entry: CatalogueEntry, folders: Iterable[PathLike] = (), cache_dir: PathLike | None = None
+    entry: CatalogueEntry, folders: PathLike | Iterable[PathLike] = (), cache_dir: PathLike | None = None
 ) -> Path | None:
     """The file of a catalogue entry on this disk, or None. Never uses the network, never raises for odd folders.
 
@@ -147,10 +150,18 @@ def present_locally(
         cache_dir: The Hub's cache; None for HF_HUB_CACHE, HF_HOME or the default.
     """
     try:
-        found = _on_disk(_Published(entry, entry.repos), [Path(folder).expanduser() for folder in folders], cache_dir)
+        found = _on_disk(_Published(entry, entry.repos), _paths_of(folders), cache_dir)
     except CheckpointError:  # several files in its folder, or an installation that is not whole
         return None
     return found.path if found else None
+
+
+def _paths_of(folders: PathLike | Iterable[PathLike]) -> list[Path]:
+    """Folders of models; a single one may be given by itself: as an iterable a text would be its characters."""
+    several: object = [folders] if isinstance(folders, str | os.PathLike) else folders
+    if not isinstance(several, Iterable):
+        raise ConfigError(f"folders is a {type(several).__name__}, expected paths of folders.")
+    return [path_of(folder, "a folder of models").expanduser() for folder in several]
 
 
 def _text(source: PathLike) -> str:
