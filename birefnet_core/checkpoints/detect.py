@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import BiRefNetConfig
 from ..errors import CheckpointError
 from ..network.encoders.registry import backbone_spec
-from ..text import enumerate_names
+from ..text import enumerate_names, printable
 from . import keymap
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,13 @@ def strip_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
         return {f"{before}.{n}".lstrip("."): name for before, names in groups.items() for n, name in names.items()}
     prefix = max(whole, key=lambda prefix: (len(whole[prefix]), "ema" in prefix))
     left = len(state_dict) - len(whole[prefix])
-    if left:
+    if others := [other for other in whole if other != prefix]:
+        taken, rest = printable(repr(prefix)), printable(enumerate_names([repr(other) for other in others]))
+        logger.warning(
+            "These weights are of several networks. That under %s is taken, and what is under %s left out: to load it, "
+            "save it alone.", taken, rest
+        )  # fmt: skip
+    elif left:
         logger.info("Loading the network under %r; %d other entries are left out.", prefix, left)
     return whole[prefix]
 

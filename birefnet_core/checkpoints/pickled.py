@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import pickle
 import pickletools
 import re
@@ -22,6 +23,8 @@ from ..text import enumerate_names, first_line
 from .file_data import FileData
 from .formats import AGAIN, utf8_path
 from .system_errors import system_error
+
+logger = logging.getLogger(__name__)
 
 # Keys under which training code stores the weights beside other things, best first.
 _CONTAINERS = (
@@ -181,14 +184,19 @@ def find_weights(content: Any) -> dict[str, Tensor] | None:
 
     The first that has names of a BiRefNet; where none has, the first of all.
     """
-    found = []
+    found: list[dict[str, Tensor]] = []
+    networks: list[dict[str, Tensor]] = []
     for inner in _mappings(content, set()):
         tensors = {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, Tensor)}
-        if any(map(_BIREFNET.match, tensors)):
-            return tensors
         if tensors:
-            found.append(tensors)
-    return found[0] if found else None
+            (networks if any(map(_BIREFNET.match, tensors)) else found).append(tensors)
+    if len(networks) > 1:
+        logger.warning(
+            "A training saved %d sets of weights of a BiRefNet in this file, such as raw ones and their average. The "
+            "first is taken, raw ones before an average: to load another, save it alone.",
+            len(networks),
+        )
+    return next(iter((*networks, *found)), None)
 
 
 def _mappings(content: Any, seen: set[int], depth: int = 0) -> Iterator[Mapping[Any, Any]]:

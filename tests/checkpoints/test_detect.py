@@ -78,6 +78,24 @@ def test_networks_among_other_things_are_found(state, prefix):
     assert detect.strip_wrappers(state) == {name: prefix + name for name in NETWORK}
 
 
+@pytest.mark.parametrize(
+    ("prefixes", "words"),
+    [
+        (("student.", "teacher."), "under 'student' is taken, and what is under 'teacher' left out"),
+        (("model.", "ema_model."), "under 'ema_model' is taken, and what is under 'model' left out"),
+        (("a.b.", "a.c.", "d."), "under 'a.b' is taken, and what is under 'a.c', 'd' left out"),
+        (("model.",), ""),
+    ],
+)
+def test_several_networks_in_one_file_are_told(prefixes, words, caplog):
+    state = {"criterion.weight": torch.ones(3)}
+    for prefix in prefixes:
+        state |= under(prefix)
+    assert len(detect.strip_wrappers(state)) == len(NETWORK)
+    assert words in caplog.text
+    assert bool(caplog.records) == bool(words)
+
+
 def test_parts_that_wrappers_put_into_names_are_stripped():
     names = {
         "_fsdp_wrapped_module.bb._fsdp_wrapped_module.norm0.weight": "bb.norm0.weight",

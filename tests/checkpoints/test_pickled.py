@@ -275,9 +275,25 @@ def test_weights_are_found_wherever_training_code_puts_them(content):
     assert_same(find_weights(content))
 
 
-def test_raw_weights_come_before_their_average():
+def test_raw_weights_come_before_their_average_and_a_warning_says_so(caplog):
     other = {name: value + 1 for name, value in WEIGHTS.items()}
-    assert_same(find_weights({"ema": other, "model": WEIGHTS}))
+    for content in (
+        {"ema": other, "model": WEIGHTS},
+        {"state_dict": WEIGHTS, "callbacks": {"EMA": {"weights": other}}},
+    ):
+        caplog.clear()
+        assert_same(find_weights(content))
+        assert "2 sets of weights of a BiRefNet" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, {"loss": {"vgg.weight": torch.ones(2)}}, {"epoch": 3}],
+)
+def test_other_things_beside_one_network_are_no_reason_to_warn(beside, caplog):
+    assert_same(find_weights({"model": WEIGHTS, **beside}))
+    assert_same(find_weights({"a": WEIGHTS, "b": WEIGHTS}))
+    assert not caplog.text
 
 
 def test_containers_within_themselves_end():
