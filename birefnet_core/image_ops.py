@@ -90,6 +90,8 @@ def validate_images(images: Tensor, name: str = "images", *, channels: Sequence[
     _check_tensor(images, name, f"B, H, W, {wanted}")
     if images.ndim != 4:
         hint = "add a batch dimension with images[None]" if images.ndim == 3 else "pass a batch of images"
+        if images.ndim == 3 and images.shape[0] in channels and images.shape[-1] not in channels:
+            hint = "channels come last: use images.permute(1, 2, 0)[None]"
         raise ImageError(f"{name} has shape {_shape(images)}, expected B, H, W, {wanted}: {hint}.")
     if images.shape[-1] not in channels and 0 not in images.shape:
         hints = {4: "drop the alpha channel with images[..., :3]", 1: "repeat the grey channel three times"}

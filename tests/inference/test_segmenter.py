@@ -142,6 +142,7 @@ BAD_IMAGES = {
     "list": ([[0.0]], "images is list"),
     "no batch": (torch.rand(9, 9), "pass a batch of images"),
     "no channels": (torch.rand(2, 9, 9), "add a batch dimension"),
+    "channels first, one image": (torch.rand(3, 9, 9), r"use images\.permute\(1, 2, 0\)\[None\]"),
     "empty batch": (torch.rand(0, 9, 9, 3), "at least one image"),
     "no pixels": (torch.rand(1, 0, 9, 3), "at least one pixel"),
     "two channels": (torch.rand(1, 9, 9, 2), "has 2 channels"),
