@@ -19,6 +19,7 @@ from ..metrics.published import DIS_MEAN, DIS_TESTS, paper_name
 from ..text import printable
 from .console import Progress, say
 from .evaluate_outputs import Data, check_outputs, write_results
+from .outputs import named_path
 
 if TYPE_CHECKING:
     from ..inference import Segmenter
@@ -36,13 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pred", nargs="+", action="extend", default=[], metavar="[NAME=]DIR", help="masks; one folder per method"
     )
-    parser.add_argument("--gt", required=True, type=Path, metavar="DIR", help="ground truths, or the root of the sets")
+    parser.add_argument(
+        "--gt", required=True, type=named_path, metavar="DIR", help="ground truths, or the root of the sets"
+    )
     parser.add_argument(
         "--sets", nargs="+", default=[], metavar="SET", help="sets under the roots: PRED/SET, GT/SET/gt, IMAGES/SET/im"
     )
     parser.add_argument("--allow-missing", action="store_true", help="score what can be paired and read")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes; default: by the set's size")
-    parser.add_argument("--cache", type=Path, metavar="F", help="keep measurements, to resume after an interruption")
+    parser.add_argument(
+        "--cache", type=named_path, metavar="F", help="keep measurements, to resume after an interruption"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     _add_options(parser)
 
@@ -56,12 +61,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     measured.add_argument("--hce-relax", type=int, default=5, metavar="PX", help="tolerance of HCE (%(default)s)")
 
     output = parser.add_argument_group("what is written")
-    output.add_argument("--json", type=Path, metavar="F", help="scores of sets and images, and warnings")
-    output.add_argument("--csv", type=Path, metavar="F", help="scores of sets")
-    output.add_argument("--image-csv", type=Path, metavar="F", help="scores of images")
-    output.add_argument("--markdown", type=Path, metavar="F", help="the printed table")
-    output.add_argument("--plot", type=Path, metavar="F.png", help="precision-recall and F-measure curves")
-    output.add_argument("--sheet", type=Path, metavar="F.png", help="the worst images on one sheet")
+    output.add_argument("--json", type=named_path, metavar="F", help="scores of sets and images, and warnings")
+    output.add_argument("--csv", type=named_path, metavar="F", help="scores of sets")
+    output.add_argument("--image-csv", type=named_path, metavar="F", help="scores of images")
+    output.add_argument("--markdown", type=named_path, metavar="F", help="the printed table")
+    output.add_argument("--plot", type=named_path, metavar="F.png", help="precision-recall and F-measure curves")
+    output.add_argument("--sheet", type=named_path, metavar="F.png", help="the worst images on one sheet")
     output.add_argument("--worst", type=int, default=12, metavar="N", help="images on the sheet (%(default)s)")
     output.add_argument("--worst-by", default="Sm", metavar="KEY", help="the score that makes them worst (%(default)s)")
     output.add_argument(
@@ -70,8 +75,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     model = parser.add_argument_group("segment first")
     model.add_argument("--model", metavar="NAME|FILE", help="checkpoint whose masks are scored")
-    model.add_argument("--images", type=Path, metavar="DIR", help="its images; also shown on the sheet")
-    model.add_argument("--save", type=Path, metavar="DIR", help="keep the masks here; default: a temporary folder")
+    model.add_argument("--images", type=named_path, metavar="DIR", help="its images; also shown on the sheet")
+    model.add_argument(
+        "--save", type=named_path, metavar="DIR", help="keep the masks here; default: a temporary folder"
+    )
     model.add_argument("--size", type=int, metavar="N", help="input size; default: the checkpoint's")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
 
@@ -238,6 +245,8 @@ def _named_folder(text: str) -> _Method:
     name, equals, folder = text.partition("=")
     if not equals or os.sep in name or os.path.isdir(text):
         name, folder = Path(text).resolve().name, text
+    if not folder:
+        raise ConfigError(f"--pred {printable(text)}: the name of the folder is empty. Give NAME=DIR or DIR.")
     return _Method(name, Path(folder))
 
 

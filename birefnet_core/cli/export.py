@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-from pathlib import Path
 
 from ..checkpoints import load_model
 from ..errors import ConfigError
 from ..text import printable
 from .console import say
-from .outputs import Inputs, Outputs, model_files, prepare_file
+from .outputs import Inputs, Outputs, model_files, named_path, prepare_file
 from .segment import DEFAULT_MODEL, parse_size
 
 DESCRIPTION = "Writes an ONNX file (image B,3,H,W in [0,1] -> mask B,1,H,W) and compares it with the network."
@@ -20,7 +19,7 @@ DESCRIPTION = "Writes an ONNX file (image B,3,H,W in [0,1] -> mask B,1,H,W) and 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name, hub repo id, file or folder (%(default)s)")
-    parser.add_argument("--onnx", required=True, type=Path, metavar="F", help="the file to write")
+    parser.add_argument("--onnx", required=True, type=named_path, metavar="F", help="the file to write")
     parser.add_argument("--size", type=parse_size, metavar="S", help="N or WxH; default: the training size")
     parser.add_argument("--dynamic-batch", action="store_true", help="leave the number of images open")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is already there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import secrets
@@ -102,6 +103,17 @@ class Outputs:
         if folder not in self._folds_names:
             self._folds_names[folder] = _folds_names(folder)
         return self._folds_names[folder]
+
+
+def named_path(text: str) -> Path:
+    """A path on the command line: none that is empty, as of an unset variable, and would stand for the working folder.
+
+    Raises:
+        argparse.ArgumentTypeError: It is.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: give that of a file or folder")
+    return Path(text)
 
 
 def exists(path: Path) -> bool:

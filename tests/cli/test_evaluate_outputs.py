@@ -116,6 +116,23 @@ def test_standard_output_is_no_file_called_so(data, no_measuring, stub_model, fl
     assert sorted(data.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"), [*((flag, "") for flag in (*FILES, "--save", "--images", "--gt", "--pred")), ("--pred", "name=")]
+)
+def test_an_empty_name_is_not_the_working_folder(data, no_measuring, stub_model, flag, value, capsys):
+    save(data / "a.png", TRUTH)
+    before = {path: path.read_bytes() for path in data.rglob("*.png")}
+    images = [] if flag == "--images" else ["--images", "im"]
+    try:
+        code = evaluate(*images, "--model", "demo", flag, value)
+    except SystemExit as ended:  # of argparse
+        code = ended.code
+    assert code == 2
+    error = capsys.readouterr().err
+    assert flag in error and "is empty" in error
+    assert {path: path.read_bytes() for path in data.rglob("*.png")} == before
+
+
 @pytest.mark.parametrize("second", ["--csv", "--markdown", "--plot", "--sheet", "--cache"])
 def test_two_results_in_one_file_are_found_before_measuring(data, no_measuring, second, capsys):
     assert evaluate("--json", "new/../r", second, "r") == 2
