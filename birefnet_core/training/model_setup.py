@@ -9,9 +9,10 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel as DDP
@@ -44,6 +45,14 @@ class Phase:
 
     encoder: bool
     weights: LossWeights
+
+
+def synchronise_norms(model: BiRefNet) -> BiRefNet:
+    """The network with statistics of BatchNorm over all processes.
+
+    Some of timm's norms hold the activation after them, which torch's own conversion would drop.
+    """
+    return cast(BiRefNet, convert_sync_batchnorm(model))
 
 
 def phase_of(recipe: Recipe, epoch: int) -> Phase:

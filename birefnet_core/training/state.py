@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ..errors import ConfigError
 from ..network import BiRefNet
 from .distributed import Ranks
 from .ema import Ema
-from .model_setup import amp_dtype, build_network
+from .model_setup import amp_dtype, build_network, synchronise_norms
 from .optim import Decay, make_optimizer
 from .recipe import Recipe
 from .run_folder import Position
@@ -40,7 +40,7 @@ class TrainState:
         if recipe.sync_bn and ranks.world_size > 1:
             if ranks.device.type != "cuda":
                 raise ConfigError("sync_bn needs GPUs: on the CPU, train with freeze_bn or larger batches.")
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = synchronise_norms(model)
         half = amp_dtype(recipe.amp, ranks.device) == torch.float16
         return cls(
             model=model,

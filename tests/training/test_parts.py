@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import birefnet_core as bc
 from birefnet_core import BiRefNet, BiRefNetConfig
@@ -19,6 +20,7 @@ from birefnet_core.training.model_setup import (
     load_encoder,
     phase_of,
     set_phase,
+    synchronise_norms,
 )
 from birefnet_core.training.optim import fit_recipe, lr_multiplier, make_optimizer
 from birefnet_core.training.report import plot, ticks
@@ -336,3 +338,19 @@ def test_ticks_are_round_and_hold_the_values():
         assert marks[0] <= low <= high <= marks[-1] and sorted(set(marks)) == marks
         assert plot("lr", {"lr": [(1, low), (2, high)]}, "step")
     assert plot("x", {"a": [(0, math.nan)]}, "step").size == (560, 300)
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet10", "pvt_v2_b0"])
+def test_norms_over_processes_change_nothing_else(backbone):
+    """torch's own conversion dropped the activations of EfficientNet, whose norms hold them."""
+    torch.manual_seed(0)
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone, **TINY)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = model(x).logits
+        names = list(model.state_dict())
+        model = synchronise_norms(model)
+        assert torch.equal(model(x).logits, before)
+    assert list(model.state_dict()) == names
+    kinds = {type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
+    assert kinds and all(issubclass(kind, torch.nn.SyncBatchNorm) for kind in kinds)
