@@ -153,8 +153,8 @@ def test_the_preview_of_a_raw_file_is_not_taken_for_its_image(with_copies):
 def save_bmp(path, image):
     """With a mask of its alpha, as Windows' clipboard writes; Pillow writes none."""
     data, masks = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA"), (16, 8, 0, 24)
-    head = struct.pack("<IiiHHII16x", 56, *image.size, 1, 32, 3, len(data))
-    head += b"".join(struct.pack("<I", 255 << shift) for shift in masks)
+    head = struct.pack("<IiiHHII16x", 108, *image.size, 1, 32, 3, len(data))
+    head += b"".join(struct.pack("<I", 255 << shift) for shift in masks) + b"BGRs" + bytes(48)
     path.write_bytes(b"BM" + struct.pack("<IxxxxI", 14 + len(head) + len(data), 14 + len(head)) + head + data)
 
 
