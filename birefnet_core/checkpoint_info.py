@@ -9,6 +9,7 @@ from pathlib import Path
 from .config import PatchOrder
 
 DEFAULT_TRAINING_SIZE = (1024, 1024)  # width, height; of most published checkpoints
+LARGEST_SIDE = 16384  # pixels; no file that says more was trained at that size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,3 +55,20 @@ class CheckpointInfo:
     patch_order_evidence: PatchOrderEvidence | None = None
     licence: str = ""
     provenance: str = ""
+
+
+def training_size_to_text(width: int, height: int) -> str:
+    """A training size as files hold it in their metadata."""
+    return f"{int(width)}x{int(height)}"
+
+
+def training_size_from_text(text: str) -> tuple[int, int]:
+    """Width and height in pixels, the inverse of ``training_size_to_text``.
+
+    Raises:
+        ValueError: The text is none, or of sides that nothing is trained at.
+    """
+    width, height = (int(side) for side in text.split("x"))
+    if not all(0 < side <= LARGEST_SIDE for side in (width, height)):
+        raise ValueError(f"training_size {text}: expected width x height, each from 1 to {LARGEST_SIDE}")
+    return width, height

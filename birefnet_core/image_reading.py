@@ -34,7 +34,7 @@ from .pillow_files import (
     to_full_size,
     upright,
 )
-from .placeholders import advice, placeholder, why_unreadable
+from .placeholders import what_is_in, what_it_holds
 from .text import first_line, printable
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and the photometric interpretation
@@ -164,8 +164,8 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
         raise ImageError(f"{name}: the image cannot be read ({error.strerror}).") from error
     except Exception as error:
         reason = printable(first_line(error))
-        if (why := why_unreadable(path, error)) != first_line(error):
-            raise ImageError(f"{name}: not an image that can be read ({why}).") from None
+        if found := what_is_in(path):
+            raise ImageError(f"{name}: not an image that can be read ({found}).") from None
         if not isinstance(error, OSError | SyntaxError | ValueError | EOFError):
             reason = f"{type(error).__name__}: {reason}"
         raise ImageError(f"{name}: the image cannot be read, perhaps truncated ({reason}).") from error
@@ -366,8 +366,8 @@ def _what_it_is(path: str | Path) -> str:
         head = file.read(256)
         if not head:
             return "the file is empty"
-        if kind := placeholder(head):
-            return f"it holds {kind}: {advice(kind)}"
+        if found := what_it_holds(head):
+            return found
         if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"hevc"):
             return "HEIC; pip install pillow-heif to read it, or convert it"
         if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis") and "AVIF" not in image_formats():

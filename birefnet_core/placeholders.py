@@ -39,6 +39,19 @@ def advice(kind: str) -> str:
     return "run `git lfs pull`, or download the file" if kind == LFS else "download or copy it again"
 
 
+def what_it_holds(head: bytes) -> str | None:
+    """A phrase on the placeholder that a file is, by its first bytes, and what to do; None for anything else."""
+    kind = placeholder(head)
+    return f"it holds {kind}: {advice(kind)}" if kind else None
+
+
+def what_is_in(path: str | Path) -> str | None:
+    """``what_it_holds`` of a file; None where it cannot be read, too."""
+    with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+        return what_it_holds(file.read(_HEAD))
+    return None
+
+
 def why_unreadable(path: str | Path, error: BaseException) -> str:
     """Why a reader failed: by what is in a file's place, or else by the reader's own words.
 
@@ -46,7 +59,4 @@ def why_unreadable(path: str | Path, error: BaseException) -> str:
         path: The file.
         error: What the reader raised.
     """
-    with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
-        if kind := placeholder(file.read(_HEAD)):
-            return f"it holds {kind}: {advice(kind)}"
-    return first_line(error)
+    return what_is_in(path) or first_line(error)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..checkpoint_info import training_size_from_text, training_size_to_text
 from ..config import BiRefNetConfig
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet
@@ -24,7 +25,6 @@ from ..network.birefnet import check_network
 from ..text import enumerate_names, first_line
 from . import keymap
 from .io import read_file, write_safetensors
-from .save import LARGEST_SIDE
 from .values import check_file
 
 FORMAT = "birefnet_core/1"  # layout of the file
@@ -71,7 +71,7 @@ def save_adapter(adapter: Adapter, path: str | os.PathLike[str], metadata: Mappi
         "scale": repr(adapter.scale),
     }
     if adapter.training_size is not None:
-        own["training_size"] = "{}x{}".format(*adapter.training_size)
+        own["training_size"] = training_size_to_text(*adapter.training_size)
     return write_safetensors(path, tensors, {**(metadata or {}), **own})
 
 
@@ -91,7 +91,7 @@ def read_adapter(path: str | os.PathLike[str]) -> Adapter:
         config = BiRefNetConfig.from_dict(json.loads(file.metadata["birefnet_config"]))
         scale = float(file.metadata["scale"])
         size = file.metadata.get("training_size")  # versions before did not store it
-        training_size = None if size is None else _size(size)
+        training_size = None if size is None else training_size_from_text(size)
         stems = list(dict.fromkeys(name.removesuffix(UP).removesuffix(DOWN) for name in file.tensors))
         names, unknown = keymap.from_published(stems, config)
         factors = {ours: (file.tensors[stem + UP], file.tensors[stem + DOWN]) for stem, ours in names.items()}
@@ -111,14 +111,6 @@ def read_adapter(path: str | os.PathLike[str]) -> Adapter:
         raise CheckpointError(f"{path}: expected matrices O, r and r, I for each weight, found {enumerate_names(odd)}.")
     check_file(path, file.tensors)
     return Adapter(factors=factors, scale=scale, config=config, training_size=training_size)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Width and height as in a file's metadata."""
-    width, height = (int(side) for side in text.split("x"))
-    if not all(0 < side <= LARGEST_SIDE for side in (width, height)):
-        raise ValueError(f"training_size {text}: expected width x height, each from 1 to {LARGEST_SIDE}")
-    return width, height
 
 
 def _kind(tensors: Mapping[str, Tensor]) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint_info import CheckpointInfo
+from ..checkpoint_info import CheckpointInfo, training_size_from_text
 from ..config import BiRefNetConfig, PatchOrder
 from ..devices import choose_device, choose_dtype
 from ..errors import CheckpointError, ConfigError
@@ -25,7 +25,6 @@ from .fit_float16 import combine_scales, read_scales, unknown_scales
 from .hub import remove_if_damaged
 from .io import ChangedError, CheckpointFile, explained, open_file
 from .resolve import Resolved, resolve
-from .save import LARGEST_SIDE
 
 
 def load_model(
@@ -209,10 +208,8 @@ def _parse_metadata(metadata: Mapping[str, str]) -> _Metadata | None:
     try:
         options = metadata.get("birefnet_config")
         config = BiRefNetConfig.from_dict(json.loads(options)) if options is not None else None
-        width, height = (int(side) for side in metadata["training_size"].split("x"))
+        size = training_size_from_text(metadata["training_size"])
         scales = read_scales(metadata)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"its metadata cannot be read ({first_line(error)}).") from error
-    if not all(0 < side <= LARGEST_SIDE for side in (width, height)):
-        raise CheckpointError(f"its metadata say it was trained at {width} x {height}; expected 1 to {LARGEST_SIDE}.")
-    return _Metadata(config, (width, height), metadata.get("licence", ""), metadata.get("provenance", ""), scales)
+    return _Metadata(config, size, metadata.get("licence", ""), metadata.get("provenance", ""), scales)

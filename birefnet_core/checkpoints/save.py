@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint_info import CheckpointInfo
+from ..checkpoint_info import LARGEST_SIDE, CheckpointInfo, training_size_to_text
 from ..config import BiRefNetConfig, PatchOrder
 from ..errors import CheckpointError, ConfigError
 from ..files import path_of
@@ -23,10 +23,9 @@ from .build import empty_network
 from .fit_float16 import combine_scales, fit_float16, float16_scales, write_scales
 from .io import write_safetensors
 from .patch_order import change_patch_order
-from .values import check_types, largest_magnitude, refuse_values, refuse_zeros
+from .values import check_types, magnitudes_of, refuse_values, refuse_zeros
 
 FORMAT = "birefnet_core/1"  # layout of the metadata below
-LARGEST_SIDE = 16384  # pixels; no file that says more was trained at that size
 _ROOTS = ("localization.", "reconstruction.")  # parts of a network
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -78,7 +77,7 @@ def save_checkpoint(
     tensors = published_state_dict(model, dtype=dtype)
     try:
         check_types(tensors)
-        magnitudes = {name: largest_magnitude(value) for name, value in tensors.items()}
+        magnitudes = magnitudes_of(tensors)
         refuse_values(tensors, magnitudes)
         refuse_zeros(tensors, magnitudes)
     except CheckpointError as error:
@@ -105,7 +104,7 @@ def network_metadata(model: BiRefNet, size: Sequence[int], patch_order: PatchOrd
         "format": "pt",
         "birefnet_format": FORMAT,
         "birefnet_config": json.dumps(config.to_dict(), sort_keys=True),
-        "training_size": f"{int(size[0])}x{int(size[1])}",
+        "training_size": training_size_to_text(*size),
         "licence": info.licence,
         "provenance": info.provenance or info.name,
     }

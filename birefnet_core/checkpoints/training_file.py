@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..checkpoint_info import training_size_to_text
 from ..text import printable
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,6 @@ def _metadata(content: Mapping[str, Any]) -> dict[str, str]:
         return dict(texts)
     try:
         width, height = content["recipe"]["size"]
-        return {"birefnet_format": "", "training_size": f"{int(width)}x{int(height)}"}
+        return {"birefnet_format": "", "training_size": training_size_to_text(width, height)}
     except (KeyError, TypeError, ValueError):
         return {}

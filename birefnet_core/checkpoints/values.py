@@ -26,7 +26,7 @@ def check_file(path: object, tensors: Mapping[str, Tensor]) -> None:
     try:
         check_tensors(tensors)
         check_types(tensors)
-        check_values(tensors)
+        refuse_values(tensors, magnitudes_of(tensors))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -80,20 +80,21 @@ def check_types(tensors: Mapping[str, Tensor]) -> None:
     _refuse([n for n, v in tensors.items() if _is_float8(v)], "float8, which keeps 2 or 3 bits of each")
 
 
-def check_values(tensors: Mapping[str, Tensor]) -> None:
+def magnitudes_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """``largest_magnitude`` of each."""
+    return {name: largest_magnitude(value) for name, value in tensors.items()}
+
+
+def refuse_values(tensors: Mapping[str, Tensor], magnitudes: Mapping[str, float]) -> None:
     """Refuses weights that a network computes no mask with.
 
     Args:
         tensors: By their names in the file.
+        magnitudes: See ``magnitudes_of``.
 
     Raises:
         CheckpointError: NaN or infinite values (in float32), or a negative variance; the message names them.
     """
-    refuse_values(tensors, {name: largest_magnitude(value) for name, value in tensors.items()})
-
-
-def refuse_values(tensors: Mapping[str, Tensor], magnitudes: Mapping[str, float]) -> None:
-    """``check_values`` where the largest magnitude of each tensor is known, see ``largest_magnitude``."""
     _refuse([name for name in tensors if not math.isfinite(magnitudes[name])], "NaN or infinite")
     variances = {name: value for name, value in tensors.items() if name.endswith(VARIANCE)}
     _refuse([name for name, value in variances.items() if (value.float() < 0).any()], "negative variances")
