@@ -48,8 +48,26 @@ def test_an_output_that_cannot_be_written_is_told():
     assert error == "error: standard output cannot be written (No space left on device).\n"
 
 
-@pytest.mark.parametrize("encoding", ["ascii", *(pytest.param(name, marks=SLOW) for name in ("cp1252", "latin-1"))])
-def test_signs_that_a_console_lacks_are_replaced(tmp_path, encoding):
+ENCODINGS = ["ascii", "cp1252", "latin-1"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_signs_that_a_console_lacks_are_replaced(stub_segmenter, tmp_path, monkeypatch, encoding):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "猫.jpg").write_bytes(b"no image")
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert main(["segment", "猫.jpg", "-o", "猫", "--device", "cpu", "--dtype", "fp32"]) == 1
+    output, error = (stream.buffer.getvalue().decode(encoding) for stream in streams.values())
+    assert "Error" not in error
+    assert "0 of 1 images" in output
+    assert r"\u732b" in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_signs_that_a_console_lacks_are_replaced_in_a_process(tmp_path, encoding):
     (tmp_path / "猫.jpg").write_bytes(b"no image")
     environment = {"PYTHONIOENCODING": encoding}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": tmp_path, "environment": environment}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -278,9 +279,7 @@ def schemas(comfy):
 
 
 @pytest.fixture(scope="session")
-def small_file(comfy, filled):
+def small_file(comfy, model_file):
     """A small network's file in models/birefnet; returns its name there."""
-    model = comfy.core.model_from_state_dict(filled("pvt_v2_b0"))
-    folder = Path(comfy.folders.models_dir, "birefnet")
-    comfy.core.save_checkpoint(model, folder / "small.safetensors", training_size=(64, 64))
+    shutil.copy(model_file, Path(comfy.folders.models_dir, "birefnet", "small.safetensors"))
     return "small.safetensors"

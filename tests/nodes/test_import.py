@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import sys, time
@@ -42,19 +44,31 @@ def run(tmp_path, more="", missing=(), decoys=()):
     )
 
 
-def test_starting_imports_neither_timm_nor_torchvision_and_is_quick(tmp_path):
-    seconds = []
-    for _ in range(2):
-        result = run(tmp_path)
-        assert result.returncode == 0, result.stderr
-        seconds.append(float(result.stdout.split()[1]))
-    assert min(seconds) < 0.5
-
-
-def test_decoy_modules_do_no_harm(tmp_path):
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """The process of a pack that starts beside decoys, and is then used."""
     more = "import birefnet_pack.birefnet_core.inference, birefnet_pack.birefnet_core.metrics"
-    result = run(tmp_path, more=more, decoys=("utils", "models", "nodes", "config", "masks", "losses"))
-    assert result.returncode == 0, result.stderr
+    decoys = ("utils", "models", "nodes", "config", "masks", "losses")
+
+    def start():
+        return run(tmp_path_factory.mktemp("started"), more=more, decoys=decoys)
+
+    return start(), start
+
+
+def test_starting_imports_neither_timm_nor_torchvision_and_is_quick(started):
+    result, start = started
+    for _ in range(2):
+        assert result.returncode == 0, result.stderr
+        seconds = float(result.stdout.split()[1])
+        if seconds < 0.5:
+            break  # else it may have been compiled
+        result = start()
+    assert seconds < 0.5
+
+
+def test_decoy_modules_do_no_harm(started):
+    assert started[0].returncode == 0, started[0].stderr
 
 
 def test_a_missing_package_is_named_with_what_to_do(tmp_path):
