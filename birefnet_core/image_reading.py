@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import os
 import re
 import stat
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from .colour_profiles import is_far_from_srgb, profile_of, space_of, to_srgb
 from .errors import ImageError, MemoryLimitError
 from .image_colours import Coding
 from .image_formats import image_formats
@@ -45,8 +44,6 @@ _UPPERS = (3, 15)  # of the upper 8 of 16 bits, which are what Pillow keeps of c
 _LOWEST = -0.1  # sharpening undershoots 0 a little; floats below that are something else
 _WITH_FRAMES = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # those of other formats are previews, layers or sizes
 _CLIPS = (b"iso", b"mp4", b"qt ", b"M4V", b"avc", b"3gp", b"das")  # beginnings of MP4's and MOV's names of their kinds
-_FARTHEST_GREY = 40  # of 255, from sRGB; those of gamma 1.8 (ProPhoto) are 20 off, those of linear light 73
-_MOST_PROFILE = 4 << 20  # bytes of a colour profile; real ones have up to about 2 MB
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -204,10 +201,10 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
         transparent = image.info.get("transparency")
         source.transparent_grey = transparent if isinstance(transparent, int) else None
         pixels = np.asarray(image)
-        if (profile := _profile(image))[16:20] == b"GRAY":
+        if space_of(profile := profile_of(image)) == b"GRAY":
             with contextlib.suppress(Exception):  # as in _to_rgb
                 greys = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-                source.curve = np.asarray(_to_srgb(greys, profile))[0, :, 0] / np.float32(255)
+                source.curve = np.asarray(to_srgb(greys, profile))[0, :, 0] / np.float32(255)
     else:
         for bits in (2, 4):  # the pixels of which Pillow brings to 8, and not the one that is transparent
             if f"L;{bits}'" in header.packing and isinstance(hidden := image.info.get("transparency"), int):
@@ -240,48 +237,19 @@ def _without_neighbours(pixels: np.ndarray, hidden: tuple[int, ...], name: str) 
 
 def _to_rgb(image: Image.Image, sixteen_bits: bool) -> tuple[Image.Image, bytes | None]:
     """RGB, or RGBA of an image with transparency, and the colour profile it is in."""
-    profile = _profile(image)
-    space = profile[16:20]  # of the values the profile describes
+    profile = profile_of(image)
+    space = space_of(profile)
     transparency = image.info.get("transparency")
     if sixteen_bits and isinstance(transparency, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in transparency)
     if image.mode == "LAB" or space in {"CMYK": b"CMYK", "L": b"GRAY", "LA": b"GRAY"}.get(image.mode, b"-"):
         with contextlib.suppress(Exception):  # without a colour engine, or with a damaged profile: as without profile
-            return _to_srgb(image, profile), None
+            return to_srgb(image, profile), None
     transparent = transparency is not None or "A" in image.getbands() or "a" in image.getbands()
     image = image.convert("RGBA" if transparent else "RGB")
-    if space == b"RGB " and _is_far_from_srgb(profile):
-        return _to_srgb(image, profile), None
+    if space == b"RGB " and is_far_from_srgb(profile):
+        return to_srgb(image, profile), None
     return image, profile if space == b"RGB " else None
-
-
-@lru_cache(maxsize=4)
-def _is_far_from_srgb(profile: bytes) -> bool:
-    """Whether the greys of a profile of RGB are others than in photographs: linear light, or HDR (PQ)."""
-    with contextlib.suppress(Exception):  # as above
-        greys = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
-        seen = np.asarray(_to_srgb(Image.fromarray(greys), profile), dtype=np.int16)
-        return bool(np.abs(seen - greys).max() > _FARTHEST_GREY)
-    return False
-
-
-def _profile(image: Image.Image) -> bytes:
-    profile = image.info.get("icc_profile")
-    return profile if isinstance(profile, bytes) and len(profile) <= _MOST_PROFILE else b""
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    from PIL import ImageCms  # here, because some builds of Pillow lack it
-
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
-    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
-    colours = image if alpha is None else image.convert(image.mode[:-1])
-    converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    if converted is None:
-        raise ValueError("not converted")
-    if alpha is not None:
-        converted.putalpha(alpha)
-    return converted
 
 
 def _grey_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:

@@ -21,7 +21,7 @@ from ..transfer import TO_709, srgb_from_linear
 from .containers import ContainerSource, Damage, Packets, Source, check_size, source_name
 from .image_files import PillowSource, SequenceSource, find_sequence, is_webp
 from .options import Limits
-from .orientation import Orientation, orientation_of
+from .orientation import Orientation, Orientations
 from .pyav import FAILURES, PLANAR, av, reason, reformat, rgba_of
 from .recordings import Joined
 
@@ -139,7 +139,7 @@ class Clip:
         limits: Limits | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self.name, self.notes = source_name(source), set[str]()
+        self.name, self.notes, self._orientations = source_name(source), set[str](), Orientations()
         self._source = open_source(source, Fraction(frame_rate).limit_denominator(1001), self._limits)
         try:
             self._recorded_at = self._find_beginning()
@@ -271,7 +271,7 @@ class Clip:
                 self.notes.add(f"of its {source.videos} video streams the one of {size} was taken")
         self._stream, self._first_size = stream, (frame.width, frame.height)
         colour, transfer = colour_of(frame, stream)
-        orientation = orientation_of(frame)
+        orientation = self._orientations.of(frame, self._stream)
         width, height = orientation.size(frame.width, frame.height)
         aspect = (stream.sample_aspect_ratio if stream else None) or Fraction(1)
         rgb, layout = colour.matrix == RGB, rgb_format(frame)
@@ -312,7 +312,7 @@ class Clip:
     def _convert(self, packets: Packets, shift: int) -> Frame:
         """A frame as it says of itself: recordings change their colours, sequences mix files."""
         frame, pts, duration = packets
-        orientation = orientation_of(frame)
+        orientation = self._orientations.of(frame, self._stream)
         size = orientation.size(self.info.width, self.info.height)
         if (frame.width, frame.height) != size:
             check_size(self.name, frame.width, frame.height, self._limits)

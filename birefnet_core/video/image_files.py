@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from ..colour_profiles import differs_from_srgb, profile_of, space_of, to_srgb
 from ..errors import ImageError, VideoError
 from ..image_colours import coding_of
 from ..image_reading import opened_image, read_image_file
 from ..images import to_bytes
-from ..pillow_files import orientation
+from ..pillow_files import header_of, orientation
 from ..text import first_line
 from .containers import ContainerSource, Damage, Packets, SharedBytes, Source, check_size, source_name
 from .options import Limits
@@ -109,6 +110,11 @@ class SequenceSource:
         self._first = 0
         missing = missing_numbers(images)
         self.notes = [f"{missing} numbers are missing among the images; those after follow at once"] if missing else []
+        if _keeps_other_colours(images[0]):
+            self.notes.append(
+                "the images have 16 bits and a colour profile that is not sRGB's, whose colours were taken for sRGB; "
+                "convert them to sRGB before"
+            )
 
     def close(self) -> None:
         pass
@@ -137,8 +143,9 @@ class SequenceSource:
 def _is_beyond_ffmpeg(path: Path) -> bool:
     """Whether FFmpeg cannot read an image, scrambles it, takes its colours for others or does not turn it.
 
-    It goes by the name, and of PNG it passes over linear light. Of TIFF it knows the plain ones, and those alone keep
-    more than 8 bits; of EXIF, by its version, all or nothing, and PyAV 18 does not tell what is mirrored.
+    It goes by the name, and passes over colour profiles and over linear light of PNG. Of TIFF it knows the plain ones,
+    and those alone keep more than 8 bits; of EXIF, by its version, all or nothing, and PyAV 18 does not tell what is
+    mirrored.
     """
     if path.suffix.lower() not in _CONTENTS:
         return False
@@ -153,11 +160,32 @@ def _is_beyond_ffmpeg(path: Path) -> bool:
             if image.format == "PNG":
                 if (coding := coding_of(image)) is not None and coding.transfer == "gamma":
                     return True
+                if _has_other_colours(image) and not _is_deep(image):
+                    return True
                 if "exif" not in image.info:  # or all of it is read to look for more
                     return False
-            return orientation(image) != 1
+            return orientation(image) != 1 or (_has_other_colours(image) and not _is_deep(image))
     except (ImageError, MemoryError):  # said when it is read; or Pillow does not know it, and FFmpeg may
         return False
+
+
+def _keeps_other_colours(path: Path) -> bool:
+    """Whether a profile would have to be applied to more than 8 bits, which Pillow cannot."""
+    try:
+        with opened_image(path) as image:
+            return _is_deep(image) and _has_other_colours(image)
+    except (ImageError, MemoryError):
+        return False
+
+
+def _has_other_colours(image: Image.Image) -> bool:
+    """Whether a profile says that an image's numbers are not sRGB."""
+    profile = profile_of(image)
+    return image.mode in ("CMYK", "LAB") or space_of(profile) == b"GRAY" or differs_from_srgb(profile)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return ";16" in header_of(image).packing
 
 
 def _listed(value: Any) -> set[Any]:
@@ -167,7 +195,10 @@ def _listed(value: Any) -> set[Any]:
 def _by_pillow(path: Path) -> av.VideoFrame:
     file = read_image_file(path)
     pixels = file.colours if file.alpha is None else torch.cat([file.colours, file.alpha.unsqueeze(-1)], dim=-1)
-    return av.VideoFrame.from_ndarray(to_bytes(pixels), format="rgb24" if file.alpha is None else "rgba")
+    values = to_bytes(pixels)
+    if file.icc_profile is not None and differs_from_srgb(file.icc_profile):
+        values = np.asarray(to_srgb(Image.fromarray(values), file.icc_profile))
+    return av.VideoFrame.from_ndarray(values, format="rgb24" if file.alpha is None else "rgba")
 
 
 class PillowSource:

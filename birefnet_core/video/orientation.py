@@ -55,12 +55,39 @@ class Orientation(NamedTuple):
         return frame[::-1] if self.mirror_y else frame
 
 
-def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """The orientation a decoded frame carries; angles that are no quarter turns are not turned."""
+class Orientations:
+    """Of the decoded frames of a clip, one after another.
+
+    PyAV keeps a frame whose side data are asked for until Python's garbage collector runs, and PyAV 18 releases the
+    name of a colour profile in frames of PNG twice, which ends the process. So they are asked for once for each
+    recording in a clip, whose frames have one size and angle, and not of PNG, nor of single images.
+    """
+
+    def __init__(self) -> None:
+        self._recording: tuple[int, int, int] | None = None
+        self._orientation = Orientation()
+
+    def of(self, frame: av.VideoFrame, stream: av.VideoStream | None) -> Orientation:
+        """The orientation of a frame; angles that are no quarter turns are not turned.
+
+        Args:
+            frame: As decoded.
+            stream: Where it is from; None of single images.
+        """
+        angle = getattr(frame, "rotation", 0) % 360
+        if stream is None or stream.codec_context.name in _PNG:
+            return _TURNS.get(angle, Orientation())
+        recording = (angle, frame.width, frame.height)
+        if recording != self._recording:
+            self._recording, self._orientation = recording, _of_matrix(frame, angle)
+        return self._orientation
+
+
+def _of_matrix(frame: av.VideoFrame, angle: int) -> Orientation:
     try:
         data = bytes(frame.side_data["DISPLAYMATRIX"])  # type: ignore[typeddict-item]
     except (KeyError, ValueError, TypeError):  # none; or others this PyAV has no name for
-        return _TURNS.get(getattr(frame, "rotation", 0) % 360, Orientation())
+        return _TURNS.get(angle, Orientation())
     # x' = a x + c y, y' = b x + d y
     a, b, _, c, d = (round(value / ONE) for value in struct.unpack("=9i", data[:36])[:5])
     if (b, c) == (0, 0) and a and d:
@@ -70,6 +97,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     return Orientation()
 
 
+_PNG = ("png", "apng")  # codecs
 # Degrees counter-clockwise, as PyAV gives them.
 _TURNS = {
     90: Orientation(True, False, True),
