@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import ImageError, VideoError
 from ..image_formats import IMAGE_SUFFIXES, OPTIONAL_READERS
 from ..image_ops import resize_images
-from ..image_reading import read_image_file
+from ..image_reading import as_srgb, read_image_file
 from ..masks import parse_color
 from ..masks.compose import fit_images
 from ..transfer import from_sdr, to_linear, to_sdr
@@ -176,7 +176,7 @@ def open_background(
     is_image = (suffix in IMAGE_SUFFIXES or suffix in OPTIONAL_READERS) and os.path.isfile(background)
     if is_image and not (suffix in ANIMATED and _moves(background, options)):
         try:
-            file = read_image_file(background)
+            file = as_srgb(read_image_file(background))
         except ImageError as error:
             raise VideoError(str(error)) from error
         image = file.colours

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from ..colour_profiles import differs_from_srgb, profile_of, space_of, to_srgb
+from ..colour_profiles import differs_from_srgb, profile_of, space_of
 from ..errors import ImageError, VideoError
 from ..image_colours import coding_of
-from ..image_reading import opened_image, read_image_file
+from ..image_reading import as_srgb, opened_image, read_image_file
 from ..images import to_bytes
 from ..pillow_files import header_of, orientation
 from ..text import first_line
@@ -193,12 +193,9 @@ def _listed(value: Any) -> set[Any]:
 
 
 def _by_pillow(path: Path) -> av.VideoFrame:
-    file = read_image_file(path)
+    file = as_srgb(read_image_file(path))
     pixels = file.colours if file.alpha is None else torch.cat([file.colours, file.alpha.unsqueeze(-1)], dim=-1)
-    values = to_bytes(pixels)
-    if file.icc_profile is not None and differs_from_srgb(file.icc_profile):
-        values = np.asarray(to_srgb(Image.fromarray(values), file.icc_profile))
-    return av.VideoFrame.from_ndarray(values, format="rgb24" if file.alpha is None else "rgba")
+    return av.VideoFrame.from_ndarray(to_bytes(pixels), format="rgb24" if file.alpha is None else "rgba")
 
 
 class PillowSource:

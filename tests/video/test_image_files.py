@@ -103,6 +103,15 @@ def test_colours_of_a_wide_profile_become_srgb(tmp_path, space, ending, alpha):
     gc.collect()  # PyAV may have ended the process, see video/orientation.py
 
 
+def test_a_background_of_a_wide_profile_becomes_srgb(tmp_path):
+    options = {"icc_profile": profile(*PRIMARIES["Display P3"])}
+    Image.new("RGB", (96, 64), (200, 60, 40)).save(tmp_path / "wall.png", **options)
+    out = Output(path=tmp_path / "out.mp4", kind="composite", background=tmp_path / "wall.png", crf=4)
+    segment_video(KnownMasks(), make_clip(tmp_path, frames=1, audio=None), out)
+    with Clip(out.path) as clip:
+        assert np.abs(next(iter(clip)).pixels[0, 0].astype(int) - (217, 42, 23)).max() < 6
+
+
 @pytest.mark.parametrize(("space", "noted"), [("sRGB", False), ("Display P3", True)])
 def test_a_wide_profile_of_16_bits_is_noted(tmp_path, space, noted):
     rows = [row.astype(">u2").tobytes() for row in COLOURS.astype(int) * 257]
