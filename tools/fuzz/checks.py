@@ -6,6 +6,7 @@ Each check raises what the pack raises, and ``WrongResultError`` where the pack 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -164,18 +165,32 @@ def check_command(path: Path) -> None:
 
 def check_video(path: Path) -> None:
     """Segments a clip with known masks. What is written must be a whole clip."""
+    _segment(path, keep_partial=len(path.read_bytes()) % 2 == 0)
+
+
+def check_sequence(path: Path) -> None:
+    """Segments an image as a sequence of one."""
+    shot = path.parent / "shot"
+    shot.mkdir()
+    shutil.copyfile(path, shot / f"0001{path.suffix}")
+    _segment(shot, keep_partial=False)
+
+
+def _segment(source: Path, *, keep_partial: bool) -> None:
     from birefnet_core.video import Output, VideoOptions, segment_video
 
     from .known_masks import KnownMasks
 
-    out = path.parent / "out.mov"
-    options = VideoOptions(colors=None, overwrite=True, keep_partial=len(path.read_bytes()) % 2 == 0)
+    out = source.parent / "out.mov"
+    options = VideoOptions(colors=None, overwrite=True, keep_partial=keep_partial)
     try:
-        segment_video(KnownMasks(), path, Output(path=out), options=options)
+        segment_video(KnownMasks(), source, Output(path=out), options=options)
     except BiRefNetError:
         if out.exists():
             raise WrongResultError("a clip was written in spite of the error") from None
         raise
+    finally:
+        gc.collect()  # PyAV's objects have ended the process when they were
     _check_clip(out)
 
 
@@ -229,4 +244,5 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     "recipe": check_recipe,
     "command": check_command,
     "video": check_video,
+    "sequence": check_sequence,
 }

@@ -32,6 +32,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[Source]]]] = {
     "recipes": ("recipe", sources.recipes),
     "commands": ("command", sources.commands),
     "videos": ("video", sources.videos),
+    "sequences": ("sequence", sources.sequences),
 }
 
 

@@ -225,6 +225,15 @@ def videos() -> list[Source]:
     return made
 
 
+def sequences() -> list[Source]:
+    """Images that are taken for frames; none without PyAV."""
+    try:
+        from birefnet_core.video.image_files import IMAGE_DEMUXERS
+    except ImportError:
+        return []
+    return [(suffix, content) for suffix, content in images() if suffix in IMAGE_DEMUXERS]
+
+
 def _clip(suffix: str, codec: str, pixels: str) -> bytes:
     import av
 
