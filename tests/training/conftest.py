@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,18 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from birefnet_core.training import Recipe
 
-# The residual baseline without image pyramid: the fastest network there is.
-TINY = {"reconstruction_block": "residual", "image_pyramid": "none"}
+# The smallest network that has all kinds of losses: most of what a training of a few steps does is to save it.
+TINY = {
+    "reconstruction_block": "residual", "image_pyramid": "none", "inward_reference": False, "context_fusion": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_waits_for_the_disk():
+    """What a test has written need not survive a loss of power, and each training writes much."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 def draw_shape(seed: int, side: int = 96) -> tuple[Image.Image, Image.Image]:
@@ -63,7 +74,7 @@ def tiny_recipe():
     def make(**changes) -> Recipe:
         values = {
             "backbone": "pvt_v2_b0", "network": TINY, "size": (64, 64), "epochs": 2, "batch_size": 2, "workers": 0,
-            "log_steps": 1, "lr": 1e-3, "seed": 3,
+            "log_steps": 1, "sheet": 0, "lr": 1e-3, "seed": 3,
         }  # fmt: skip
         if changes.get("init"):
             del values["network"], values["backbone"]
@@ -89,6 +100,11 @@ def processes_of():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["birefnet_core.training.loop", "timm"])
     return context.Process
+
+
+def read_state(folder: Path) -> dict:
+    """The state in a folder that a test made, without the checks of files from elsewhere, which take longer."""
+    return torch.load(folder / "last.pt", weights_only=False)
 
 
 def assert_same(found: object, expected: object, where: str = "") -> None:

@@ -16,12 +16,12 @@ from birefnet_core.losses import LOSS_PRESETS
 from birefnet_core.training import Recipe, TrainingResult, from_values, load_recipe
 from birefnet_core.training.report import COLOURS
 
-from .conftest import write_shapes
+from .conftest import TINY, write_shapes
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
 SMALL = ["--size", "64", "--batch-size", "2", "--workers", "0", "--quiet", "--device", "cpu"]
-NETWORK = ["--backbone", "pvt_v2_b0", "--network", "reconstruction_block=residual", "image_pyramid=none"]
+NETWORK = ["--backbone", "pvt_v2_b0", "--network", *(f"{name}={value}" for name, value in TINY.items())]
 
 
 def test_script_runs_from_a_checkout(shapes, tmp_path):

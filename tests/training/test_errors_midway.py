@@ -13,15 +13,15 @@ from birefnet_core.training import TrainingData, loop, train
 from birefnet_core.training.data.dataset import SegmentationDataset, seed_of
 from birefnet_core.training.run_folder import RunFolder
 
-from .conftest import assert_same, write_shapes
+from .conftest import assert_same, read_state, write_shapes
 
-# Two batches to a step, three steps in an epoch, the last one of a single batch: nine pairs to train on, one held out.
-RECIPE = {"accumulate": 2, "ema": 0.9, "augment.colour": 0.5, "clip": 1.0}
+# Two batches to a step, three steps in an epoch, the last one of a single batch: ten pairs to train on, three held out.
+RECIPE = {"accumulate": 2, "ema": 0.9, "augment.colour": 0.5, "clip": 1.0, "val_fraction": 0.25}
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    return write_shapes(tmp_path_factory.mktemp("ten") / "set", 10)
+    return write_shapes(tmp_path_factory.mktemp("pairs") / "set", 13)
 
 
 @pytest.fixture
@@ -29,18 +29,33 @@ def folder(pairs, tmp_path):
     return shutil.copytree(pairs, tmp_path / "set")
 
 
+@pytest.fixture(scope="module")
+def whole_run(pairs, tmp_path_factory):
+    """Trains by a recipe without an error, once; gives the folder."""
+    made = {}
+
+    def get(recipe):
+        name = recipe.to_toml()
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("whole")
+            train(recipe, TrainingData(sets=(pairs,)), made[name], device="cpu")
+        return made[name]
+
+    return get
+
+
 @pytest.fixture
-def compare_resumed(tmp_path):
-    """Resumes a training and compares it with one that had no error."""
+def compare_resumed(tmp_path, whole_run):
+    """Resumes a training, without workers, and compares it with one that had neither them nor an error."""
 
     def compare(recipe, folder, step):
-        data = TrainingData(sets=(folder,))
-        assert torch.load(tmp_path / "parts/last.pt", weights_only=True)["position"]["step"] == step
-        assert train(recipe, data, tmp_path / "parts", device="cpu", resume=True).finished
-        train(recipe, data, tmp_path / "whole", device="cpu")
-        whole, parts = (tmp_path / name for name in ("whole", "parts"))
-        assert (whole / "best.safetensors").read_bytes() == (parts / "best.safetensors").read_bytes()
-        assert_same(*(torch.load(path / "last.pt", weights_only=True) for path in (parts, whole)))
+        recipe = recipe.replace(workers=0)
+        data, parts, whole = TrainingData(sets=(folder,)), tmp_path / "parts", whole_run(recipe)
+        assert read_state(parts)["position"]["step"] == step
+        assert train(recipe, data, parts, device="cpu", resume=True).finished
+        best = (parts / "best.safetensors").read_bytes()
+        assert (whole / "best.safetensors").read_bytes() == best.replace(rb"\"workers\": 1", rb"\"workers\": 0")
+        assert_same(read_state(parts), read_state(whole))
         logs = [[json.loads(line) for line in RunFolder(path).metrics.open()] for path in (whole, parts)]
         assert logs[0] == [{**row, **({"seconds": logs[0][i]["seconds"]} if "seconds" in row else {})}
                            for i, row in enumerate(logs[1])]  # fmt: skip
@@ -55,7 +70,7 @@ def compare_resumed(tmp_path):
      ("im", 3, 0), pytest.param("", 6, 0, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_data_that_vanish_lose_no_step(folder, tiny_recipe, tmp_path, caplog, compare_resumed, lost, step, workers):
-    """Steps 3 and 6 are the last ones of an epoch, after which the held-out pair is read."""
+    """Steps 3 and 6 are the last ones of an epoch, after which the held-out pairs are read."""
     recipe, away = tiny_recipe(workers=workers).replace(**RECIPE), tmp_path / "away"
 
     def unmount(values):
@@ -65,7 +80,7 @@ def test_data_that_vanish_lose_no_step(folder, tiny_recipe, tmp_path, caplog, co
     with pytest.raises(bc.DatasetError, match=r"shape0\d\.png"):
         train(recipe, TrainingData(sets=(folder,)), tmp_path / "parts", device="cpu", progress=unmount)
     away.rename(folder / lost)
-    saved = torch.load(tmp_path / "parts/last.pt", weights_only=True)["position"]["step"]
+    saved = read_state(tmp_path / "parts")["position"]["step"]
     assert step <= saved <= step + workers * 2  # what a worker has read ahead is trained on
     assert f"The state after step {saved} is saved; --resume goes on from there." in caplog.text
     compare_resumed(recipe, folder, saved)
@@ -74,7 +89,7 @@ def test_data_that_vanish_lose_no_step(folder, tiny_recipe, tmp_path, caplog, co
 @pytest.mark.parametrize("at", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_signal_during_a_validation_stops_it(pairs, tiny_recipe, tmp_path, monkeypatch, compare_resumed, at):
     """A validation may take longer than what is left before the process is killed. Resuming begins with it."""
-    recipe, read = tiny_recipe().replace(**RECIPE, val_fraction=0.3), SegmentationDataset.read
+    recipe, read = tiny_recipe().replace(**RECIPE), SegmentationDataset.read
     validated = []
 
     def read_and_stop(dataset, index, rng):
@@ -89,7 +104,7 @@ def test_a_signal_during_a_validation_stops_it(pairs, tiny_recipe, tmp_path, mon
     result = train(recipe, data, tmp_path / "parts", device="cpu")
     monkeypatch.undo()
     # The last image is not waited for in vain.
-    assert (result.signal, result.steps, len(validated)) == (signal.SIGTERM, 2 if at < 3 else 3, at)
+    assert (result.signal, result.steps, len(validated)) == (signal.SIGTERM, 3 if at < 3 else 4, at)
     compare_resumed(recipe, pairs, result.steps)
 
 
@@ -109,13 +124,13 @@ class Failing:
 @pytest.mark.parametrize("ema", [0.9, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_a_step_that_is_half_done_is_none(pairs, tiny_recipe, tmp_path, monkeypatch, compare_resumed, ema):
     """Its first batch has changed the statistics of BatchNorm already."""
-    recipe = tiny_recipe().replace(**RECIPE, bn_least_batch=1).replace(ema=ema)
+    recipe = tiny_recipe().replace(**RECIPE).replace(ema=ema)
     load = loop.load_batches
     monkeypatch.setattr(loop, "load_batches", lambda *args: Failing(load(*args), 3))
     with pytest.raises(OSError, match="Stale file handle"):
         train(recipe, TrainingData(sets=(pairs,)), tmp_path / "parts", device="cpu")
     monkeypatch.undo()
-    assert torch.load(tmp_path / "parts/last.pt", weights_only=True)["position"]["batch"] == 2
+    assert read_state(tmp_path / "parts")["position"]["batch"] == 2
     compare_resumed(recipe, pairs, 1)
 
 
@@ -133,10 +148,10 @@ def test_only_a_sound_state_is_saved(pairs, tiny_recipe, tmp_path, monkeypatch, 
             if where != "optimizer":
                 raise KeyError("of the caller")
 
-    recipe = tiny_recipe().replace(**RECIPE)
+    recipe = tiny_recipe(ema=0.9)
     with pytest.raises(ValueError if where == "optimizer" else KeyError):
         train(recipe, TrainingData(sets=(pairs,)), tmp_path, device="cpu", progress=spoil)
-    saved = torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"]
+    saved = read_state(tmp_path)["position"]["step"]
     assert saved == (2 if where == "progress" else 0)
     assert ("The state after step 2 could not be saved: save" in caplog.text) == (where == "save")
     assert ("is saved" in caplog.text) == (where == "progress")
@@ -149,13 +164,13 @@ def test_weights_that_are_not_finite_are_not_saved_after_an_error_either(pairs, 
                 next(trainer.state.model.parameters())[0] = torch.inf
             raise KeyError("of the caller")
 
-    recipe = tiny_recipe().replace(**RECIPE)
+    recipe = tiny_recipe(ema=0.9)
     datasets = loop.load_datasets(recipe, TrainingData(sets=(pairs,)), loop.Ranks())
     trainer = loop.Trainer(recipe, datasets, RunFolder(tmp_path), loop.Ranks(), spoil)
     trainer.start(resume=False)
     with pytest.raises(KeyError):
         trainer.run(loop.StopSignal())
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 0
+    assert read_state(tmp_path)["position"]["step"] == 0
     assert "could not be saved: the weights are not finite after step 2" in caplog.text
 
 
@@ -165,11 +180,11 @@ def test_a_loss_that_is_not_finite_leaves_the_earlier_state(pairs, tiny_recipe, 
             with torch.no_grad():
                 next(trainer.state.model.parameters())[0] = torch.nan
 
-    recipe = tiny_recipe().replace(**RECIPE)
+    recipe = tiny_recipe(ema=0.9)
     datasets = loop.load_datasets(recipe, TrainingData(sets=(pairs,)), loop.Ranks())
     trainer = loop.Trainer(recipe, datasets, RunFolder(tmp_path), loop.Ranks(), spoil)
     trainer.start(resume=False)
     with pytest.raises(bc.TrainingError, match="loss is not finite in epoch 1, step 3"):
         trainer.run(loop.StopSignal())
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["position"]["step"] == 0
+    assert read_state(tmp_path)["position"]["step"] == 0
     assert "saved" not in caplog.text

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.training import TrainingData, run_folder, train
+from birefnet_core.training import Recipe, TrainingData, run_folder, train
 from birefnet_core.training.run_folder import RunFolder
+
+from .conftest import TINY, read_state
 
 
 @pytest.mark.parametrize("part", [pytest.param("all", marks=pytest.mark.slow), "lora"])
@@ -18,17 +20,16 @@ def test_resuming_does_not_need_the_checkpoint_that_the_training_began_with(
 ):
     init, data = tmp_path / "init.safetensors", TrainingData(sets=(shapes,))
     shutil.copy(tiny_checkpoint, init)
-    recipe = tiny_recipe(init=str(init), train=part, epochs=1, save_steps=1)
+    recipe = tiny_recipe(init=str(init), train=part, epochs=1, batch_size=3)
 
-    def stop(values):
-        if values["step"] == 2:
-            raise KeyboardInterrupt
+    def stop(_):
+        raise ValueError
 
-    assert train(recipe, data, tmp_path / "whole", device="cpu").steps == 3
-    with pytest.raises(KeyboardInterrupt):
+    assert train(recipe, data, tmp_path / "whole", device="cpu").steps == 2
+    with pytest.raises(ValueError):
         train(recipe, data, tmp_path / "parts", device="cpu", progress=stop)
     init.unlink()
-    assert train(recipe, data, tmp_path / "parts", device="cpu", resume=True).steps == 3
+    assert train(recipe, data, tmp_path / "parts", device="cpu", resume=True).steps == 2
     whole, parts = (tmp_path / name / "best.safetensors" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
     with pytest.raises(bc.CheckpointError, match=r"init\.safetensors"):
@@ -50,18 +51,30 @@ def test_two_processes_do_not_train_in_one_folder(shapes, tiny_recipe, tmp_path,
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("missing", [True, False])
-def test_a_best_network_that_was_moved_away_is_saved_anew(shapes, tiny_recipe, tmp_path, caplog, missing):
+BEST = Recipe(backbone="pvt_v2_b0", network=TINY, size=(64, 64), epochs=2, batch_size=5, workers=0, sheet=0, best="Sm")
+
+
+@pytest.fixture(scope="module")
+def half_done(shapes, tmp_path_factory):
+    """The folder of a training that stopped before its last validation, and whose best score is too good."""
+    folder = tmp_path_factory.mktemp("half")
+
     def stop(values):
-        if values["step"] == 4:
+        if values["step"] == 2:
             raise ValueError
 
-    recipe, data, best = tiny_recipe(best="Sm"), TrainingData(sets=(shapes,)), tmp_path / "best.safetensors"
     with pytest.raises(ValueError):
-        train(recipe, data, tmp_path, device="cpu", progress=stop)
-    state = torch.load(tmp_path / "last.pt", weights_only=True)
+        train(BEST, TrainingData(sets=(shapes,)), folder, device="cpu", progress=stop)
+    state = read_state(folder)
     state["position"]["best"] = 1.0  # which no network is better than
-    torch.save(state, tmp_path / "last.pt")
+    torch.save(state, folder / "last.pt")
+    return folder
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_best_network_that_was_moved_away_is_saved_anew(half_done, shapes, tmp_path, caplog, missing):
+    shutil.copytree(half_done, tmp_path, dirs_exist_ok=True)
+    recipe, data, best = BEST, TrainingData(sets=(shapes,)), tmp_path / "best.safetensors"
     if missing:
         best.unlink()
     before = None if missing else best.read_bytes()
@@ -73,7 +86,7 @@ def test_a_best_network_that_was_moved_away_is_saved_anew(shapes, tiny_recipe, t
 @pytest.mark.parametrize("resume", [True, False])
 def test_resuming_where_no_training_is_says_that_a_new_one_begins(shapes, tiny_recipe, tmp_path, caplog, resume):
     """The folder's name may be mistyped; scripts that always resume begin so, too."""
-    recipe, data = tiny_recipe(epochs=1), TrainingData(sets=(shapes,))
+    recipe, data = tiny_recipe(epochs=1, batch_size=6, val_fraction=0), TrainingData(sets=(shapes,))
     told = f"{tmp_path / 'run'} holds no training to go on with: a new one begins."
     train(recipe, data, tmp_path / "run", device="cpu", resume=resume)
     assert (told in caplog.messages) == resume
