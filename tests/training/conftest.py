@@ -17,6 +17,7 @@ from birefnet_core.training import Recipe
 TINY = {
     "reconstruction_block": "residual", "image_pyramid": "none", "inward_reference": False, "context_fusion": 0,
 }  # fmt: skip
+TINY_FLAGS = ["--backbone", "pvt_v2_b0", "--network", *(f"{name}={value}".lower() for name, value in TINY.items())]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -75,6 +75,14 @@ def test_factors_for_a_head_of_classes_in_older_files_are_left_out(adapted, tmp_
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.fixture(scope="module")
+def adapter(tiny_checkpoint):
+    """An adapter that changes nothing yet, without a size."""
+    model = bc.load_model(tiny_checkpoint)
+    add_adapters(model, rank=2, alpha=2)
+    return extract_adapter(model)
+
+
 def test_a_network_with_an_adapter_segments_at_the_size_that_it_was_trained_at(tmp_path, tiny_checkpoint):
     """As the whole network beside it does, which its training validated."""
     model = bc.load_model(tiny_checkpoint)
@@ -88,18 +96,14 @@ def test_a_network_with_an_adapter_segments_at_the_size_that_it_was_trained_at(t
         assert bc.Segmenter(loaded).training_size == size
 
 
-def test_adapters_of_versions_before_leave_the_size_as_it_is(tmp_path, tiny_checkpoint):
-    model = bc.load_model(tiny_checkpoint)
-    add_adapters(model, rank=2, alpha=2)
-    path = save_adapter(extract_adapter(model), tmp_path / "adapter.safetensors")
+def test_adapters_of_versions_before_leave_the_size_as_it_is(tmp_path, tiny_checkpoint, adapter):
+    path = save_adapter(adapter, tmp_path / "adapter.safetensors")
     assert read_adapter(path).training_size is None
     assert bc.Segmenter(bc.load_model(tiny_checkpoint, adapter=path)).training_size == (64, 64)
 
 
 @pytest.mark.parametrize("size", ["0x64", "64", "64x64x64", "99999x64", "-32x64", "wide", ""])
-def test_a_size_that_no_adapter_was_trained_at_is_told(tmp_path, tiny_checkpoint, size):
-    model = bc.load_model(tiny_checkpoint)
-    add_adapters(model, rank=2, alpha=2)
-    path = save_adapter(extract_adapter(model), tmp_path / "adapter.safetensors", {"training_size": size})
+def test_a_size_that_no_adapter_was_trained_at_is_told(tmp_path, adapter, size):
+    path = save_adapter(adapter, tmp_path / "adapter.safetensors", {"training_size": size})
     with pytest.raises(bc.CheckpointError, match=r"adapter\.safetensors: the adapter cannot be read"):
         read_adapter(path)

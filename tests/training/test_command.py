@@ -16,21 +16,29 @@ from birefnet_core.losses import LOSS_PRESETS
 from birefnet_core.training import Recipe, TrainingResult, from_values, load_recipe
 from birefnet_core.training.report import COLOURS
 
-from .conftest import TINY, write_shapes
+from .conftest import TINY_FLAGS, write_shapes
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
-SMALL = ["--size", "64", "--batch-size", "2", "--workers", "0", "--quiet", "--device", "cpu"]
-NETWORK = ["--backbone", "pvt_v2_b0", "--network", *(f"{name}={value}" for name, value in TINY.items())]
+SMALL = ["--size", "64", "--batch-size", "6", "--workers", "0", "--quiet", "--device", "cpu"]
 
 
-def test_script_runs_from_a_checkout(shapes, tmp_path):
-    script = RECIPES.parent / "finetune.py"
-    out = tmp_path / "out"
-    flags = ["--data", str(shapes), "--out", str(out), "--epochs", "1", *SMALL, *NETWORK]
-    command = [sys.executable, str(script), *flags]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """What train/finetune.py leaves and says, by a quiet training from another folder on data with mistakes."""
+    folder = tmp_path_factory.mktemp("script")
+    data = write_shapes(folder / "set", 3)
+    Image.new("L", (96, 96)).save(data / "gt/shape00.png")
+    (data / "im/shape02.png").write_bytes(b"no image")
+    flags = ["--data", str(data), "--out", str(folder / "out"), "--skip-bad", "--epochs", "1", *SMALL, *TINY_FLAGS]
+    command = [sys.executable, str(RECIPES.parent / "finetune.py"), *flags]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return folder, done.stderr
+
+
+def test_script_runs_from_a_checkout(script):
+    out = script[0] / "out"
     assert bc.load_model(out / "best.safetensors").config.backbone == "pvt_v2_b0"
     assert from_values(load_recipe(out / "recipe.toml")).network["reconstruction_block"] == "residual"
 
@@ -55,9 +63,9 @@ def bc_equal(one, other) -> bool:
 def test_resume_takes_the_recipe_from_the_folder(shapes, tmp_path):
     out = tmp_path / "out"
     flags = ["--data", str(shapes), "--out", str(out)]
-    assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 0
+    assert main(["train", *flags, "--epochs", "1", *SMALL, *TINY_FLAGS]) == 0
     assert main(["train", *flags, "--resume", "--quiet", "--device", "cpu"]) == 0
-    assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 2  # not without --resume
+    assert main(["train", *flags, "--epochs", "1", *SMALL, *TINY_FLAGS]) == 2  # not without --resume
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -197,7 +205,7 @@ def test_a_recipe_that_begins_with_a_mark_is_read(tmp_path, capsys):
 def test_a_run_with_odd_names_is_resumed(shapes, tmp_path):
     out = tmp_path / "lauf 😀 𠮷"
     flags = ["--data", str(shapes), "--out", str(out), "--name", "😀 𠮷野"]
-    assert main(["train", *flags, "--epochs", "1", *SMALL, *NETWORK]) == 0
+    assert main(["train", *flags, "--epochs", "1", *SMALL, *TINY_FLAGS]) == 0
     assert main(["train", "--data", str(shapes), "--out", str(out), "--resume", "--quiet", "--device", "cpu"]) == 0
 
 
@@ -306,15 +314,9 @@ def test_recipes_of_the_paper_have_its_numbers(name, epochs, lr):
     assert all(getattr(recipe.augment, change) == 0 for change in changes)
 
 
-def test_warnings_of_the_data_are_seen_in_a_quiet_training(tmp_path):
+def test_warnings_of_the_data_are_seen_in_a_quiet_training(script):
     """In a process of its own, whose log is set up by the command."""
-    data = write_shapes(tmp_path / "set", 3)
-    Image.new("L", (96, 96)).save(data / "gt/shape00.png")
-    (data / "im/shape02.png").write_bytes(b"no image")
-    flags = ["--data", str(data), "--out", str(tmp_path / "out"), "--skip-bad", "--epochs", "1", *SMALL, *NETWORK]
-    command = [sys.executable, str(RECIPES.parent / "finetune.py"), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "warning: 1 masks are empty (set/shape00)" in done.stderr
-    assert f"problem: {data / 'im/shape02.png'}" in done.stderr
-    assert "pairs can be used" not in done.stderr
+    folder, errors = script
+    assert "warning: 1 masks are empty (set/shape00)" in errors
+    assert f"problem: {folder / 'set/im/shape02.png'}" in errors
+    assert "pairs can be used" not in errors

@@ -103,12 +103,16 @@ def test_growing_sizes_and_inner_channels_survive_a_kill(run_script, tiny_recipe
 def test_channels_last_changes_the_layout_and_not_the_training(shapes, tiny_recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Dropout, "forward", lambda _, x: x)  # draws in the order of memory
     losses = {}
+
+    def stop(values):
+        losses[inner] = values["loss"]
+        raise ValueError
+
+    data = TrainingData(sets=(shapes,))
     for inner in (False, True):
-        out = tmp_path / str(inner)
-        recipe = tiny_recipe(channels_last=inner, epochs=1, batch_size=6, val_fraction=0)
-        train(recipe, TrainingData(sets=(shapes,)), out, device="cpu")
-        losses[inner] = next(row["loss"] for row in lines(out) if row["kind"] == "step")
-    assert losses[True] == pytest.approx(losses[False], rel=1e-4)  # rounding grows with each step
+        with pytest.raises(ValueError):
+            train(tiny_recipe(channels_last=inner), data, tmp_path / str(inner), device="cpu", progress=stop)
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)  # of the first step; rounding grows from there
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +207,11 @@ def test_a_signal_while_the_state_is_written_is_none_of_its_errors(monkeypatch, 
 
 
 def test_full_disk_leaves_the_former_best_and_the_training_goes_on_later(shapes, tiny_recipe, tmp_path, monkeypatch):
-    data, recipe = TrainingData(sets=(shapes,)), tiny_recipe(batch_size=3, val_fraction=0, save_steps=1)
+    data, recipe = TrainingData(sets=(shapes,)), tiny_recipe(batch_size=6, val_fraction=0)
     saved = []
 
     def fill(values):
-        if values["step"] == 3:  # in the second epoch
+        if values["step"] == 2:  # in the second epoch
             saved.append((tmp_path / "best.safetensors").read_bytes())
             monkeypatch.setattr(checkpoint_files, "_write_tensors", full)
 
@@ -218,16 +222,16 @@ def test_full_disk_leaves_the_former_best_and_the_training_goes_on_later(shapes,
         train(recipe, data, tmp_path, device="cpu", progress=fill)
     assert (tmp_path / "best.safetensors").read_bytes() == saved[0]
     monkeypatch.undo()
-    assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 4
+    assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 2
     assert (tmp_path / "best.safetensors").read_bytes() != saved[0]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_disk_that_fills_up_under_the_log_keeps_what_was_saved(shapes, tiny_recipe, tmp_path):
-    data, recipe = TrainingData(sets=(shapes,)), tiny_recipe(batch_size=3)
+    data, recipe = TrainingData(sets=(shapes,)), tiny_recipe(batch_size=5)
 
     def fill(values):
-        if values["step"] == 3:  # in the second epoch
+        if values["step"] == 2:  # in the second epoch
             (tmp_path / "metrics.jsonl").unlink()
             (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
 
@@ -235,7 +239,7 @@ def test_disk_that_fills_up_under_the_log_keeps_what_was_saved(shapes, tiny_reci
         train(recipe, data, tmp_path, device="cpu", progress=fill)
     assert bc.load_model(tmp_path / "best.safetensors")
     (tmp_path / "metrics.jsonl").unlink()
-    assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 4
+    assert train(recipe, data, tmp_path, device="cpu", resume=True).steps == 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -304,19 +308,16 @@ def first_gradients(monkeypatch, tmp_path):
 
     class Watched(torch.optim.SGD):
         def step(self, closure=None):
-            raise Found({str(i): p.grad.clone() for i, p in enumerate(parameters(self)) if p.grad is not None})
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            raise Found({str(i): p.grad.clone() for i, p in enumerate(parameters) if p.grad is not None})
 
     def run(recipe, data: TrainingData, name: str) -> dict[str, torch.Tensor]:
-
         monkeypatch.setattr(torch.nn.Dropout, "forward", lambda _, x: x)
         monkeypatch.setattr("timm.layers.DropPath.forward", lambda _, x: x)
         monkeypatch.setattr(states, "make_optimizer", lambda model, _: with_base(Watched(model.parameters(), lr=0.0)))
         with pytest.raises(Found) as found:
             train(recipe, data, tmp_path / name, device="cpu")
         return found.value.args[0]
-
-    def parameters(optimizer) -> list[torch.nn.Parameter]:
-        return [p for group in optimizer.param_groups for p in group["params"]]
 
     def with_base(optimizer):
         for group in optimizer.param_groups:
@@ -360,10 +361,10 @@ def test_cutouts_on_backgrounds_train(tmp_path, tiny_recipe):
     assert "3 backgrounds" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_float16_trains_with_scaled_gradients_and_keeps_the_scale(shapes, tiny_recipe, tmp_path):
-    recipe = tiny_recipe(amp="fp16", epochs=1, batch_size=3, clip=1.0)
-    result = train(recipe, TrainingData(sets=(shapes,)), tmp_path, device="cpu")
-    assert result.steps == 2
+def test_float16_trains_with_scaled_gradients_and_keeps_the_scale(tiny_recipe, tmp_path):
+    recipe, folder = tiny_recipe(amp="fp16", epochs=1, clip=1.0), write_shapes(tmp_path / "set", 3)
+    result = train(recipe, TrainingData(sets=(folder,)), tmp_path, device="cpu")
+    assert result.steps == 1
     assert read_state(tmp_path)["scaler"]["scale"] > 1
     assert bc.load_model(tmp_path / "best.safetensors")
 

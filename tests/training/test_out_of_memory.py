@@ -9,7 +9,7 @@ from birefnet_core.inference.out_of_memory import OutOfMemoryError
 from birefnet_core.losses import HybridLoss
 from birefnet_core.training.out_of_memory import memory_as_limit_error
 
-from .conftest import TINY
+from .conftest import TINY_FLAGS
 
 GPU = OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
@@ -66,9 +66,8 @@ def test_a_training_without_memory_ends_in_a_sentence_and_loses_no_step(shapes, 
         return compare(self, *arguments)
 
     monkeypatch.setattr(HybridLoss, "__call__", out_of_memory)
-    flags = "--size 64 --batch-size 2 --accumulate 1 --workers 0 --quiet --device cpu --epochs 1 --backbone pvt_v2_b0"
-    network = ["--network", *(f"{name}={value}" for name, value in TINY.items())]
-    assert main(["train", "--data", str(shapes), "--out", str(tmp_path / "run"), *flags.split(), *network]) == 2
+    flags = "--size 64 --batch-size 2 --accumulate 1 --workers 0 --quiet --device cpu --epochs 1"
+    assert main(["train", "--data", str(shapes), "--out", str(tmp_path / "run"), *flags.split(), *TINY_FLAGS]) == 2
     said = capsys.readouterr()
     assert "error: too little memory for batches of 2 at 64 x 64 pixels" in said.err and "Traceback" not in said.err
     assert torch.load(tmp_path / "run/last.pt", weights_only=True)["position"]["step"] == 2

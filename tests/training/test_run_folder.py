@@ -21,7 +21,9 @@ from birefnet_core.training.run_folder import Position, RunFolder, write_errors_
 
 from .conftest import TINY, draw_shape, read_state, write_shapes
 
-RECIPE = Recipe(backbone="pvt_v2_b0", network=TINY, size=(64, 64), epochs=1, batch_size=5, workers=0, ema=0.9)
+RECIPE = Recipe(
+    backbone="pvt_v2_b0", network=TINY, size=(64, 64), epochs=1, batch_size=5, workers=0, ema=0.9, train="decoder"
+)
 
 
 @pytest.fixture(scope="module")
