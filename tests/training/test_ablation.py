@@ -26,7 +26,7 @@ def folders(tmp_path_factory):
 
 
 def arguments(folders, out):
-    small = ["--size", "64", "--batch-size", "2", "--epochs", "1", "--device", "cpu", "--seeds", "1"]
+    small = ["--size", "64", "--batch-size", "4", "--epochs", "1", "--device", "cpu", "--seeds", "1"]
     data = ["--data", str(folders[0]), "--val-data", str(folders[1]), "--out", str(out)]
     return [*data, "--rows", "inref", "baseline", *small]
 

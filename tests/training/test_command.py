@@ -54,18 +54,25 @@ def test_adapter_is_trained_from_the_command_line_and_accepted(shapes, tiny_chec
     merged = bc.load_model(out / "best.safetensors").state_dict()
     adapted = bc.load_model(tiny_checkpoint, adapter=out / "best_adapter.safetensors").state_dict()
     assert all(bc_equal(merged[name], adapted[name]) for name in merged)
+    before = bc.load_file(tiny_checkpoint).state_dict()
+    assert not all(bc_equal(merged[name], before[name]) for name in merged)
 
 
 def bc_equal(one, other) -> bool:
     return one.shape == other.shape and bool((one.float() - other.float()).abs().max() < 1e-5)
 
 
-def test_resume_takes_the_recipe_from_the_folder(shapes, tmp_path):
-    out = tmp_path / "out"
-    flags = ["--data", str(shapes), "--out", str(out)]
-    assert main(["train", *flags, "--epochs", "1", *SMALL, *TINY_FLAGS]) == 0
-    assert main(["train", *flags, "--resume", "--quiet", "--device", "cpu"]) == 0
-    assert main(["train", *flags, "--epochs", "1", *SMALL, *TINY_FLAGS]) == 2  # not without --resume
+@pytest.fixture(scope="module")
+def odd_run(shapes, tmp_path_factory):
+    """The flags of a finished training with odd names."""
+    flags = ["--data", str(shapes), "--out", str(tmp_path_factory.mktemp("odd") / "lauf 😀 𠮷")]
+    assert main(["train", *flags, "--name", "😀 𠮷野", "--epochs", "1", *SMALL, *TINY_FLAGS]) == 0
+    return flags
+
+
+def test_resume_takes_the_recipe_from_the_folder(odd_run):
+    assert main(["train", *odd_run, "--resume", "--quiet", "--device", "cpu"]) == 0
+    assert main(["train", *odd_run, "--epochs", "1", *SMALL, *TINY_FLAGS]) == 2  # not without --resume
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -202,11 +209,9 @@ def test_a_recipe_that_begins_with_a_mark_is_read(tmp_path, capsys):
     assert "epochs = 7" in capsys.readouterr().out
 
 
-def test_a_run_with_odd_names_is_resumed(shapes, tmp_path):
-    out = tmp_path / "lauf 😀 𠮷"
-    flags = ["--data", str(shapes), "--out", str(out), "--name", "😀 𠮷野"]
-    assert main(["train", *flags, "--epochs", "1", *SMALL, *TINY_FLAGS]) == 0
-    assert main(["train", "--data", str(shapes), "--out", str(out), "--resume", "--quiet", "--device", "cpu"]) == 0
+def test_a_run_with_odd_names_is_resumed(odd_run):
+    assert main(["train", *odd_run, "--resume", "--quiet", "--device", "cpu"]) == 0
+    assert from_values(load_recipe(Path(odd_run[-1]) / "recipe.toml")).name == "😀 𠮷野"
 
 
 def test_runs_are_compared_in_one_report(tmp_path, capsys):

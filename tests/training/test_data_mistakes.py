@@ -18,7 +18,7 @@ from birefnet_core.training.data.folders import EXAMPLES, list_backgrounds
 from birefnet_core.training.data.preflight import validate_dataset, validate_pair
 from birefnet_core.training.data.reading import read_pair
 
-from .conftest import draw_shape, write_shapes
+from .conftest import TINY_FLAGS, draw_shape, write_shapes
 
 
 def names(found) -> list[tuple[str, str]]:
@@ -249,7 +249,7 @@ def test_a_training_inside_its_data_is_resumed(tmp_path):
         image, mask = draw_shape(number, 64)
         image.putalpha(mask)
         image.save(cutouts / f"{number}.png")
-    flags = ["--data", str(cutouts), "--out", str(cutouts / "run"), "--init", "demo", "--size", "64", "--epochs", "1"]
+    flags = ["--data", str(cutouts), "--out", str(cutouts / "run"), "--size", "64", "--epochs", "1", *TINY_FLAGS]
     flags += ["--device", "cpu", "--workers", "0", "--quiet"]
     assert main(["train", *flags]) == 0
     assert main(["train", *flags, "--resume"]) == 0

@@ -1,6 +1,7 @@
 """What a training is resumed with: the same data, however it is written, and a last.pt that can be read."""
 
 import errno
+import functools
 import os
 
 import pytest
@@ -19,11 +20,12 @@ from .conftest import write_shapes
 def resume(tmp_path, tiny_recipe):
     """Resumes a training that was begun with the first data with the second ones, as far as reading its state."""
     recipe = tiny_recipe(val_fraction=0)
+    find = functools.cache(lambda data: load_datasets(recipe, data))
 
     def load(begun: str | TrainingData, data: TrainingData):
-        stored = begun if isinstance(begun, str) else load_datasets(recipe, begun).fingerprint
+        stored = begun if isinstance(begun, str) else find(begun).fingerprint
         torch.save({"format": 1, "recipe": recipe.to_flat(), "data": stored}, tmp_path / "last.pt")
-        found = load_datasets(recipe, data)
+        found = find(data)
         return RunFolder(tmp_path).load(recipe, found.fingerprint, found.fingerprint_0_1)
 
     return load
