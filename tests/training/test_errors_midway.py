@@ -140,7 +140,7 @@ def test_only_a_sound_state_is_saved(pairs, tiny_recipe, tmp_path, monkeypatch, 
         raise ValueError(where)
 
     def spoil(values):
-        if values["step"] == 2:
+        if values["step"] == 1:
             if where == "optimizer":
                 monkeypatch.setattr(torch.optim.AdamW, "step", fail)
             if where == "save":
@@ -152,14 +152,14 @@ def test_only_a_sound_state_is_saved(pairs, tiny_recipe, tmp_path, monkeypatch, 
     with pytest.raises(ValueError if where == "optimizer" else KeyError):
         train(recipe, TrainingData(sets=(pairs,)), tmp_path, device="cpu", progress=spoil)
     saved = read_state(tmp_path)["position"]["step"]
-    assert saved == (2 if where == "progress" else 0)
-    assert ("The state after step 2 could not be saved: save" in caplog.text) == (where == "save")
+    assert saved == (1 if where == "progress" else 0)
+    assert ("The state after step 1 could not be saved: save" in caplog.text) == (where == "save")
     assert ("is saved" in caplog.text) == (where == "progress")
 
 
 def test_weights_that_are_not_finite_are_not_saved_after_an_error_either(pairs, tiny_recipe, tmp_path, caplog):
     def spoil(values):
-        if values["step"] == 2:
+        if values["step"] == 1:
             with torch.no_grad():
                 next(trainer.state.model.parameters())[0] = torch.inf
             raise KeyError("of the caller")
@@ -171,12 +171,12 @@ def test_weights_that_are_not_finite_are_not_saved_after_an_error_either(pairs, 
     with pytest.raises(KeyError):
         trainer.run(loop.StopSignal())
     assert read_state(tmp_path)["position"]["step"] == 0
-    assert "could not be saved: the weights are not finite after step 2" in caplog.text
+    assert "could not be saved: the weights are not finite after step 1" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_leaves_the_earlier_state(pairs, tiny_recipe, tmp_path, caplog):
     def spoil(values):
-        if values["step"] == 2:
+        if values["step"] == 1:
             with torch.no_grad():
                 next(trainer.state.model.parameters())[0] = torch.nan
 
@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_leaves_the_earlier_state(pairs, tiny_recipe, 
     datasets = loop.load_datasets(recipe, TrainingData(sets=(pairs,)), loop.Ranks())
     trainer = loop.Trainer(recipe, datasets, RunFolder(tmp_path), loop.Ranks(), spoil)
     trainer.start(resume=False)
-    with pytest.raises(bc.TrainingError, match="loss is not finite in epoch 1, step 3"):
+    with pytest.raises(bc.TrainingError, match="loss is not finite in epoch 1, step 2"):
         trainer.run(loop.StopSignal())
     assert read_state(tmp_path)["position"]["step"] == 0
     assert "saved" not in caplog.text

@@ -39,24 +39,24 @@ def test_steps_are_numbered_one_after_the_other(samples, accumulate):
 def test_the_schedule_of_the_rate_does_not_end_early(tiny_recipe, tmp_path, caplog):
     """Two processes had done half of the steps of one; by steps, one had been at its end with half of its epochs."""
     data = TrainingData(sets=(write_shapes(tmp_path / "set", 8),))
-    recipe = tiny_recipe(val_fraction=0, epochs=4, schedule="cosine")
+    recipe = tiny_recipe(val_fraction=0, epochs=2, schedule="cosine")
 
     class Stop(Exception):
         pass
 
     def stop(values):
-        if values["step"] == 9:
+        if values["step"] == 5:
             raise Stop
 
     with pytest.raises(Stop):
         train(recipe, data, tmp_path / "out", device="cpu", progress=stop)
     path, steps = tmp_path / "out/last.pt", []
     state = read_state(path.parent)
-    assert (state["processes"], state["position"]["epoch"], state["position"]["batch"]) == (1, 2, 1)
+    assert (state["processes"], state["position"]["epoch"], state["position"]["batch"]) == (1, 1, 1)
     torch.save({**state, "processes": 2}, path)
-    assert train(recipe, data, path.parent, device="cpu", resume=True, progress=steps.append).steps == 15
+    assert train(recipe, data, path.parent, device="cpu", resume=True, progress=steps.append).steps == 7
     assert "1 processes go on with what 2 began" in caplog.text
-    assert [values["steps"] for values in steps] == [15] * 6  # two images of the third epoch's eight, twice
+    assert [values["steps"] for values in steps] == [7] * 2  # four of the second epoch's eight images
     rows = [json.loads(line) for line in (path.parent / "metrics.jsonl").open()]
-    rates = [row["lr"] for row in rows if row["kind"] == "step"][9:]
-    assert rates == [recipe.lr * lr_multiplier(recipe, step, 4) for step in range(10, 16)]
+    rates = [row["lr"] for row in rows if row["kind"] == "step"][5:]
+    assert rates == [recipe.lr * lr_multiplier(recipe, step, 4) for step in range(6, 8)]

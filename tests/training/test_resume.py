@@ -20,7 +20,7 @@ def test_resuming_does_not_need_the_checkpoint_that_the_training_began_with(
 ):
     init, data = tmp_path / "init.safetensors", TrainingData(sets=(shapes,))
     shutil.copy(tiny_checkpoint, init)
-    recipe = tiny_recipe(init=str(init), train=part, epochs=1, batch_size=3)
+    recipe = tiny_recipe(init=str(init), train=part, epochs=1, batch_size=3, val_fraction=0)
 
     def stop(_):
         raise ValueError
