@@ -77,7 +77,18 @@ def load_manifest(variant: str) -> SimpleNamespace:
 
 
 def filled_state_dict(variant: str) -> dict[str, torch.Tensor]:
-    """A state dict under the published names, filled by the rule, without integer entries."""
+    """A state dict under the published names, filled by the rule, without integer entries.
+
+    Besides those that were published there is "smallest", for tests that need a network of whatever kind.
+    """
+    if variant == "smallest":
+        import birefnet_core as bc
+        from birefnet_core.checkpoints import build, keymap
+
+        config = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
+        own = build.empty_network(config).state_dict()
+        names = keymap.to_published(own, config)
+        return {names[name]: fill_value(names[name], list(own[name].shape)) for name in own if own[name].ndim}
     return {
         name: fill_value(name, shape) for name, shape, dtype in load_manifest(variant).state_dict if dtype == "float32"
     }

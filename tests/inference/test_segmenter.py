@@ -14,12 +14,18 @@ from birefnet_core.image_ops import resize
 
 @pytest.fixture(scope="module")
 def model(filled):
-    return bc.model_from_state_dict(filled("pvt_v2_b0"))
+    return bc.model_from_state_dict(filled("smallest"))
+
+
+@pytest.fixture(scope="module")
+def shared(model):
+    return bc.Segmenter(model)
 
 
 @pytest.fixture
-def segment(model):
-    return bc.Segmenter(model)
+def segment(shared):
+    """Of which a test may change the attributes."""
+    return copy.copy(shared)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 200), (101, 77), (96, 96), (300, 40)])
@@ -179,7 +185,7 @@ def test_a_fused_network_is_taken_as_it_is(segment):
 
 
 def test_a_network_trained_on_needs_a_new_segmenter(filled):
-    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    model = bc.model_from_state_dict(filled("smallest"))
     images = torch.rand(1, 40, 40, 3)
     before = bc.Segmenter(model)(images, 64)
     with torch.no_grad():
@@ -230,7 +236,7 @@ def test_threads_may_share_a_segmenter(segment):
 
 
 def test_threads_with_a_segmenter_each_leave_a_model_in_training_mode(filled):
-    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    model = bc.model_from_state_dict(filled("smallest"))
     images = torch.rand(1, 64, 64, 3)
     expected = bc.Segmenter(model)(images, 64)
     model.train()
@@ -242,7 +248,7 @@ def test_threads_with_a_segmenter_each_leave_a_model_in_training_mode(filled):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_nan_mask_is_an_error_that_names_checkpoint_and_precision(dtype, filled):
-    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    model = bc.model_from_state_dict(filled("smallest"))
     model.checkpoint = dataclasses.replace(model.checkpoint, name="diverged.pth")
     model.reconstruction.head.weight.data[0, 0] = float("nan")
     with pytest.raises(bc.CheckpointError, match=f"NaN at 64 x 64 with checkpoint diverged.pth in {dtype}") as caught:
