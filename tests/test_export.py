@@ -22,16 +22,17 @@ SMALL = {"image_pyramid": "none", "context_fusion": 0, "inward_reference": False
 
 @exports
 @pytest.mark.parametrize(
-    ("block", "options"),
+    ("backbone", "block", "options"),
     [
-        ("residual", SMALL),
-        pytest.param("residual", {}, marks=pytest.mark.slow),
-        pytest.param("deformable_aspp", {}, marks=pytest.mark.slow),  # ten times as long
+        ("resnet10", "residual", SMALL),
+        pytest.param("pvt_v2_b0", "residual", SMALL, marks=pytest.mark.slow),
+        pytest.param("pvt_v2_b0", "residual", {}, marks=pytest.mark.slow),
+        pytest.param("pvt_v2_b0", "deformable_aspp", {}, marks=pytest.mark.slow),  # twenty times as long
     ],
 )
-def test_the_command_writes_and_compares(block, options, tmp_path, capsys):
+def test_the_command_writes_and_compares(backbone, block, options, tmp_path, capsys):
     torch.manual_seed(0)
-    config = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block=block, **options)
+    config = bc.BiRefNetConfig(backbone=backbone, reconstruction_block=block, **options)
     model = bc.BiRefNet(config).eval()
     model_file = bc.save_checkpoint(model, tmp_path / "x.safetensors", training_size=(64, 64))
     arguments = ["export", "--model", str(model_file), "--onnx", str(tmp_path / "x.onnx"), "--size", "96x64"]
@@ -73,27 +74,27 @@ def test_the_number_of_images_may_stay_open(variant, filled, tmp_path):
 def test_torch_without_the_exporter_is_told(filled, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0+cu124"))
     with pytest.raises(bc.ConfigError, match=r"needs torch 2\.7 or newer; found torch 2\.6\.0"):
-        export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / "x.onnx", size=(64, 64))
+        export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / "x.onnx", size=(64, 64))
 
 
 @exports
 @pytest.mark.parametrize(("name", "size", "words"), [("x.bin", None, "ends in"), ("x.onnx", (100, 64), "multiples")])
 def test_what_does_not_fit_is_refused(name, size, words, filled, tmp_path):
     with pytest.raises(bc.ConfigError, match=words):
-        export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / name, size=size)
+        export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / name, size=size)
 
 
 @exports
 def test_a_network_that_is_too_large_for_one_file_is_refused(filled, tmp_path, monkeypatch):
     monkeypatch.setattr("birefnet_core.export.LARGEST", 10**6)
     with pytest.raises(bc.ConfigError, match="GB of weights"):
-        export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / "x.onnx")
+        export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_callers_network_is_left_alone(fused, filled):
-    model = bc.model_from_state_dict(filled("pvt_v2_b0")).half()
+    model = bc.model_from_state_dict(filled("smallest")).half()
     model = bc.fuse_for_inference(model) if fused else model.train()
     network = MaskNetwork(model)
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
@@ -109,5 +110,5 @@ def test_warnings_of_others_than_the_exporter_are_shown(filled, tmp_path, monkey
 
     monkeypatch.setattr(torch.onnx, "export", export)
     with pytest.warns(UserWarning) as shown, pytest.raises(RuntimeError, match="enough"):
-        export_onnx(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / "x.onnx", size=(64, 64))
+        export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / "x.onnx", size=(64, 64))
     assert [str(warning.message) for warning in shown] == ["of somebody else"]

@@ -17,7 +17,7 @@ HEAD = "decoder.conv_out1.0.bias"
 
 @pytest.fixture
 def state(filled):
-    return filled("pvt_v2_b0")
+    return filled("smallest")
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_damaged_cache_heals(hub, cache, damage):
 
 @pytest.mark.parametrize("change", [lambda data: data[:-9], lambda data: b"?" + data[1:], lambda data: b""])
 def test_damaged_file_in_the_cache_is_downloaded_anew(hub, cache, filled, tmp_path, change):
-    model = birefnet_core.model_from_state_dict(filled("pvt_v2_b0"))
+    model = birefnet_core.model_from_state_dict(filled("smallest"))
     whole = birefnet_core.save_checkpoint(model, tmp_path / "x.safetensors").read_bytes()
     hub.add(REPO, {"model.safetensors": whole})
     blob = resolve("BiRefNet").path.resolve()
@@ -175,7 +175,7 @@ def no_links(monkeypatch):
 
 
 def test_damaged_file_in_a_cache_without_links_is_downloaded_anew(hub, no_links, filled, tmp_path):
-    model = birefnet_core.model_from_state_dict(filled("pvt_v2_b0"))
+    model = birefnet_core.model_from_state_dict(filled("smallest"))
     whole = birefnet_core.save_checkpoint(model, tmp_path / "x.safetensors").read_bytes()
     hub.add(REPO, {"deep/er/model.safetensors": whole})
     path = resolve("BiRefNet").path

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.checkpoints import detect, keymap
+from birefnet_core.checkpoints import build, detect, keymap
 from birefnet_core.network.encoders.registry import BACKBONE_SPECS
 
 OPTIONS = {"swin_v1_t+bs1": {"batch_norm": False}, "swin_v1_t+auxcls": {"num_classes": 219}}
@@ -14,8 +14,7 @@ OPTIONS = {"swin_v1_t+bs1": {"batch_norm": False}, "swin_v1_t+auxcls": {"num_cla
 
 def shell(config):
     """A network without memory behind its weights."""
-    with torch.device("meta"):
-        return bc.BiRefNet(config)
+    return build.empty_network(config)
 
 
 def test_published_names_map_one_to_one_onto_ours(manifest_name, manifest):

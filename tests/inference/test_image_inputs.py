@@ -12,7 +12,7 @@ from birefnet_core.inference.image_inputs import as_batch
 
 @pytest.fixture(scope="module")
 def segment(filled):
-    return bc.Segmenter(bc.model_from_state_dict(filled("pvt_v2_b0")))
+    return bc.Segmenter(bc.model_from_state_dict(filled("smallest")))
 
 
 @pytest.fixture(scope="module")

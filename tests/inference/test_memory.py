@@ -1,5 +1,7 @@
 """The written estimate of memory."""
 
+import functools
+import itertools
 import json
 import os
 import subprocess
@@ -48,7 +50,7 @@ def test_without_triton_a_device_needs_no_less_memory(backbone):
 
 
 def test_the_segmenter_gives_the_estimate_of_its_network(filled):
-    segment = bc.Segmenter(bc.model_from_state_dict(filled("pvt_v2_b0")), batch_size=4)
+    segment = bc.Segmenter(bc.model_from_state_dict(filled("smallest")), batch_size=4)
     assert segment.memory_required(512, 256) == memory_required("pvt_v2_b0", 512, 256)
     assert segment.memory_required(512, 256, torch.float16) == memory_required("pvt_v2_b0", 512, 256, torch.float16)
     three = memory_required("pvt_v2_b0", 512, 256, batch_size=3)
@@ -58,7 +60,7 @@ def test_the_segmenter_gives_the_estimate_of_its_network(filled):
 
 
 def test_a_segmenter_that_works_in_chunks_gives_their_estimate(filled):
-    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    model = bc.model_from_state_dict(filled("smallest"))
     whole, auto, lean = (
         bc.Segmenter(model, lean=lean, cuda_graphs=False).memory_required(2048, 2048, torch.float16, "cuda")
         for lean in (False, "auto", True)
@@ -68,49 +70,59 @@ def test_a_segmenter_that_works_in_chunks_gives_their_estimate(filled):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_on_cuda_a_graphs_buffers_are_counted(dtype, filled):
-    model = bc.model_from_state_dict(filled("pvt_v2_b0"))
+    model = bc.model_from_state_dict(filled("smallest"))
     with_graphs, without = (
         bc.Segmenter(model, cuda_graphs=graphs).memory_required(512, 256, dtype, "cuda", 2) for graphs in (True, False)
     )
     assert with_graphs - without == 2 * 512 * 256 * 4 * dtype.itemsize
 
 
-def counted(backbone, *sizes, **how):
-    """Precision, size, and the bytes that a GPU holds at most in a pass."""
-    for name, dtype in DTYPES.items():
-        network = device_memory.fused_network(backbone, dtype)
-        for size in sizes:
-            yield name, size, device_memory.count(network, size, size, **how)
+fused_network = functools.cache(device_memory.fused_network)
+
+
+def counted(backbone, dtype, size, **how):
+    """The bytes that a GPU holds at most in a pass."""
+    return device_memory.count(fused_network(backbone, DTYPES[dtype]), size, size, **how)
+
+
+def slow_but(chosen, backbones, sizes):
+    """All combinations with all precisions, those that were not chosen marked."""
+    return [
+        pytest.param(*case, marks=() if case in chosen else pytest.mark.slow)
+        for case in itertools.product(backbones, DTYPES, sizes)
+    ]
 
 
 @pytest.mark.parametrize(
-    "backbone",
-    ["swin_v1_t", "pvt_v2_b0",
-     *(pytest.param(name, marks=pytest.mark.slow)
-       for name in ("swin_v1_l", "dino_v3_s", "resnet50", "efficientnet_lite0"))],
-)  # fmt: skip
-def test_the_estimate_for_devices_is_within_15_percent_of_what_is_counted(backbone):
-    for dtype, size, found in counted(backbone, 512, 1024):
-        estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=True)
-        assert estimate == pytest.approx(found, rel=0.15), (dtype, size)
-
-
-@pytest.mark.parametrize(
-    "backbone",
-    ["pvt_v2_b0", *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin_v1_t", "swin_v1_l", "pvt_v2_b2"))],
+    ("backbone", "dtype", "size"),
+    slow_but(
+        [("swin_v1_t", "fp32", 1024), ("swin_v1_t", "fp16", 512), ("pvt_v2_b0", "bf16", 1024)],
+        ["swin_v1_t", "pvt_v2_b0", "swin_v1_l", "dino_v3_s", "resnet50", "efficientnet_lite0"],
+        [512, 1024],
+    ),
 )
-def test_so_it_is_in_chunks(backbone):
-    for dtype, size, found in counted(backbone, 512, 1024, 2048, lean=True):
-        estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=True, lean=True)
-        assert estimate == pytest.approx(found, rel=0.15), (dtype, size)
+def test_the_estimate_for_devices_is_within_15_percent_of_what_is_counted(backbone, dtype, size):
+    estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=True)
+    assert estimate == pytest.approx(counted(backbone, dtype, size), rel=0.15)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["pvt_v2_b0", "swin_v1_t"])
-def test_so_it_is_without_triton(backbone):
-    for dtype, size, found in counted(backbone, 512, 1024, triton=False):
-        estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=False)
-        assert estimate == pytest.approx(found, rel=0.2), (dtype, size)
+@pytest.mark.parametrize(
+    ("backbone", "dtype", "size"),
+    slow_but(
+        [("pvt_v2_b0", "fp32", 2048), ("pvt_v2_b0", "bf16", 1024), ("pvt_v2_b0", "fp16", 512)],
+        ["pvt_v2_b0", "swin_v1_t", "swin_v1_l", "pvt_v2_b2"],
+        [512, 1024, 2048],
+    ),
+)
+def test_so_it_is_in_chunks(backbone, dtype, size):
+    estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=True, lean=True)
+    assert estimate == pytest.approx(counted(backbone, dtype, size, lean=True), rel=0.15)
+
+
+@pytest.mark.parametrize(("backbone", "dtype", "size"), slow_but([], ["pvt_v2_b0", "swin_v1_t"], [512, 1024]))
+def test_so_it_is_without_triton(backbone, dtype, size):
+    estimate = memory_required(backbone, size, size, DTYPES[dtype], device="cuda", triton=False)
+    assert estimate == pytest.approx(counted(backbone, dtype, size, triton=False), rel=0.2)
 
 
 @LINUX
