@@ -1,5 +1,6 @@
 """Contract: the names of every published network and ours map one to one, and the shapes are equal."""
 
+import functools
 import zlib
 
 import pytest
@@ -12,6 +13,7 @@ from birefnet_core.network.encoders.registry import BACKBONE_SPECS
 OPTIONS = {"swin_v1_t+bs1": {"batch_norm": False}, "swin_v1_t+auxcls": {"num_classes": 219}}
 
 
+@functools.cache
 def shell(config):
     """A network without memory behind its weights."""
     return build.empty_network(config)

@@ -14,12 +14,12 @@ from birefnet_core.checkpoints import adapter as adapters
 from birefnet_core.checkpoints import copying, values
 
 WEIGHT, BIAS = "bb.patch_embed1.proj.weight", "decoder.conv_out1.0.bias"
-VARIANCE = "decoder.decoder_block4.bn_in.running_var"
+NETWORK = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
 
 
 @pytest.fixture(scope="module")
 def weights(filled):
-    return filled("pvt_v2_b0")
+    return filled("smallest")
 
 
 @pytest.fixture
@@ -233,7 +233,8 @@ def shapes_of(tensor):
     "name",
     [WEIGHT, "squeeze_module.0.conv_in.weight", "decoder.lateral_block4.conv.weight", "decoder.ipt_blk5.conv1.weight"],
 )
-def test_shapes_of_any_kind_are_refused(state, name, index):
+def test_shapes_of_any_kind_are_refused(filled, name, index):
+    state = filled("pvt_v2_b0")  # with an image pyramid
     state[name] = shapes_of(state[name])[index].contiguous()
     with pytest.raises(bc.CheckpointError):
         bc.model_from_state_dict(state)
@@ -250,7 +251,7 @@ def test_classifiers_of_any_shape_are_refused(state, shape):
 
 
 def with_metadata(state, path, config=None, **metadata):
-    own = bc.BiRefNetConfig(backbone="pvt_v2_b0").to_dict() | (config or {})
+    own = NETWORK.to_dict() | (config or {})
     save_file(state, path, {"birefnet_config": json.dumps(own), "training_size": "64x64", **metadata})
     return path
 
