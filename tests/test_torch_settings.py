@@ -27,7 +27,8 @@ def cut_out(images, backgrounds=None, **options):
 @pytest.fixture(scope="module")
 def segment():
     torch.manual_seed(0)
-    return bc.Segmenter(bc.BiRefNet(bc.BiRefNetConfig(backbone="pvt_v2_b0")))
+    config = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
+    return bc.Segmenter(bc.BiRefNet(config))
 
 
 CALLS = {
