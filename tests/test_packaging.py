@@ -1,5 +1,6 @@
 """What `pip install .` installs, and what the requirements of ComfyUI's users are."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "birefnet_core"
+PHOTO = next((ROOT / "tests" / "fixtures" / "photos").glob("*.jpg"))
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +22,38 @@ def installed(tmp_path_factory):
     return out / "lib"
 
 
-def run(installed, folder, *arguments):
-    """`birefnet` of the installed package, from another folder."""
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    command = [sys.executable, "-c", "import sys; from birefnet_core.cli.main import main; sys.exit(main())"]
-    return subprocess.run([*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+COMMANDS = """
+import contextlib, io, json, sys
+from birefnet_core.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(printed):
+        code = main(arguments)
+    print(json.dumps([code, printed.getvalue(), "torch" in sys.modules]))
+"""
+
+
+@pytest.fixture(scope="module")
+def done(installed, tmp_path_factory):
+    """Commands of the installed package, run from another folder in one process: how each ended.
+
+    As exit code, what it printed, and whether torch had been imported by then.
+    """
+    folder = tmp_path_factory.mktemp("elsewhere")
+    commands = {
+        "checkpoints": ["checkpoints"],
+        "recipe": ["train", "--recipe", "dis5k", "--print-recipe"],
+        "segment": ["segment", str(PHOTO), "-o", str(folder / "out"), "--model", "demo", "--device", "cpu"],
+    }
+    process = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(list(commands.values()))],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    found = dict(zip(commands, map(json.loads, process.stdout.splitlines()), strict=True))
+    return {**found, "masks": [path.name for path in (folder / "out").iterdir()]}
 
 
 def test_every_file_of_the_package_is_installed(installed):
@@ -35,23 +64,21 @@ def test_every_file_of_the_package_is_installed(installed):
     assert files(installed / "birefnet_core") == files(CORE) | recipes
 
 
-def test_recipes_are_found_where_the_package_is_installed(installed, tmp_path):
-    done = run(installed, tmp_path, "train", "--recipe", "dis5k", "--print-recipe")
-    assert done.returncode == 0, done.stderr
-    assert 'name = "dis5k"' in done.stdout
+def test_recipes_are_found_where_the_package_is_installed(done):
+    code, printed, _ = done["recipe"]
+    assert code == 0, printed
+    assert 'name = "dis5k"' in printed
 
 
-def test_the_demo_checkpoint_segments_from_any_folder(installed, tmp_path):
-    photo = next((ROOT / "tests" / "fixtures" / "photos").glob("*.jpg"))
-    done = run(installed, tmp_path, "segment", str(photo), "-o", "out", "--model", "demo", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{photo.stem}.png"]
+def test_the_demo_checkpoint_segments_from_any_folder(done):
+    code, printed, _ = done["segment"]
+    assert code == 0, printed
+    assert done["masks"] == [f"{PHOTO.stem}.png"]
 
 
-def test_listing_commands_needs_no_torch(installed, tmp_path):
-    code = "import sys; from birefnet_core.cli.main import main; main(['checkpoints']); exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)})
-    assert done.returncode == 0
+def test_listing_commands_needs_no_torch(done):
+    code, printed, imported = done["checkpoints"]
+    assert code == 0 and not imported, printed
 
 
 def test_comfyui_installs_what_the_package_depends_on():

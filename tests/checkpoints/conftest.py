@@ -97,6 +97,7 @@ class FakeHub:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # which would have a body wait for the other side to confirm its headers
 
     def log_message(self, *args):
         pass

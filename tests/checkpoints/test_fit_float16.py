@@ -1,5 +1,6 @@
 """Weights that float16 cannot hold as they are."""
 
+import copy
 from contextlib import nullcontext
 
 import pytest
@@ -15,8 +16,8 @@ from birefnet_core.devices import DTYPES
 NORM = "reconstruction.blocks.0.block.0.norm1"
 
 
-@pytest.fixture
-def loud():
+@pytest.fixture(scope="module")
+def shared():
     """A network one of whose norms sees values far beyond what is usual."""
     torch.manual_seed(0)
     config = bc.BiRefNetConfig(backbone="resnet10", reconstruction_block="residual", image_pyramid="none")
@@ -28,6 +29,11 @@ def loud():
         unit.norm1.running_mean[:5] += 300
         unit.norm1.running_var[:5] *= 1e6
     return model
+
+
+@pytest.fixture
+def loud(shared):
+    return copy.deepcopy(shared)
 
 
 def test_too_large_a_variance_is_scaled_with_its_convolution(loud, tmp_path):

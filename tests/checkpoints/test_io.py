@@ -234,7 +234,7 @@ def test_the_bytes_are_those_of_safetensors(tmp_path):
 WRITER = """
 import sys, time
 import torch
-from birefnet_core.checkpoints import formats, io, load
+from birefnet_core.checkpoints import io
 def dense(tensor):
     print("writing", flush=True)
     time.sleep(60)

@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,16 +47,14 @@ def test_commands_run(folder, export):
     with av.open(str(folder / "clip.mp4"), "w") as clip:
         stream = clip.add_stream("mpeg4", rate=5)
         stream.width = stream.height = 64
-        for n in range(3):
+        for n in range(2):
             pixels = torch.full((64, 64, 3), 60 * n, dtype=torch.uint8).numpy()
             clip.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         clip.mux(stream.encode())
     assert len(COMMANDS) >= 5
     for line in COMMANDS:
         if " evaluate " in line:  # against themselves
-            (folder / "masks").rename(folder / "ground_truth")
-            main(["segment", "photo.jpg", "folder", "more/*.png", "-o", "masks", "--model", "demo"])
-            [path.unlink() for path in (folder / "ground_truth").glob("*_cutout.png")]
+            shutil.copytree(folder / "masks", folder / "ground_truth")
         arguments = shlex.split(line, comments=True)[1:]
         if " export " in line and not export:
             build_parser("export").parse_args(arguments)

@@ -8,12 +8,22 @@ import torch
 import birefnet_core as bc
 from tools import average_checkpoints
 
-CONFIG = bc.BiRefNetConfig(backbone="pvt_v2_b0")
+CONFIG = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
 
 
 def saved(path, seed, config=CONFIG):
     torch.manual_seed(seed)
     return bc.save_checkpoint(bc.BiRefNet(config).eval(), path, training_size=(64, 64), licence="MIT")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two files of a network, and one of another."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    saved(folder / "a.safetensors", 0)
+    saved(folder / "b.safetensors", 1)
+    saved(folder / "other.safetensors", 0, CONFIG.replace(context_fusion=0))
+    return folder
 
 
 def run(monkeypatch, *arguments):
@@ -49,11 +59,8 @@ def test_the_mean_has_scaled_logits(tmp_path, monkeypatch):
         (["a", "missing"], "missing"),
     ],
 )
-def test_what_cannot_be_averaged_is_said(tmp_path, monkeypatch, capsys, arguments, message):
-    saved(tmp_path / "a.safetensors", 0)
-    saved(tmp_path / "b.safetensors", 1)
-    saved(tmp_path / "other.safetensors", 0, CONFIG.replace(context_fusion=0))
-    names = [tmp_path / f"{a}.safetensors" if str(a).isalpha() else a for a in arguments]
+def test_what_cannot_be_averaged_is_said(folder, tmp_path, monkeypatch, capsys, arguments, message):
+    names = [folder / f"{a}.safetensors" if str(a).isalpha() else a for a in arguments]
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, *names, "--out", tmp_path / "out.safetensors")
     assert ended.value.code == 2
@@ -61,8 +68,8 @@ def test_what_cannot_be_averaged_is_said(tmp_path, monkeypatch, capsys, argument
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_an_existing_file_is_kept(tmp_path, monkeypatch, capsys):
-    file = saved(tmp_path / "a.safetensors", 0)
+def test_an_existing_file_is_kept(folder, monkeypatch, capsys):
+    file = folder / "a.safetensors"
     before = file.read_bytes()
     with pytest.raises(SystemExit):
         run(monkeypatch, file, "--out", file)
