@@ -83,8 +83,23 @@ def test_a_file_that_vanishes_while_it_is_read_is_named(ending, two_files, monke
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mapped files are not renamed there")
-@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
-@pytest.mark.parametrize("kind", ["whole", "half", "all scaled", "scales in the metadata", "other order", "bfloat16"])
+@pytest.mark.parametrize(
+    ("kind", "ending"),
+    [
+        ("whole", ".safetensors"),
+        ("whole", ".pth"),
+        ("half", ".pth"),
+        ("all scaled", ".safetensors"),
+        ("scales in the metadata", ".safetensors"),
+        ("other order", ".pth"),
+        ("bfloat16", ".safetensors"),
+        pytest.param("half", ".safetensors", marks=pytest.mark.slow),
+        pytest.param("all scaled", ".pth", marks=pytest.mark.slow),
+        pytest.param("scales in the metadata", ".pth", marks=pytest.mark.slow),
+        pytest.param("other order", ".safetensors", marks=pytest.mark.slow),
+        pytest.param("bfloat16", ".pth", marks=pytest.mark.slow),
+    ],
+)
 def test_no_value_is_taken_from_the_mapping(kind, ending, state, tmp_path, monkeypatch):
     """A file is moved away, its copy put into its place, and all of it cut off: whoever looked at it would end here."""
     path, old = tmp_path / f"x{ending}", tmp_path / f"old{ending}"

@@ -64,8 +64,26 @@ def test_wrapped_files_load(prefix, state, expected, tmp_path):
     assert torch.equal(outputs(bc.load_file(tmp_path / "x.pth")), expected)
 
 
-@pytest.mark.parametrize("file_dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, None])
+@pytest.mark.parametrize(
+    ("file_dtype", "dtype"),
+    [
+        *[(dtype, None) for dtype in (torch.float16, torch.bfloat16, torch.float32)],
+        (torch.float16, torch.bfloat16),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float16),
+        (torch.float32, torch.float32),
+        *[
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                (torch.float16, torch.float16),
+                (torch.float16, torch.float32),
+                (torch.bfloat16, torch.float16),
+                (torch.bfloat16, torch.bfloat16),
+                (torch.float32, torch.bfloat16),
+            )
+        ],
+    ],
+)
 def test_any_file_dtype_loads_into_any_dtype(file_dtype, dtype, state, tmp_path):
     save_file({n: v.to(file_dtype) for n, v in state.items()}, tmp_path / "x.safetensors")
     model = bc.load_file(tmp_path / "x.safetensors", dtype=dtype)

@@ -215,9 +215,9 @@ def test_copies_and_pickles_segment_as_well(copied, options, model, monkeypatch)
 
 
 @pytest.mark.parametrize("device", ["nowhere", 7, -1, "", True, 1.5, ["cpu"]])
-def test_a_device_that_does_not_exist_is_refused(device, model):
+def test_a_device_that_does_not_exist_is_refused(device, oracle):
     with pytest.raises(bc.ConfigError, match=r"device .* cannot be used here"):
-        bc.Segmenter(model, device=device)
+        bc.Segmenter(oracle(), device=device)
 
 
 @pytest.mark.parametrize("option", ["cuda_graphs", "lean"])
