@@ -1,7 +1,8 @@
 """Cases of the Triton deformable convolution for Triton's interpreter; ``test_triton.py`` runs them.
 
 Not collected by itself: TRITON_INTERPRET=1 must be set before Triton is imported. The interpreter needs about 25 ms for
-a step of a program, so maps are small, and most cases have one program for each image.
+a step of a program, a point of the kernel, so maps and kernels are small, and most cases have one program for each
+image.
 """
 
 import pytest
@@ -40,18 +41,28 @@ def assert_close(found, expected, tolerance=1e-5):
 
 
 CASES = {
-    "7 x 7": {"size": 7, "padding": (3, 3), "channels": 16, "out": 16, "height": 9, "width": 11},
-    "batch": {"batch": 2, "height": 5, "width": 6},
+    "batch": {"size": 2, "batch": 2, "height": 5, "width": 6},
     "one point": {"size": 1, "padding": (0, 0), "height": 7, "width": 9},
-    "stride": {"stride": (2, 3)},
-    "dilation": {"dilation": (2, 3), "padding": (2, 3)},
+    "stride": {"size": 2, "stride": (2, 3)},
+    "dilation": {"size": 2, "dilation": (2, 3), "padding": (2, 3)},
     "all at once": {"stride": (3, 2), "dilation": (1, 2), "padding": (0, 3), "height": 16, "width": 9},
-    "far outside": {"spread": 50.0},
-    "offsets of zero": {"spread": 0.0},  # samples exactly on pixels and on the border
+    "far outside": {"size": 2, "spread": 50.0},
+    "offsets of zero": {"size": 2, "spread": 0.0},  # samples exactly on pixels and on the border
+}
+# As many points as the network's largest kernel, and each of the above with those of its usual one.
+SLOW_CASES = {
+    "7 x 7": {"size": 7, "padding": (3, 3), "channels": 16, "out": 16, "height": 9, "width": 11},
+    **{f"{name}, 3 x 3": {**case, "size": 3} for name, case in CASES.items() if case.get("size") == 2},
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(pytest.param(case, id=name) for name, case in CASES.items()),
+        *(pytest.param(case, id=name, marks=pytest.mark.slow) for name, case in SLOW_CASES.items()),
+    ],
+)
 def test_result_and_gradients_equal_torchvision_s(case, make_inputs, large_tiles):
     tensors, options = make_inputs(**{"batch": 1, **case})
     if case.get("spread") == 50.0:
@@ -71,7 +82,7 @@ def test_result_and_gradients_on_the_border_equal_torchvision_s(make_inputs, lar
     assert_close(run(tensors, "triton", options), run(tensors, "torchvision", options))
 
 
-@pytest.mark.parametrize("channels, out", [(16, 32), (70, 140)])
+@pytest.mark.parametrize("channels, out", [(16, 32), (40, 70), pytest.param(70, 140, marks=pytest.mark.slow)])
 def test_tiles_and_blocks_of_the_table(channels, out, make_inputs, monkeypatch):
     """Several tiles, blocks of C and of O, which do not divide them, and several parts of the weights' gradient."""
     for table in TABLES:
@@ -81,14 +92,14 @@ def test_tiles_and_blocks_of_the_table(channels, out, make_inputs, monkeypatch):
 
 
 def test_indices_of_64_bits_give_the_same(make_inputs, large_tiles, monkeypatch):
-    tensors, options = make_inputs(batch=1, height=5, width=6)
+    tensors, options = make_inputs(batch=1, height=5, width=6, size=2)
     expected = run(tensors, "triton", options)
     monkeypatch.setattr(launch, "_is_wide", lambda *tensors: True)
     assert_close(run(tensors, "triton", options), expected)
 
 
 def test_gradients_are_those_of_finite_differences(make_inputs, large_tiles):
-    tensors, options = make_inputs(batch=1, height=4, width=5, channels=3, out=2)
+    tensors, options = make_inputs(batch=1, height=4, width=5, size=2, channels=3, out=2)
     generator = torch.Generator().manual_seed(2)
     offset = tensors["offset"].detach()  # 0.2 or more from the pixels, between which samples are bilinear
     tensors["offset"] = offset.floor() + 0.2 + 0.6 * torch.rand(offset.shape, generator=generator)
@@ -112,8 +123,15 @@ def merged(tensors):
     return {"x": tensors["x"].detach(), "offset": offset, "mask": mask, "weight": tensors["weight"].detach()}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "channels_last"),
+    [
+        (torch.float32, False),
+        (torch.float16, True),
+        pytest.param(torch.float32, True, marks=pytest.mark.slow),
+        pytest.param(torch.float16, False, marks=pytest.mark.slow),
+    ],
+)
 def test_epilogue_equals_the_operations_one_by_one(dtype, channels_last, make_inputs, large_tiles):
     tensors, options = make_inputs(batch=2, height=5, width=6, size=2, channels=6, out=70)
     generator = torch.Generator().manual_seed(1)
@@ -138,7 +156,7 @@ def test_epilogue_equals_the_operations_one_by_one(dtype, channels_last, make_in
 
 
 def test_gradients_through_the_epilogue(make_inputs, large_tiles):
-    tensors, options = make_inputs(batch=1, height=4, width=5)
+    tensors, options = make_inputs(batch=1, height=4, width=5, size=2)
     tensors |= {"bias": torch.randn(4), "projection": torch.randn(3, 4)}
     options |= {"activation": "relu"}
     assert_close(run(tensors, "triton", options), run(tensors, "torchvision", options))
@@ -173,22 +191,27 @@ def test_one_gradient_alone_can_be_wanted(wanted, make_inputs, large_tiles):
     torch.testing.assert_close(leaves[wanted].grad, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("channel", [4, 5])  # y and x of a point
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
-def test_an_offset_that_is_no_position_spoils_its_own_output_only(value, channel, make_inputs, large_tiles):
+def test_an_offset_that_is_no_position_spoils_its_own_output_only(make_inputs, large_tiles):
+    """Each kind of value for y and for x of a point, at places of their own."""
     tensors, options = make_inputs(batch=1, height=4, width=6, size=2)
+    spoilt = torch.zeros(tensors["mask"].shape[2:], dtype=torch.bool)
     with torch.no_grad():
-        tensors["offset"][0, channel, 2, 3] = value
-        tensors["mask"][0, 2, 2, 3] = 0.0
+        for column, value in enumerate((float("nan"), float("inf"), -1e30), start=1):
+            for row, channel in ((1, 4), (2, 5)):  # y and x of point 2
+                tensors["offset"][0, channel, row, column] = value
+                tensors["mask"][0, 2, row, column] = 0.0
+                spoilt[row, column] = value != value
         inferred = bc.deform_conv2d(**tensors, backend="triton", **options)
         expected = bc.deform_conv2d(**tensors, backend="gather", **options)
     torch.testing.assert_close(inferred, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
-    assert inferred.isnan().sum() == (4 if value != value else 0)
+    assert torch.equal(inferred.isnan(), spoilt.expand(inferred.shape))
     found = run(tensors, "triton", options)
     torch.testing.assert_close(found["y"], inferred, equal_nan=True)
     assert found["x"].isfinite().all()
-    assert found["offset"].isnan().sum() == (2 if value != value else 0)
-    assert found["mask"].isnan().sum() == (1 if value != value else 0)
+    for name, channels in (("offset", [4, 5]), ("mask", [2])):
+        nan = torch.zeros(found[name].shape, dtype=torch.bool)
+        nan[0, channels] = spoilt
+        assert torch.equal(found[name].isnan(), nan), name
 
 
 def test_deterministic_gradients_are_refused(make_inputs):

@@ -16,16 +16,29 @@ from birefnet_core.ops.deform_sampling import Geometry
 pytest.importorskip("triton")
 
 
-def test_cases_of_the_interpreter_pass():
-    cases = Path(__file__).with_name("interpreted_triton.py")
+@pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_cases_of_the_interpreter_pass(chosen):
+    """Those of the attention inside windows too: most of a small case is to start the process."""
+    cases = [Path(__file__).with_name(name) for name in ("interpreted_triton.py", "test_window_attention.py")]
+    options = [
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:warnings",
+        "-k",
+        "interpreted",
+        "-m",
+        chosen,
+    ]  # also of a file's name
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:warnings", str(cases)],
+        [sys.executable, "-m", "pytest", "-q", "-x", *options, *map(str, cases)],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout
 
 
 @pytest.mark.parametrize(

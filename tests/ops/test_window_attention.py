@@ -1,9 +1,6 @@
 """Attention inside windows against a plain definition in float64, on torch's attention and on the Triton kernel."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -122,30 +119,24 @@ def test_the_kernel_has_no_gradients():
         window_attention(*tensors, window=7, num_heads=2, backend="triton")
 
 
-@pytest.mark.skipif(INTERPRETING, reason="this is what starts the interpreter")
-def test_the_kernel_in_the_interpreter():
-    """Runs the tests below in a process of its own, because Triton reads the setting when it is imported."""
-    pytest.importorskip("triton")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-k", "interpreted", str(Path(__file__))],
-        env={**os.environ, "TRITON_INTERPRET": "1"}, cwd=Path(__file__).parents[2], capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert "skipped" not in run.stdout
-
-
-interpreted = pytest.mark.skipif(not INTERPRETING, reason="run by test_the_kernel_in_the_interpreter")
+# Triton reads the setting when it is imported, so these run in a process of their own, which test_triton.py starts.
+interpreted = pytest.mark.skipif(not INTERPRETING, reason="run by test_cases_of_the_interpreter_pass")
 
 
 @interpreted
 @pytest.mark.parametrize(
-    ("window", "height", "width", "kind"),
-    [(7, 13, 17, "shifted"), (7, 7, 14, "plain"), (7, 8, 15, "sideways"), (12, 13, 12, "shifted"), (12, 7, 11, "plain"),
-     (4, 3, 9, "shifted")],
+    ("window", "height", "width", "kind", "images"),
+    [
+        (7, 8, 9, "shifted", 2), (7, 7, 14, "plain", 1), (7, 8, 9, "sideways", 1), (12, 7, 11, "shifted", 1),
+        (4, 3, 9, "shifted", 2),
+        *(pytest.param(*case, marks=pytest.mark.slow)
+          for case in ((7, 13, 17, "shifted", 2), (7, 8, 15, "sideways", 2), (12, 13, 12, "shifted", 2),
+                       (12, 7, 11, "plain", 2))),
+    ],
 )  # fmt: skip
-def test_interpreted_kernel_equals_the_plain_definition(window, height, width, kind):
+def test_interpreted_kernel_equals_the_plain_definition(window, height, width, kind, images):
     options = {"window": window, "num_heads": 2, "shift": SHIFTS[kind](window)}
-    tensors = inputs(window, height, width)
+    tensors = inputs(window, height, width, batch=images)
     found = window_attention(*tensors, **options, backend="triton")
     torch.testing.assert_close(found, reference(*tensors, **options).float())
 
@@ -172,7 +163,7 @@ def test_interpreted_kernel_with_other_settings(sizes):
 
 @interpreted
 def test_interpreted_kernel_reads_no_column_of_the_bias_beyond_the_window():
-    qkv, qkv_bias, bias = inputs(7, 9, 9)
+    qkv, qkv_bias, bias = inputs(7, 7, 5, batch=1)
     padded = F.pad(bias, (0, 15), value=float("nan"))
     options = {"window": 7, "num_heads": 2, "shift": 3, "backend": "triton"}
     found = window_attention(qkv, qkv_bias, padded, **options)
