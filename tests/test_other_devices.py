@@ -23,6 +23,24 @@ from birefnet_core.ops.deform_conv import use_backend
 
 FAMILIES = ["swin_v1_t", "pvt_v2_b0", "dino_v3_s", "resnet50"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+BACKENDS = ["torchvision", "gather", "embedding_bag"]
+SMALL = {"reconstruction_block": "residual", "image_pyramid": "none"}  # little beside the encoder
+PRESETS = ("dis5k", "general", "matting")
+# Each operation costs the same, however small its tensors: by default, each encoder with little beside it, and the
+# whole decoder with each backend behind the encoder of fewest operations. If slow, whole networks in every way.
+FUSED = [
+    *(("resnet10", {}, dtype, backend) for dtype, backend in zip(DTYPES, BACKENDS, strict=True)),
+    ("swin_v1_t", SMALL, torch.bfloat16, "auto"),
+    ("pvt_v2_b0", SMALL, torch.float16, "auto"),
+    ("dino_v3_s", SMALL, torch.bfloat16, "auto"),
+    ("resnet50", SMALL, torch.float32, "auto"),
+    *(
+        pytest.param(backbone, {}, dtype, backend, marks=pytest.mark.slow)
+        for backbone in FAMILIES
+        for dtype in DTYPES
+        for backend in BACKENDS
+    ),
+]
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 pytestmark = [
@@ -32,10 +50,20 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def mode():
+    return FakeTensorMode()
+
+
+@pytest.fixture(scope="module")
+def made():
+    """What several tests use, once one of them has made it."""
+    return {}
+
+
 @pytest.fixture
-def gpu(monkeypatch):
+def gpu(mode, monkeypatch):
     """Makes empty tensors of a GPU, and brings networks to it."""
-    mode = FakeTensorMode()
 
     def empty(*shape, dtype=torch.float32, device="cuda"):
         with mode:
@@ -65,17 +93,9 @@ def network(backbone, dtype=torch.float32, **options):
     return cast_for_inference(model, dtype)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "backend"),
-    [
-        pytest.param(dtype, backend, marks=() if i == j else pytest.mark.slow)  # each of both once, all if slow
-        for i, dtype in enumerate(DTYPES)
-        for j, backend in enumerate(("torchvision", "gather", "embedding_bag"))
-    ],
-)
-@pytest.mark.parametrize("backbone", FAMILIES)
-def test_the_fused_network_stays_on_its_device(backbone, dtype, backend, request):
-    model = network(backbone, dtype)
+@pytest.mark.parametrize(("backbone", "options", "dtype", "backend"), FUSED)
+def test_the_fused_network_stays_on_its_device(backbone, options, dtype, backend, request):
+    model = network(backbone, dtype, **options)
     gpu = request.getfixturevalue("gpu")
     fused = bc.fuse_for_inference(gpu.bring(model))
     assert {tensor.device.type for tensor in (*fused.parameters(), *fused.buffers())} == {"cuda"}
@@ -88,21 +108,29 @@ def test_the_fused_network_stays_on_its_device(backbone, dtype, backend, request
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("options", [{}, {"flip": True}, {"region": (10, 10, 50, 50)}])
-def test_masks_come_back_to_the_device_of_the_images(options, device, request, monkeypatch):
+def test_masks_come_back_to_the_device_of_the_images(options, device, made, request, monkeypatch):
     monkeypatch.setattr(image_inputs, "validate_images", lambda images, channels: None)
-    model = network("pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
+    model = None if made else network("resnet10", **SMALL)  # before the fixture makes every tensor a fake one
     gpu = request.getfixturevalue("gpu")
-    segment = bc.Segmenter(gpu.bring(model), batch_size=2, cuda_graphs=False)
-    found = segment(gpu.empty(3, 90, 120, 3, device=device), 64, **options)
+    if not made:
+        made["segmenter"] = bc.Segmenter(gpu.bring(model), batch_size=2, cuda_graphs=False)
+    found = made["segmenter"](gpu.empty(3, 90, 120, 3, device=device), 64, **options)
     assert found.shape == (3, 90, 120) and found.device.type == device
 
 
-@pytest.mark.parametrize("backbone", FAMILIES[:3])
-def test_training_computes_its_loss_on_the_device(backbone, request):
-    model = network(backbone).train().requires_grad_(True)
+@pytest.mark.parametrize(
+    ("backbone", "options", "presets"),
+    [
+        ("resnet10", {}, PRESETS),
+        *((backbone, SMALL, PRESETS[:1]) for backbone in FAMILIES[:3]),
+        *(pytest.param(backbone, {}, PRESETS, marks=pytest.mark.slow) for backbone in FAMILIES[:3]),
+    ],
+)
+def test_training_computes_its_loss_on_the_device(backbone, options, presets, request):
+    model = network(backbone, **options).train().requires_grad_(True)
     gpu = request.getfixturevalue("gpu")
     output = gpu.bring(model)(gpu.empty(2, 3, 64, 64))
-    for preset in ("dis5k", "general", "matting"):
+    for preset in presets:
         loss = HybridLoss(loss_preset(preset))(output, gpu.empty(2, 1, 64, 64))
         assert loss.total.device.type == "cuda"
 
