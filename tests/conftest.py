@@ -76,10 +76,12 @@ def load_manifest(variant: str) -> SimpleNamespace:
     return SimpleNamespace(**json.loads((FIXTURES / "manifests" / f"{variant}.json").read_text()))
 
 
-def filled_state_dict(variant: str) -> dict[str, torch.Tensor]:
+def filled_state_dict(variant: str, known: dict[tuple, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """A state dict under the published names, filled by the rule, without integer entries.
 
-    Besides those that were published there is "smallest", for tests that need a network of whatever kind.
+    Args:
+        variant: Besides those that were published there is "smallest", for tests that need a network of whatever kind.
+        known: The values by name and shape that other variants have in common with this one; takes its own.
     """
     if variant == "smallest":
         import birefnet_core as bc
@@ -92,9 +94,12 @@ def filled_state_dict(variant: str) -> dict[str, torch.Tensor]:
         state["decoder.conv_out1.0.bias"] -= 5.5  # the rule's is for published networks: here no mask would vary
         state["decoder.conv_out1.0.weight"] *= 2
         return state
-    return {
-        name: fill_value(name, shape) for name, shape, dtype in load_manifest(variant).state_dict if dtype == "float32"
-    }
+    known, state = {} if known is None else known, {}
+    for name, shape, dtype in load_manifest(variant).state_dict:
+        if dtype == "float32":
+            key = name, *shape
+            state[name] = known[key] if key in known else known.setdefault(key, fill_value(name, shape))
+    return state
 
 
 @pytest.fixture(scope="session")
@@ -119,10 +124,11 @@ def manifest():
 def filled():
     """Filled state dicts by variant, made once."""
     made: dict[str, dict[str, torch.Tensor]] = {}
+    known: dict[tuple, torch.Tensor] = {}
 
     def get(variant: str) -> dict[str, torch.Tensor]:
         if variant not in made:
-            made[variant] = filled_state_dict(variant)
+            made[variant] = filled_state_dict(variant, known)
         return dict(made[variant])
 
     return get
