@@ -1,8 +1,18 @@
 """Networks with the recorded weights, made once for all tests; who changes one copies it."""
 
 import pytest
+from torch import nn
 
 import birefnet_core as bc
+
+
+def without_noise(model):
+    """Training outputs, with the statistics of norms fixed and nothing dropped, as they were recorded."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.Dropout)) or type(module).__name__ == "DropPath":
+            module.eval()
+    return model
 
 
 @pytest.fixture(scope="session")
@@ -27,5 +37,19 @@ def fused(published):
         if variant not in made:
             made[variant] = bc.fuse_for_inference(published(variant))
         return made[variant]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def published_training(filled):
+    """Networks of the filled weights as the published training step was recorded with them."""
+    made = {}
+
+    def get(variant):
+        if variant not in made:
+            config = bc.BiRefNetConfig(backbone=variant, gradient_mask="logit")
+            made[variant] = bc.model_from_state_dict(filled(variant), config=config)
+        return without_noise(made[variant])
 
     return get

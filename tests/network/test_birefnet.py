@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import birefnet_core as bc
 from birefnet_core.network.outward_reference import gradient_label, image_gradient
+
+from .conftest import without_noise
 
 MODELS = ("swin_v1_t", "pvt_v2_b0")
 SIZES = ("256x256", "192x320")
@@ -16,25 +17,32 @@ LOGITS, TRAINING, FEATURES = 1e-4, 1e-5, 5e-5
 
 
 @pytest.fixture(scope="module")
-def network(filled):
+def recorded_run(published, reference):
+    """Output and features of a network for the recorded image of a size, computed once."""
     made = {}
 
-    def get(variant, **options):
-        key = variant, tuple(options.items())
-        if key not in made:
-            made[key] = bc.model_from_state_dict(filled(variant), **options)
-        return made[key].eval()
+    def run(variant, size):
+        model, seen = published(variant), {}
+        hooks = [
+            model.localization.encoder.register_forward_hook(
+                lambda _m, _i, levels: seen.update({f"x{i}": x.concatenated() for i, x in enumerate(levels, 1)})
+            ),
+            model.localization.fusion.register_forward_hook(lambda _m, _i, out: seen.update(squeeze_in=out)),
+            model.localization.squeeze.register_forward_hook(lambda _m, _i, out: seen.update(squeeze=out)),
+        ]
+        try:
+            with torch.no_grad():
+                return model(torch.from_numpy(reference(f"input_{size}").x)), seen
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def get(variant, size):
+        if (variant, size) not in made:
+            made[variant, size] = run(variant, size)
+        return made[variant, size]
 
     return get
-
-
-def train_mode_without_noise(model):
-    """Training outputs, with the statistics of norms fixed and nothing dropped, as they were recorded."""
-    model.train()
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm2d, nn.Dropout)) or type(module).__name__ == "DropPath":
-            module.eval()
-    return model
 
 
 def assert_close(found, expected, share):
@@ -45,17 +53,15 @@ def assert_close(found, expected, share):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("variant", MODELS)
-def test_logits_equal_the_published_network(variant, size, network, reference):
-    x = torch.from_numpy(reference(f"input_{size}").x)
-    with torch.no_grad():
-        output = network(variant)(x)
+def test_logits_equal_the_published_network(variant, size, recorded_run, reference):
+    output, _ = recorded_run(variant, size)
     assert_close(output.logits[0, 0], reference(f"{variant}_{size}").logits, LOGITS)
     assert output.intermediate == () and output.gradient is None and output.classes is None
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [pytest.param("256x256", marks=pytest.mark.slow), "192x320"])
 @pytest.mark.parametrize("variant", MODELS)
-def test_both_patch_orders_equal_the_published_network(variant, size, network, reference):
+def test_both_patch_orders_equal_the_published_network(variant, size, filled, reference):
     x = torch.from_numpy(reference(f"input_{size}").x)
     recorded = reference(f"legacy_patch_order_{variant}_{size}")
     orders = {
@@ -64,28 +70,14 @@ def test_both_patch_orders_equal_the_published_network(variant, size, network, r
     }
     for order, expected in orders.items():
         with torch.no_grad():
-            logits = network(variant, patch_order=order)(x).logits
+            logits = bc.model_from_state_dict(filled(variant), patch_order=order)(x).logits
         assert_close(logits[0, 0], expected, LOGITS)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("variant", MODELS)
-def test_features_equal_the_published_network(variant, size, network, reference):
-    model, recorded = network(variant), reference(f"{variant}_{size}")
-    seen = {}
-    hooks = [
-        model.localization.encoder.register_forward_hook(
-            lambda _m, _i, levels: seen.update({f"x{i}": x.concatenated() for i, x in enumerate(levels, 1)})
-        ),
-        model.localization.fusion.register_forward_hook(lambda _m, _i, out: seen.update(squeeze_in=out)),
-        model.localization.squeeze.register_forward_hook(lambda _m, _i, out: seen.update(squeeze=out)),
-    ]
-    try:
-        with torch.no_grad():
-            model(torch.from_numpy(reference(f"input_{size}").x))
-    finally:
-        for hook in hooks:
-            hook.remove()
+def test_features_equal_the_published_network(variant, size, recorded_run, reference):
+    (_, seen), recorded = recorded_run(variant, size), reference(f"{variant}_{size}")
     for name in ("x1", "x2", "x3", "x4", "squeeze"):
         feature, steps = seen[name][0].numpy(), recorded.meta["subsample"][name]
         c, s = steps["channel_stride"], steps["spatial_stride"]
@@ -97,12 +89,10 @@ def test_features_equal_the_published_network(variant, size, network, reference)
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("variant", MODELS)
-def test_training_outputs_equal_the_published_network(variant, size, filled, reference):
-    config = bc.BiRefNetConfig(backbone=variant, gradient_mask="logit")
-    model = train_mode_without_noise(bc.model_from_state_dict(filled(variant), config=config))
+def test_training_outputs_equal_the_published_network(variant, size, published_training, reference):
     x, recorded = torch.from_numpy(reference(f"input_{size}").x), reference(f"{variant}_{size}")
     with torch.no_grad():
-        output = model(x)
+        output = published_training(variant)(x)
     assert_close(output.logits[0, 0], recorded.logits, TRAINING)
     assert_close(image_gradient(x)[0, 0], recorded.train_laplacian, TRAINING)
     for level, prediction, gradient, label in zip(
@@ -116,7 +106,7 @@ def test_training_outputs_equal_the_published_network(variant, size, filled, ref
 
 
 def test_class_logits_equal_the_published_network(filled, reference):
-    model = train_mode_without_noise(bc.model_from_state_dict(filled("swin_v1_t+auxcls")))
+    model = without_noise(bc.model_from_state_dict(filled("swin_v1_t+auxcls")))
     with torch.no_grad():
         classes = model(torch.from_numpy(reference("input_256x256").x)).classes
     assert_close(classes[0], reference("swin_v1_t_auxcls_256x256").class_logits, LOGITS)
@@ -138,25 +128,25 @@ def test_dilated_gradient_label_passes_no_gradient_to_the_prediction():
     assert gradient_label(torch.ones(1, 1, 64, 64), prediction, "logit").requires_grad
 
 
-@pytest.mark.parametrize("variant", ["swin_v1_t", "pvt_v2_b0", "resnet50", "dino_v3_s"])
-def test_any_multiple_of_32_runs(variant, network, filled):
-    model = bc.model_from_state_dict(filled(variant))
-    for height, width in ((64, 64), (96, 160), (224, 64)):
+@pytest.mark.parametrize("backbone", ["swin_v1_t", "pvt_v2_b0", "resnet50", "dino_v3_s"])
+def test_any_multiple_of_32_runs(backbone):
+    model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone)).eval()
+    for height, width in ((64, 64), (64, 96), (160, 64)):
         with torch.no_grad():
             logits = model(torch.randn(1, 3, height, width)).logits
         assert logits.shape == (1, 1, height, width)
         assert logits.isfinite().all()
 
 
-def test_swin_runs_on_the_smallest_image(network):
+def test_swin_runs_on_the_smallest_image(published):
     with torch.no_grad():
-        assert network("swin_v1_t")(torch.randn(1, 3, 32, 32)).logits.shape == (1, 1, 32, 32)
+        assert published("swin_v1_t")(torch.randn(1, 3, 32, 32)).logits.shape == (1, 1, 32, 32)
 
 
-def test_a_batch_equals_its_images_one_by_one(network):
+def test_a_batch_equals_its_images_one_by_one(published):
     x = torch.randn(3, 3, 64, 96)
     with torch.no_grad():
-        model = network("pvt_v2_b0")
+        model = published("pvt_v2_b0")
         together = model(x).logits
         alone = torch.cat([model(image[None]).logits for image in x])
     assert_close(together, alone.numpy(), LOGITS)
@@ -165,6 +155,6 @@ def test_a_batch_equals_its_images_one_by_one(network):
 @pytest.mark.parametrize(
     "shape", [(3, 64, 64), (1, 1, 64, 64), (0, 3, 64, 64), (1, 3, 64, 65), (1, 3, 0, 64), (1, 3, 32, 32)]
 )
-def test_images_that_do_not_fit_are_refused(shape, network):
+def test_images_that_do_not_fit_are_refused(shape, published):
     with pytest.raises(bc.ImageError, match="found"):
-        network("pvt_v2_b0")(torch.zeros(shape))
+        published("pvt_v2_b0")(torch.zeros(shape))
