@@ -1,10 +1,9 @@
 import math
 import os
-import pickle
 import shutil
 import signal
-import subprocess
 import sys
+import types
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -27,14 +26,14 @@ from birefnet_core.metrics import (
 from birefnet_core.metrics.protocol import measure_files
 
 ELSEWHERE = """
-import pickle, sys
 from birefnet_core.metrics import FMeasure
 from birefnet_core.metrics.protocol import measure_files
-metric = FMeasure()
-for stem in "234":
-    files = [f"{folder}/{stem}.png" for folder in sys.argv[1:]]
-    metric.add(measure_files(stem, *files, [metric]).measurements["F:v1"])
-sys.stdout.buffer.write(pickle.dumps(metric))
+def accumulate(stems, folders):
+    metric = FMeasure()
+    for stem in stems:
+        files = [f"{folder}/{stem}.png" for folder in folders]
+        metric.add(measure_files(stem, *files, [metric]).measurements["F:v1"])
+    return metric
 """
 RECORDED_NAMES = {"BIoU": "maxBIoU", "mBA": "MBA"}
 
@@ -80,13 +79,19 @@ def test_processes_give_what_one_process_gives(folders):
     np.testing.assert_equal(shared.scores, whole.scores)  # pairs are counted in order
 
 
-def test_accumulators_of_other_processes_merge(folders):
+def test_accumulators_of_other_processes_merge(folders, tmp_path, monkeypatch):
     """The state of a metric comes back from a process that has seen other pairs."""
     here = FMeasure()
     for stem in "01":
         here.add(measure_files(stem, *(folder / f"{stem}.png" for folder in folders), [here]).measurements["F:v1"])
-    run = subprocess.run([sys.executable, "-c", ELSEWHERE, *map(str, folders)], capture_output=True, check=True)
-    here.merge(pickle.loads(run.stdout))
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
+    monkeypatch.syspath_prepend(tmp_path)
+    elsewhere = types.ModuleType("elsewhere")
+    exec(ELSEWHERE, vars(elsewhere))
+    monkeypatch.setitem(sys.modules, "elsewhere", elsewhere)
+    with evaluation._pool(1) as pool:  # shares what has been imported for other tests' processes
+        assert pool.submit(os.getpid).result() != os.getpid()
+        here.merge(pool.submit(elsewhere.accumulate, "234", folders).result())
     whole = evaluate_set(*folders).scores
     assert here.compute() == pytest.approx({key: whole[key] for key in ("maxF", "meanF", "adpF")}, abs=1e-12)
 

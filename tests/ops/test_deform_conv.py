@@ -114,7 +114,7 @@ def epilogue_inputs(make_inputs, dtype=torch.float64, out=4, **options):
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("elements", [1, 600, 10**9])
 def test_epilogue_equals_the_operations_one_by_one(backend, elements, masked, make_inputs):
-    tensors, options, bias, projection = epilogue_inputs(make_inputs)
+    tensors, options, bias, projection = epilogue_inputs(make_inputs, batch=2, height=5, width=6)
     if not masked:
         tensors["mask"] = None
     plain = bc.deform_conv2d(**tensors, backend=backend, **options)
