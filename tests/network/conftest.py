@@ -1,6 +1,7 @@
 """Networks with the recorded weights, made once for all tests; who changes one copies it."""
 
 import pytest
+import torch
 from torch import nn
 
 import birefnet_core as bc
@@ -42,14 +43,16 @@ def fused(published):
 
 
 @pytest.fixture(scope="session")
-def published_training(filled):
-    """Networks of the filled weights as the published training step was recorded with them."""
+def published_training(published):
+    """Networks of the same weights, in the same memory, as the published training step was recorded with them."""
     made = {}
 
     def get(variant):
         if variant not in made:
-            config = bc.BiRefNetConfig(backbone=variant, gradient_mask="logit")
-            made[variant] = bc.model_from_state_dict(filled(variant), config=config)
+            config = published(variant).config.replace(gradient_mask="logit")
+            with torch.device("meta"):
+                made[variant] = bc.BiRefNet(config)
+            made[variant].load_state_dict(published(variant).state_dict(), assign=True)
         return without_noise(made[variant])
 
     return get
