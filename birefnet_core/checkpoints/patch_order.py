@@ -24,7 +24,7 @@ _LAYOUTS = {PatchOrder.CHANNELS_FIRST: "c i j", PatchOrder.COLUMNS_FIRST: "j i c
 # once in a million files.
 _DECISIVE_LEAD = 7.0
 
-_CHUNK = 2**17  # numbers that stay in a processor's cache
+_CHUNK = 2**15  # numbers that stay in a processor's cache, and that torch does not share out to threads
 
 
 def change_patch_order(weight: Tensor, source: PatchOrder, target: PatchOrder) -> Tensor:
@@ -73,37 +73,55 @@ def read_patch_order(weights: Iterable[Tensor]) -> PatchOrderEvidence:
 
 def _neighbour_correlation_z(weight: Tensor, grid: int) -> dict[PatchOrder, float]:
     """z-score of the mean cosine similarity of neighbouring kernels, in each order."""
-    squares = torch.zeros(weight.shape[1], dtype=torch.float32, device="cpu")
-    products = {order: [squares.new_zeros(())] * 3 for order in PatchOrder}
-    for part in weight.split(max(1, _CHUNK // weight[0].numel())):
-        kernels = part.float().cpu()
-        kernels = kernels - kernels.mean(dim=1, keepdim=True)  # what all patches have in common says nothing
-        kernels = rearrange(kernels, "o patch y x -> patch (o y x)")
-        squares += kernels.square().sum(-1)
-        for order, sums in products.items():
-            pairs = _neighbours(_place(kernels, order, grid))
-            products[order] = [total + (a * b).sum(-1) for total, (a, b) in zip(sums, pairs, strict=True)]
-    inverse = squares.clamp(min=1e-24).rsqrt()[:, None]  # of the lengths; kernels of zeros are similar to none
-    expected = -1 / (weight.shape[1] - 1)  # cosine of unrelated vectors around their common mean
+    inputs = weight.shape[1]
+    pairs = {order: _neighbours(order, grid) for order in PatchOrder}
+    wanted = torch.zeros(inputs, dtype=torch.bool, device="cpu")
+    for a, b in (pair for kinds in pairs.values() for pair in kinds):
+        wanted[(a - b).abs()] = True
+    wanted[0] = True
+    row = wanted.cumsum(0) - 1  # of the products, by distance
+    products = _products(weight, wanted.nonzero().flatten().tolist())
+    inverse = products[0].clamp(min=1e-24).rsqrt()  # of the lengths; kernels of zeros are similar to none
+    expected = -1 / (inputs - 1)  # cosine of unrelated vectors around their common mean
     scores = {}
-    for order, sums in products.items():
+    for order, kinds in pairs.items():
         score = 0.0
-        for product, (a, b) in zip(sums, _neighbours(_place(inverse, order, grid)), strict=True):
-            cosines = (product * (a * b).squeeze(-1)).nan_to_num(0.0)  # too large for float32
+        for a, b in kinds:
+            product = products[row[(a - b).abs()], torch.minimum(a, b)]
+            cosines = (product * (inverse[a] * inverse[b])).nan_to_num(0.0)  # too large for float32
             score += (float(cosines.mean()) - expected) * math.sqrt(cosines.numel() * weight[:, 0].numel())
-        scores[order] = score / math.sqrt(len(sums))
+        scores[order] = score / math.sqrt(len(kinds))
     return scores
 
 
-def _place(values: Tensor, order: PatchOrder, grid: int) -> Tensor:
-    """What belongs to the input channels, 3 * g * g, n -> 3, g, g, n: colour, row and column of patches."""
-    return rearrange(values, f"({_LAYOUTS[order]}) n -> c i j n", c=3, i=grid, j=grid)
-
-
-def _neighbours(placed: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-    """What belongs to neighbouring kernels."""
+def _neighbours(order: PatchOrder, grid: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The input channels of neighbouring kernels, kind by kind."""
+    channels = torch.arange(3 * grid * grid, device="cpu")
+    placed = rearrange(channels, f"({_LAYOUTS[order]}) -> c i j", c=3, i=grid, j=grid)
     return (
         (placed, placed.roll(1, dims=0)),  # colours of one patch
         (placed[:, 1:], placed[:, :-1]),  # patches above each other
         (placed[:, :, 1:], placed[:, :, :-1]),  # patches side by side
     )
+
+
+def _products(weight: Tensor, distances: list[int]) -> Tensor:
+    """Scalar products of the kernels of input channels so far from each other, without what all have in common.
+
+    Args:
+        weight: O, I, k, k.
+        distances: D numbers of channels.
+
+    Returns:
+        D, I float32; of the lower channels, and without meaning where there is no upper one.
+    """
+    outputs, inputs, size = weight.shape[0], weight.shape[1], weight[0, 0].numel()
+    rows = max(1, _CHUNK // (inputs * size))
+    sums = torch.zeros(len(distances), min(rows, outputs), inputs * size, dtype=torch.float32, device="cpu")
+    for part in weight.cpu().reshape(outputs, inputs, size).split(rows):
+        kernels = part.float()
+        kernels = (kernels - kernels.mean(dim=1, keepdim=True)).flatten(1)  # I k k
+        for total, distance in zip(sums, distances, strict=True):
+            end = (inputs - distance) * size
+            total[: len(part), :end].addcmul_(kernels[:, distance * size :], kernels[:, :end])
+    return sums.unflatten(-1, (inputs, size)).sum((1, 3))
