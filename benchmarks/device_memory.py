@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import birefnet_core as bc  # noqa: E402
+from birefnet_core.checkpoints.build import empty_network  # noqa: E402
 from birefnet_core.devices import DTYPES  # noqa: E402
 from birefnet_core.inference.memory import memory_required  # noqa: E402
 from birefnet_core.network.cast import cast_for_inference  # noqa: E402
@@ -85,8 +86,7 @@ class FusedAttention(TorchFunctionMode):
 
 
 def fused_network(variant: str, dtype: torch.dtype) -> torch.nn.Module:
-    with torch.device("meta"):
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=variant)).eval()
+    model = empty_network(bc.BiRefNetConfig(backbone=variant)).eval()
     return cast_for_inference(bc.fuse_for_inference(model), dtype, fine_dtype=torch.float16)
 
 

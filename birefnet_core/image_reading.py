@@ -18,7 +18,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from .colour_profiles import differs_from_srgb, is_far_from_srgb, profile_of, space_of, to_srgb
+from .colour_profiles import is_far_from_srgb, profile_of, space_of, to_srgb
 from .errors import ImageError, MemoryLimitError
 from .image_colours import Coding
 from .image_formats import image_formats
@@ -101,15 +101,6 @@ def read_pil_image(image: Image.Image) -> ImageFile:
         raise MemoryLimitError(f"{printable(path)}: too little memory for this image; make it smaller.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ImageError(f"{printable(path)}: the image cannot be read ({printable(first_line(error))}).") from error
-
-
-def as_srgb(file: ImageFile) -> ImageFile:
-    """An image without its profile, for what has none: where the two differ, its colours become sRGB, in 8 bits."""
-    colours = file.colours
-    if file.icc_profile is not None and differs_from_srgb(file.icc_profile):
-        values = (colours.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-        colours = _to_floats(np.asarray(to_srgb(Image.fromarray(values), file.icc_profile)), 255)
-    return dataclasses.replace(file, colours=colours, icc_profile=None)
 
 
 def _image_file(pixels: np.ndarray, source: _Source, path: Path) -> ImageFile:

@@ -17,15 +17,17 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from .colour_profiles import differs_from_srgb, to_srgb
 from .errors import DatasetError, ImageError
 from .files import atomic_path
 from .image_formats import IMAGE_SUFFIXES, image_suffixes
-from .image_reading import opened_image, read_image_file
+from .image_reading import ImageFile, opened_image, read_image_file
 from .text import first_line, printable
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "FoundImages",
+    "as_srgb",
     "find_images",
     "is_own_output",
     "list_images",
@@ -135,6 +137,15 @@ def read_image(path: str | Path) -> Tensor:
         MemoryLimitError: Too little memory for it.
     """
     return read_image_file(path).colours
+
+
+def as_srgb(file: ImageFile) -> ImageFile:
+    """An image without its profile, for what has none: where the two differ, its colours become sRGB, in 8 bits."""
+    colours = file.colours
+    if file.icc_profile is not None and differs_from_srgb(file.icc_profile):
+        pixels = np.asarray(to_srgb(Image.fromarray(to_bytes(colours)), file.icc_profile))
+        colours = torch.from_numpy(pixels.astype(np.float32) / 255)
+    return dataclasses.replace(file, colours=colours, icc_profile=None)
 
 
 def to_bytes(values: Tensor) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import signal
@@ -18,6 +19,8 @@ import torch
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MANIFESTS = sorted(path.stem for path in (FIXTURES / "manifests").glob("*.json"))
+# The network of few operations that most tests take, which need one of whatever kind.
+SMALLEST = {"backbone": "pvt_v2_b0", "reconstruction_block": "residual", "image_pyramid": "none"}
 
 # Gains of the fill rule for convolution and linear weights: the first suffix that fits.
 _GAINS = (
@@ -80,14 +83,14 @@ def filled_state_dict(variant: str, known: dict[tuple, torch.Tensor] | None = No
     """A state dict under the published names, filled by the rule, without integer entries.
 
     Args:
-        variant: Besides those that were published there is "smallest", for tests that need a network of whatever kind.
+        variant: Besides those that were published there is "smallest".
         known: The values by name and shape that other variants have in common with this one; takes its own.
     """
     if variant == "smallest":
         import birefnet_core as bc
         from birefnet_core.checkpoints import build, keymap
 
-        config = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
+        config = bc.BiRefNetConfig(**SMALLEST)
         own = build.empty_network(config).state_dict()
         names = keymap.to_published(own, config)
         state = {names[name]: fill_value(names[name], list(own[name].shape)) for name in own if own[name].ndim}
@@ -123,27 +126,18 @@ def manifest():
 @pytest.fixture(scope="session")
 def filled():
     """Filled state dicts by variant, made once."""
-    made: dict[str, dict[str, torch.Tensor]] = {}
     known: dict[tuple, torch.Tensor] = {}
-
-    def get(variant: str) -> dict[str, torch.Tensor]:
-        if variant not in made:
-            made[variant] = filled_state_dict(variant, known)
-        return dict(made[variant])
-
-    return get
+    made = functools.cache(lambda variant: filled_state_dict(variant, known))
+    return lambda variant: dict(made(variant))
 
 
 @pytest.fixture(scope="session")
-def model_file(tmp_path_factory):
-    """The smallest network, filled by the rule, that was trained at 64 x 64, as a file."""
+def model_file(filled, tmp_path_factory):
+    """The smallest network as a file, as if trained at 64 x 64."""
     import birefnet_core as bc
 
-    config = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
-    shapes = {name: list(tensor.shape) for name, tensor in bc.BiRefNet(config).state_dict().items() if tensor.ndim}
-    state = {name: fill_value(name, shape) for name, shape in shapes.items()}
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    return bc.save_checkpoint(bc.model_from_state_dict(state, config=config), path, training_size=(64, 64))
+    return bc.save_checkpoint(bc.model_from_state_dict(filled("smallest")), path, training_size=(64, 64))
 
 
 def pytest_configure(config):

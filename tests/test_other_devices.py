@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import birefnet_core as bc
 from birefnet_core import masks
+from birefnet_core.checkpoints import build
 from birefnet_core.inference import image_inputs
 from birefnet_core.losses import HybridLoss, loss_preset
 from birefnet_core.masks import morphology
@@ -88,9 +89,8 @@ def gpu(mode, monkeypatch):
 
 
 def network(backbone, dtype=torch.float32, **options):
-    with torch.device("meta"):  # its numbers do not matter
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone, **options)).eval().requires_grad_(False)
-    return cast_for_inference(model, dtype)
+    model = build.empty_network(bc.BiRefNetConfig(backbone=backbone, **options))  # its numbers do not matter
+    return cast_for_inference(model.eval().requires_grad_(False), dtype)
 
 
 @pytest.mark.parametrize(("backbone", "options", "dtype", "backend"), FUSED)

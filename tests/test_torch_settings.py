@@ -8,6 +8,8 @@ import torch
 import birefnet_core as bc
 from birefnet_core import masks, metrics, transfer
 
+from .conftest import SMALLEST
+
 RANDOM = torch.Generator().manual_seed(0)
 IMAGES, CUTOUTS = torch.rand(2, 40, 56, 3, generator=RANDOM), torch.rand(2, 40, 56, 4, generator=RANDOM)
 MASKS = torch.zeros(2, 40, 56)
@@ -27,7 +29,7 @@ def cut_out(images, backgrounds=None, **options):
 @pytest.fixture(scope="module")
 def segment():
     torch.manual_seed(0)
-    config = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
+    config = bc.BiRefNetConfig(**SMALLEST)
     return bc.Segmenter(bc.BiRefNet(config))
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..errors import ImageError, VideoError
 from ..image_formats import IMAGE_SUFFIXES, OPTIONAL_READERS
 from ..image_ops import resize_images
-from ..image_reading import as_srgb, read_image_file
+from ..image_reading import read_image_file
+from ..images import as_srgb
 from ..masks import parse_color
 from ..masks.compose import fit_images
 from ..transfer import from_sdr, to_linear, to_sdr

@@ -18,8 +18,8 @@ from PIL import Image, UnidentifiedImageError
 from ..colour_profiles import differs_from_srgb, profile_of, space_of
 from ..errors import ImageError, VideoError
 from ..image_colours import coding_of
-from ..image_reading import as_srgb, opened_image, read_image_file
-from ..images import to_bytes
+from ..image_reading import opened_image, read_image_file
+from ..images import as_srgb, to_bytes
 from ..pillow_files import header_of, orientation
 from ..text import first_line
 from .containers import ContainerSource, Damage, Packets, SharedBytes, Source, check_size, source_name
@@ -157,14 +157,14 @@ def _is_beyond_ffmpeg(path: Path) -> bool:
                 tags: Any = image.tag_v2  # type: ignore[attr-defined]
                 if _TILE_WIDTH in tags or any(not _listed(tags.get(tag)) <= known for tag, known in _PLAIN.items()):
                     return True
+            if _has_other_colours(image) and not _is_deep(image):
+                return True
             if image.format == "PNG":
                 if (coding := coding_of(image)) is not None and coding.transfer == "gamma":
                     return True
-                if _has_other_colours(image) and not _is_deep(image):
-                    return True
                 if "exif" not in image.info:  # or all of it is read to look for more
                     return False
-            return orientation(image) != 1 or (_has_other_colours(image) and not _is_deep(image))
+            return orientation(image) != 1
     except (ImageError, MemoryError):  # said when it is read; or Pillow does not know it, and FFmpeg may
         return False
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import av
 
 ONE, CORNER = 2**16, 2**30  # 1 in the matrix's first two columns, and in its third
+_PNG = ("png", "apng")  # codecs
 
 
 class Orientation(NamedTuple):
@@ -97,7 +98,6 @@ def _of_matrix(frame: av.VideoFrame, angle: int) -> Orientation:
     return Orientation()
 
 
-_PNG = ("png", "apng")  # codecs
 # Degrees counter-clockwise, as PyAV gives them.
 _TURNS = {
     90: Orientation(True, False, True),

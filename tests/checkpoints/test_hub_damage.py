@@ -25,8 +25,8 @@ CONTENT = b"w" * 5000
 
 
 def test_server_that_begins_anew_and_stalls_is_left(hub, cache, tmp_path, place, left_behind, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    monkeypatch.setattr("birefnet_core.checkpoints.hub._STALL_TIMEOUT", 0.4)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    monkeypatch.setattr("birefnet_core.checkpoints.hub._STALL_TIMEOUT", 1)
     hub.add(REPO, fault="anew")
     words = r"connection broke off.*began anew and sent nothing new"
     if huggingface_hub.__version__.startswith("0.25."):  # puts what comes anew behind what it has

@@ -13,8 +13,9 @@ import birefnet_core as bc
 from birefnet_core.checkpoints import adapter as adapters
 from birefnet_core.checkpoints import copying, values
 
+from ..conftest import SMALLEST
+
 WEIGHT, BIAS = "bb.patch_embed1.proj.weight", "decoder.conv_out1.0.bias"
-NETWORK = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +256,7 @@ def test_classifiers_of_any_shape_are_refused(state, shape):
 
 
 def with_metadata(state, path, config=None, **metadata):
-    own = NETWORK.to_dict() | (config or {})
+    own = bc.BiRefNetConfig(**SMALLEST).to_dict() | (config or {})
     save_file(state, path, {"birefnet_config": json.dumps(own), "training_size": "64x64", **metadata})
     return path
 

@@ -1,5 +1,7 @@
 """The fixtures of commands: a network that is read once, or none."""
 
+import functools
+
 import pytest
 
 from birefnet_core.checkpoints import load_model
@@ -10,30 +12,23 @@ from .stub_segmenter import Brightness
 
 
 @pytest.fixture(scope="session")
-def _read():
-    """Fused networks by what they were read with."""
-    return {}
+def read_once(model_file):
+    """Reads and fuses a network as ``load_model`` does, that of ``model_file`` once."""
+    fused = functools.cache(lambda **options: fuse_for_inference(load_model(model_file, **options)))
+
+    def read(source, **options):
+        return fused(**options) if source == str(model_file) else load_model(source, **options)
+
+    return read
 
 
 @pytest.fixture(autouse=True)
-def small_network_is_read_once(request, _read):
+def small_network_is_read_once(request):
     """Reading and fusing the network of ``model_file`` takes longer than what most tests of commands do with it."""
-    if "model_file" not in request.fixturenames:
-        yield
-        return
-    file = str(request.getfixturevalue("model_file"))
-
-    def load(source, **options):
-        if source != file:
-            return load_model(source, **options)
-        key = tuple(sorted(options.items()))
-        if key not in _read:
-            _read[key] = fuse_for_inference(load_model(source, **options))
-        return _read[key]
-
     with pytest.MonkeyPatch.context() as patch:
-        for command in (segment, video):
-            patch.setattr(command, "load_model", load)
+        if "model_file" in request.fixturenames:
+            for command in (segment, video):
+                patch.setattr(command, "load_model", request.getfixturevalue("read_once"))
         yield
 
 

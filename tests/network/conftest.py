@@ -1,10 +1,12 @@
 """Networks with the recorded weights, made once for all tests; who changes one copies it."""
 
+import functools
+
 import pytest
-import torch
 from torch import nn
 
 import birefnet_core as bc
+from birefnet_core.checkpoints import build
 
 
 def without_noise(model):
@@ -19,40 +21,23 @@ def without_noise(model):
 @pytest.fixture(scope="session")
 def published(filled):
     """Networks of the filled weights by variant, in eval mode."""
-    made = {}
-
-    def get(variant):
-        if variant not in made:
-            made[variant] = bc.model_from_state_dict(filled(variant))
-        return made[variant]
-
-    return get
+    return functools.cache(lambda variant: bc.model_from_state_dict(filled(variant)))
 
 
 @pytest.fixture(scope="session")
 def fused(published):
     """The fused forms of ``published``, whose parameters they share."""
-    made = {}
-
-    def get(variant):
-        if variant not in made:
-            made[variant] = bc.fuse_for_inference(published(variant))
-        return made[variant]
-
-    return get
+    return functools.cache(lambda variant: bc.fuse_for_inference(published(variant)))
 
 
 @pytest.fixture(scope="session")
 def published_training(published):
     """Networks of the same weights, in the same memory, as the published training step was recorded with them."""
-    made = {}
 
-    def get(variant):
-        if variant not in made:
-            config = published(variant).config.replace(gradient_mask="logit")
-            with torch.device("meta"):
-                made[variant] = bc.BiRefNet(config)
-            made[variant].load_state_dict(published(variant).state_dict(), assign=True)
-        return without_noise(made[variant])
+    @functools.cache
+    def made(variant):
+        model = build.empty_network(published(variant).config.replace(gradient_mask="logit"))
+        model.load_state_dict(published(variant).state_dict(), assign=True)
+        return model
 
-    return get
+    return lambda variant: without_noise(made(variant))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import birefnet_core as bc
+from birefnet_core.checkpoints import build
 from birefnet_core.network.cast import cast_for_inference, dtype_of, state_dtypes
 from birefnet_core.network.encoders.registry import BACKBONE_SPECS
 
@@ -112,8 +113,7 @@ def test_norms_of_trainings_on_several_gpus_are_cast_as_others():
 
 
 def test_the_source_of_a_fused_network_is_not_cast_with_it():
-    with torch.device("meta"):
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone="resnet50"))
+    model = build.empty_network(bc.BiRefNetConfig(backbone="resnet50"))
     cast_for_inference(bc.fuse_for_inference(model), torch.bfloat16, fine_dtype=torch.float16)
     assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {torch.float32}
 
@@ -129,8 +129,7 @@ def test_most_weights_of_an_encoder_are_in_bfloat16(filled):
 
 @pytest.mark.parametrize("backbone", BACKBONE_SPECS)
 def test_every_backbone_names_modules_it_has(backbone):
-    with torch.device("meta"):
-        model = bc.BiRefNet(bc.BiRefNetConfig(backbone=backbone))
+    model = build.empty_network(bc.BiRefNetConfig(backbone=backbone))
     for fine_dtype in (torch.float32, torch.float16):
         dtypes = state_dtypes(model, torch.bfloat16, fine_dtype=fine_dtype)
         sizes = {name: p.numel() for name, p in model.localization.encoder.named_parameters("localization.encoder")}

@@ -8,7 +8,9 @@ import torch
 import birefnet_core as bc
 from tools import average_checkpoints
 
-CONFIG = bc.BiRefNetConfig(backbone="pvt_v2_b0", reconstruction_block="residual", image_pyramid="none")
+from ..conftest import SMALLEST
+
+CONFIG = bc.BiRefNetConfig(**SMALLEST)
 
 
 def saved(path, seed, config=CONFIG):

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import birefnet_core as bc
-from birefnet_core import BiRefNet, BiRefNetConfig
+from birefnet_core import BiRefNetConfig
 from birefnet_core.checkpoints import merge_adapter, read_adapter, save_adapter
+from birefnet_core.checkpoints.build import empty_network
 from birefnet_core.losses import HybridLoss, LossWeights
 from birefnet_core.training import TrainingData, from_values, load_datasets, load_recipe
 from birefnet_core.training.ema import Ema
@@ -163,8 +164,7 @@ def test_optimizer_has_every_parameter_once_in_its_group(tiny_recipe):
 
 @pytest.mark.parametrize(("backbone", "tables"), [("swin_v1_t", 12), ("dino_v3_s", 2), ("pvt_v2_b0", 0)])
 def test_weights_of_layers_alone_decay(tiny_recipe, backbone, tables):
-    with torch.device("meta"):
-        model = BiRefNet(BiRefNetConfig(backbone=backbone, **TINY))
+    model = empty_network(BiRefNetConfig(backbone=backbone, **TINY))
     layers = {id(module.weight) for module in model.modules() if isinstance(getattr(module, "weight", None), Tensor)}
     decayed = {
         kind: {id(p) for g in make_optimizer(model, tiny_recipe(), decay=kind).param_groups if g["weight_decay"]
@@ -177,8 +177,7 @@ def test_weights_of_layers_alone_decay(tiny_recipe, backbone, tables):
 
 def test_state_from_before_tables_had_no_decay_keeps_its_optimizer(tiny_recipe):
     def new() -> TrainState:
-        with torch.device("meta"):
-            model = BiRefNet(BiRefNetConfig(backbone="swin_v1_t", **TINY))
+        model = empty_network(BiRefNetConfig(backbone="swin_v1_t", **TINY))
         scaler = torch.amp.GradScaler("cpu", enabled=False)
         return TrainState(model, make_optimizer(model, recipe), scaler, None, Position())
 
