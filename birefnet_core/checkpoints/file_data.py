@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .crc32 import BLOCK, Crc32
 
-PART = 8 * BLOCK  # bytes that are read at a time
+PART = 4 * BLOCK  # bytes that are read at a time
 _THREADS = 2
 _HEADER = struct.Struct("<4s2xH18xHH")  # before an entry's name: magic, flags, bytes of the name, bytes after it
 _UTF8 = 0x800  # the flag of names in UTF-8
