@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FAR = 91639  # of all trinomials that zlib's polynomial divides, the one of least degree
-_NEAR = _FAR - 41678
+_NEAR = _FAR - 41678  # words, as _FAR
 _ONES = 0xFFFFFFFF  # a CRC starts from ones, which is the same as inverting the first word
 BLOCK = 4 * _FAR  # bytes
 
@@ -40,7 +40,8 @@ class Crc32:
         self._total = 0
         if self._left:
             self._words[:] = 0
-            self._words[0] = self._total = _ONES
+            self._words[0] = _ONES
+            self._total = _ONES  # which zlib inverts: what it goes on with starts from zeros
         self._moved = self._words.view(np.uint8)[:0]  # what is to be added to the next bytes
 
     def add(self, data: NDArray[np.generic]) -> None:
