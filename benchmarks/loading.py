@@ -3,8 +3,9 @@
     git worktree add ../other COMMIT
     python benchmarks/loading.py --against ../other [--variant swin_v1_l] [--runs 9] [--cold]
 
-Each reading is a process of its own, and what is timed begins after the imports. With --cold the system's cache of
-files is dropped before each, which needs root on Linux. Prints medians, and the median of the ratios of pairs.
+Each reading is a process of its own, and what is timed begins after the imports and ends before the network is freed.
+The versions take turns in being the first of a pair. With --cold the system's cache of files is dropped before each
+reading, which needs root on Linux. Prints medians, and the median of the ratios of pairs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ sys.path.insert(0, sys.argv[1])
 import timm, torch, torchvision
 from birefnet_core import load_model
 start = time.perf_counter()
-load_model(sys.argv[2])
+model = load_model(sys.argv[2])
 print(time.perf_counter() - start)
 """
 
@@ -67,10 +68,12 @@ def main() -> None:
     print("| file | MB | this version, s | other version, s | ratio |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for kind, file in write_files(Path(folder), args.variant).items():
-            pairs = [
-                [read(project, file, cold=args.cold) for project in (ROOT, args.against.resolve())]
-                for _ in range(args.runs)
-            ]
+            projects = [ROOT, args.against.resolve()]
+            pairs = []
+            for _ in range(args.runs):
+                times = {project: read(project, file, cold=args.cold) for project in projects}
+                pairs.append((times[ROOT], times[args.against.resolve()]))
+                projects.reverse()
             ours, others = (statistics.median(times) for times in zip(*pairs, strict=True))
             ratio = statistics.median(one / other for one, other in pairs)
             print(f"| {kind} | {file.stat().st_size / 1e6:.0f} | {ours:.2f} | {others:.2f} | {ratio:.2f} |", flush=True)

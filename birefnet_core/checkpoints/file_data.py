@@ -134,7 +134,7 @@ class FileData:
         """Reads, a part at a time, so that each is in the processor's cache when it is looked at.
 
         Args:
-            file: See ``open``.
+            file: See ``open``; nothing else may read it meanwhile.
             start: Where in the file to begin.
             size: How many bytes.
             memory: Where to put them: as many bytes, or ``PART``, which are used for one part after another.
@@ -157,9 +157,13 @@ class FileData:
             else:
                 part = memory[at : at + count]
                 provide(part.ctypes.data, count)
-            with self._explained():
-                file.seek(start + at)
+            try:
+                if not at:
+                    file.seek(start)  # once: two threads that call much, and shortly, wait for the interpreter's lock
                 _fill(file, part.data)
+            except Exception:
+                with self._explained():
+                    raise
             if entry:
                 for i in range(0, count, BLOCK):
                     crc32.add(part[i : i + BLOCK])
