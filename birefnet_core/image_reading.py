@@ -29,6 +29,7 @@ from .pillow_files import (
     header_of,
     load_pixels,
     lower_bytes,
+    negative_bytes,
     orientation,
     to_full_size,
     upright,
@@ -192,6 +193,8 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
     if image.mode == "La":  # grey times alpha
         image = image.convert("LA")
     source = _Source(mode=image.mode, orientation=orientation(image), sixteen_bits=sixteen_bits, coding=header.coding)
+    if (negative := negative_bytes(image, tags)) is not None:
+        return negative, source
     if image.mode == "F" or image.mode.startswith("I"):
         if tags.get(_BITS_PER_SAMPLE) in (12, (12,)):
             source.bits = 12

@@ -15,7 +15,7 @@ from . import mask_values
 from .errors import DatasetError
 from .image_formats import image_formats
 from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, PALETTE, PHOTO, Read
-from .pillow_files import has_more_frames, load_pixels, orientation, to_full_size, upright
+from .pillow_files import has_more_frames, load_pixels, negative_bytes, orientation, to_full_size, upright
 from .placeholders import why_unreadable
 
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF's tag, and the value of files in which 0 is white
@@ -149,6 +149,8 @@ def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray, tuple[str, ...]]:
 
 def _plain_modes(image: Image.Image, truth: bool) -> tuple[str, np.ndarray]:
     """The mode that the file's is converted to, and the pixels."""
+    if (negative := negative_bytes(image, getattr(image, "tag_v2", {}))) is not None:
+        return ("I", negative) if truth else ("L", np.maximum(negative, 0).view(np.uint8))
     if image.mode == "P" and not _has_grey_palette(image) and not (truth and _is_transparent(image)):
         return image.mode, _black_is_zero(image) if truth else np.array(image)
     if image.mode == "YCbCr":

@@ -64,7 +64,7 @@ def read_integers(pixels: np.ndarray) -> Read:
     found = _in_words([*values] if values is not None else [low, high], whole=values is not None)
     found += f" in {bits} bits" if deep else ""
     full = 255 if high <= 255 else 65535
-    scaled = pixels.clip(0, full).astype(np.uint8 if full == 255 else np.uint16)
+    scaled = pixels.clip(0, min(full, np.iinfo(pixels.dtype).max)).astype(np.uint8 if full == 255 else np.uint16)
     if low < 0:
         return scaled, found, (NO_BACKGROUND if values is not None else FAINT,)
     if values is not None and len(values) <= 2 and low in (0, high):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ _TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 _SUBFILE, _REDUCED, _MORE_FILES = 254, 1, 330  # TIFF tags; the first has a bit for small copies
 _BITS_PER_SAMPLE, _PLANAR, _SEPARATE = 258, 284, 2  # the second with the value of a plane for each colour
+_SAMPLE_FORMAT, _SIGNED = 339, 2  # what numbers are, and that they have a sign
 
 
 class Header(NamedTuple):
@@ -54,6 +55,20 @@ def header_of(image: Image.Image) -> Header:
     return Header(image.format or "", packing, tags, getattr(image, "filename", ""), coding_of(image))
 
 
+def negative_bytes(image: Image.Image, tags: Mapping[int, Any]) -> np.ndarray | None:
+    """The pixels of a loaded TIFF of signed bytes, which Pillow takes for unsigned, as int8; None if none is negative.
+
+    Args:
+        image: The image.
+        tags: Of the file.
+    """
+    signed = tags.get(_SAMPLE_FORMAT) in (_SIGNED, (_SIGNED,)) and tags.get(_BITS_PER_SAMPLE) in (8, (8,))
+    if image.mode != "L" or not signed:
+        return None
+    pixels = np.array(image).view(np.int8)
+    return pixels if pixels.size and pixels.min() < 0 else None
+
+
 def to_full_size(image: Image.Image) -> None:
     """Moves on from the small copies that a TIFF or a camera's raw file may begin with.
 
@@ -74,21 +89,22 @@ def to_full_size(image: Image.Image) -> None:
 
 
 def load_pixels(image: Image.Image) -> None:
-    """``image.load()``, right for three kinds of TIFF.
+    """``image.load()``, right for three kinds of TIFF and one of PSD.
 
-    Pillow's memory map scrambles those whose sides their orientation exchanges; uncompressed planes of 16 bits, one
-    for each colour, are taken for planes of 8; and older versions (9.5 is one) turn a TIFF by its EXIF orientation but
-    go on saying that it is not upright.
+    Pillow's memory map scrambles those TIFFs whose sides their orientation exchanges; uncompressed planes of 16 bits,
+    one for each colour, are taken for planes of 8; and older versions (9.5 is one) turn a TIFF by its EXIF orientation
+    but go on saying that it is not upright. In Photoshop's bitmaps 1 is black, and Pillow reads it as white.
     """
     name = getattr(image, "filename", None)
     tags: Any = getattr(image, "tag_v2", {})
     if tags.get(_PLANAR) == _SEPARATE and set(tags.get(_BITS_PER_SAMPLE, ())) == {16}:
         end = ";16L" if tags.prefix == b"II" else ";16B"
-        tiles: list[Any] = list(image.tile)  # type: ignore[attr-defined]
         image.tile = [  # type: ignore[attr-defined]
             _stored_as(tile, (tile[3][0] + end, *tile[3][1:])) if tile[0] == "raw" and len(tile[3][0]) == 1 else tile
-            for tile in tiles
+            for tile in image.tile  # type: ignore[attr-defined]
         ]
+    if image.format == "PSD" and image.mode == "1":
+        image.tile = [_stored_as(tile, "1;I") for tile in image.tile]  # type: ignore[attr-defined]
     if name:
         image.filename = ""  # type: ignore[attr-defined]  # files without a name are not mapped
     try:

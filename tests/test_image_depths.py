@@ -3,12 +3,14 @@
 import struct
 import zlib
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from birefnet_core.errors import ImageError
 from birefnet_core.image_reading import read_image_file, read_pil_image
+from birefnet_core.mask_files import read_mask
 from birefnet_core.pillow_files import upright
 
 Y, X = np.mgrid[:24, :36]
@@ -144,7 +146,37 @@ def test_signed_numbers_of_16_bits_have_one_bit_less(tmp_path, top, bits):
     assert np.allclose(unsigned, values / (top if bits < 15 else 65535), atol=1e-6)
 
 
-def test_numbers_below_0_are_refused(tmp_path):
-    path = save(tmp_path / "a.tif", np.where(X == 3, 0xFFFF, X).astype(np.uint16), tiffinfo={339: 2})
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_numbers_below_0_are_refused(tmp_path, dtype):
+    pixels = np.where(X == 3, np.iinfo(dtype).max, X).astype(dtype)
+    path = save(tmp_path / "a.tif", pixels, tiffinfo={339: 2})
     with pytest.raises(ImageError, match=r"whole numbers from -1 to .*without a sign"):
         read_image_file(path)
+
+
+def test_signed_bytes_of_which_none_is_negative_are_read_as_others(tmp_path):
+    values = GREY // 2
+    signed = read_image_file(save(tmp_path / "a.tif", values, tiffinfo={339: 2}))
+    assert np.array_equal(signed.colours.numpy(), read(save(tmp_path / "b.tif", values)))
+    assert not signed.notes
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_bitmaps_of_photoshop_have_black_ones(tmp_path, packed):
+    """As FFmpeg reads them, too."""
+    black = np.zeros((8, 19), bool)
+    black[2:6, 4:12] = True
+    rows = [row.tobytes() for row in np.packbits(black, axis=1)]
+    if packed:  # runs of literal bytes
+        rows = [bytes([len(row) - 1]) + row for row in rows]
+        rows.insert(0, b"".join(struct.pack(">H", len(row)) for row in rows))
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 1, *black.shape, 1, 0)
+    path = tmp_path / "a.psd"
+    path.write_bytes(header + struct.pack(">IIIH", 0, 0, 0, packed) + b"".join(rows))
+    assert np.array_equal(read(path)[..., 0], ~black)
+    assert np.array_equal(read_mask(path).pixels, ~black * np.uint8(255))
+    with Image.open(path) as image:
+        assert np.array_equal(read_pil_image(image).colours[..., 0].numpy(), ~black)
+    with av.open(path) as container:
+        frame = next(container.decode(video=0)).reformat(format="gray").to_ndarray()
+    assert np.array_equal(frame, ~black * np.uint8(255))

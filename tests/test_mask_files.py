@@ -9,7 +9,7 @@ from PIL import Image
 
 from birefnet_core.errors import DatasetError
 from birefnet_core.mask_files import read_mask
-from birefnet_core.mask_values import ALPHA, COLOUR, LABELS, PALETTE
+from birefnet_core.mask_values import ALPHA, COLOUR, FAINT, LABELS, NO_BACKGROUND, PALETTE
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -123,3 +123,19 @@ def test_no_format_is_read_whose_reader_starts_a_program(tmp_path, monkeypatch, 
         with pytest.raises(DatasetError, match=r"cannot be read|not an image"):
             read(path)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "note"), [((0, 1), LABELS), ((-1, 1), NO_BACKGROUND), ((-128, 127), NO_BACKGROUND), ((-60, 60), FAINT)]
+)
+def test_signed_bytes_of_tiff_are_not_taken_for_unsigned(tmp_path, values, note):
+    """Arrays of int8, as tifffile writes them: -1 is no 255."""
+    pixels = np.full((16, 16), values[0], np.int8)
+    pixels[4:12, 4:12] = values[1]
+    if note is FAINT:
+        pixels[:4] = np.arange(64).reshape(4, 16)
+    path = write(tmp_path / "a.tif", pixels.view(np.uint8), tiffinfo={339: 2})
+    mask = read_mask(path)
+    assert note in mask.notes
+    prediction = read_mask(path, labels=False)
+    assert np.array_equal(prediction.pixels, np.maximum(pixels, 0))
