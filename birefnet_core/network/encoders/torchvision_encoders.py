@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.vgg import cfgs, make_layers
 
 from ..checkpointing import checkpoint
 
@@ -36,8 +37,8 @@ class Stages(nn.Module):
 def build_vgg16(normed: bool) -> Stages:
     """VGG-16 with or without BatchNorm, cut after the second to fifth max-pooling layer."""
     cuts = (0, 14, 24, 34, 44) if normed else (0, 10, 17, 24, 31)
-    model = torchvision.models.vgg16_bn if normed else torchvision.models.vgg16
-    layers = model(weights=None, init_weights=False).features
+    # The convolutions of torchvision.models.vgg16, which would make the 124 M weights of a classifier, too.
+    layers = make_layers(cfgs["D"], batch_norm=normed)
     return Stages([layers[a:b] for a, b in itertools.pairwise(cuts)])
 
 
