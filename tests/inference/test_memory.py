@@ -131,8 +131,9 @@ def test_so_it_is_without_triton(backbone, dtype, size):
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("backbone", ["swin_v1_t", "swin_v1_l", "pvt_v2_b0"])
 def test_the_estimate_is_within_a_fifth_of_what_is_measured(backbone, dtype, size):
+    """Or 20 MB of it, which at 512 is more: so much less oneDNN holds on processors without matrix tiles."""
     found = json.loads(benchmark("sizes", "--one", "pass", backbone, dtype, 1, size, MALLOC_MMAP_THRESHOLD_="65536"))
-    assert found["estimate"] == pytest.approx(found["pass"], rel=0.2)
+    assert found["estimate"] == pytest.approx(found["pass"], rel=0.2, abs=20)
 
 
 @LINUX
