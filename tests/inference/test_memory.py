@@ -139,6 +139,7 @@ def test_the_estimate_is_within_a_fifth_of_what_is_measured(backbone, dtype, siz
 @LINUX
 @pytest.mark.slow
 def test_32_frames_of_720p_take_the_memory_of_one():
+    """And 5 MB more, which 8 and 64 take, too."""
     table = benchmark("frames", "--frames", 32, "--size", 256, "--modes", "plain")
     one, many = (float(row.split("|")[6]) for row in table.splitlines()[2:])  # megabytes above inputs and outputs
-    assert many < 1.1 * one
+    assert many < one + 8
