@@ -27,6 +27,7 @@ _TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 _SUBFILE, _REDUCED, _MORE_FILES = 254, 1, 330  # TIFF tags; the first has a bit for small copies
 _BITS_PER_SAMPLE, _PLANAR, _SEPARATE = 258, 284, 2  # the second with the value of a plane for each colour
+_MOST_THUMBNAILS = 64  # more are something else
 _SAMPLE_FORMAT, _SIGNED = 339, 2  # what numbers are, and that they have a sign
 
 
@@ -133,13 +134,16 @@ def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
 
 
 def has_more_frames(image: Image.Image) -> bool:
-    """Whether there is another frame or page of the same size, which is shown then; smaller ones are thumbnails."""
-    size = image.size
-    try:
-        image.seek(image.tell() + 1)
-    except Exception:  # EOFError where there is none; nearly any other where it is damaged
-        return False
-    return image.size == size
+    """Whether there is another frame or page that is not smaller, one of which is shown then; smaller: thumbnails."""
+    width, height = image.size
+    for _ in range(_MOST_THUMBNAILS):
+        try:
+            image.seek(image.tell() + 1)
+        except Exception:  # EOFError where there is none; nearly any other where it is damaged
+            return False
+        if image.width * image.height >= width * height:
+            return True
+    return True
 
 
 def lower_bytes(path: str) -> np.ndarray | None:

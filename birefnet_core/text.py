@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 _UNSAFE = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, line and paragraph separators
 _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 LONGEST_NAME = 200  # characters of a name that a list of names shows
+_LONGEST_LINE = 1000  # characters
 
 
 def printable(text: object, *, keep: str = "") -> str:
@@ -39,9 +40,13 @@ def _is_unsafe(character: str) -> bool:
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of an error's message, or the name of its class where it has no message."""
+    """The first line of an error's message, or the name of its class where it has no message.
+
+    Of a long one, as of readers that quote what they found in a damaged file, the beginning and the end.
+    """
     lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    line = lines[0].strip() if lines else type(error).__name__
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
 
 
 def did_you_mean(value: object, known: Iterable[object], compared: Callable[[str], str] = str) -> str:

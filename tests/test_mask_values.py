@@ -327,12 +327,17 @@ def test_colours_of_16_bits_that_are_lost_in_reading_are_doubted(tmp_path, top, 
     assert top < 65535 or np.array_equal(mask.values > 0.5, DISC)
 
 
-@pytest.mark.parametrize(("ending", "second"), [("tif", 80), ("tif", 40), ("gif", 80), ("png", 80), ("webp", 80)])
-def test_only_the_first_of_several_masks_in_a_file_is_no_mask(tmp_path, ending, second):
-    frames = Image.fromarray(two(0, 255, np.uint8)), Image.fromarray(two(255, 0, np.uint8)).resize((second, 60))
+@pytest.mark.parametrize(
+    ("ending", "others"),
+    [("tif", [80]), ("tif", [40]), ("tif", [100]), ("tif", [40, 20]), ("tif", [40, 80]), ("gif", [80]), ("png", [80]),
+     ("webp", [80])],
+)  # fmt: skip
+def test_only_the_first_of_several_masks_in_a_file_is_no_mask(tmp_path, ending, others):
+    frames = [Image.fromarray(two(0, 255, np.uint8))]
+    frames += [Image.fromarray(two(255, 0, np.uint8)).resize((width, 60)) for width in others]
     options = {"lossless": True} if ending == "webp" else {}
     frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:], **options)
-    thumbnail = second == 40
+    thumbnail = max(others) == 40
     assert read_mask(tmp_path / f"a.{ending}").doubts == (() if thumbnail else (FRAMES,))
     assert FRAMES not in read_mask(tmp_path / f"a.{ending}", labels=False).notes
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..text import LONGEST_NAME
 from .crc32 import BLOCK, Crc32
 
 PART = 4 * BLOCK  # bytes that are read at a time
@@ -217,7 +218,8 @@ def _find_data(file: FileIO, entry: zipfile.ZipInfo) -> int:
     _, flags, name_length, extra_length = _HEADER.unpack(header)
     name = file.read(name_length).decode("utf-8" if flags & _UTF8 else "cp437", "replace")
     if name != entry.orig_filename:
-        raise zipfile.BadZipFile(f"File name in directory {entry.orig_filename!r} and header {name!r} differ")
+        names = f"{entry.orig_filename[:LONGEST_NAME]!r} and header {name[:LONGEST_NAME]!r}"
+        raise zipfile.BadZipFile(f"File name in directory {names} differ")
     return entry.header_offset + _HEADER.size + name_length + extra_length
 
 

@@ -70,12 +70,7 @@ class CheckpointFile:
             CheckpointError: Something differs; ChangedError where a file does.
         """
         for path, before in self.states.items():
-            with contextlib.suppress(OSError):
-                if _state(path) != before:
-                    raise ChangedError(
-                        f"{path}: another program wrote this file while it was being read, so the weights may be of "
-                        "two files. Load it again when that program has finished."
-                    )
+            _refuse_changed(path, before)
         for data in self.files:
             data.verify()
 
@@ -95,11 +90,11 @@ def read_file(path: str | os.PathLike[str]) -> CheckpointFile:
     """
     file = open_file(path)
     plain = {name: value for name, value in file.tensors.items() if is_plain(value)}
-    try:
-        with explained(file.path):
+    with explained(file.path):
+        try:
             copies, _ = copy_weights(plain, {name: value.dtype for name, value in plain.items()}, file.files)
-    finally:
-        file.verify()  # damage explains more than what follows from it
+        finally:
+            file.verify()  # damage explains more than what follows from it
     return dataclasses.replace(file, tensors=file.tensors | copies)
 
 
@@ -134,7 +129,12 @@ def open_file(path: str | os.PathLike[str]) -> CheckpointFile:
         with explained(file):
             if os.path.isfile(file):
                 states[file] = _state(file)
-            more, texts, data = _open_one(file)
+            try:
+                more, texts, data = _open_one(file)
+            except CheckpointError:
+                if file in states:
+                    _refuse_changed(file, states[file])  # what seems to be damage may be of two files
+                raise
         if again := sorted(tensors.keys() & more.keys()):
             raise CheckpointError(
                 f"{file}: {enumerate_names(again)} also in the shards before it, so these are of several checkpoints. "
@@ -146,6 +146,15 @@ def open_file(path: str | os.PathLike[str]) -> CheckpointFile:
     if not tensors:
         raise CheckpointError(f"{path}: the file holds no weights.")
     return CheckpointFile(path=path, tensors=tensors, metadata=metadata, files=files, states=states)
+
+
+def _refuse_changed(path: Path, before: tuple[int, int]) -> None:
+    with contextlib.suppress(OSError):
+        if _state(path) != before:
+            raise ChangedError(
+                f"{path}: another program wrote this file while it was being read, so the weights may be of two files. "
+                "Load it again when that program has finished."
+            )
 
 
 def _state(path: Path) -> tuple[int, int]:

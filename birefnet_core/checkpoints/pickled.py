@@ -134,6 +134,11 @@ def _check_entries(path: Path) -> list[zipfile.ZipInfo]:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     names = [entry.filename for entry in entries]
+    front = min((entry.header_offset for entry in entries), default=0)
+    if front:  # which the zipfile module leaves out, and torch does not
+        raise CheckpointError(
+            f"{front} bytes stand before its archive, as where a download was appended to what was there. {AGAIN}"
+        )
     if any(name.endswith("/constants.pkl") for name in names):
         raise CheckpointError("this is a TorchScript program, not weights. Save its state_dict() instead.")
     pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]

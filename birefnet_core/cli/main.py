@@ -100,6 +100,7 @@ def _run(arguments: Sequence[str]) -> int:
         handler.setFormatter(Formatter("%(message)s"))
         logging.basicConfig(level=_log_level(args), handlers=[handler])
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of its readers, about metadata; errors name the file
+        warnings.filterwarnings("ignore", module=r"torch\.(serialization|_utils|_weights_only_unpickler)")  # the same
         return args.run(args)
     except Terminated as signal:
         if command in _TRAININGS:

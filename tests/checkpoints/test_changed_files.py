@@ -82,6 +82,34 @@ def test_a_file_that_vanishes_while_it_is_read_is_named(ending, two_files, monke
         bc.load_file(path)
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_a_file_that_vanishes_when_it_is_read_is_named(ending, two_files, monkeypatch):
+    path, _ = two_files(ending)
+    verify = io.CheckpointFile.verify
+    monkeypatch.setattr(io.CheckpointFile, "verify", lambda file: (path.unlink(), verify(file)))
+    try:
+        assert io.read_file(path).tensors
+    except bc.CheckpointError as error:
+        assert "No such file" in str(error)
+
+
+def test_a_file_that_another_takes_the_place_of_while_it_is_opened_is_read_again(two_files, monkeypatch):
+    """torch's directory of one and its data of the other look like damage."""
+    path, _ = two_files(".pth")
+    load, calls = torch.load, []
+
+    def loaded(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            path.write_bytes(path.read_bytes())
+            raise RuntimeError("PytorchStreamReader failed reading zip archive")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", loaded)
+    assert bc.load_file(path).checkpoint.path == path
+    assert len(calls) == 2
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="mapped files are not renamed there")
 @pytest.mark.parametrize(
     ("kind", "ending"),

@@ -107,6 +107,35 @@ def test_every_flipped_bit_of_a_zip_is_noticed(tmp_path):
             read_file(path)
 
 
+@pytest.mark.parametrize("front", ["itself", "another", "bytes"])
+def test_archives_behind_something_else_are_refused(tmp_path, front):
+    """torch reads the first of two archives, by the directory of the last: their checksums are those of the last."""
+    whole = saved(WEIGHTS)
+    one = np.float32(1).tobytes() * 5  # of the bias
+    damaged = whole.replace(one, one[:-4] + np.float32(2).tobytes())
+    assert damaged != whole
+    before = {
+        "itself": damaged,
+        "another": saved({name: 2 * value for name, value in WEIGHTS.items()}),
+        "bytes": b"PK\3\4",
+    }
+    (tmp_path / "x.pth").write_bytes(before[front] + whole)
+    words = rf"x\.pth: {len(before[front])} bytes stand before its archive, .*download it again"
+    with pytest.raises(bc.CheckpointError, match=words):
+        read_file(tmp_path / "x.pth")
+
+
+def test_what_a_damaged_name_makes_of_the_message_is_short(tmp_path):
+    whole = bytearray(saved({"bb.norm0.weight": torch.ones(5000)}))
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    whole[largest.header_offset + 27] ^= 0x20  # of the length of the name
+    (tmp_path / "x.pth").write_bytes(whole)
+    with pytest.raises(bc.CheckpointError, match="corrupted") as error:
+        read_file(tmp_path / "x.pth")
+    assert len(str(error.value)) < 1500
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_compressed_archives_are_refused(tmp_path, method):
     (tmp_path / "x.pth").write_bytes(packed_anew(saved(WEIGHTS), method))
