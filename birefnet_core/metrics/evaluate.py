@@ -244,7 +244,8 @@ def _curves(metrics: list[Metric]) -> dict[str, np.ndarray]:
 def _measure(tasks: Sequence[_Task], protocol: Protocol, workers: int, cache: Cache | None) -> Iterator[Outcome]:
     """Outcomes in the order of the tasks, from the cache as far as it has them."""
     wanted = {metric.identity for metric in protocol.metrics()}
-    workers = min(workers, len(tasks))
+    # Daemonic processes, as those of multiprocessing.Pool, may not start others.
+    workers = 1 if multiprocessing.current_process().daemon else min(workers, len(tasks))
     pool = _Workers(workers) if workers > 1 else None
     waiting: deque[tuple[bytes | None, Outcome, _Pending | Outcome]] = deque()
     try:

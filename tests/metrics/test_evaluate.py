@@ -1,4 +1,5 @@
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -200,6 +201,13 @@ def test_progress_counts_pairs(folders):
     seen = []
     bc.evaluate(*folders, metrics=["MAE"], progress=lambda done, total: seen.append((done, total)))
     assert seen == [(number, 5) for number in range(1, 6)]
+
+
+def test_a_process_that_may_not_start_others_measures_itself(folders, monkeypatch):
+    """As those of multiprocessing.Pool."""
+    expected = bc.evaluate(*folders)
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    np.testing.assert_equal(bc.evaluate(*folders, workers=2), expected)
 
 
 def test_no_workers_are_refused(folders):
