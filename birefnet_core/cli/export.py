@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     size = (args.size, args.size) if isinstance(args.size, int) else args.size
     prepare_file(args.onnx, "--onnx", Inputs(model_files(args.model)), Outputs())
     model = load_model(args.model)
+    say("exporting, which may take minutes ...")
     export_onnx(model, args.onnx, size=size, dynamic_batch=args.dynamic_batch)
     say(f"wrote {printable(args.onnx)} ({args.onnx.stat().st_size / 1e6:.0f} MB)")
     if importlib.util.find_spec("onnxruntime") is None:
