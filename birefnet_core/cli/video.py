@@ -29,7 +29,7 @@ from ..torchrun import current_process
 from ..video import CODECS, Output, VideoOptions, VideoProgress, VideoReport
 from ..video.formats import CLIP_SUFFIXES, MUXERS
 from .console import Progress, say
-from .outputs import Inputs, Outputs, means_folder
+from .outputs import Inputs, Outputs, is_stream, means_folder, model_files
 from .segment import DEFAULT_MODEL, DTYPE_HELP, Summary, check_names, parse_size
 from .segment_image import NOT_SEGMENTED, failure_of
 
@@ -167,7 +167,7 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     Raises:
         ConfigError: Nothing to do, outputs that do not fit each other, or one output file for several clips.
     """
-    from ..video.paths import is_written, source_files  # here, to name PyAV where it is missing
+    from ..video.paths import folders_of, is_written, source_files  # here, to name PyAV where it is missing
 
     if args.background and args.only_mask:
         raise ConfigError("--only-mask writes nothing over a --background: leave out one of them, or give --mask.")
@@ -186,7 +186,10 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
     kind = "composite" if args.background else "mask" if args.only_mask else "cutout"
     suffix = "" if images else _suffix(args.codec, kind)
     files = [file for source, _ in found for file in source_files(Path(source))]
-    inputs, outputs = Inputs({*files, *(file.parent for file in files)}), Outputs()  # folders are replaced as a whole
+    background = _background(args.background) if args.background else None
+    files += source_files(background) if isinstance(background, Path) else []
+    files += model_files(args.model)
+    inputs, outputs = Inputs({*files, *folders_of(files)}), Outputs()  # folders are replaced as a whole
     planned = set()
     for source, relative in found:
         job = Job(source, tuple(_outputs(args, kind, out if single else out / relative.with_suffix(suffix))))
@@ -228,6 +231,8 @@ def _conflict(job: Job, inputs: Inputs, outputs: Outputs) -> str | None:
     for output in job.outputs:
         if output.path in inputs:
             return f"{output.path} is an input of this run, and would be replaced; give another folder"
+        if is_stream(output.path) and not os.path.isdir(output.path):
+            return f"{output.path} is a pipe or a device, expected the name of a file; give another name"
         if (other := outputs.purpose_of(output.path)) is not None:
             return f"{other} has the same output {output.path}"
     return None

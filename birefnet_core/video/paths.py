@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, VideoError
@@ -39,13 +39,14 @@ def check_paths(source: Source, outputs: Sequence[Output], overwrite: bool) -> N
     inputs = [] if isinstance(source, io.BytesIO) else source_files(Path(source))
     for output in outputs:
         inputs += source_files(output.background) if isinstance(output.background, Path) else []
+    folders = folders_of(inputs)
     taken: list[Path] = []
     for output in outputs:
         path, place = output.path, Path(os.path.realpath(output.path))
         if any(place == other or place in other.parents or other in place.parents for other in taken):
             raise ConfigError(f"{path}: is named twice as an output, or in another; give each a name of its own.")
         taken.append(place)
-        if any(_same(path, file) or (output.is_folder and _same(path, file.parent)) for file in inputs):
+        if any(_same(path, read) for read in (*inputs, *(folders if output.is_folder else ()))):
             raise ConfigError(f"{path}: is an input, perhaps through a link, and would be replaced; give another path.")
         try:
             _check_place(output, overwrite)
@@ -74,6 +75,8 @@ def _check_place(output: Output, overwrite: bool) -> None:
     if os.path.isdir(path) != output.is_folder:
         expected = "a file, expected the name of a folder" if output.is_folder else "a folder, expected that of a file"
         raise ConfigError(f"{path}: is {expected}.")
+    if not output.is_folder and not os.path.isfile(path):
+        raise ConfigError(f"{path}: is a pipe or a device, expected the name of a file; give another path.")
     found = os.scandir(path) if output.is_folder else ()
     held = [entry for entry in found if entry.name.lower() not in _OF_FILE_MANAGERS]
     if not overwrite and (held or not output.is_folder):
@@ -108,6 +111,19 @@ def source_files(path: Path) -> list[Path]:
         return find_sequence(path) or [path]
     except VideoError:
         return [path]
+
+
+def folders_of(files: Iterable[Path]) -> set[Path]:
+    """The folders that files lie in, and those of all that links lead through: each would be lost with its folder."""
+    folders = set()
+    for file in files:
+        for _ in range(40):  # as many links as systems follow
+            folders.add(Path(os.path.realpath(file.parent)))
+            try:
+                file = file.parent / os.readlink(file)
+            except (OSError, ValueError):  # no link
+                break
+    return folders
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -154,3 +154,27 @@ def test_a_name_that_ends_as_folders_do_is_one(folder, model_file, name):
     assert main(["video", "in/a.mp4", "-o", name, *options]) == 0
     assert os.listdir(name) == ["a.mov"]
     assert main(["video", "in/a.mp4", "-o", "-", *options]) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a permission")
+@pytest.mark.parametrize("kind", ["clip", "background", "mask"])
+def test_images_that_are_links_into_the_output_folder_are_not_replaced(folder, images, kind):
+    (folder / "view").mkdir()
+    target = folder / ("o_mask" if kind == "mask" else "o")
+    target.mkdir()
+    for number in (1, 2):
+        Image.fromarray(picture(number, 64, 48)).save(target / f"frame_00000{number}.png")
+        (folder / f"view/{number}.png").symlink_to(target / f"frame_00000{number}.png")
+    before = content(folder)
+    flags = {"background": ["--background", "view/%d.png"], "mask": ["--mask", "--mask-codec", "png"]}.get(kind, [])
+    code, errors = images("in/a.mp4" if kind == "background" else "view", "-o", "o", "--overwrite", *flags)
+    assert code == 1 and "is an input of this run" in errors
+    assert content(folder) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_is_not_replaced(folder, capsys):
+    os.mkfifo("p.mov")
+    assert main(["video", "in/a.mp4", "-o", "p.mov", "--overwrite"]) == 1
+    assert "is a pipe or a device" in capsys.readouterr().err
+    assert not os.path.isfile("p.mov")
