@@ -188,12 +188,12 @@ class Trainer:
 
     def _fit_position(self, processes: int) -> None:
         """Goes on where another number of processes stopped, by the images they did."""
-        if processes == self.ranks.world_size:
-            return
-        position = self.state.position
-        position.batch = self.sampler.next_batch(position.batch, processes)
-        text = "%d processes go on with what %d began: steps are over other batches, so the result is another one."
-        logger.warning(text, self.ranks.world_size, processes)
+        position, sampler = self.state.position, self.sampler
+        position.check(epochs=self.recipe.epochs, batches=sampler.of(processes).batches, steps=sampler.of(1).steps)
+        if processes != self.ranks.world_size:
+            position.batch = sampler.next_batch(position.batch, processes)
+            text = "%d processes go on with what %d began: steps are over other batches, so the result is another one."
+            logger.warning(text, self.ranks.world_size, processes)
 
     def _fit_schedule(self) -> None:
         """Makes what ``run`` computes by: the recipe, fitted to the number of steps and the size of the batches."""

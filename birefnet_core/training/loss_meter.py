@@ -9,7 +9,7 @@ import torch
 from ..errors import TrainingError
 from ..losses import LossValue
 from .distributed import Ranks
-from .run_folder import Position
+from .position import Position
 
 
 class LossMeter:

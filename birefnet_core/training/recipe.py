@@ -17,6 +17,7 @@ from ..config import BACKBONES, BiRefNetConfig
 from ..errors import ConfigError
 from ..losses import LossWeights
 from ..network.birefnet import SIZE_MULTIPLE
+from ..placeholders import what_it_holds
 from ..text import did_you_mean, first_line
 from .data.augment import Augmentation
 
@@ -318,12 +319,13 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
-            raise ConfigError(f"{path}: more than {_MOST_BYTES >> 10} KiB, so it is not a recipe.")
+            held = what_it_holds(content) or f"more than {_MOST_BYTES >> 10} KiB"
+            raise ConfigError(f"{path}: not a recipe in TOML ({held}).")
         return tomllib.loads(content.decode("utf-8-sig"))  # some editors of Windows begin files with a mark
     except OSError as error:
         raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a recipe in TOML ({first_line(error)}).") from error
+        raise ConfigError(f"{path}: not a recipe in TOML ({what_it_holds(content) or first_line(error)}).") from error
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import logging
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,15 @@ from ..checkpoints.io import open_file
 from ..checkpoints.pickled import load_pickle
 from ..errors import BiRefNetError, CheckpointError, ConfigError, TrainingError
 from ..files import atomic_path, locked_folder, remove_part
+from ..placeholders import LFS, PAGE, advice, placeholder
 from ..text import first_line
+from .position import Position
 from .recipe import SCORES, Recipe, differences
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # layout of last.pt
+_HEAD = 512  # bytes that tell what is in the place of last.pt
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of this kind
 _SECONDS_TO_END = 10.0  # within which the workers of a killed training notice its end and end too
 # Temporary files of trainings; the names after the first are those of version 0.1.
@@ -33,59 +35,6 @@ _PART = re.compile(
     r"\.(birefnet-.+|(last\.pt|best(_adapter)?\.safetensors|metrics\.jsonl|recipe\.toml|report\.md|scores\.json"
     r"|(curves|epoch_\d+)\.png)\.\w+)\.part"
 )
-
-
-@dataclasses.dataclass
-class Position:
-    """Progress of a training.
-
-    Attributes:
-        epoch: Counted from 0.
-        batch: Batches of the epoch that are done.
-        step: Optimizer steps done in all.
-        best: Best score so far; None before the first validation.
-        sums: Sums of the loss and its terms over the epoch's steps.
-        count: Number of those steps.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    best: float | None = None
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    count: int = 0
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Position:
-        """The inverse of ``dataclasses.asdict``.
-
-        Raises:
-            ValueError, TypeError: Not a position.
-        """
-        position = cls(**values)
-        counts = (position.epoch, position.batch, position.step, position.count)
-        if not all(isinstance(count, int) and count >= 0 for count in counts):
-            raise ValueError(f"position {counts}")
-        if not isinstance(position.best, (int, float, type(None))) or not isinstance(position.sums, dict):
-            raise TypeError("no position")
-        return position
-
-    def copy(self) -> Position:
-        """One that stays as it is when this one goes on."""
-        return dataclasses.replace(self, sums=dict(self.sums))
-
-    def add_step(self, means: Mapping[str, float]) -> None:
-        """Counts an optimizer step with its loss and terms."""
-        self.step += 1
-        self.count += 1
-        for name, value in means.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def end_epoch(self) -> dict[str, float]:
-        """Goes on to the next epoch; gives the means of the loss and its terms over this one."""
-        means = {name: value / self.count for name, value in self.sums.items()}
-        self.epoch, self.batch, self.sums, self.count = self.epoch + 1, 0, {}, 0
-        return means
 
 
 class RunFolder:
@@ -225,6 +174,10 @@ class RunFolder:
         if not os.path.exists(self.last):
             return None
         try:
+            with open(self.last, "rb") as file:
+                kind = placeholder(file.read(_HEAD))
+            if kind in (LFS, PAGE):
+                raise CheckpointError(f"{self.last}: it holds {kind}: {advice(kind)}. Without it: {self._start_anew()}")
             state = load_pickle(self.last, legacy=False, advice=self._start_anew())
         except OSError as error:  # of the system: nothing is known of what the file holds
             reason = error.strerror or first_line(error)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..text import first_line
+from .position import Position
 from .recipe import Recipe
 from .report import curves, report, sample_sheet, save_png
-from .run_folder import Position, RunFolder
+from .run_folder import RunFolder
 from .validation import Validation
 
 logger = logging.getLogger(__name__)

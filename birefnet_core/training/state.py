@@ -16,8 +16,8 @@ from .distributed import Ranks
 from .ema import Ema
 from .model_setup import amp_dtype, build_network, synchronise_norms
 from .optim import Decay, make_optimizer
+from .position import Position
 from .recipe import Recipe
-from .run_folder import Position
 
 
 @dataclasses.dataclass

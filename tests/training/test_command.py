@@ -185,6 +185,12 @@ def test_adapters_learn_at_ten_times_the_rates_of_whole_weights(tmp_path):
     [
         (b"a = " + b"[" * 5000, "not a recipe in TOML"),
         (b"x" * 300_000, "more than 256 KiB"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+            "a Git LFS pointer: run `git lfs pull`",
+        ),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+        (b"<html>" + b"x" * 300_000, "a web page"),
         (b'name = "\xff"', "not a recipe in TOML"),
         (b"[[loss]]\nbce = 1", "loss"),
         (b"[loss.bce]\nx = 1", "loss.bce"),

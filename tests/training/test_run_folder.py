@@ -72,6 +72,21 @@ def test_what_is_no_state_is_refused_by_name(load, content):
         load(content)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+            "a Git LFS pointer: run `git lfs pull`",
+        ),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_state_is_named(load, content, words):
+    with pytest.raises(bc.CheckpointError, match=rf"last\.pt: it holds {words}.*Start a new folder"):
+        load(content)
+
+
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_state_is_refused(load, finished, part):
     with pytest.raises(bc.CheckpointError, match=r"last\.pt"):
@@ -109,6 +124,16 @@ CHANGES = {
     "no processes": lambda s: {**s, "processes": 0},
     "half a process": lambda s: {**s, "processes": 0.5},
     "processes of text": lambda s: {**s, "processes": "2"},
+    "a batch beyond the data": lambda s: {**s, "position": {**s["position"], "epoch": 0, "batch": 10**9}},
+    "an epoch beyond the recipe": lambda s: {**s, "position": {**s["position"], "epoch": 10**9, "step": 10**10}},
+    "a step beyond all": lambda s: {**s, "position": {**s["position"], "step": 10**18}},
+    "fewer steps than epochs": lambda s: {**s, "position": {**s["position"], "step": 0}},
+    "a batch that is true": lambda s: {**s, "position": {**s["position"], "batch": True}},
+    "a best score of text": lambda s: {**s, "position": {**s["position"], "best": "1"}},
+    "a best score of 7": lambda s: {**s, "position": {**s["position"], "best": 7.0}},
+    "sums without steps": lambda s: {**s, "position": {**s["position"], "sums": {"loss": 1.0}, "count": 0}},
+    "steps without sums": lambda s: {**s, "position": {**s["position"], "epoch": 0, "count": 1, "sums": {}}},
+    "sums of text": lambda s: {**s, "position": {**s["position"], "sums": {"loss": "1"}, "count": 1}},
     "more positions": lambda s: {**s, "position": {**s["position"], "hello": 1}},
 }
 
@@ -137,12 +162,15 @@ def sound(trained, tmp_path_factory):
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_state_of_something_else_is_refused_without_a_traceback(sound, trained, tmp_path, name):
     torch.save(CHANGES[name](sound), tmp_path / "last.pt")
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
     before = (tmp_path / "last.pt").read_bytes()
     trainer = trained[1]
     trainer.folder = RunFolder(tmp_path)
-    with pytest.raises(bc.CheckpointError, match=r"last\.pt: not (a|the) state"):
+    with pytest.raises(bc.CheckpointError, match=r"last\.pt: not (a|the) state .*Start a new folder"):
         trainer.start(resume=True)
     assert (tmp_path / "last.pt").read_bytes() == before
+    assert (tmp_path / "metrics.jsonl").read_text() == "{}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "metrics.jsonl"}
 
 
 def test_pickles_do_not_run(load, tmp_path):

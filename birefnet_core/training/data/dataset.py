@@ -184,6 +184,16 @@ class BatchSampler:
         """Optimizer steps in an epoch."""
         return -(-self.batches // self.recipe.accumulate)
 
+    def of(self, world_size: int) -> BatchSampler:
+        """The sampler of the first of another number of processes.
+
+        Raises:
+            ValueError: No number of processes.
+        """
+        if not isinstance(world_size, int) or world_size < 1:
+            raise ValueError(f"{world_size!r} processes")
+        return dataclasses.replace(self, rank=0, world_size=world_size)
+
     def next_batch(self, done: int, world_size: int) -> int:
         """The batch with which an epoch goes on of which another number of processes did some batches.
 
@@ -197,9 +207,7 @@ class BatchSampler:
         Raises:
             ValueError: No number of processes.
         """
-        if not isinstance(world_size, int) or world_size < 1:
-            raise ValueError(f"{world_size!r} processes")
-        if done >= dataclasses.replace(self, rank=0, world_size=world_size).batches:
+        if done >= self.of(world_size).batches:
             return self.batches
         batch = done * world_size // self.world_size
         return batch - batch % self.recipe.accumulate
