@@ -42,6 +42,15 @@ def file_version(path: str | Path) -> str:
     return f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_size}"
 
 
+def file_identity(path: str | Path) -> tuple[int, int] | None:
+    """What a file or folder is on its disk, the same by all its names; None for what is not there or has no number."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if status.st_ino else None
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[str]:
     """A temporary file beside ``path``, renamed to it when the block succeeds and deleted when it raises.

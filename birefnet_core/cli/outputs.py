@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..files import file_identity
 from ..text import printable
 
 
@@ -49,11 +50,11 @@ class Inputs:
     def add(self, path: Path) -> None:
         """Adds a file."""
         self._paths.add(self.resolve(path))
-        if (identity := _identity(path)) is not None:
+        if (identity := file_identity(path)) is not None:
             self._identities.add(identity)
 
     def __contains__(self, path: Path) -> bool:
-        return _identity(path) in self._identities or self.resolve(path) in self._paths
+        return file_identity(path) in self._identities or self.resolve(path) in self._paths
 
 
 def model_files(model: str | None) -> list[Path]:
@@ -189,14 +190,6 @@ def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs) -> Non
         raise ConfigError(f"{flag} {printable(path)}: cannot be written ({error.strerror}).") from error
     if not os.access(path, os.W_OK):
         raise ConfigError(f"{flag} {printable(path)}: is write-protected. Give another name.")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return (status.st_dev, status.st_ino) if status.st_ino else None
 
 
 def _folded(path: str) -> str:

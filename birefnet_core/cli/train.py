@@ -21,6 +21,7 @@ from ..training.data.folders import EXAMPLES
 from ..training.recipe import field_names
 from ..training.report import save_png
 from ..training.run_folder import RunFolder, write_errors_as_training_error
+from ..training.run_inputs import check_files_stay
 from .console import say
 from .train_progress import ProgressBar
 
@@ -193,10 +194,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         if args.out and not args.resume:
             RunFolder(args.out).check_free()  # whose examples would be replaced
-        datasets = load_datasets(recipe, data)
+        folder = RunFolder(args.out) if args.out else None
+        datasets = load_datasets(recipe, data, folder=folder, resume=args.resume)
         _print(datasets.text)
-        if args.out:
-            folder = RunFolder(args.out)
+        if folder is not None:
             folder.make()
             with write_errors_as_training_error(folder):
                 save_png(draw_examples(datasets.training.pairs), folder.path / EXAMPLES)
@@ -222,6 +223,8 @@ def _check_recipe_stays(args: argparse.Namespace) -> None:
     name = args.recipe if args.recipe and args.recipe.endswith(".toml") else os.devnull
     if not os.path.exists(folder.last) and os.path.exists(folder.recipe) and os.path.samefile(name, folder.recipe):
         raise ConfigError(f"{folder.recipe}: would be replaced by the recipe of the run. Give --out another folder.")
+    if not os.path.exists(folder.last):  # of a training that goes on, it may be the recipe in its folder
+        check_files_stay(folder, [Path(name)])
 
 
 def _print(text: str) -> None:

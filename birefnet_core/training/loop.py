@@ -114,7 +114,7 @@ def train(
             if is_main:
                 stack.enter_context(folder.reserved())
                 folder.prepare_output_dir(resume=resume)
-        datasets = load_datasets(recipe, data, ranks)
+        datasets = load_datasets(recipe, data, ranks, folder=folder, resume=resume)
         for line in datasets.text.splitlines():
             warned = ranks.is_main and line.startswith(("warning: ", "problem: "))
             logger.log(logging.WARNING if warned else logging.INFO, "%s", line)

@@ -26,6 +26,7 @@ from .recipe import SCORES, Recipe, differences
 
 logger = logging.getLogger(__name__)
 
+REPORT, CURVES, SAMPLES = "report.md", "curves.png", "samples"  # a folder, with a sheet of each validation
 FORMAT = 1  # layout of last.pt
 _HEAD = 512  # bytes that tell what is in the place of last.pt
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of this kind

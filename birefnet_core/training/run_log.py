@@ -11,7 +11,7 @@ from ..text import first_line
 from .position import Position
 from .recipe import Recipe
 from .report import curves, report, sample_sheet, save_png
-from .run_folder import RunFolder
+from .run_folder import CURVES, REPORT, SAMPLES, RunFolder
 from .validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class RunLog:
         if self.enabled and result.thumbnails:
             save_png(sample_sheet(result.thumbnails), self.folder.path / _sheet_name(position.epoch))
         if self.enabled:
-            save_png(curves(self.folder.rows()), self.folder.path / "curves.png")
+            save_png(curves(self.folder.rows()), self.folder.path / CURVES)
 
     def finish(self, preflight: str, seconds: float) -> None:
         """Writes the report.
@@ -65,12 +65,12 @@ class RunLog:
         """
         if not self.enabled:
             return
-        sheets = sorted((self.folder.path / "samples").glob("epoch_*.png"))
+        sheets = sorted((self.folder.path / SAMPLES).glob("epoch_*.png"))
         rows = self.folder.rows()
-        sheet = f"samples/{sheets[-1].name}" if sheets else None
-        save_png(curves(rows), self.folder.path / "curves.png")
+        sheet = f"{SAMPLES}/{sheets[-1].name}" if sheets else None
+        save_png(curves(rows), self.folder.path / CURVES)
         text = report(self.recipe, preflight, rows, sheet=sheet, seconds=seconds)
-        self.folder.write_text("report.md", text)
+        self.folder.write_text(REPORT, text)
         if self._board is not None:
             self._board.close()
 
@@ -101,7 +101,7 @@ class RunLog:
 
 
 def _sheet_name(epoch: int) -> str:
-    return f"samples/epoch_{epoch:04d}.png"
+    return f"{SAMPLES}/epoch_{epoch:04d}.png"
 
 
 def _split(means: Mapping[str, float]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from ...errors import DatasetError
 from ...text import enumerate_names
 from ..distributed import SINGLE_PROCESS, Ranks
 from ..recipe import Recipe
+from ..run_folder import RunFolder
+from ..run_inputs import check_data_stay
 from .augment import NO_AUGMENTATION
 from .dataset import SegmentationDataset
 from .folders import Pair, TrainingData, class_labels, find_sets, find_training, fingerprint, hold_out, list_backgrounds
@@ -54,7 +56,13 @@ class Datasets:
 
 
 def load_datasets(
-    recipe: Recipe, data: TrainingData, ranks: Ranks = SINGLE_PROCESS, progress: Progress | None = None
+    recipe: Recipe,
+    data: TrainingData,
+    ranks: Ranks = SINGLE_PROCESS,
+    progress: Progress | None = None,
+    *,
+    folder: RunFolder | None = None,
+    resume: bool = False,
 ) -> Datasets:
     """Finds the pairs, validates every one, and splits them.
 
@@ -63,13 +71,18 @@ def load_datasets(
         data: The folders.
         ranks: The processes; each validates a part.
         progress: Called after each pair of this process.
+        folder: Where results will be written, which must replace none of the files; None for nowhere.
+        resume: Whether the training in that folder goes on.
 
     Raises:
+        ConfigError: A file that is read would be replaced.
         DatasetError: Nothing found, or something that cannot be trained on.
     """
     listed = None
     if ranks.is_main:  # one process lists the folders, so that all have the same list
         listed = find_training(data), find_sets(data.validation), list_backgrounds(data.backgrounds)
+        if folder is not None:
+            check_data_stay(folder, recipe, data, listed[:2], listed[2], resume=resume)
     found, found_validation, backgrounds = ranks.broadcast_object(listed)
     matting = recipe.matting or _is_for_matting(recipe.init)
     report = validate_dataset(found, matting=matting, ranks=ranks, progress=progress)
