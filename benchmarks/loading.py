@@ -66,14 +66,13 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="from the disk")
     args = parser.parse_args()
     print("| file | MB | this version, s | other version, s | ratio |\n|---|---|---|---|---|")
+    projects = ROOT, args.against.resolve()
     with tempfile.TemporaryDirectory() as folder:
         for kind, file in write_files(Path(folder), args.variant).items():
-            projects = [ROOT, args.against.resolve()]
             pairs = []
-            for _ in range(args.runs):
-                times = {project: read(project, file, cold=args.cold) for project in projects}
-                pairs.append((times[ROOT], times[args.against.resolve()]))
-                projects.reverse()
+            for i in range(args.runs):
+                times = {project: read(project, file, cold=args.cold) for project in projects[:: -1 if i % 2 else 1]}
+                pairs.append([times[project] for project in projects])
             ours, others = (statistics.median(times) for times in zip(*pairs, strict=True))
             ratio = statistics.median(one / other for one, other in pairs)
             print(f"| {kind} | {file.stat().st_size / 1e6:.0f} | {ours:.2f} | {others:.2f} | {ratio:.2f} |", flush=True)

@@ -134,6 +134,13 @@ def is_stream(path: Path) -> bool:
     return os.path.exists(path) and not os.path.isfile(path)
 
 
+def stream_conflict(path: Path) -> str | None:
+    """Why a path cannot be an output that replaces what is there: a pipe or a device. None for anything else."""
+    if is_stream(path) and not os.path.isdir(path):
+        return f"{path} is a pipe or a device, expected the name of a file; give another name"
+    return None
+
+
 def prepare_folder(folder: Path, wanted_for: str) -> None:
     """Creates a folder of results before the work that fills it.
 

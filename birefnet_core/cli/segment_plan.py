@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..image_formats import OPTIONAL_READERS, image_suffixes
 from ..images import find_images, is_own_output
 from ..text import printable
-from .outputs import Inputs, Outputs, exists, is_stream
+from .outputs import Inputs, Outputs, exists, stream_conflict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +132,8 @@ def _conflict(job: Job, sources: Inputs, outputs: Outputs) -> str | None:
             itself = path in Inputs([job.source])
             replaced = "the image itself" if itself else f"another image of this run, {path}"
             return f"the {kind} would replace {replaced}; give another folder"
-        if is_stream(path) and not os.path.isdir(path):
-            return f"{path} is a pipe or a device, expected the name of a file; give another name"
+        if (conflict := stream_conflict(path)) is not None:
+            return conflict
         if (other := outputs.purpose_of(path)) is not None:
             return f"{other} has the same {kind} file {path}; give the images other names, or segment them one by one"
     if set(job.outputs.values()) == {job.mask} and job.cutout is not None:

@@ -220,11 +220,11 @@ def run(args: argparse.Namespace) -> int:
 def _check_recipe_stays(args: argparse.Namespace) -> None:
     """Refuses to write the recipe of the run, which has all flags, over the one that is read."""
     folder = RunFolder(args.out)
-    name = args.recipe if args.recipe and args.recipe.endswith(".toml") else os.devnull
-    if not os.path.exists(folder.last) and os.path.exists(folder.recipe) and os.path.samefile(name, folder.recipe):
+    if os.path.exists(folder.last) or not (args.recipe and args.recipe.endswith(".toml")):
+        return  # a training that goes on may read the recipe in its folder
+    if os.path.exists(folder.recipe) and os.path.samefile(args.recipe, folder.recipe):
         raise ConfigError(f"{folder.recipe}: would be replaced by the recipe of the run. Give --out another folder.")
-    if not os.path.exists(folder.last):  # of a training that goes on, it may be the recipe in its folder
-        check_files_stay(folder, [Path(name)])
+    check_files_stay(folder, [Path(args.recipe)])
 
 
 def _print(text: str) -> None:

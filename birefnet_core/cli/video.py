@@ -29,7 +29,7 @@ from ..torchrun import current_process
 from ..video import CODECS, Output, VideoOptions, VideoProgress, VideoReport
 from ..video.formats import CLIP_SUFFIXES, MUXERS
 from .console import Progress, say
-from .outputs import Inputs, Outputs, is_stream, means_folder, model_files
+from .outputs import Inputs, Outputs, means_folder, model_files, stream_conflict
 from .segment import DEFAULT_MODEL, DTYPE_HELP, Summary, check_names, parse_size
 from .segment_image import NOT_SEGMENTED, failure_of
 
@@ -231,8 +231,8 @@ def _conflict(job: Job, inputs: Inputs, outputs: Outputs) -> str | None:
     for output in job.outputs:
         if output.path in inputs:
             return f"{output.path} is an input of this run, and would be replaced; give another folder"
-        if is_stream(output.path) and not os.path.isdir(output.path):
-            return f"{output.path} is a pipe or a device, expected the name of a file; give another name"
+        if (conflict := stream_conflict(output.path)) is not None:
+            return conflict
         if (other := outputs.purpose_of(output.path)) is not None:
             return f"{other} has the same output {output.path}"
     return None
