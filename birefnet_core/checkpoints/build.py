@@ -100,8 +100,9 @@ def model_from_state_dict(
     else:
         _check_config(config, weights)
     model = empty_network(config)
-    _complete(model, weights)
-    _check_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    _complete(expected, weights)
+    _check_fit(expected, weights)
     check_types({names.get(name, name): value for name, value in weights.items()})
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
@@ -114,7 +115,7 @@ def model_from_state_dict(
     model.config = config.replace(patch_order=info.patch_order)
     model.checkpoint = info
     _fill(model, copies)
-    return cast_for_inference(model, dtype, fine_dtype=fine_dtype).requires_grad_(True).eval()
+    return cast_for_inference(model, dtype, fine_dtype=fine_dtype).eval()
 
 
 def empty_network(config: BiRefNetConfig) -> BiRefNet:
@@ -182,13 +183,13 @@ def _decide_order(
     return dataclasses.replace(info, patch_order=order, patch_order_source=source, patch_order_evidence=evidence)
 
 
-def _complete(model: BiRefNet, weights: dict[str, Tensor]) -> None:
+def _complete(expected: Mapping[str, tuple[int, ...]], weights: dict[str, Tensor]) -> None:
     """Adds what follows from the architecture, which some converters leave out."""
-    for name, value in model.state_dict().items():
+    for name, shape in expected.items():
         if name not in weights and name.endswith(_POSITIONS):
-            weights[name] = relative_position_index(math.isqrt(value.shape[0]))
+            weights[name] = relative_position_index(math.isqrt(shape[0]))
         elif name not in weights and name.endswith("num_batches_tracked"):
-            weights[name] = torch.zeros_like(value, device="cpu")
+            weights[name] = torch.zeros(shape, dtype=torch.int64, device="cpu")
 
 
 def _check_positions(copies: Mapping[str, Tensor]) -> None:

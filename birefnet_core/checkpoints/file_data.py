@@ -170,10 +170,23 @@ class FileData:
                     crc32.add(part[i : i + BLOCK])
             yield at, part
         if entry:
-            if crc32.total() != entry.CRC:
-                with self._explained():
-                    raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
-            self._left.pop(entry.header_offset, None)
+            self._compare(entry, crc32)
+
+    def compare(self, entry: zipfile.ZipInfo, read: NDArray[np.uint8], crc32: Crc32) -> None:
+        """Compares the checksum of an entry that was read with others, without more than ``BLOCK`` bytes.
+
+        Raises:
+            CheckpointError: It differs.
+        """
+        crc32.start(read.size)
+        crc32.add(read)
+        self._compare(entry, crc32)
+
+    def _compare(self, entry: zipfile.ZipInfo, crc32: Crc32) -> None:
+        if crc32.total() != entry.CRC:
+            with self._explained():
+                raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
+        self._left.pop(entry.header_offset, None)
 
     def read_entry(self, entry: zipfile.ZipInfo, most: int) -> bytes:
         """What an entry of an archive holds, up to some number of bytes; its checksum is not compared."""

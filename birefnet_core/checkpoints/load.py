@@ -104,7 +104,7 @@ def load_model(
     if adapter is not None:
         merge_adapter(model, adapter, adapter_strength)
         convert(model, dtype, fine_dtype)
-    return model.to(device)
+    return model if device.type == "cpu" else model.to(device)
 
 
 def load_file(

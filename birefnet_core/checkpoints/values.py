@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -163,6 +163,24 @@ def largest_in_bits(bits: NDArray[np.signedinteger]) -> int:
     sign = 1 << (8 * bits.itemsize - 1)
     negative = int(np.maximum.reduce(bits.view(f"u{bits.itemsize}"))) - sign
     return max(int(np.maximum.reduce(bits)), negative)
+
+
+def largest_of_parts(values: Tensor, sizes: Sequence[int]) -> list[float]:
+    """``largest_magnitude`` of every second part of a tensor, from the first on.
+
+    Args:
+        values: Flat, contiguous, on the CPU.
+        sizes: How many numbers each part has, which together are all; the last is none of those left out, which may be
+            empty.
+    """
+    bits = _bits_of(values)
+    if bits is None:
+        return [largest_magnitude(part) for part in values.split([*sizes])[::2]]
+    starts = np.cumsum([0, *sizes[:-1]])
+    positive = np.maximum.reduceat(bits, starts)[::2]
+    negative = np.maximum.reduceat(bits.view(f"u{bits.itemsize}"), starts)[::2].astype(np.int64)
+    largest = np.maximum(positive, negative - (1 << (8 * bits.itemsize - 1)))
+    return [magnitude_of(int(bits), values.dtype) for bits in largest]
 
 
 def magnitude_of(bits: int, dtype: torch.dtype) -> float:

@@ -62,13 +62,15 @@ def test_every_value_is_looked_at(dtype, value, place):
     assert not math.isfinite(magnitudes["bad"])
 
 
-def test_faults_of_a_thread_are_raised(monkeypatch):
+@pytest.mark.parametrize("least", [1, LARGE])
+def test_faults_of_a_thread_are_raised(monkeypatch, least):
     def fail(value):
         raise ArithmeticError(f"{value.numel()} numbers")
 
     monkeypatch.setattr(copying, "largest_magnitude", fail)
-    with pytest.raises(ArithmeticError, match="5 numbers"):
-        copy_weights({"small": torch.ones(3), "large": torch.ones(5)}, dict.fromkeys(("small", "large"), torch.float32))
+    weights = {"smaller": torch.ones(least + 2), "larger": torch.ones(least + 4)}
+    with pytest.raises(ArithmeticError, match=f"{least + 4} numbers"):
+        copy_weights(weights, dict.fromkeys(weights, torch.float32))
 
 
 def test_a_type_for_every_weight():
