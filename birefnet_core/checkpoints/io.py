@@ -27,7 +27,7 @@ from .formats import AGAIN, problem_of, utf8_path
 from .pickled import find_weights, start_loading
 from .system_errors import system_error
 from .training_file import network_of_training
-from .values import is_plain
+from .values import bytes_of, is_plain
 
 # The types that safetensors knows and checkpoints have, in the order in which it puts tensors: the widest first.
 _DTYPES = {
@@ -305,7 +305,7 @@ def _write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapp
     text += b" " * (-len(text) % _ALIGNMENT)
     file.write(struct.pack("<Q", len(text)) + text)
     for name in names:
-        file.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        file.write(bytes_of(tensors[name].cpu().contiguous()).data)
 
 
 def _encodable(text: str) -> str:

@@ -191,9 +191,17 @@ def magnitude_of(bits: int, dtype: torch.dtype) -> float:
     return float(np.array(bits, f"i{floats().itemsize}").view(floats))
 
 
+def bytes_of(value: Tensor) -> NDArray[np.uint8]:
+    """The memory of a contiguous tensor on the CPU.
+
+    A tensor of one number, or of none, is contiguous with any strides, which torch refuses to view as bytes.
+    """
+    return value.detach().as_strided((value.numel(),), (1,)).view(torch.uint8).numpy()
+
+
 def _bits_of(value: Tensor) -> NDArray[np.signedinteger] | None:
     """The bits of a tensor's numbers as integers, flat, without a copy; None for tensors where that cannot be."""
     integer = integers_of(value.dtype)
     if integer is None or not (value.is_cpu and value.is_contiguous()) or value.is_neg():
         return None
-    return value.detach().reshape(-1).view(torch.uint8).numpy().view(integer)
+    return bytes_of(value).view(integer)

@@ -8,6 +8,7 @@ import torch
 
 from birefnet_core.checkpoints import copying, file_data
 from birefnet_core.checkpoints.copying import copy_weights
+from birefnet_core.checkpoints.io import open_file, write_safetensors
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 LARGE = file_data.PART // 2 + 3
@@ -40,6 +41,26 @@ def test_copies_are_those_of_torch(source, target):
         assert torch.equal(copies[name], value.detach().to(target))
         assert copies[name].untyped_storage().data_ptr() != value.untyped_storage().data_ptr() or not value.numel()
         assert not copies[name].requires_grad
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", ["x.pth", "old.pth", "x.safetensors", None])
+def test_one_number_of_a_larger_tensor(tmp_path, dtype, name):
+    """It is contiguous whatever its strides are, but not to ``Tensor.view(dtype)``."""
+    weights = {"bb.a": torch.arange(4).to(dtype)[2::4], "bb.b": torch.ones(6, 1, dtype=dtype)[::3][:0]}
+    files = []
+    if name == "x.safetensors":
+        write_safetensors(tmp_path / name, weights, {})
+    elif name:
+        torch.save(weights, tmp_path / name, _use_new_zipfile_serialization=name != "old.pth")
+    if name:
+        file = open_file(tmp_path / name)
+        assert all(torch.equal(file.tensors[key], value) for key, value in weights.items())
+        weights, files = file.tensors, file.files
+    copies, magnitudes = copy_weights(weights, dict.fromkeys(weights, torch.float32), files)
+    assert copies["bb.a"].tolist() == [2]
+    assert copies["bb.b"].shape == (0, 1)
+    assert magnitudes == {"bb.a": 2, "bb.b": 0}
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
