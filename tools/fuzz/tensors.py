@@ -16,7 +16,7 @@ _TYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8,
 _VALUES = {"nan": float("nan"), "inf": float("inf"), "-inf": -float("inf"), "1e38": 1e38, "negative": -1.0}
 _SHAPES = ("scalar", "empty", "flat", "turned", "longer", "half", "new axis")
 _WRAPPERS = ("model", "state_dict", "module", "ema", "hello", "list", "numbers", "none", "deep", "prefix", "text")
-_LAYOUTS = ("expanded", "meta", "sparse", "shared", "float8", "renamed", "missing", "quantized")
+_LAYOUTS = ("expanded", "meta", "sparse", "shared", "float8", "renamed", "missing", "quantized", "strided")
 ODD_TENSORS = (*map(str, _TYPES), *_VALUES, *_SHAPES, *_WRAPPERS, *_LAYOUTS)
 
 
@@ -99,6 +99,7 @@ def _odd(value: Tensor, index: int, how: str) -> Tensor:
         "sparse": lambda: value.to_sparse(),
         "shared": lambda: torch.zeros(value.numel() + 3)[3:].view(value.shape),
         "float8": lambda: value.to(torch.float8_e4m3fn),
+        "strided": lambda: torch.stack([value, value], -1)[..., 0],
         "quantized": lambda: torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8),
     }[how]()
 
