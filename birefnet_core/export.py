@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import errno
 import importlib.util
+import os
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CheckpointError, ConfigError
-from .files import atomic_path
+from .files import atomic_path, check_writable, path_of, stream_conflict
 from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
+from .text import first_line
 
 _TORCH = "2.7"  # those before it have no such exporter, or write files that onnxruntime refuses
 LARGEST = 1536 * 2**20  # bytes of weights; of more, torch writes them to a second file, which would keep a part's name
@@ -44,6 +50,39 @@ class MaskNetwork(nn.Module):
         return torch.sigmoid(self.network((image - self.mean) / self.std).logits)
 
 
+def check_place(path: str | Path) -> None:
+    """Finds out, without a network, whether an ONNX file can be made here and written to a path; makes its folder.
+
+    Raises:
+        ConfigError: Packages for exporting are missing or too old, or the name does not fit.
+        CheckpointError: No file can be written there.
+    """
+    path = path_of(path, "path")
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"exporting needs {' and '.join(missing)}: pip install {' '.join(missing)} onnxruntime")
+    if torch.__version__ < _TORCH:
+        raise ConfigError(f"exporting needs torch {_TORCH} or newer; found torch {torch.__version__}.")
+    if path.suffix.lower() != ".onnx":
+        raise ConfigError(f"{path}: an ONNX file ends in .onnx.")
+    if os.path.isdir(path):
+        raise CheckpointError(f"{path}: is a folder, expected the name of a file.")
+    if (conflict := stream_conflict(path)) is not None:
+        raise CheckpointError(f"{conflict}.")
+    with _not_written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+
+
+@contextmanager
+def _not_written(path: Path) -> Iterator[None]:
+    """Errors of the system as a CheckpointError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: not written ({error.strerror or first_line(error)}).") from error
+
+
 def export_onnx(
     model: BiRefNet, path: str | Path, *, size: tuple[int, int] | None = None, dynamic_batch: bool = False
 ) -> Path:
@@ -51,7 +90,7 @@ def export_onnx(
 
     Args:
         model: The network, on the CPU; unchanged.
-        path: A file ending in .onnx.
+        path: A file ending in .onnx; its folder is made if need be.
         size: Width, height of the input, multiples of 32; None for the checkpoint's training size.
         dynamic_batch: Leave the number of images open; otherwise it is 1.
 
@@ -61,16 +100,10 @@ def export_onnx(
     Raises:
         ConfigError: Packages for exporting are missing or too old, the name or size does not fit, or the network is
             too large.
-        CheckpointError: The file could not be written.
+        CheckpointError: The file cannot be written, which is found before exporting as far as it can be known.
     """
-    path = Path(path)
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"exporting needs {' and '.join(missing)}: pip install {' '.join(missing)} onnxruntime")
-    if torch.__version__ < _TORCH:
-        raise ConfigError(f"exporting needs torch {_TORCH} or newer; found torch {torch.__version__}.")
-    if path.suffix.lower() != ".onnx":
-        raise ConfigError(f"{path}: an ONNX file ends in .onnx.")
+    path = path_of(path, "path")
+    check_place(path)
     width, height = size or (model.checkpoint.training_size if model.checkpoint else (1024, 1024))
     if min(width, height) < model.min_side or width % 32 or height % 32:
         raise ConfigError(f"size {width} x {height}: sides must be multiples of 32, at least {model.min_side}.")
@@ -81,6 +114,14 @@ def export_onnx(
             f"the network has {weights / 1e9:.1f} GB of weights in float32, an ONNX file holds {LARGEST / 1e9:.1f} GB: "
             "export one with a smaller encoder."
         )
+    with _not_written(path):
+        free = shutil.disk_usage(path.parent)
+        if free.total and free.free < weights:  # some network disks say that they have no space at all
+            raise OSError(
+                errno.ENOSPC,
+                f"the file takes {weights / 1e6:.0f} MB, and {free.free / 1e6:.0f} MB are free: free some space, or "
+                "give another folder",
+            )
     example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
     shapes = {"image": {0: torch.export.Dim("batch")}} if dynamic_batch else None
     with warnings.catch_warnings():
@@ -91,12 +132,8 @@ def export_onnx(
             input_names=["image"], output_names=["mask"], dynamic_shapes=shapes,
         )  # fmt: skip
     assert program is not None  # only the older exporter gives none
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as part:
-            program.save(part)
-    except OSError as error:
-        raise CheckpointError(f"{path}: not written ({error}).") from error
+    with _not_written(path), atomic_path(path) as part:
+        program.save(part)
     return path
 
 

@@ -51,6 +51,20 @@ def file_identity(path: str | Path) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if status.st_ino else None
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path is a pipe or a device, such as /dev/stdout: written through, and never replaced by a file."""
+    if os.path.abspath(path).startswith(("/dev/", "/proc/")):
+        return os.path.exists(path)
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def stream_conflict(path: Path) -> str | None:
+    """Why a path cannot be an output that replaces what is there: a pipe or a device. None for anything else."""
+    if is_stream(path) and not os.path.isdir(path):
+        return f"{path} is a pipe or a device, expected the name of a file; give another name"
+    return None
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[str]:
     """A temporary file beside ``path``, renamed to it when the block succeeds and deleted when it raises.
@@ -102,13 +116,29 @@ def first_free(paths: Iterable[Path]) -> Iterator[Path]:
                 yield path
                 return
         finally:
-            if fcntl is None:  # Windows deletes no open file
-                os.close(descriptor)
-                with contextlib.suppress(OSError):  # the next process has found it
-                    os.unlink(part)
-            else:
-                _unlink_own(part, descriptor)
-                os.close(descriptor)
+            _delete_part(descriptor, part)
+
+
+def check_writable(path: Path) -> None:
+    """Finds out whether ``atomic_path`` can write a file in a folder that is there: by creating its temporary file.
+
+    Raises:
+        OSError: It cannot, or no file can have this name.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(path)
+    _delete_part(*_create_part(path))
+
+
+def _delete_part(descriptor: int, part: str) -> None:
+    """Closes and deletes a temporary file."""
+    if fcntl is None:  # Windows deletes no open file
+        os.close(descriptor)
+        with contextlib.suppress(OSError):  # the next process has found it
+            os.unlink(part)
+    else:
+        _unlink_own(part, descriptor)
+        os.close(descriptor)
 
 
 def remove_abandoned_parts(path: Path) -> None:

@@ -64,7 +64,7 @@ def check_outputs(args: argparse.Namespace) -> None:
     inputs, outputs = Inputs(args.images), Outputs()
     wanted = [args.output / f"{path.stem}_{kind}.png" for path in args.images for kind in KINDS]
     for path in (*wanted, args.sheet):
-        prepare_file(path, "--sheet" if path == args.sheet else "--output", inputs, outputs)
+        prepare_file(path, "--sheet" if path == args.sheet else "--output", inputs, outputs, streams=path == args.sheet)
 
 
 def main() -> int:

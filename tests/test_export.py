@@ -1,6 +1,10 @@
 """ONNX files compute the network's masks, in plain onnxruntime."""
 
+import errno
+import os
+import shutil
 import warnings
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -82,6 +86,83 @@ def test_torch_without_the_exporter_is_told(filled, tmp_path, monkeypatch):
 def test_what_does_not_fit_is_refused(name, size, words, filled, tmp_path):
     with pytest.raises(bc.ConfigError, match=words):
         export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / name, size=size)
+
+
+def _fifo(path):
+    os.mkfifo(path)
+
+
+PLACES = {
+    "a folder": ("x.onnx", lambda path: path.mkdir(), "is a folder, expected the name of a file"),
+    "a pipe": ("x.onnx", _fifo, "is a pipe or a device, expected the name of a file"),
+    "a link to a device": ("x.onnx", lambda path: path.symlink_to(os.devnull), "is a pipe or a device"),
+    "a file as folder": ("a/x.onnx", lambda path: path.parent.write_text("a"), "is a file|File exists"),
+    "a folder that cannot be": ("\ud7ff" * 100 + "/x.onnx", None, "cannot be created|not written"),
+    "a name that cannot be": ("y" * 300 + ".onnx", None, "cannot be written|not written"),
+}
+
+
+@exports
+@pytest.mark.skipif(os.name == "nt", reason="has no such pipes and devices")
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("of_the_command", [True, False])
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    of_the_command, place, filled, tmp_path, monkeypatch, capsys
+):
+    name, make, words = PLACES[place]
+    path = tmp_path / name
+    if make is not None:
+        make(path)
+    monkeypatch.setattr("birefnet_core.cli.export.load_model", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("exported"))
+    before = sorted(tmp_path.rglob("*"))
+    if of_the_command:
+        assert main(["export", "--model", "demo", "--onnx", str(path), "--overwrite"]) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+    else:
+        with pytest.raises(bc.CheckpointError) as error:
+            export_onnx(bc.model_from_state_dict(filled("smallest")), path, size=(64, 64))
+        told = str(error.value)
+    assert [word for word in words.split("|") if word in told]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@exports
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_folder_in_which_no_file_can_be_made_is_told_before_exporting(reason, filled, tmp_path, monkeypatch):
+    def refuse(path):
+        raise OSError(reason, os.strerror(reason), str(path))
+
+    monkeypatch.setattr("birefnet_core.files._create_part", refuse)
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("exported"))
+    with pytest.raises(bc.CheckpointError, match=os.strerror(reason)):
+        export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / "a" / "x.onnx", size=(64, 64))
+
+
+@exports
+@pytest.mark.parametrize(("total", "told"), [(10**9, True), (0, False)])
+def test_a_disk_that_is_too_full_is_told_before_exporting(total, told, filled, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(total, total, 0))
+
+    def export(*_, **__):
+        raise RuntimeError("exporting")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    expected, words = (bc.CheckpointError, r"MB, and 0 MB are free") if told else (RuntimeError, "exporting")
+    with pytest.raises(expected, match=words):
+        export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / "x.onnx", size=(64, 64))
+    assert not list(tmp_path.iterdir())
+
+
+@exports
+def test_the_commands_other_refusals_come_before_the_network_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("birefnet_core.cli.export.load_model", lambda _: pytest.fail("loaded"))
+    (tmp_path / "x.onnx").write_text("x")
+    for name, words in (("x.bin", "ends in .onnx"), ("x.onnx", "is already there")):
+        assert main(["export", "--model", "demo", "--onnx", str(tmp_path / name)]) == 2
+        assert words in capsys.readouterr().err
 
 
 @exports

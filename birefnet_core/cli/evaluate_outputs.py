@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ConfigError, DatasetError
-from ..files import atomic_path
+from ..files import atomic_path, is_stream
 from ..image_formats import all_suffixes
 from ..metrics import SetResult
 from ..metrics.contact_sheet import save_contact_sheet
@@ -18,7 +18,7 @@ from ..metrics.plot import plot_curves
 from ..metrics.tables import markdown_table, write_csv, write_image_csv, write_json
 from ..text import first_line, printable
 from .console import say
-from .outputs import Inputs, Outputs, is_stream, model_files, prepare_file, prepare_folder
+from .outputs import Inputs, Outputs, model_files, prepare_file, prepare_folder
 
 FILES = ("json", "csv", "image_csv", "markdown", "plot")  # flags that name one file each
 
@@ -55,7 +55,8 @@ def check_outputs(data: Sequence[Data], args: argparse.Namespace) -> None:
     inputs, outputs = Inputs([*files, *model_files(args.model)]), Outputs()
     for name in (*FILES, "cache"):
         if getattr(args, name):
-            prepare_file(getattr(args, name), f"--{name.replace('_', '-')}", inputs, outputs)
+            flag = f"--{name.replace('_', '-')}"
+            prepare_file(getattr(args, name), flag, inputs, outputs, streams=name != "cache")
     if args.sheet:
         paths = _sheet_paths(args.sheet, [(one.method, one.set_name) for one in data])
         for path in dict.fromkeys((args.sheet, *paths)):  # the first where the others' sets cannot be scored

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 
 from ..checkpoints import load_model
 from ..errors import ConfigError
 from ..text import printable
 from .console import say
-from .outputs import Inputs, Outputs, model_files, named_path, prepare_file
+from .outputs import Inputs, Outputs, exists, model_files, named_path, prepare_file
 from .segment import DEFAULT_MODEL, parse_size
 
 DESCRIPTION = "Writes an ONNX file (image B,3,H,W in [0,1] -> mask B,1,H,W) and compares it with the network."
@@ -27,14 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports and compares."""
-    from ..export import TOLERANCE, check_onnx, export_onnx
+    from ..export import TOLERANCE, check_onnx, check_place, export_onnx
 
-    if os.path.exists(args.onnx) and not args.overwrite:
-        raise ConfigError(f"{printable(args.onnx)} is already there (--overwrite replaces it).")
     if args.size == "native":
         raise ConfigError("--size native: an ONNX file has one size; give N or WxH.")
     size = (args.size, args.size) if isinstance(args.size, int) else args.size
-    prepare_file(args.onnx, "--onnx", Inputs(model_files(args.model)), Outputs())
+    prepare_file(args.onnx, "--onnx", Inputs(model_files(args.model)), Outputs(), streams=False)
+    if exists(args.onnx) and not args.overwrite:
+        raise ConfigError(f"{printable(args.onnx)} is already there (--overwrite replaces it).")
+    check_place(args.onnx)
     model = load_model(args.model)
     say("exporting, which may take minutes ...")
     export_onnx(model, args.onnx, size=size, dynamic_batch=args.dynamic_batch)

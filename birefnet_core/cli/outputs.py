@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..files import file_identity
+from ..files import file_identity, is_stream, stream_conflict
 from ..text import printable
 
 
@@ -127,20 +127,6 @@ def means_folder(name: str) -> bool:
     return name.endswith(("/", os.sep)) or os.path.basename(name) in (".", "..")
 
 
-def is_stream(path: Path) -> bool:
-    """Whether a path is a pipe or a device, such as /dev/stdout: written through, and never replaced by a file."""
-    if os.path.abspath(path).startswith(("/dev/", "/proc/")):
-        return os.path.exists(path)
-    return os.path.exists(path) and not os.path.isfile(path)
-
-
-def stream_conflict(path: Path) -> str | None:
-    """Why a path cannot be an output that replaces what is there: a pipe or a device. None for anything else."""
-    if is_stream(path) and not os.path.isdir(path):
-        return f"{path} is a pipe or a device, expected the name of a file; give another name"
-    return None
-
-
 def prepare_folder(folder: Path, wanted_for: str) -> None:
     """Creates a folder of results before the work that fills it.
 
@@ -164,7 +150,7 @@ def prepare_folder(folder: Path, wanted_for: str) -> None:
         raise ConfigError(f"{name}: the folder for {wanted_for} cannot be written to. Give another one.")
 
 
-def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs) -> None:
+def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs, *, streams: bool = True) -> None:
     """Makes sure that a file of results can be written, before the work whose results it holds.
 
     Args:
@@ -172,6 +158,7 @@ def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs) -> Non
         flag: The flag that names it, for messages.
         inputs: Files that must not be replaced.
         outputs: The other files of results; this one is added.
+        streams: Whether it may be a pipe or a device, which is written through; else a new file takes its place.
 
     Raises:
         ConfigError: It cannot be written, is an input, or another result's file.
@@ -186,6 +173,8 @@ def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs) -> Non
     if other is not None:
         raise ConfigError(f"{flag} {printable(path)}: {other} writes the same file. Give another name.")
     outputs.add(path, flag)
+    if not streams and (conflict := stream_conflict(path)) is not None:
+        raise ConfigError(f"{flag} {printable(conflict)}.")
     if is_stream(path):
         return
     prepare_folder(path.parent, flag)

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..files import stream_conflict
 from ..image_formats import OPTIONAL_READERS, image_suffixes
 from ..images import find_images, is_own_output
 from ..text import printable
-from .outputs import Inputs, Outputs, exists, stream_conflict
+from .outputs import Inputs, Outputs, exists
 
 
 @dataclasses.dataclass(frozen=True)

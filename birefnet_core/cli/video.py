@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
 from ..errors import ConfigError, VideoError
-from ..files import remove_abandoned_parts
+from ..files import remove_abandoned_parts, stream_conflict
 from ..images import IMAGE_SUFFIXES, find_images
 from ..inference import Segmenter
 from ..inference.out_of_memory import free_memory
@@ -29,7 +29,7 @@ from ..torchrun import current_process
 from ..video import CODECS, Output, VideoOptions, VideoProgress, VideoReport
 from ..video.formats import CLIP_SUFFIXES, MUXERS
 from .console import Progress, say
-from .outputs import Inputs, Outputs, means_folder, model_files, stream_conflict
+from .outputs import Inputs, Outputs, means_folder, model_files
 from .segment import DEFAULT_MODEL, DTYPE_HELP, Summary, check_names, parse_size
 from .segment_image import NOT_SEGMENTED, failure_of
 
