@@ -6,7 +6,6 @@ import copy
 import errno
 import importlib.util
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CheckpointError, ConfigError
-from .files import atomic_path, check_writable, path_of, stream_conflict
+from .files import atomic_path, check_writable, free_space, make_parent, path_of, stream_conflict
 from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
 from .text import first_line
@@ -70,7 +69,7 @@ def check_place(path: str | Path) -> None:
     if (conflict := stream_conflict(path)) is not None:
         raise CheckpointError(f"{conflict}.")
     with _not_written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(path)
         check_writable(path)
 
 
@@ -115,13 +114,10 @@ def export_onnx(
             "export one with a smaller encoder."
         )
     with _not_written(path):
-        free = shutil.disk_usage(path.parent)
-        if free.total and free.free < weights:  # some network disks say that they have no space at all
-            raise OSError(
-                errno.ENOSPC,
-                f"the file takes {weights / 1e6:.0f} MB, and {free.free / 1e6:.0f} MB are free: free some space, or "
-                "give another folder",
-            )
+        free = free_space(path.parent)
+        if free is not None and free < weights:
+            sizes = f"{weights / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free"
+            raise OSError(errno.ENOSPC, f"the disk is full: {sizes}; free some space, or give another folder")
     example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
     shapes = {"image": {0: torch.export.Dim("batch")}} if dynamic_batch else None
     with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -33,6 +34,37 @@ def path_of(value: object, name: str) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise ConfigError(f"{name} is a {type(value).__name__}, expected a path: check the order of the arguments.")
     return Path(value)
+
+
+def possible(path: str | Path) -> Path:
+    """The path, if there can be a file of its name: where there cannot, Python raises a ValueError of its own.
+
+    Raises:
+        OSError: It has a null character, or one that names on this system cannot have.
+    """
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError:
+        name = b"\0"
+    if b"\0" in name:
+        raise OSError(errno.EINVAL, "no file can have this name", str(path))
+    return Path(path)
+
+
+def make_parent(path: Path) -> None:
+    """Makes the folder of a file that is to be written.
+
+    Raises:
+        OSError: It cannot be made, or there can be no file of this name.
+    """
+    possible(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def free_space(folder: Path) -> int | None:
+    """Bytes that are free on the disk of a folder, which need not be there yet; None where nobody knows."""
+    folder = folder.absolute()
+    disk = shutil.disk_usage(next(path for path in (folder, *folder.parents) if os.path.exists(path)))
+    return disk.free if disk.total > 0 else None  # some network drives give 0 for all
 
 
 def file_version(path: str | Path) -> str:
@@ -162,6 +194,7 @@ def _part_name(path: Path, slot: int) -> str:
 
 def _create_part(path: Path) -> tuple[int, str]:
     """Creates and locks a temporary file; its number is the first that no living process has."""
+    possible(path)
     remove_abandoned_parts(path)
     for slot in itertools.count():
         part = _part_name(path, slot)
@@ -268,7 +301,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     A locked temporary file stands for the temporary folder beside it. A link stays one.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(possible(path)))
     descriptor, part = _create_part(path)
     new, old = Path(part + _NEW), Path(part + _OLD)
     try:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .colour_profiles import differs_from_srgb, to_srgb
 from .errors import DatasetError, ImageError
-from .files import atomic_path
+from .files import atomic_path, make_parent, possible
 from .image_formats import IMAGE_SUFFIXES, image_suffixes
 from .image_reading import ImageFile, opened_image, read_image_file
 from .text import first_line, printable
@@ -80,6 +80,11 @@ def find_images(
         suffixes: Lower-case endings of other files to find instead of images.
     """
     found, suffixes = FoundImages(), suffixes or image_suffixes()
+    try:
+        possible(folder)
+    except OSError as error:
+        found.errors.append(error)
+        return found
     for root, folders, files in os.walk(folder, onerror=found.errors.append):
         inner = [Path(root, name) for name in folders if recursive and not is_hidden_folder(name)]
         folders[:] = [path.name for path in inner if leave_out is None or path.resolve() != leave_out]
@@ -196,7 +201,7 @@ def _write(path: Path, image: Image.Image, icc_profile: bytes | None = None) -> 
     text = PngInfo()
     text.add_text("Software", _SOFTWARE)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(path)
         with atomic_path(path) as part:
             image.save(part, format="PNG", icc_profile=icc_profile, pnginfo=text)
     except OSError as error:

@@ -150,7 +150,7 @@ def test_a_disk_that_is_too_full_is_told_before_exporting(total, told, filled, t
         raise RuntimeError("exporting")
 
     monkeypatch.setattr(torch.onnx, "export", export)
-    expected, words = (bc.CheckpointError, r"MB, and 0 MB are free") if told else (RuntimeError, "exporting")
+    expected, words = (bc.CheckpointError, r"MB needed, 0 MB free") if told else (RuntimeError, "exporting")
     with pytest.raises(expected, match=words):
         export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / "x.onnx", size=(64, 64))
     assert not list(tmp_path.iterdir())

@@ -59,6 +59,7 @@ def save_adapter(adapter: Adapter, path: str | os.PathLike[str], metadata: Mappi
 
     Raises:
         CheckpointError: It could not be written.
+        ConfigError: Not a path.
     """
     names = keymap.to_published(adapter.factors, adapter.config)
     tensors = {}

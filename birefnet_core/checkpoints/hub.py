@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError
-from ..files import atomic_path
+from ..files import atomic_path, free_space, possible
 from .catalogue import GENERIC_FILE, WEIGHT_SUFFIXES, suggest
 from .hub_client import hub_client
 from .hub_errors import explained, failure
@@ -138,6 +138,7 @@ def download(wanted: HubFile, progress: Progress | None = None) -> tuple[Path, s
     hub_client("utils.tqdm")
     try:
         with explained(wanted.fields):
+            possible(wanted.folder or wanted.cache)
             wanted, remote = _locate(wanted)
             _check_space(wanted, remote)
             return (_into_folder if wanted.folder else _into_cache)(wanted, remote, progress), remote.commit
@@ -187,10 +188,9 @@ def _ask(wanted: HubFile) -> _RemoteFile:
 
 
 def _check_space(wanted: HubFile, remote: _RemoteFile) -> None:
-    target, size = (wanted.folder or wanted.cache).absolute(), remote.size or 0
-    disk = shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists()))
-    if disk.total > 0 and disk.free < size:  # some network drives give 0 for all
-        sizes = f": {size / 1e6:.0f} MB needed, {disk.free / 1e6:.0f} MB free"
+    free, size = free_space(wanted.folder or wanted.cache), remote.size or 0
+    if free is not None and free < size:
+        sizes = f": {size / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free"
         raise failure("no space", wanted.fields, sizes)
 
 

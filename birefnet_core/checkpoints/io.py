@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..files import atomic_path, path_of
+from ..files import atomic_path, make_parent, path_of
 from ..text import enumerate_names, first_line
 from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
 from .copying import copy_weights
@@ -267,18 +267,18 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
 
     Raises:
         CheckpointError: Wrong ending, no such folder, no permission, no space.
-        ConfigError: Metadata that are no texts, with which no reader would open the file.
+        ConfigError: Not a path, or metadata that are no texts, with which no reader would open the file.
     """
     odd = [f"{n!r}: {text!r}" for n, text in metadata.items() if not (isinstance(n, str) and isinstance(text, str))]
     if odd:
         raise ConfigError(f"metadata are texts by name, found {enumerate_names(odd)}. Use str() or json.dumps().")
-    path = Path(path)
+    path = path_of(path, "path")
     if path.suffix.lower() not in SAFETENSORS:
         raise CheckpointError(f"{path}: checkpoints are written as .safetensors; found {path.suffix or 'no ending'!r}.")
     if os.path.isdir(path):
         raise CheckpointError(f"{path}: this is a folder; give the name of a file.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(path)
         with atomic_path(path) as part, open(part, "wb") as file:
             _write_tensors(file, tensors, metadata)
     except OSError as error:
@@ -318,4 +318,6 @@ def _why_not_written(error: Exception) -> str:
         return "the disk is full. Free some space, or choose another folder."
     if number in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in str(error):
         return "no permission to write there. Choose another folder."
+    if number in (errno.EINVAL, errno.ENAMETOOLONG):
+        return f"{getattr(error, 'strerror', None) or first_line(error)}. Choose another name."
     return f"{first_line(error)}. Choose another folder."

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..files import file_identity, is_stream, stream_conflict
+from ..files import file_identity, is_stream, possible, stream_conflict
 from ..text import printable
 
 
@@ -142,10 +142,9 @@ def prepare_folder(folder: Path, wanted_for: str) -> None:
     if not at.is_dir():
         raise ConfigError(f"{printable(at)} is a file; {wanted_for} needs a folder. Give another name.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{name}: the folder for {wanted_for} cannot be created ({reason}).") from error
+        possible(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{name}: the folder for {wanted_for} cannot be created ({error.strerror}).") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"{name}: the folder for {wanted_for} cannot be written to. Give another one.")
 

@@ -14,6 +14,7 @@ from types import TracebackType
 import numpy as np
 
 from ..errors import DatasetError
+from ..files import make_parent
 from .metric import Measurement
 
 _NOTES = "notes"  # the row that keeps a pair's notes beside its metrics
@@ -35,7 +36,7 @@ class Cache:
         """
         self.path = Path(path)
         with self._errors():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_parent(self.path)
             self._database = sqlite3.connect(self.path, timeout=60)
             self._database.execute("PRAGMA journal_mode=WAL")  # a commit per pair without waiting for the disk
             self._database.execute("PRAGMA synchronous=NORMAL")

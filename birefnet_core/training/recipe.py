@@ -15,6 +15,7 @@ from typing import Any
 
 from ..config import BACKBONES, BiRefNetConfig
 from ..errors import ConfigError
+from ..files import possible
 from ..losses import LossWeights
 from ..network.birefnet import SIZE_MULTIPLE
 from ..placeholders import what_it_holds
@@ -53,8 +54,7 @@ class Recipe:
         name: What the recipe is called.
         init: Checkpoint to start from (catalogue name, Hub repository, file); "" for a new network.
         backbone: Encoder of a new network; "" for that of ``init``, or Swin-T.
-        encoder: Pretrained encoder weights for a new network: a file, or an installed package that holds one; "" for
-            random ones.
+        encoder: Pretrained encoder of a new network: a file, or an installed package that holds it; "" for random ones.
         network: Other options of a new network, as of ``BiRefNetConfig``.
         matting: The masks are alpha mattes: binary ones are warned of. Always so for matting checkpoints of the
             catalogue.
@@ -316,7 +316,7 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
         except ImportError as error:
             raise ConfigError("recipes need Python 3.11, or: pip install tomli") from error
     try:
-        with open(path, "rb") as file:
+        with open(possible(path), "rb") as file:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             held = what_it_holds(content) or f"more than {_MOST_BYTES >> 10} KiB"

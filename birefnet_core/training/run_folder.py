@@ -18,7 +18,7 @@ import torch
 from ..checkpoints.io import open_file
 from ..checkpoints.pickled import load_pickle
 from ..errors import BiRefNetError, CheckpointError, ConfigError, TrainingError
-from ..files import atomic_path, locked_folder, remove_part
+from ..files import atomic_path, locked_folder, possible, remove_part
 from ..placeholders import LFS, PAGE, advice, placeholder
 from ..text import first_line
 from .position import Position
@@ -136,10 +136,9 @@ class RunFolder:
             ConfigError: It cannot be made.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:  # the latter of names that no file can have
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"{self.path}: the folder cannot be made ({reason}).") from error
+            possible(self.path).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: the folder cannot be made ({error.strerror}).") from error
 
     def save(self, state: dict[str, Any]) -> None:
         """Writes last.pt atomically.

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..errors import ConfigError, VideoError
-from ..files import atomic_folder, atomic_path
+from ..errors import BiRefNetError, ConfigError, VideoError
+from ..files import atomic_folder, atomic_path, possible
 from .containers import Source
 from .image_files import find_sequence
 from .options import Output
@@ -29,16 +29,22 @@ def check_paths(source: Source, outputs: Sequence[Output], overwrite: bool) -> N
         overwrite: Whether outputs that are there may be replaced.
 
     Raises:
-        VideoError: A source of another type.
-        ConfigError: Nothing to write, or such a clash.
+        VideoError: A source of another type, or of a name that no file can have.
+        ConfigError: Nothing to write, such a clash, or such a name.
     """
     if not outputs:
         raise ConfigError("there is nothing to write: name at least one output.")
     if not isinstance(source, (str, Path, io.BytesIO)):
         raise VideoError(f"the source is {type(source).__name__}, expected a path or io.BytesIO.")
-    inputs = [] if isinstance(source, io.BytesIO) else source_files(Path(source))
+    inputs: list[Path] = []
+    if not isinstance(source, io.BytesIO):
+        _check_name(source, VideoError)
+        inputs += source_files(Path(source))
     for output in outputs:
-        inputs += source_files(output.background) if isinstance(output.background, Path) else []
+        _check_name(output.path, ConfigError)
+        if isinstance(output.background, Path):
+            _check_name(output.background, ConfigError)
+            inputs += source_files(output.background)
     folders = folders_of(inputs)
     taken: list[Path] = []
     for output in outputs:
@@ -54,6 +60,14 @@ def check_paths(source: Source, outputs: Sequence[Output], overwrite: bool) -> N
             raise
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: cannot be written ({reason(error)}).") from error
+
+
+def _check_name(path: str | Path, kind: type[BiRefNetError]) -> None:
+    """Raises an error of a kind for a name that no file can have."""
+    try:
+        possible(path)
+    except OSError as error:
+        raise kind(f"{path}: {reason(error)}. Give another name.") from error
 
 
 def is_written(output: Output) -> bool:
