@@ -83,7 +83,12 @@ def _not_written(path: Path) -> Iterator[None]:
 
 
 def export_onnx(
-    model: BiRefNet, path: str | Path, *, size: tuple[int, int] | None = None, dynamic_batch: bool = False
+    model: BiRefNet,
+    path: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    dynamic_batch: bool = False,
+    overwrite: bool = True,
 ) -> Path:
     """Writes an ONNX file: input ``image`` B, 3, H, W in [0, 1], output ``mask`` B, 1, H, W.
 
@@ -92,6 +97,7 @@ def export_onnx(
         path: A file ending in .onnx; its folder is made if need be.
         size: Width, height of the input, multiples of 32; None for the checkpoint's training size.
         dynamic_batch: Leave the number of images open; otherwise it is 1.
+        overwrite: Whether to replace a file that is there by the time it is written.
 
     Returns:
         The path.
@@ -128,7 +134,7 @@ def export_onnx(
             input_names=["image"], output_names=["mask"], dynamic_shapes=shapes,
         )  # fmt: skip
     assert program is not None  # only the older exporter gives none
-    with _not_written(path), atomic_path(path) as part:
+    with _not_written(path), atomic_path(path, replace=overwrite) as part:
         program.save(part)
     return path
 

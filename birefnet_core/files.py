@@ -9,7 +9,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -98,11 +98,17 @@ def stream_conflict(path: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[str]:
+def atomic_path(path: Path, *, replace: bool = True) -> Iterator[str]:
     """A temporary file beside ``path``, renamed to it when the block succeeds and deleted when it raises.
+
+    Without ``replace`` nothing that is at ``path`` by then is lost.
 
     What a killed process left of the same ``path`` is deleted, and never what another process is writing: a temporary
     file is locked as long as its process lives. So the block writes into that file: another in its place has no lock.
+
+    Raises:
+        FileExistsError: Without ``replace`` there is something at ``path`` by then.
+        OSError: The folder cannot be written to.
     """
     descriptor, part = _create_part(path)
     try:  # no call between, at which a signal would be raised
@@ -110,7 +116,7 @@ def atomic_path(path: Path) -> Iterator[str]:
         os.fsync(descriptor)
         if fcntl is None:  # Windows renames and deletes no open file
             os.close(descriptor)
-        os.replace(part, path)
+        (os.replace if replace else _rename_new)(part, path)
     except BaseException:
         if fcntl is None:
             with contextlib.suppress(OSError):  # closed already
@@ -123,6 +129,37 @@ def atomic_path(path: Path) -> Iterator[str]:
     finally:
         if fcntl is not None:
             os.close(descriptor)
+
+
+def _rename_new(part: str, path: Path) -> None:
+    """Renames a file to a name at which nothing is; between a look and ``os.replace`` a file could appear there.
+
+    Raises:
+        FileExistsError: Something is.
+    """
+    try:
+        if fcntl is None:  # Windows, where this replaces nothing
+            os.rename(part, path)
+            return
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links: first an empty file takes the name
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            try:
+                os.replace(part, path)
+            except BaseException:
+                os.unlink(path)
+                raise
+        else:
+            os.unlink(part)
+    except FileExistsError as error:
+        raise _appeared(path) from error
+
+
+def _appeared(path: Path) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "another program has written it meanwhile, and it is kept", str(path))
 
 
 def _unlink_own(part: str, descriptor: int) -> None:
@@ -296,10 +333,19 @@ def _lock(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, replace: bool = True, unimportant: Collection[str] = ()) -> Iterator[Path]:
     """``atomic_path`` for a folder: what was at ``path`` before is replaced when the block succeeds.
 
     A locked temporary file stands for the temporary folder beside it. A link stays one.
+
+    Args:
+        path: The folder.
+        replace: Whether to replace what is there by then; else only a folder without files.
+        unimportant: Names of files, in lower case, that do not count.
+
+    Raises:
+        FileExistsError: Without ``replace`` there is something at ``path`` by then.
+        OSError: The folder above cannot be written to.
     """
     path = Path(os.path.realpath(possible(path)))
     descriptor, part = _create_part(path)
@@ -307,8 +353,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         new.mkdir()
         yield new
+        if not replace and _holds_files(path, unimportant):
+            raise _appeared(path)
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, old)
+        if not replace and _holds_files(old, unimportant):  # by now; it goes back to its place
+            raise _appeared(path)
         os.rename(new, path)
     finally:
         _remove_folders(part, path)
@@ -318,6 +368,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             os.unlink(part)
         if fcntl is not None:
             os.close(descriptor)
+
+
+def _holds_files(path: Path, unimportant: Collection[str]) -> bool:
+    """Whether there is something else than a folder without files."""
+    if not os.path.isdir(path):
+        return os.path.lexists(path)
+    return any(name.lower() not in unimportant for name in os.listdir(path))
 
 
 def _remove_folders(part: str, path: Path) -> None:

@@ -158,38 +158,40 @@ def to_bytes(values: Tensor) -> np.ndarray:
     return (values.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def write_mask(path: str | Path, mask: Tensor, bits: int = 8) -> None:
+def write_mask(path: str | Path, mask: Tensor, bits: int = 8, *, overwrite: bool = True) -> None:
     """Writes a mask as a grey PNG, whole or not at all.
 
     Args:
         path: A file ending in .png.
         mask: H, W float in [0, 1].
         bits: 8 or 16.
+        overwrite: Whether to replace a file that is there.
 
     Raises:
-        ImageError: It cannot be written, or has NaN or infinite values.
+        ImageError: It cannot be written, there is such a file, or the mask has NaN or infinite values.
     """
     _check_finite(mask, path)
     if bits == 16:
         image = Image.fromarray((mask.detach().cpu().double().clamp(0, 1) * 65535).round().numpy().astype(np.uint16))
     else:
         image = Image.fromarray(to_bytes(mask))
-    _write(Path(path), image)
+    _write(Path(path), image, overwrite=overwrite)
 
 
-def write_image(path: str | Path, image: Tensor, icc_profile: bytes | None = None) -> None:
+def write_image(path: str | Path, image: Tensor, icc_profile: bytes | None = None, *, overwrite: bool = True) -> None:
     """Writes an image as a PNG, whole or not at all.
 
     Args:
         path: A file ending in .png.
         image: H, W, 3 or H, W, 4 (straight alpha) floats in [0, 1].
         icc_profile: The profile its colours are in.
+        overwrite: As for ``write_mask``.
 
     Raises:
-        ImageError: It cannot be written, or has NaN or infinite values.
+        ImageError: It cannot be written, there is such a file, or the image has NaN or infinite values.
     """
     _check_finite(image, path)
-    _write(Path(path), Image.fromarray(to_bytes(image)), icc_profile)
+    _write(Path(path), Image.fromarray(to_bytes(image)), icc_profile, overwrite=overwrite)
 
 
 def _check_finite(values: Tensor, path: str | Path) -> None:
@@ -197,12 +199,12 @@ def _check_finite(values: Tensor, path: str | Path) -> None:
         raise ImageError(f"{printable(path)}: not written, because it would hold NaN or infinite values.")
 
 
-def _write(path: Path, image: Image.Image, icc_profile: bytes | None = None) -> None:
+def _write(path: Path, image: Image.Image, icc_profile: bytes | None = None, *, overwrite: bool) -> None:
     text = PngInfo()
     text.add_text("Software", _SOFTWARE)
     try:
         make_parent(path)
-        with atomic_path(path) as part:
+        with atomic_path(path, replace=overwrite) as part:
             image.save(part, format="PNG", icc_profile=icc_profile, pnginfo=text)
     except OSError as error:
         raise ImageError(f"{printable(path)}: not written ({error.strerror or first_line(error)}).") from error

@@ -166,6 +166,25 @@ def test_the_commands_other_refusals_come_before_the_network_too(tmp_path, monke
 
 
 @exports
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_appears_while_exporting_is_replaced_only_with_overwrite(overwrite, filled, tmp_path, monkeypatch):
+    class Program:
+        def save(self, part):
+            (tmp_path / "x.onnx").write_text("theirs")
+            with open(part, "w") as file:
+                file.write("ours")
+
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Program())
+    model = bc.model_from_state_dict(filled("smallest"))
+    if overwrite:
+        export_onnx(model, tmp_path / "x.onnx", size=(64, 64))
+    else:
+        with pytest.raises(bc.CheckpointError, match="another program has written it meanwhile"):
+            export_onnx(model, tmp_path / "x.onnx", size=(64, 64), overwrite=False)
+    assert (tmp_path / "x.onnx").read_text() == ("ours" if overwrite else "theirs")
+
+
+@exports
 def test_a_network_that_is_too_large_for_one_file_is_refused(filled, tmp_path, monkeypatch):
     monkeypatch.setattr("birefnet_core.export.LARGEST", 10**6)
     with pytest.raises(bc.ConfigError, match="GB of weights"):

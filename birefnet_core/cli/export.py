@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     check_place(args.onnx)
     model = load_model(args.model)
     say("exporting, which may take minutes ...")
-    export_onnx(model, args.onnx, size=size, dynamic_batch=args.dynamic_batch)
+    export_onnx(model, args.onnx, size=size, dynamic_batch=args.dynamic_batch, overwrite=args.overwrite)
     say(f"wrote {printable(args.onnx)} ({args.onnx.stat().st_size / 1e6:.0f} MB)")
     if importlib.util.find_spec("onnxruntime") is None:
         say("not compared with the network: onnxruntime is not installed")

@@ -180,17 +180,20 @@ def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> No
         args: Options of the command line.
 
     Raises:
-        ImageError: The image cannot be read, or a result cannot be written.
+        ImageError: The image cannot be read, or a result cannot be written: without --overwrite also where another
+            program has written a file of its name since the plan was made.
         CheckpointError: The network computes NaN.
         MemoryLimitError: Too little memory for this image.
     """
     image = read_image_file(job.source)
     job.notes.extend(image.notes)
     mask = segment_image(segmenter, image, args.size)  # 1 H W
-    write_mask(job.mask, mask[0], args.bits)
+    write_mask(job.mask, mask[0], args.bits, overwrite=args.overwrite or job.mask in job.replaced)
     if job.cutout:
         colours = estimate_foreground(image.colours.unsqueeze(0), mask)
-        write_image(job.cutout, torch.cat([colours, mask.unsqueeze(-1)], dim=-1)[0], image.icc_profile)
+        cutout = torch.cat([colours, mask.unsqueeze(-1)], dim=-1)[0]  # H W 4
+        overwrite = args.overwrite or job.cutout in job.replaced
+        write_image(job.cutout, cutout, image.icc_profile, overwrite=overwrite)
 
 
 def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
@@ -198,6 +201,7 @@ def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
     wanted = job.outputs.values()
     existing = [path for path in wanted if exists(path)]
     if args.resume:
+        job.replaced.update(existing)  # empty, or of an image whose other file is missing
         existing = [path for path in existing if os.path.isfile(path) and os.path.getsize(path)]
         if len(existing) == len(wanted):
             summary.there += 1

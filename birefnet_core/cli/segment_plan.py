@@ -26,12 +26,14 @@ class Job:
         mask: Its mask's file.
         cutout: Its cut-out's file; None for no cut-out.
         notes: What reading the image brought to light.
+        replaced: Files that were there before and are written anew.
     """
 
     source: Path
     mask: Path
     cutout: Path | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
+    replaced: set[Path] = dataclasses.field(default_factory=set)
 
     @property
     def outputs(self) -> dict[str, Path]:

@@ -141,7 +141,7 @@ def _segment_all(
                         segmenter,
                         job.source,
                         job.outputs,
-                        options=options,
+                        options=replace(options, overwrite=args.overwrite or (args.resume and _has_begun(job))),
                         progress=partial(_advance, bar),
                         cancelled=lambda: stop.requested,
                     )
@@ -253,7 +253,6 @@ def video_options(args: argparse.Namespace) -> VideoOptions:
         duration=args.duration,
         frame_rate=args.fps,
         keep_partial=args.keep_partial,
-        overwrite=args.overwrite or args.resume,  # what is there of a clip that is not done
     )
 
 
@@ -351,6 +350,11 @@ def _is_free(job: Job, resume: bool, summary: Summary) -> bool:
     if existing:
         summary.failures.append(f"{job.source}: {existing[0]} is already there (--overwrite replaces it)")
     return not existing
+
+
+def _has_begun(job: Job) -> bool:
+    """Whether there is anything of a clip that is not done, which --resume replaces."""
+    return any(os.path.lexists(output.path) for output in job.outputs)
 
 
 def _count(job: Job, report: VideoReport, summary: Summary) -> None:

@@ -102,17 +102,24 @@ def _check_place(output: Output, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def temporary_path(output: Output) -> Iterator[str | Path]:
+def temporary_path(output: Output, overwrite: bool) -> Iterator[str | Path]:
     """A file or folder beside the output's path, which gets that name when the block succeeds.
 
+    Args:
+        output: What is written.
+        overwrite: As for ``check_paths``, for what has appeared since.
+
     Raises:
-        VideoError: The folder cannot be written to.
+        VideoError: The folder cannot be written to, or without ``overwrite`` there is something by now.
     """
     try:
         output.path.parent.mkdir(parents=True, exist_ok=True)
-        make = atomic_folder if output.is_folder else atomic_path
-        with make(output.path) as part:
-            yield part
+        if output.is_folder:
+            with atomic_folder(output.path, replace=overwrite, unimportant=_OF_FILE_MANAGERS) as folder:
+                yield folder
+        else:
+            with atomic_path(output.path, replace=overwrite) as part:
+                yield part
     except OSError as error:
         if isinstance(error, VideoError):
             raise

@@ -150,7 +150,7 @@ class _Run:
         plan = make_plan(output, self._info, self._report.note)
         composer = Composer(plan, self._options, self._device, self._report)
         stack.callback(composer.close)
-        part = stack.enter_context(temporary_path(output))
+        part = stack.enter_context(temporary_path(output, self._options.overwrite))
         writer = open_writer(plan, part, source, self._report.note)
         size = queue_size(self._info.width * self._info.height * 4 * plan.bits // 8)
         encoding = Encoding(writer, size, self._report, output.path)
