@@ -7,16 +7,22 @@ The same command resumes an interrupted ablation; finished runs are read, not re
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..stop_signal import STOPPED
 from ..training import Recipe, TrainingData, from_values, load_recipe
-from ..training.ablation import ROWS, ablate, choose_rows
+from ..training.ablation import ROWS, SCORES_FILE, Row, ablate, choose_rows, mask_of, run_folder
 from ..training.ablation_report import plot, report
 from ..training.data import find_sets
+from ..training.data.folders import FoundPairs
 from ..training.run_folder import RunFolder, write_errors_as_training_error
+from ..training.run_inputs import check_files_stay
 from .console import say
+from .outputs import Inputs, Outputs, model_files, prepare_file, refuse_input
 
+REPORT, PLOT = "ablation.md", "ablation.png"
 DESCRIPTION = "Trains and scores the rows of the paper's Tab. 1-3 on your data."
 
 
@@ -45,19 +51,49 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say("stopped; the same command continues", error=True)
         return STOPPED
-    say((args.out / "ablation.md").read_text(encoding="utf-8"))
+    say((args.out / REPORT).read_text(encoding="utf-8"))
     return 0
 
 
 def _ablate(args: argparse.Namespace) -> None:
     rows = choose_rows(args.rows)
     changes = {key: value for key, value in vars(args).items() if key in Recipe.__dataclass_fields__}
-    recipe = from_values({**load_recipe(args.recipe or Path(__file__).with_suffix(".toml")), **changes})
+    recipe_file = args.recipe or Path(__file__).with_suffix(".toml")
+    recipe = from_values({**load_recipe(recipe_file), **changes})
     data = TrainingData(sets=tuple(args.data), validation=(args.val_data,))
-    pairs = len(find_sets(data.sets).pairs), len(find_sets(data.validation).pairs)
+    found = find_sets(data.sets), find_sets(data.validation)
+    _check_outputs(args, rows, recipe, recipe_file, found)
+    pairs = len(found[0].pairs), len(found[1].pairs)
     runs, folder = [], RunFolder(args.out)
     for one in ablate(rows, recipe, data, args.out, seeds=args.seeds, device=args.device):
         runs.append(one)
         with write_errors_as_training_error(folder):
-            plot(rows, runs, folder.path / "ablation.png")
-            folder.write_text("ablation.md", report(rows, runs, recipe, pairs, "ablation.png"))
+            plot(rows, runs, folder.path / PLOT)
+            folder.write_text(REPORT, report(rows, runs, recipe, pairs, PLOT))
+
+
+def _check_outputs(
+    args: argparse.Namespace, rows: Sequence[Row], recipe: Recipe, recipe_file: Path, found: Sequence[FoundPairs]
+) -> None:
+    """Checks, before the first training, that nothing which is read would be replaced in any row's folder.
+
+    Each training checks its own folder too, but those of the last rows begin after hours.
+
+    Raises:
+        ConfigError: Something would be, or the report cannot be written.
+    """
+    files = [recipe_file]
+    for part in found:
+        files += [path for pair in part.pairs for path in (pair.image, pair.mask) if path is not None]
+        files += [*part.unpaired_images, *part.unpaired_masks]
+    weights = [path for source in (recipe.init, recipe.encoder) for path in model_files(os.path.expanduser(source))]
+    inputs, outputs = Inputs([*files, *weights]), Outputs()
+    for name in (REPORT, PLOT):
+        prepare_file(RunFolder(args.out).path / name, "--out", inputs, outputs, streams=False)
+    truths = [pair.mask for pair in found[1].pairs if pair.mask is not None]
+    for folder in (run_folder(args.out, row, seed) for row in rows for seed in range(args.seeds)):
+        if os.path.exists(folder.path / SCORES_FILE):  # it is done: read, and not written to
+            continue
+        check_files_stay(folder, files if os.path.exists(folder.last) else [*files, *weights])
+        for truth in truths:
+            refuse_input(mask_of(folder, truth), "--out", inputs)

@@ -149,6 +149,21 @@ def prepare_folder(folder: Path, wanted_for: str) -> None:
         raise ConfigError(f"{name}: the folder for {wanted_for} cannot be written to. Give another one.")
 
 
+def refuse_input(path: Path, flag: str, inputs: Inputs) -> None:
+    """Refuses a file of results that would replace one that is read.
+
+    Args:
+        path: The file.
+        flag: The flag that names it or its folder, for messages.
+        inputs: What is read.
+
+    Raises:
+        ConfigError: It would.
+    """
+    if path in inputs:
+        raise ConfigError(f"{flag} {printable(path)}: would replace a file that is read. Give another name.")
+
+
 def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs, *, streams: bool = True) -> None:
     """Makes sure that a file of results can be written, before the work whose results it holds.
 
@@ -166,8 +181,7 @@ def prepare_file(path: Path, flag: str, inputs: Inputs, outputs: Outputs, *, str
         raise ConfigError(f"{flag} -: is no name of a file. Give one, or /dev/stdout for standard output.")
     if os.path.isdir(path):
         raise ConfigError(f"{flag} {printable(path)}: is a folder, expected the name of a file.")
-    if path in inputs:
-        raise ConfigError(f"{flag} {printable(path)}: would replace a file that is read. Give another name.")
+    refuse_input(path, flag, inputs)
     other = outputs.purpose_of(path)
     if other is not None:
         raise ConfigError(f"{flag} {printable(path)}: {other} writes the same file. Give another name.")

@@ -27,6 +27,7 @@ from .run_folder import RunFolder
 logger = logging.getLogger(__name__)
 
 SCORES = ("maxF", "wF", "MAE", "Sm", "meanE", "HCE")  # columns of Tab. 1-3
+SCORES_FILE = "scores.json"  # in the folder of a run that is done
 Figures = tuple[float, ...]  # in the order of SCORES
 
 # What each part switches on in a network; RLFT is a phase of the training.
@@ -181,7 +182,7 @@ def ablate(
     last_only = base.replace(validate_every=base.epochs)  # so that the weights scored are those after the last step
     for seed in range(seeds):
         for row in rows:
-            recipe, folder = row.recipe(last_only, seed), RunFolder(out / row.name / f"seed{seed}")
+            recipe, folder = row.recipe(last_only, seed), run_folder(out, row, seed)
             done = _read(folder, recipe, names)
             if done is None:
                 logger.info("%s, seed %d", row.title, seed)
@@ -191,11 +192,21 @@ def ablate(
                 scores, parameters = _score(folder, [pair.image for pair in validation], truths, device)
                 run = {"data": names[0], **recipe.to_flat()}
                 done = {"run": run, "scores": scores, "parameters": parameters, "steps": result.steps}
-                folder.write_text("scores.json", json.dumps(done, indent=1) + "\n")
+                folder.write_text(SCORES_FILE, json.dumps(done, indent=1) + "\n")
                 folder.last.unlink()  # for resuming only, and five times as large as the network
             yield Run(
                 row=row.name, seed=seed, scores=done["scores"], parameters=done["parameters"], steps=done["steps"]
             )
+
+
+def run_folder(out: Path, row: Row, seed: int) -> RunFolder:
+    """The folder of one training of an ablation in ``out``."""
+    return RunFolder(out / row.name / f"seed{seed}")
+
+
+def mask_of(folder: RunFolder, truth: Path) -> Path:
+    """The file of the mask that is scored against a ground truth."""
+    return folder.path / "masks" / f"{truth.stem}.png"
 
 
 def _masks(pairs: Sequence[Pair]) -> list[Path]:
@@ -208,7 +219,7 @@ def _masks(pairs: Sequence[Pair]) -> list[Path]:
 
 def _read(folder: RunFolder, recipe: Recipe, data: Sequence[str]) -> dict[str, Any] | None:
     """The results of a finished run; None where there are none."""
-    path = folder.path / "scores.json"
+    path = folder.path / SCORES_FILE
     if not os.path.exists(path):
         return None
     try:
@@ -234,7 +245,7 @@ def _score(
     model = load_model(folder.best, device=choose_device(device))
     segment = Segmenter(model)
     for image, truth in zip(images, truths, strict=True):
-        write_mask(folder.path / "masks" / f"{truth.stem}.png", segment(read_image(image)[None])[0])
+        write_mask(mask_of(folder, truth), segment(read_image(image)[None])[0])
     keys = [key for key in SCORES if key != "HCE" or opencv_if_installed()]
     scores = evaluate_folders(folder.path / "masks", truths[0].parent, metrics=keys, allow_missing=True)
     return scores, sum(parameter.numel() for parameter in model.parameters())

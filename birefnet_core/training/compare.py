@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import file_identity, stream_conflict
 from ..text import drawable, printable
 from .recipe import PRACTICAL, SCORES, from_values, load_recipe
 from .report import best_row, plot, save_png
@@ -28,7 +29,8 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path | None = None) -
         The report in Markdown.
 
     Raises:
-        ConfigError: Less than two folders, or one that holds no training.
+        ConfigError: Less than two folders, one that holds no training, or a report that cannot be written or would
+            replace what is read.
     """
     runs = [RunFolder(folder) for folder in folders]
     if len(runs) < 2:
@@ -36,6 +38,8 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path | None = None) -
     for run in runs:
         if not os.path.isfile(run.recipe) or not os.path.isfile(run.metrics):
             raise ConfigError(f"{run.path}: no training in it (recipe.toml and metrics.jsonl).")
+    if out is not None:
+        _check_outputs(RunFolder(out), runs)
     names = _short_names([run.path for run in runs])
     recipes = [_recipe(run) for run in runs]
     rows = [run.rows() for run in runs]
@@ -47,6 +51,17 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path | None = None) -
             save_png(_curves(names, rows, str(recipes[0]["best"])), target.path / CURVES)
             target.write_text(REPORT, f"{text}\n![scores]({CURVES})\n")
     return text
+
+
+def _check_outputs(target: RunFolder, runs: Sequence[RunFolder]) -> None:
+    read = {file_identity(path): path for run in runs for path in (run.recipe, run.metrics)}
+    for path in (target.path / REPORT, target.path / CURVES):
+        if os.path.isdir(path):
+            raise ConfigError(f"{path}: is a folder, expected a file's place. Give --out another folder.")
+        if (conflict := stream_conflict(path)) is not None:
+            raise ConfigError(f"{conflict}.")
+        if (identity := file_identity(path)) is not None and identity in read:
+            raise ConfigError(f"{path} is {read[identity]}, which is compared. Give --out another folder.")
 
 
 def _recipe(run: RunFolder) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""`birefnet ablation` and `train --compare` replace nothing that they read, which is told before any work."""
+
+import json
+import os
+
+import pytest
+
+from birefnet_core.cli import ablation
+from birefnet_core.cli.main import main
+from birefnet_core.training import Recipe
+from birefnet_core.training.ablation import SCORES_FILE
+
+from ..training.conftest import write_shapes
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return write_shapes(tmp_path / "train", 3), write_shapes(tmp_path / "val", 2, first=20)
+
+
+@pytest.fixture
+def run(folders, tmp_path, monkeypatch):
+    """Runs the command, whose trainings must not begin, and gives its exit code."""
+    monkeypatch.setattr(ablation, "ablate", lambda *_, **__: pytest.fail("work began"))
+
+    def call(*flags, out=tmp_path / "out"):
+        before = contents(tmp_path)
+        data = ["--data", folders[0], "--val-data", folders[1], "--out", out, "--rows", "rm", "baseline"]
+        code = main(["ablation", *map(str, [*data, *flags]), "--device", "cpu", "--backbone", "pvt_v2_b0"])
+        assert contents(tmp_path) == before
+        return code
+
+    return call
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("name", ["ablation.md", "ablation.png"])
+@pytest.mark.parametrize("source", ["train/im/shape00.png", "val/gt/shape20.png", "recipe.toml", "encoder.pth"])
+def test_a_report_that_is_an_input_is_refused(run, tmp_path, source, name, link, capsys):
+    (tmp_path / "recipe.toml").write_text(Recipe(epochs=1, init="", backbone="pvt_v2_b0").to_toml())
+    (tmp_path / "encoder.pth").write_bytes(b"weights")
+    assert (tmp_path / source).exists()
+    (tmp_path / "out").mkdir()
+    link(tmp_path / source, tmp_path / "out" / name)
+    assert run("--recipe", tmp_path / "recipe.toml", "--encoder", tmp_path / "encoder.pth") == 2
+    assert f"{name}: would replace a file that is read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", ["masks/shape20.png", "best.safetensors", "samples/epoch_0001.png"])
+def test_a_file_of_any_run_that_is_an_input_is_refused(run, tmp_path, name, seed, capsys):
+    target = tmp_path / "out" / "rm" / f"seed{seed}" / name
+    target.parent.mkdir(parents=True)
+    encoder = tmp_path / "encoder.pth"
+    encoder.write_bytes(b"weights")
+    os.link(tmp_path / "val" / "im" / "shape21.png" if "png" in name else encoder, target)
+    assert run("--encoder", encoder) == 2
+    said = capsys.readouterr().err
+    assert "would replace a file that is read" in said or f"would be replaced by {name}" in said
+
+
+def test_validation_masks_in_the_folder_of_a_run_are_not_replaced(run, tmp_path, folders, capsys):
+    place = tmp_path / "out" / "baseline" / "seed1"
+    place.mkdir(parents=True)
+    (folders[1] / "im").rename(place / "images")
+    (folders[1] / "gt").rename(place / "masks")
+    assert run("--val-data", place) == 2
+    assert "masks/shape20.png: would replace a file that is read" in capsys.readouterr().err
+
+
+def test_the_weights_of_a_run_that_is_done_may_be_read(folders, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(ablation, "ablate", lambda *_, **__: begun.append(True) or iter(()))
+    done = tmp_path / "out" / "rm" / "seed0"
+    done.mkdir(parents=True)
+    (done / "best.safetensors").write_bytes(b"weights")
+    (done / SCORES_FILE).write_text("{}")
+    (tmp_path / "out" / "ablation.md").write_text("former")
+    data = ["--data", folders[0], "--val-data", folders[1], "--out", tmp_path / "out", "--rows", "rm"]
+    flags = ["--seeds", "1", "--encoder", done / "best.safetensors", "--backbone", "pvt_v2_b0"]
+    assert main(["ablation", *map(str, [*data, *flags])]) == 0
+    assert begun
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(lambda path: path.mkdir(), "is a folder"), (os.mkfifo, "is a pipe or a device")],
+)
+def test_a_report_that_cannot_be_written_is_told_before_any_work(run, tmp_path, make, words, capsys):
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out" / "ablation.md")
+    assert run() == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def trainings(tmp_path):
+    """Two folders of trainings."""
+    scores = dict.fromkeys(("Sm", "maxF", "meanF", "maxE", "meanE", "MAE"), 0.5)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.toml").write_text(Recipe().to_toml())
+        row = {"kind": "validation", "epoch": 1, "step": 1, **scores}
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    return [str(tmp_path / name) for name in "ab"]
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("name", ["comparison.md", "comparison.png"])
+@pytest.mark.parametrize("source", ["b/recipe.toml", "a/metrics.jsonl"])
+def test_a_comparison_replaces_nothing_that_is_compared(trainings, tmp_path, source, name, link, capsys):
+    (tmp_path / "out").mkdir()
+    link(tmp_path / source, tmp_path / "out" / name)
+    before = contents(tmp_path)
+    assert main(["train", "--compare", *trainings, "--out", str(tmp_path / "out")]) == 2
+    assert "which is compared. Give --out another folder" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(lambda path: path.mkdir(), "is a folder"), (os.mkfifo, "is a pipe or a device")],
+)
+def test_a_comparison_that_cannot_be_written_is_told(trainings, tmp_path, make, words, capsys):
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out" / "comparison.png")
+    assert main(["train", "--compare", *trainings, "--out", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_comparison_may_be_written_again_and_beside_what_is_compared(trainings):
+    for _ in range(2):
+        assert main(["train", "--compare", *trainings, "--out", trainings[0]]) == 0
