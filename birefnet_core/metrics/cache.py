@@ -7,14 +7,14 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from ..errors import DatasetError
-from ..files import make_parent
+from ..files import make_parent, stream_conflict
 from .metric import Measurement
 
 _NOTES = "notes"  # the row that keeps a pair's notes beside its metrics
@@ -35,23 +35,28 @@ class Cache:
             DatasetError: the file cannot be written or is not a cache.
         """
         self.path = Path(path)
-        with self._errors():
+        if (conflict := stream_conflict(self.path)) is not None:
+            raise DatasetError(f"The cache {conflict}.")
+        with self._errors(), ExitStack() as stack:
             make_parent(self.path)
             self._database = sqlite3.connect(self.path, timeout=60)
+            stack.callback(self._database.close)
             self._database.execute("PRAGMA journal_mode=WAL")  # a commit per pair without waiting for the disk
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS measurements (pair BLOB, metric TEXT, content BLOB, "
                 "PRIMARY KEY (pair, metric)) WITHOUT ROWID"
             )
+            stack.pop_all()  # it stays open where all of this succeeds
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or error
             advice = "delete it or choose another"
-            raise DatasetError(f"The cache {self.path} cannot be used ({error}); {advice}.") from error
+            raise DatasetError(f"The cache {self.path} cannot be used ({reason}); {advice}.") from error
 
     @staticmethod
     def key(prediction: Path, ground_truth: Path) -> bytes:

@@ -1,4 +1,6 @@
 import io
+import os
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,55 @@ def test_the_key_is_the_content(tmp_path, save):
 def test_a_file_that_is_no_cache_is_refused(tmp_path):
     (tmp_path / "cache.sqlite").write_text("this is not a database, and long enough to be looked at " * 20)
     with pytest.raises(DatasetError, match=r"cache\.sqlite cannot be used"):
+        Cache(tmp_path / "cache.sqlite")
+
+
+class FullDisk:
+    """Stands for a connection to a file on a full disk: nothing can be written, by the error of SQLite."""
+
+    def __init__(self, connection, error):
+        self.connection, self.error = connection, error
+
+    def execute(self, text, *values):
+        if text.startswith("CREATE"):
+            raise self.error
+        return self.connection.execute(text, *values)
+
+    def close(self):
+        self.connection.close()
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), KeyboardInterrupt()])
+def test_a_cache_that_cannot_be_begun_is_closed(tmp_path, monkeypatch, error):
+    made, connect = [], sqlite3.connect
+
+    def full(*arguments, **options):
+        made.append(FullDisk(connect(*arguments, **options), error))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    expected = DatasetError if isinstance(error, sqlite3.Error) else KeyboardInterrupt
+    with pytest.raises(expected):
+        Cache(tmp_path / "cache.sqlite")
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].connection.execute("SELECT 1")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="cannot list what is open")
+def test_a_file_that_is_no_cache_is_closed(tmp_path):
+    path = tmp_path / "cache.sqlite"
+    path.write_text("this is not a database, and long enough to be looked at " * 20)
+    with pytest.raises(DatasetError) as error:
+        Cache(path)
+    links = [os.path.join("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
+    assert str(path) not in [os.readlink(link) for link in links if os.path.lexists(link)]
+    assert error.value.__cause__ is not None  # whose traceback holds all that its frames hold
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
+def test_a_pipe_is_no_cache(tmp_path):
+    os.mkfifo(tmp_path / "cache.sqlite")
+    with pytest.raises(DatasetError, match="is a pipe or a device, expected the name of a file"):
         Cache(tmp_path / "cache.sqlite")
 
 
