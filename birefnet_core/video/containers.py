@@ -16,7 +16,7 @@ from ..placeholders import why_unreadable
 from ..text import enumerate_names
 from .options import Limits
 from .pyav import FAILURES, av, reason
-from .recordings import is_recording, look_through
+from .recordings import Places, is_recording, look_through
 
 Source = str | Path | io.BytesIO
 
@@ -174,6 +174,7 @@ class ContainerSource:
         self.end = float(self.end_pts * self.time_base) if self.end_pts else begin + (self.duration or 0) or None
         self._sought = False
         self.shift = self._skipped = 0
+        self._places: Places | None = None  # of a recording that was read to its end
 
     def close(self) -> None:
         # Waits for the decoder's threads. What they log (of frames before a cut, for example) waits for Python's lock,
@@ -189,7 +190,8 @@ class ContainerSource:
         """
         self._sought = True
         if is_recording(self.container):
-            self._look_through(seconds)
+            places = self._places or self._look_through(seconds)
+            self._skipped, self.shift, *_ = places.before(seconds, self.time_base)
             return
         for earlier in EARLIER_SEEKS:
             place = int((seconds - earlier) / self.time_base)
@@ -230,15 +232,15 @@ class ContainerSource:
     def find_end(self) -> None:
         """Sets ``end`` to that of recordings, which do not say it, or that of the last one alone."""
         if is_recording(self.container):
-            self._look_through(None)
+            self._places = self._look_through(None)
 
-    def _look_through(self, until: Fraction | None) -> None:
-        place = look_through(self.container, self.stream, self.time_base, until)
-        self._skipped, self.shift = place.packets, place.shift
-        if place.end is not None:
-            self.end = float(place.end)
+    def _look_through(self, until: Fraction | None) -> Places:
+        places = look_through(self.container, self.stream, self.time_base, until)
+        if places.end is not None:
+            self.end = float(places.end)
         self.container.close()
         self._begin()
+        return places
 
     def _begin(self) -> None:
         """Opens the file at its start."""

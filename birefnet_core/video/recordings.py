@@ -41,17 +41,36 @@ class Joined:
 
 
 class Place(NamedTuple):
-    """Where decoding is to begin.
+    """A key frame, or the start of a file, at which decoding may begin. Times are moved, in units of the timestamps.
 
     Attributes:
         packets: Of the video, before it.
         shift: How far the timestamps are to be moved there, as ``Joined`` does.
-        end: Where the last packet ends, in seconds with all timestamps moved; None where there was more to read.
+        shown: When it is shown.
+        reached: The latest time of decoding up to it.
     """
 
     packets: int
     shift: int
+    shown: int = 0
+    reached: int = 0
+
+
+class Places(NamedTuple):
+    """What a recording has.
+
+    Attributes:
+        keys: Its key frames, in the order of the file.
+        end: Where the last packet ends, in seconds with all timestamps moved; None where there is none.
+    """
+
+    keys: list[Place]
     end: Fraction | None
+
+    def before(self, seconds: Fraction, time_base: Fraction) -> Place:
+        """The last key frame at or before a time, of those before a packet is decoded later."""
+        fitting = (key for key in self.keys if max(key.shown, key.reached) * time_base <= seconds)
+        return max(fitting, key=lambda key: key.packets, default=Place(0, 0))
 
 
 def is_recording(container: av.container.InputContainer) -> bool:
@@ -61,32 +80,32 @@ def is_recording(container: av.container.InputContainer) -> bool:
 
 def look_through(
     container: av.container.InputContainer, stream: av.VideoStream, time_base: Fraction, until: Fraction | None
-) -> Place:
+) -> Places:
     """Reads a recording's packets from its start, and decodes none.
 
     Args:
         container: At its start.
         stream: Its video.
         time_base: Of the timestamps, in seconds.
-        until: Seconds; the place is the last key frame at or before. None reads all.
+        until: Seconds of decoding to read until; ``end`` is None then. None reads all.
     """
-    joined, found = Joined(container, time_base), Place(0, 0, None)
-    end = Fraction(0)
+    joined, keys, end, reached = Joined(container, time_base), list[Place](), 0, None
     try:
         for number, packet in enumerate(container.demux(stream)):
             time = packet.pts if packet.dts is None else packet.dts
             if not packet.size or time is None:
                 continue
             shift = joined(time, packet.duration or 0)
-            if until is not None and (time + shift) * time_base > until:
-                return found
+            reached = time + shift if reached is None else max(reached, time + shift)
+            if until is not None and reached * time_base > until:
+                return Places(keys, None)
             delay = 0 if packet.pts is None else packet.pts - time
             if abs(delay * time_base) > FARTHEST_ON:  # of the recording that follows
                 delay = 0
-            shown = (time + shift + delay) * time_base
-            if packet.is_keyframe and until is not None and shown <= until:
-                found = Place(number, shift, None)
-            end = max(end, shown + (packet.duration or 0) * time_base)
+            shown = time + shift + delay
+            if packet.is_keyframe:
+                keys.append(Place(number, shift, shown, reached))
+            end = max(end, shown + (packet.duration or 0))
     except FAILURES:  # said when it is decoded
         pass
-    return found._replace(end=end or None)
+    return Places(keys, end * time_base or None)
