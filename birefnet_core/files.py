@@ -85,7 +85,8 @@ def file_identity(path: str | Path) -> tuple[int, int] | None:
 
 def is_stream(path: Path) -> bool:
     """Whether a path is a pipe or a device, such as /dev/stdout: written through, and never replaced by a file."""
-    if os.path.abspath(path).startswith(("/dev/", "/proc/")):
+    place = os.path.abspath(path)
+    if place.startswith(("/dev/", "/proc/")) and not place.startswith("/dev/shm/"):  # a folder of files in memory
         return os.path.exists(path)
     return os.path.exists(path) and not os.path.isfile(path)
 

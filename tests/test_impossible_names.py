@@ -106,3 +106,11 @@ def test_whatever_writes_a_file_raises_an_oserror(write, name, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="names are texts there")
 def test_names_of_any_bytes_are_possible():
     assert possible(os.fsdecode(b"a\xff\xfeb")) == Path(os.fsdecode(b"a\xff\xfeb"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
+def test_a_pipe_is_not_replaced_by_a_checkpoint(model, tmp_path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(bc.CheckpointError, match="is a pipe or a device, expected the name of a file"):
+        bc.save_checkpoint(model, tmp_path / "x.safetensors")
+    assert (tmp_path / "x.safetensors").is_fifo()

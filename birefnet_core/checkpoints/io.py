@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..files import atomic_path, make_parent, path_of
+from ..files import atomic_path, make_parent, path_of, stream_conflict
 from ..text import enumerate_names, first_line
 from .catalogue import SAFETENSORS, SHARD, WEIGHT_SUFFIXES
 from .copying import copy_weights
@@ -277,6 +277,8 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
         raise CheckpointError(f"{path}: checkpoints are written as .safetensors; found {path.suffix or 'no ending'!r}.")
     if os.path.isdir(path):
         raise CheckpointError(f"{path}: this is a folder; give the name of a file.")
+    if (conflict := stream_conflict(path)) is not None:
+        raise CheckpointError(f"{conflict}.")
     try:
         make_parent(path)
         with atomic_path(path) as part, open(part, "wb") as file:

@@ -1,11 +1,14 @@
 """Files that are read and written are known by what they are on disk."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from birefnet_core.cli.outputs import Inputs, Outputs, prepare_file, prepare_folder
 from birefnet_core.errors import ConfigError
+from birefnet_core.files import is_stream, stream_conflict
 
 
 @pytest.fixture
@@ -56,6 +59,26 @@ def test_files_that_cannot_be_written_are_told(file, tmp_path, name, words):
     outputs.add(tmp_path / "taken.json", "--csv")
     with pytest.raises(ConfigError, match=words):
         prepare_file(tmp_path / name, "--json", Inputs([file]), outputs)
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="has no such folder")
+def test_files_in_memory_are_no_devices():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder, "x.onnx")
+        path.write_text("former")
+        assert not is_stream(path) and stream_conflict(path) is None
+        prepare_file(path, "--onnx", Inputs(), Outputs(), streams=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such pipes and devices")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/null", "pipe", "link"])
+def test_pipes_and_devices_are_written_through_or_refused(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    path = tmp_path / name
+    prepare_file(path, "--json", Inputs(), Outputs())
+    with pytest.raises(ConfigError, match="is a pipe or a device, expected the name of a file; give another name"):
+        prepare_file(path, "--onnx", Inputs(), Outputs(), streams=False)
 
 
 def test_a_new_folder_is_made(tmp_path):
