@@ -117,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
             is_folder=means_folder(args.output),
             recursive=args.recursive,
             cutout=args.cutout,
+            model=args.model,
         )
         processes.all_gather("planned")  # what one process writes is no input of another that lists files later
         summary = Summary()

@@ -14,7 +14,7 @@ from ..files import stream_conflict
 from ..image_formats import OPTIONAL_READERS, image_suffixes
 from ..images import find_images, is_own_output
 from ..text import printable
-from .outputs import Inputs, Outputs, exists
+from .outputs import Inputs, Outputs, exists, model_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +72,17 @@ class Plan:
 
 
 def make_plan(
-    inputs: list[str], output: Path, *, is_folder: bool = False, recursive: bool = False, cutout: bool = False
+    inputs: list[str],
+    output: Path,
+    *,
+    is_folder: bool = False,
+    recursive: bool = False,
+    cutout: bool = False,
+    model: str | None = None,
 ) -> Plan:
     """Finds the images, and the files of each one's outputs; a folder's layout is kept.
 
-    No output is an image of this run, under whatever name or link, or another's output; such images are failures.
+    No output is a file that this run reads, under whatever name or link, or another's output; such images are failures.
 
     Args:
         inputs: Files, folders and globs.
@@ -84,6 +90,7 @@ def make_plan(
         is_folder: Whether it is a folder, whatever its ending.
         recursive: Whether to take images in subfolders, too.
         cutout: Whether cut-outs are written.
+        model: What the network is loaded from; names of published ones have no files here.
 
     Raises:
         ConfigError: Nothing to do, or an output that cannot be.
@@ -95,7 +102,8 @@ def make_plan(
         passed = "".join(f" ({note})" for note in plan.notes())
         known = ", ".join(sorted(image_suffixes()))
         raise ConfigError(f"no images in {', '.join(map(printable, inputs))}{passed}; known endings are {known}.")
-    sources, outputs, planned = Inputs(source for source, _ in found), Outputs(), set()
+    sources, weights, outputs = Inputs(source for source, _ in found), Inputs(model_files(model)), Outputs()
+    planned: set[tuple[tuple[str, str], Path]] = set()
     if plan.single and len({sources.resolve(source) for source, _ in found}) > 1:
         raise ConfigError(f"{printable(output)} is one file, but there are {len(found)} images: give a folder.")
     for source, relative in found:
@@ -103,7 +111,7 @@ def make_plan(
         if (sources.resolve(source), mask) in planned:  # named twice
             continue
         job = Job(source, mask, mask.with_name(f"{mask.stem}_cutout.png") if cutout else None)
-        if reason := _conflict(job, sources, outputs):
+        if reason := _conflict(job, sources, weights, outputs):
             plan.failures.append(f"{source}: {reason}")
             continue
         planned.add((sources.resolve(source), mask))
@@ -128,13 +136,15 @@ def _single_file(output: Path) -> Path | None:
     return None
 
 
-def _conflict(job: Job, sources: Inputs, outputs: Outputs) -> str | None:
+def _conflict(job: Job, sources: Inputs, weights: Inputs, outputs: Outputs) -> str | None:
     """Why a job's outputs cannot be written; None where they can."""
     for kind, path in job.outputs.items():
         if path in sources:
             itself = path in Inputs([job.source])
             replaced = "the image itself" if itself else f"another image of this run, {path}"
             return f"the {kind} would replace {replaced}; give another folder"
+        if path in weights:
+            return f"the {kind} would replace {path}, from which the network is loaded; give another folder"
         if (conflict := stream_conflict(path)) is not None:
             return conflict
         if (other := outputs.purpose_of(path)) is not None:

@@ -66,6 +66,40 @@ def test_a_link_out_of_the_output_folder_is_replaced_and_not_followed(folder):
     assert not (out / "a.png").is_symlink()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("flags", [(), ("--overwrite",), ("--resume",)])
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "cut-out"])
+def test_a_pipe_is_not_replaced(folder, kind, flags, capsys):
+    save(folder / "a.jpg")
+    pipe = folder.parent / "out" / ("a_cutout.png" if kind == "cut-out" else "a.png")
+    pipe.parent.mkdir()
+    os.mkfifo(folder.parent / "pipe" if kind == "link" else pipe)
+    if kind == "link":
+        pipe.symlink_to(folder.parent / "pipe")
+    out = pipe if kind == "file" else pipe.parent
+    assert run(folder / "a.jpg", "-o", out, *flags, *(["--cutout"] if kind == "cut-out" else [])) == 1
+    assert pipe.is_fifo()
+    assert capsys.readouterr().err.count("is a pipe or a device") == 1
+    assert os.listdir(pipe.parent) == [pipe.name]
+
+
+@pytest.mark.parametrize("flags", [("--overwrite",), ("--overwrite", "--resume")])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_weights_are_not_replaced(folder, link, flags, capsys):
+    """Under a name that a mask has: what they hold is not looked at before."""
+    save(folder / "a.jpg")
+    weights = folder.parent / "out" / "a.png"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    model = weights
+    if link:
+        model = folder.parent / "w.pth"
+        link(weights, model)
+    assert run(folder, "-o", "out", "--model", model, *flags) == 1
+    assert weights.read_bytes() == b"weights"
+    assert "from which the network is loaded" in capsys.readouterr().err
+
+
 def test_a_link_that_leads_nowhere_is_there(folder):
     save(folder / "a.jpg")
     out = folder.parent / "out"

@@ -172,6 +172,34 @@ def test_images_that_are_links_into_the_output_folder_are_not_replaced(folder, i
     assert content(folder) == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a permission")
+@pytest.mark.parametrize("name", ["frame_000001.png", "frame_000007.png"])  # replaced by another, and lost
+def test_a_background_that_is_a_link_into_the_output_folder_is_not_lost(folder, images, name):
+    (folder / "o").mkdir()
+    Image.fromarray(picture(1, 64, 48)).save(folder / "o" / name)
+    (folder / "back.png").symlink_to(folder / "o" / name)
+    before = content(folder)
+    code, errors = images("in/a.mp4", "-o", "o", "--background", "back.png", "--overwrite")
+    assert code == 1 and "is an input of this run" in errors
+    assert content(folder) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a permission")
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("flag", ["--overwrite", "--resume"])
+def test_weights_that_are_a_link_to_an_output_are_not_replaced(folder, model_file, capsys, link, flag):
+    out = folder / "o" / "a.mov"
+    out.parent.mkdir()
+    out.write_bytes(model_file.read_bytes())
+    link(out, folder / "w.safetensors")
+    before = content(folder)
+    options = ["--device", "cpu", "--dtype", "fp32", "--colors", "none", "--model", "w.safetensors"]
+    for name in ("o", "o/a.mov"):
+        code = main(["video", "in/a.mp4", "-o", name, flag, *options])
+        assert code == 1 or flag == "--resume"
+        assert content(folder) == before
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
 def test_a_pipe_is_not_replaced(folder, capsys):
     os.mkfifo("p.mov")
