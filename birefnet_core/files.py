@@ -111,6 +111,8 @@ def atomic_path(path: Path, *, replace: bool = True) -> Iterator[str]:
         FileExistsError: Without ``replace`` there is something at ``path`` by then.
         OSError: The folder cannot be written to.
     """
+    if os.path.isdir(possible(path)):  # else a link to a folder would be replaced, and what is read through it lost
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     descriptor, part = _create_part(path)
     try:  # no call between, at which a signal would be raised
         yield part

@@ -6,9 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
+import birefnet_core as bc
 from birefnet_core import files
 from birefnet_core.files import atomic_folder, atomic_path, check_writable
+from birefnet_core.images import write_mask
 
 MEANWHILE = "another program has written it meanwhile"
 
@@ -151,3 +154,14 @@ def test_whether_a_file_can_be_written_leaves_no_trace(tmp_path):
         check_writable(tmp_path / "nowhere" / "b")
     with pytest.raises(OSError):
         check_writable(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_link_to_a_folder_is_not_replaced(tmp_path, overwrite):
+    (tmp_path / "folder").mkdir()
+    place = tmp_path / "mask.png"
+    place.symlink_to("folder")
+    with pytest.raises(bc.ImageError, match="Is a directory"):
+        write_mask(place, torch.zeros(4, 4), overwrite=overwrite)
+    assert place.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mask.png"]

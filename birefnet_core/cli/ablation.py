@@ -86,7 +86,7 @@ def _check_outputs(
     for part in found:
         files += [path for pair in part.pairs for path in (pair.image, pair.mask) if path is not None]
         files += [*part.unpaired_images, *part.unpaired_masks]
-    weights = [path for source in (recipe.init, recipe.encoder) for path in model_files(os.path.expanduser(source))]
+    weights = [path for source in (recipe.init, recipe.encoder) for path in model_files(source)]
     inputs, outputs = Inputs([*files, *weights]), Outputs()
     for name in (REPORT, PLOT):
         prepare_file(RunFolder(args.out).path / name, "--out", inputs, outputs, streams=False)
@@ -94,6 +94,7 @@ def _check_outputs(
     for folder in (run_folder(args.out, row, seed) for row in rows for seed in range(args.seeds)):
         if os.path.exists(folder.path / SCORES_FILE):  # it is done: read, and not written to
             continue
+        folder.check_own()
         check_files_stay(folder, files if os.path.exists(folder.last) else [*files, *weights])
         for truth in truths:
             refuse_input(mask_of(folder, truth), "--out", inputs)

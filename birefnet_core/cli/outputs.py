@@ -59,7 +59,7 @@ class Inputs:
 
 def model_files(model: str | None) -> list[Path]:
     """The files of a model that is given as a file or folder; none for a name."""
-    if model is None or not os.path.exists(model):
+    if model is None or not os.path.exists(model := os.path.expanduser(model)):  # as loading it does
         return []
     with contextlib.suppress(OSError):
         return list(Path(model).iterdir()) if os.path.isdir(model) else [Path(model)]

@@ -189,8 +189,9 @@ def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> No
     image = read_image_file(job.source)
     job.notes.extend(image.notes)
     mask = segment_image(segmenter, image, args.size)  # 1 H W
-    write_mask(job.mask, mask[0], args.bits, overwrite=args.overwrite or job.mask in job.replaced)
-    if job.cutout:
+    if job.mask not in job.kept:
+        write_mask(job.mask, mask[0], args.bits, overwrite=args.overwrite or job.mask in job.replaced)
+    if job.cutout and job.cutout not in job.kept:
         colours = estimate_foreground(image.colours.unsqueeze(0), mask)
         cutout = torch.cat([colours, mask.unsqueeze(-1)], dim=-1)[0]  # H W 4
         overwrite = args.overwrite or job.cutout in job.replaced
@@ -202,8 +203,9 @@ def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
     wanted = job.outputs.values()
     existing = [path for path in wanted if exists(path)]
     if args.resume:
-        job.replaced.update(existing)  # empty, or of an image whose other file is missing
-        existing = [path for path in existing if os.path.isfile(path) and os.path.getsize(path)]
+        job.kept.update(path for path in existing if os.path.isfile(path) and os.path.getsize(path))
+        job.replaced.update(set(existing) - job.kept)
+        existing = [path for path in existing if path in job.kept]
         if len(existing) == len(wanted):
             summary.there += 1
             for path in wanted:

@@ -26,7 +26,8 @@ class Job:
         mask: Its mask's file.
         cutout: Its cut-out's file; None for no cut-out.
         notes: What reading the image brought to light.
-        replaced: Files that were there before and are written anew.
+        replaced: Empty files and broken links that were there before, and are replaced.
+        kept: Files that were there before, and stay.
     """
 
     source: Path
@@ -34,6 +35,7 @@ class Job:
     cutout: Path | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
     replaced: set[Path] = dataclasses.field(default_factory=set)
+    kept: set[Path] = dataclasses.field(default_factory=set)
 
     @property
     def outputs(self) -> dict[str, Path]:
@@ -145,6 +147,8 @@ def _conflict(job: Job, sources: Inputs, weights: Inputs, outputs: Outputs) -> s
             return f"the {kind} would replace {replaced}; give another folder"
         if path in weights:
             return f"the {kind} would replace {path}, from which the network is loaded; give another folder"
+        if os.path.isdir(path):
+            return f"{path} is a folder, expected the place of its {kind}; give another folder, or move it"
         if (conflict := stream_conflict(path)) is not None:
             return conflict
         if (other := outputs.purpose_of(path)) is not None:

@@ -105,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
     if processes > 1:  # each clip is segmented by one process; the first reports what concerns all of them
         jobs = jobs[rank::processes]
         summary = summary if rank == 0 else Summary(noun="clips")
-    jobs = [job for job in jobs if args.overwrite or _is_free(job, args.resume, summary)]
+    if not args.overwrite:
+        jobs = [_rest_of(job) for job in jobs if _is_free(job, args.resume, summary)]
     try:
         _segment_all(jobs, args, processes, local_rank, summary)
     except KeyboardInterrupt:
@@ -350,6 +351,13 @@ def _is_free(job: Job, resume: bool, summary: Summary) -> bool:
     if existing:
         summary.failures.append(f"{job.source}: {existing[0]} is already there (--overwrite replaces it)")
     return not existing
+
+
+def _rest_of(job: Job) -> Job:
+    """A job without the outputs that are there, complete; those stay."""
+    from ..video.paths import is_written
+
+    return replace(job, outputs=tuple(output for output in job.outputs if not is_written(output)))
 
 
 def _has_begun(job: Job) -> bool:

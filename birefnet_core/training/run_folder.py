@@ -81,6 +81,7 @@ class RunFolder:
         if not resume:
             self.check_free()
         elif not os.path.exists(self.last):
+            self.check_own()
             logger.warning("%s holds no training to go on with: a new one begins.", self.path)
         self.make()
         for part in self.path.rglob(".*.part"):  # of a process that was killed
@@ -88,7 +89,7 @@ class RunFolder:
                 remove_part(part)
 
     def check_free(self) -> None:
-        """Checks that there is no run in the folder.
+        """Checks that there is no run in the folder, and no file of others that a run would replace.
 
         Raises:
             ConfigError: There is one.
@@ -98,6 +99,21 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} holds another run ({', '.join(there)}). Go on with it by --resume, or choose another "
                 "folder."
+            )
+        self.check_own()
+
+    def check_own(self) -> None:
+        """Checks that recipe, report and curves are of a training: each writes its log before them.
+
+        Raises:
+            ConfigError: They are a user's own, and would be replaced.
+        """
+        if any(os.path.lexists(path) for path in (self.last, self.best, self.adapter, self.metrics)):
+            return
+        if there := [name for name in (self.recipe.name, REPORT, CURVES) if os.path.lexists(self.path / name)]:
+            raise ConfigError(
+                f"{self.path} holds {' and '.join(there)} and no training (metrics.jsonl), and a new training would "
+                "replace that. Give --out another folder, or move the file."
             )
 
     @contextlib.contextmanager

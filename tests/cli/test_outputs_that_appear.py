@@ -52,15 +52,19 @@ def test_it_is_replaced_with_overwrite(folder, appearing):
     assert (folder.parent / "out" / "a.png").read_bytes() != b"theirs"
 
 
-def test_resuming_replaces_what_was_there_before(folder):
-    for image in "ab":
+def test_resuming_replaces_what_is_empty_and_nothing_else(folder):
+    for image in "abc":
         save(folder / f"{image}.jpg")
     out = folder.parent / "out"
     out.mkdir()
     (out / "a.png").touch()  # of a run that a full disk ended
-    (out / "b.png").write_bytes(b"without its cut-out")
+    (out / "b.png").write_bytes(b"touched up by hand, without its cut-out")
+    (out / "c_cutout.png").write_bytes(b"without its mask")
     assert run(folder, "-o", "out", "--cutout", "--resume") == 0
-    assert all(content(out).values()) and content(out)["b.png"] != b"without its cut-out"
+    found = content(out)
+    assert len(found) == 6 and all(found.values())
+    assert found["b.png"] == b"touched up by hand, without its cut-out"
+    assert found["c_cutout.png"] == b"without its mask"
 
 
 PROGRAM = """

@@ -7,7 +7,7 @@ import pytest
 
 from birefnet_core.cli import outputs, segment
 
-from .stub_segmenter import content, names, run, save
+from .stub_segmenter import Brightness, content, names, run, save
 
 # Nothing that is read is replaced
 
@@ -122,12 +122,35 @@ def test_what_is_no_finished_mask_is_made_when_the_run_goes_on(folder, kind, cap
     assert content(Path("out")) == before
 
 
-def test_a_folder_in_the_place_of_a_mask_is_no_mask(folder, capsys):
+@pytest.mark.parametrize("flags", [(), ("--resume",), ("--overwrite",)])
+@pytest.mark.parametrize("name", ["a.png", "a_cutout.png"])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_in_the_place_of_a_mask_is_told_before_work_begins(folder, flags, name, link, capsys):
+    """A link to a folder was replaced, and so the images that were read through it were no longer there."""
     save(folder / "a.jpg")
-    Path("out", "a.png").mkdir(parents=True)
-    for flag in ("--resume", "--overwrite"):
-        assert run(folder, "-o", "out", flag) == 1
-        assert "not written (Is a directory)" in capsys.readouterr().err
+    save(folder / "more" / "b.jpg")
+    place = Path("out", name)
+    place.parent.mkdir()
+    place.symlink_to(folder / "more") if link else place.mkdir()
+    Brightness.seen.clear()
+    more = [place / "b.jpg"] if link else []
+    assert run(folder / "a.jpg", *more, "-o", "out", "--cutout", *flags) == 1
+    assert f"{place} is a folder, expected the place of its" in capsys.readouterr().err
+    assert len(Brightness.seen) == len(more)
+    assert place.is_dir() and place.is_symlink() == link
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_weights_named_with_a_tilde_are_not_replaced(folder, link, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    save(folder / "a.jpg")
+    place = Path("out", "a.png")
+    place.parent.mkdir()
+    place.write_bytes(b"weights")
+    link(place.absolute(), folder.parent / "m.safetensors")
+    assert run(folder, "-o", "out", "--overwrite", "--model", "~/m.safetensors") == 1
+    assert "from which the network is loaded" in capsys.readouterr().err
+    assert place.read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize(("argument", "out"), [("", "out"), ("in", "")])
