@@ -133,7 +133,7 @@ def _single_file(output: Path) -> Path | None:
         return output
     if suffix in image_suffixes() or suffix in OPTIONAL_READERS:
         raise ConfigError(f"-o {name}: masks are PNG files. Give a name that ends in .png, or a folder.")
-    if exists(output):
+    if exists(output) and not os.path.isdir(output):  # by now another run may have made it
         raise ConfigError(f"{name} is a file; -o needs a folder, or for one image a name that ends in .png.")
     return None
 

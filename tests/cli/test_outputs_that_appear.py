@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from birefnet_core.cli import segment_plan
 from birefnet_core.cli.main import main
 
 from ..video.conftest import make_clip
@@ -86,6 +87,19 @@ segment.Segmenter = Brightness
 Brightness.fail = staticmethod(wait)
 sys.exit(main(["segment", "in", "-o", "out", "--device", "cpu", "--dtype", "fp32"]))
 """
+
+
+def test_a_folder_that_another_run_makes_meanwhile_is_no_file(folder, monkeypatch):
+    """Of two runs that began at once, one sometimes ended with ``out is a file``."""
+    suffixes = segment_plan.image_suffixes
+
+    def make_it():
+        Path("out").mkdir(exist_ok=True)
+        return suffixes()
+
+    monkeypatch.setattr(segment_plan, "image_suffixes", make_it)
+    assert run(save(folder / "a.jpg"), "-o", "out") == 0
+    assert names(Path("out")) == ["a.png"]
 
 
 def test_two_processes_write_each_mask_once(folder):
