@@ -110,10 +110,11 @@ class RunFolder:
         """
         if any(os.path.lexists(path) for path in (self.last, self.best, self.adapter, self.metrics)):
             return
-        if there := [name for name in (self.recipe.name, REPORT, CURVES) if os.path.lexists(self.path / name)]:
+        paths = (self.recipe, self.path / REPORT, self.path / CURVES)
+        if there := [str(path) for path in paths if os.path.lexists(path)]:
             raise ConfigError(
-                f"{self.path} holds {' and '.join(there)} and no training (metrics.jsonl), and a new training would "
-                "replace that. Give --out another folder, or move the file."
+                f"{' and '.join(there)}: of no training, as there is no {self.metrics.name} there, and would be "
+                "replaced by a new one's. Give --out another folder, or move what is there."
             )
 
     @contextlib.contextmanager

@@ -49,7 +49,9 @@ def refused(tmp_path, capsys):
 def test_images_with_names_of_results_are_not_replaced(tmp_path, refused, more, name):
     images, masks = (tmp_path / "o" / name).parent, tmp_path / "m"
     write_pairs(images, masks, ["0.png", "1.png", "2.png", os.path.basename(name)])
-    words = [tmp_path / "o" / name, f"replaced by {name} of {tmp_path / 'o'}, ", "--out another folder"]
+    # Curves are refused before the data are looked at: no training has drawn them.
+    by = "a new one's" if name == "curves.png" else f"{name} of {tmp_path / 'o'}, "
+    words = [tmp_path / "o" / name, f"would be replaced by {by}", "--out another folder"]
     refused("--images", images, "--masks", masks, "--out", tmp_path / "o", *more, words=words)
 
 
@@ -57,8 +59,10 @@ def test_images_with_names_of_results_are_not_replaced(tmp_path, refused, more, 
 def test_every_kind_of_data_stays(tmp_path, refused, kind):
     for name in ("set", "other"):
         write_pairs(tmp_path / name / "im", tmp_path / name / "gt", [f"{name}{n}.png" for n in range(3)])
-    out, flags = tmp_path / "other" / ("gt" if kind == "masks" else "im"), ["--data", tmp_path / "set"]
-    write_pairs(tmp_path / "other/im", tmp_path / "other/gt", ["curves.png"])
+    flags = ["--data", tmp_path / "set"]
+    read = tmp_path / "other" / ("gt" if kind == "masks" else "im") / "other1.png"
+    (tmp_path / "o/samples").mkdir(parents=True)
+    os.link(read, tmp_path / "o/samples/epoch_0000.png")
     if kind == "backgrounds":
         flags += ["--backgrounds", tmp_path / "other/im"]
     elif kind == "validation":
@@ -66,16 +70,16 @@ def test_every_kind_of_data_stays(tmp_path, refused, kind):
     else:
         flags = ["--data", tmp_path / "other", "--skip-bad"]
         if kind == "unpaired":
-            (tmp_path / "other/gt/curves.png").unlink()
-    refused(*flags, "--out", out, words=[out / "curves.png", "would be replaced"])
+            (tmp_path / "other/gt/other1.png").unlink()
+    refused(*flags, "--out", tmp_path / "o", words=[read, "would be replaced by samples/epoch_0000.png"])
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_data_are_known_through_links(tmp_path, refused, link):
     write_pairs(tmp_path / "im", tmp_path / "gt", ["0.png", "1.png", "2.png"])
     (tmp_path / "o").mkdir()
-    link(tmp_path / "im/1.png", tmp_path / "o/curves.png")
-    refused("--data", tmp_path, "--out", tmp_path / "o", words=[tmp_path / "im/1.png", "curves.png"])
+    link(tmp_path / "im/1.png", tmp_path / "o" / EXAMPLES)
+    refused("--data", tmp_path, "--out", tmp_path / "o", words=[tmp_path / "im/1.png", f"replaced by {EXAMPLES}"])
 
 
 @pytest.mark.parametrize("names", [["0.png", "1.png"], ["epoch_0000.png", "epoch_0001.png"]])

@@ -19,7 +19,7 @@ def test_a_new_training_replaces_no_recipe_or_report_of_others(tmp_path, resume,
     place.parent.mkdir()
     (tmp_path / "mine").write_bytes(b"mine")
     place.symlink_to(tmp_path / "mine") if link else os.rename(tmp_path / "mine", place)
-    with pytest.raises(bc.ConfigError, match=f"holds {name} and no training.*--out another folder, or move"):
+    with pytest.raises(bc.ConfigError, match=f"{name}: of no training.*--out another folder, or move"):
         RunFolder(place.parent).prepare_output_dir(resume=resume)
     assert place.read_bytes() == b"mine"
 
@@ -39,6 +39,6 @@ def test_the_command_says_so_before_it_trains(tmp_path, shapes, capsys):
     arguments = ["train", "--data", str(shapes), "--out", str(tmp_path), "--backbone", "pvt_v2_b0"]
     for more in ([], ["--dry-run"], ["--recipe", "demo", "--resume"]):
         assert main([*arguments, *more]) == 2
-        assert "recipe.toml and no training" in capsys.readouterr().err
+        assert "recipe.toml: of no training" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
     assert (tmp_path / "recipe.toml").read_text() == "# mine\n"
