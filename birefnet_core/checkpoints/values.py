@@ -160,9 +160,7 @@ def largest_in_bits(bits: NDArray[np.signedinteger]) -> int:
         bits: Of the numbers, at least one, as integers. Signed, the positive numbers are the largest of them;
             unsigned, the negative.
     """
-    sign = 1 << (8 * bits.itemsize - 1)
-    negative = int(np.maximum.reduce(bits.view(f"u{bits.itemsize}"))) - sign
-    return max(int(np.maximum.reduce(bits)), negative)
+    return _larger(np.maximum.reduce(bits), np.maximum.reduce(bits.view(f"u{bits.itemsize}")))
 
 
 def largest_of_parts(values: Tensor, sizes: Sequence[int]) -> list[float]:
@@ -177,10 +175,14 @@ def largest_of_parts(values: Tensor, sizes: Sequence[int]) -> list[float]:
     if bits is None:
         return [largest_magnitude(part) for part in values.split([*sizes])[::2]]
     starts = np.cumsum([0, *sizes[:-1]])
-    positive = np.maximum.reduceat(bits, starts)[::2]
-    negative = np.maximum.reduceat(bits.view(f"u{bits.itemsize}"), starts)[::2].astype(np.int64)
-    largest = np.maximum(positive, negative - (1 << (8 * bits.itemsize - 1)))
-    return [magnitude_of(int(bits), values.dtype) for bits in largest]
+    signed = np.maximum.reduceat(bits, starts)[::2]
+    unsigned = np.maximum.reduceat(bits.view(f"u{bits.itemsize}"), starts)[::2]
+    return [magnitude_of(_larger(*both), values.dtype) for both in zip(signed, unsigned, strict=True)]
+
+
+def _larger(signed: np.signedinteger, unsigned: np.unsignedinteger) -> int:
+    """The larger magnitude of the largest number by signed bits, and that by unsigned ones, without its sign."""
+    return max(int(signed), int(unsigned) - (1 << (8 * unsigned.itemsize - 1)))
 
 
 def magnitude_of(bits: int, dtype: torch.dtype) -> float:

@@ -82,10 +82,7 @@ def _check_outputs(
     Raises:
         ConfigError: Something would be, or the report cannot be written.
     """
-    files = [recipe_file]
-    for part in found:
-        files += [path for pair in part.pairs for path in (pair.image, pair.mask) if path is not None]
-        files += [*part.unpaired_images, *part.unpaired_masks]
+    files = [recipe_file, *(file for part in found for file in part.files)]
     weights = [path for source in (recipe.init, recipe.encoder) for path in model_files(source)]
     inputs, outputs = Inputs([*files, *weights]), Outputs()
     for name in (REPORT, PLOT):

@@ -36,10 +36,7 @@ def check_data_stay(
     Raises:
         ConfigError: A file that is read would be replaced.
     """
-    files = [*backgrounds]
-    for part in found:
-        files += [path for pair in part.pairs for path in (pair.image, pair.mask) if path is not None]
-        files += [*part.unpaired_images, *part.unpaired_masks]
+    files = [*backgrounds, *(file for part in found for file in part.files)]
     _check_samples(folder, {*_roots(data), *(file.parent for file in files)})
     if not (resume and os.path.exists(folder.last)):  # else all weights are in last.pt
         files += [*_weight_files(recipe.init), *_weight_files(recipe.encoder)]

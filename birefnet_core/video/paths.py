@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import BiRefNetError, ConfigError, VideoError
-from ..files import atomic_folder, atomic_path, possible
+from ..files import atomic_folder, atomic_path, possible, stream_conflict
 from .containers import Source
 from .image_files import find_sequence
 from .options import Output
@@ -89,8 +89,8 @@ def _check_place(output: Output, overwrite: bool) -> None:
     if os.path.isdir(path) != output.is_folder:
         expected = "a file, expected the name of a folder" if output.is_folder else "a folder, expected that of a file"
         raise ConfigError(f"{path}: is {expected}.")
-    if not output.is_folder and not os.path.isfile(path):
-        raise ConfigError(f"{path}: is a pipe or a device, expected the name of a file; give another path.")
+    if (conflict := stream_conflict(path)) is not None:
+        raise ConfigError(f"{conflict}.")
     found = os.scandir(path) if output.is_folder else ()
     held = [entry for entry in found if entry.name.lower() not in _OF_FILE_MANAGERS]
     if not overwrite and (held or not output.is_folder):

@@ -12,6 +12,12 @@ from birefnet_core.training.ablation import SCORES_FILE
 
 from ..training.conftest import write_shapes
 
+needs_pipes = pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
+in_its_place = pytest.mark.parametrize(  # of a file that is to be written
+    ("make", "words"),
+    [(lambda path: path.mkdir(), "is a folder"), (lambda path: os.mkfifo(path), "is a pipe or a device")],
+)
+
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -86,11 +92,8 @@ def test_the_weights_of_a_run_that_is_done_may_be_read(folders, tmp_path, monkey
     assert begun
 
 
-@pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [(lambda path: path.mkdir(), "is a folder"), (os.mkfifo, "is a pipe or a device")],
-)
+@needs_pipes
+@in_its_place
 def test_a_report_that_cannot_be_written_is_told_before_any_work(run, tmp_path, make, words, capsys):
     (tmp_path / "out").mkdir()
     make(tmp_path / "out" / "ablation.md")
@@ -122,11 +125,8 @@ def test_a_comparison_replaces_nothing_that_is_compared(trainings, tmp_path, sou
     assert contents(tmp_path) == before
 
 
-@pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [(lambda path: path.mkdir(), "is a folder"), (os.mkfifo, "is a pipe or a device")],
-)
+@needs_pipes
+@in_its_place
 def test_a_comparison_that_cannot_be_written_is_told(trainings, tmp_path, make, words, capsys):
     (tmp_path / "out").mkdir()
     make(tmp_path / "out" / "comparison.png")

@@ -93,6 +93,12 @@ class FoundPairs:
     unpaired_masks: tuple[Path, ...] = ()
     links: tuple[Path, ...] = ()
 
+    @property
+    def files(self) -> list[Path]:
+        """All images and masks."""
+        paired = [path for pair in self.pairs for path in (pair.image, pair.mask) if path is not None]
+        return [*paired, *self.unpaired_images, *self.unpaired_masks]
+
     def __add__(self, other: FoundPairs) -> FoundPairs:
         return FoundPairs(
             pairs=self.pairs + other.pairs,
