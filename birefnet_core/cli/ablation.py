@@ -14,9 +14,10 @@ from pathlib import Path
 from ..stop_signal import STOPPED
 from ..training import Recipe, TrainingData, from_values, load_recipe
 from ..training.ablation import ROWS, SCORES_FILE, Row, ablate, choose_rows, mask_of, run_folder
-from ..training.ablation_report import plot, report
+from ..training.ablation_report import TITLE, plot, report
 from ..training.data import find_sets
 from ..training.data.folders import FoundPairs
+from ..training.report import check_report
 from ..training.run_folder import RunFolder, write_errors_as_training_error
 from ..training.run_inputs import check_files_stay
 from .console import say
@@ -68,8 +69,8 @@ def _ablate(args: argparse.Namespace) -> None:
     for one in ablate(rows, recipe, data, args.out, seeds=args.seeds, device=args.device):
         runs.append(one)
         with write_errors_as_training_error(folder):
-            plot(rows, runs, folder.path / PLOT)
             folder.write_text(REPORT, report(rows, runs, recipe, pairs, PLOT))
+            plot(rows, runs, folder.path / PLOT)
 
 
 def _check_outputs(
@@ -87,6 +88,7 @@ def _check_outputs(
     inputs, outputs = Inputs([*files, *weights]), Outputs()
     for name in (REPORT, PLOT):
         prepare_file(RunFolder(args.out).path / name, "--out", inputs, outputs, streams=False)
+    check_report(args.out / REPORT, args.out / PLOT, TITLE)
     truths = [pair.mask for pair in found[1].pairs if pair.mask is not None]
     for folder in (run_folder(args.out, row, seed) for row in rows for seed in range(args.seeds)):
         if os.path.exists(folder.path / SCORES_FILE):  # it is done: read, and not written to

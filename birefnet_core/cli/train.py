@@ -192,9 +192,9 @@ def run(args: argparse.Namespace) -> int:
         backgrounds=args.backgrounds, skip_bad=args.skip_bad,
     )  # fmt: skip
     if args.dry_run:
-        if args.out and not args.resume:
-            RunFolder(args.out).check_free()  # whose examples would be replaced
         folder = RunFolder(args.out) if args.out else None
+        if folder is not None:
+            folder.check(resume=args.resume)  # its examples are replaced
         datasets = load_datasets(recipe, data, folder=folder, resume=args.resume)
         _print(datasets.text)
         if folder is not None:

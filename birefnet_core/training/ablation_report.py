@@ -15,6 +15,7 @@ from ..metrics.protocol import lower_is_better
 from .ablation import SCORES, Row, Run
 from .recipe import Recipe
 
+TITLE = "# Ablation"
 _OURS, _PAPER = "#0072B2", "#E69F00"  # of Okabe and Ito's palette
 _PANELS = ("maxF", "wF", "Sm", "MAE")
 
@@ -72,7 +73,7 @@ def report(rows: Sequence[Row], runs: Sequence[Run], recipe: Recipe, pairs: tupl
         )
     start = "with a pretrained encoder" if recipe.encoder else "from random weights"
     lines = [
-        "# Ablation", "",
+        TITLE, "",
         f"{recipe.backbone} {start}, {width} x {height}, batch {recipe.batch_size}, {recipe.epochs} epochs "
         f"({max(run.steps for run in runs)} steps), with RLFT the last {recipe.rlft} by the IoU loss alone; {pairs[0]} "
         f"pairs, scored on {pairs[1]} others; {trainings}", "",

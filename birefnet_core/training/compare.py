@@ -11,10 +11,10 @@ from ..errors import ConfigError
 from ..files import file_identity, stream_conflict
 from ..text import drawable, printable
 from .recipe import PRACTICAL, SCORES, from_values, load_recipe
-from .report import best_row, plot, save_png
+from .report import best_row, check_report, plot, save_png
 from .run_folder import RunFolder, write_errors_as_training_error
 
-REPORT, CURVES = "comparison.md", "comparison.png"
+REPORT, CURVES, TITLE = "comparison.md", "comparison.png", "# Trainings compared"
 _MOST_DIFFERENCES = 12  # columns that a table can have
 
 
@@ -48,8 +48,8 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path | None = None) -
         target = RunFolder(out)
         target.make()
         with write_errors_as_training_error(target):
-            save_png(_curves(names, rows, str(recipes[0]["best"])), target.path / CURVES)
             target.write_text(REPORT, f"{text}\n![scores]({CURVES})\n")
+            save_png(_curves(names, rows, str(recipes[0]["best"])), target.path / CURVES)
     return text
 
 
@@ -62,6 +62,7 @@ def _check_outputs(target: RunFolder, runs: Sequence[RunFolder]) -> None:
             raise ConfigError(f"{conflict}.")
         if (identity := file_identity(path)) is not None and identity in read:
             raise ConfigError(f"{path} is {read[identity]}, which is compared. Give --out another folder.")
+    check_report(target.path / REPORT, target.path / CURVES, TITLE)
 
 
 def _recipe(run: RunFolder) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def _report(names: Sequence[str], recipes: Sequence[Mapping[str, Any]], rows: Se
     ][:_MOST_DIFFERENCES]  # fmt: skip
     fields += ["name"] if len({recipe["name"] for recipe in recipes}) > 1 else []
     head = ["run", *fields, "steps", "loss", "best epoch", *SCORES]
-    lines = ["# Trainings compared", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [TITLE, "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, recipe, run in zip(names, recipes, rows, strict=True):
         best = best_row([row for row in run if row["kind"] == "validation"], recipe["best"])
         losses = [row["loss"] for row in run if row["kind"] == "epoch" and row["loss"] is not None]

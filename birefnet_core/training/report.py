@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from ..errors import ConfigError
 from ..files import atomic_path
 from ..images import to_bytes
 from ..masks import compare_masks
@@ -26,6 +29,7 @@ COLOURS = (
 Curve = Sequence[tuple[float, float]]  # x and y of its points
 
 _GAP, _TOP = 6, 18  # pixels between tiles, and for a line of text
+_MARK = "birefnet_core training"  # the PNG text "Software" of what is drawn; that of masks is another
 _PLOT, _MARGIN = (560, 300), (64, 30, 16, 34)  # width and height; left, top, right, bottom
 
 
@@ -142,10 +146,50 @@ def _curve(rows: Sequence[Mapping[str, Any]], key: str, x: str) -> Curve:
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Writes a PNG atomically."""
+    """Writes a PNG atomically, marked as drawn by a training."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    mark = PngInfo()
+    mark.add_text("Software", _MARK)
     with atomic_path(path) as part:
-        image.save(part, format="PNG")
+        image.save(part, format="PNG", pnginfo=mark)
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether ``save_png`` wrote a file."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get("Software") == _MARK
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def check_report(text: Path, plot: Path, title: str) -> None:
+    """Checks that what a report of several trainings would replace is such a report, which is written before its plot.
+
+    Args:
+        text: Its place.
+        plot: That of its plot.
+        title: Its first line.
+
+    Raises:
+        ConfigError: There is another file.
+    """
+    there = [path for path in (text, plot) if os.path.lexists(path)]
+    if there and _first_line(text) != title:
+        raise ConfigError(
+            f"{there[0]} would be replaced, and is of no such report ({text.name} that begins with {title!r}). Give "
+            "--out another folder, or move what is there."
+        )
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline(80).rstrip("\n")
+    except OSError:
+        return ""
 
 
 def report(

@@ -20,13 +20,16 @@ from ..checkpoints.pickled import load_pickle
 from ..errors import BiRefNetError, CheckpointError, ConfigError, TrainingError
 from ..files import atomic_path, locked_folder, possible, remove_part
 from ..placeholders import LFS, PAGE, advice, placeholder
-from ..text import first_line
+from ..text import enumerate_names, first_line
+from .data.folders import EXAMPLES
 from .position import Position
 from .recipe import SCORES, Recipe, differences
+from .report import is_drawn
 
 logger = logging.getLogger(__name__)
 
 REPORT, CURVES, SAMPLES = "report.md", "curves.png", "samples"  # a folder, with a sheet of each validation
+_SHEET = re.compile(r"epoch_\d+\.png", re.IGNORECASE)
 FORMAT = 1  # layout of last.pt
 _HEAD = 512  # bytes that tell what is in the place of last.pt
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of this kind
@@ -69,53 +72,61 @@ class RunFolder:
         return self.path / "recipe.toml"
 
     def prepare_output_dir(self, *, resume: bool) -> None:
-        """Creates the folder; refuses one with a run unless that is to be resumed.
+        """Creates the folder, see ``check``, and removes what killed processes left in it.
 
         Raises:
-            ConfigError: It holds another run, one that cannot be resumed, or cannot be made.
+            ConfigError: See ``check``, or the folder cannot be made.
         """
-        if resume and not os.path.exists(self.last) and self._has_results():
-            raise ConfigError(
-                f"{self.path}: last.pt is missing, without which this training cannot go on. {self._start_anew()}"
-            )
-        if not resume:
-            self.check_free()
-        elif not os.path.exists(self.last):
-            self.check_own()
-            logger.warning("%s holds no training to go on with: a new one begins.", self.path)
+        self.check(resume=resume)
         self.make()
         for part in self.path.rglob(".*.part"):  # of a process that was killed
             if _PART.fullmatch(part.name):
                 remove_part(part)
 
-    def check_free(self) -> None:
-        """Checks that there is no run in the folder, and no file of others that a run would replace.
+    def check(self, *, resume: bool) -> None:
+        """Refuses a folder with a run, unless that is to be resumed, or with files of others that would be replaced.
 
         Raises:
-            ConfigError: There is one.
+            ConfigError: It holds another run, one that cannot be resumed, or such files.
         """
         there = [p.name for p in (self.last, self.best, self.adapter, self.metrics) if os.path.exists(p)]
-        if there:
+        if there and not resume:
             raise ConfigError(
                 f"{self.path} holds another run ({', '.join(there)}). Go on with it by --resume, or choose another "
                 "folder."
             )
+        if resume and not os.path.exists(self.last):
+            if self._has_results():
+                raise ConfigError(
+                    f"{self.path}: last.pt is missing, without which this training cannot go on. {self._start_anew()}"
+                )
+            logger.warning("%s holds no training to go on with: a new one begins.", self.path)
         self.check_own()
 
     def check_own(self) -> None:
-        """Checks that recipe, report and curves are of a training: each writes its log before them.
+        """Checks that what a training would replace is of one: each writes its log first, and marks what it draws.
 
         Raises:
-            ConfigError: They are a user's own, and would be replaced.
+            ConfigError: It is a user's own.
         """
         if any(os.path.lexists(path) for path in (self.last, self.best, self.adapter, self.metrics)):
             return
-        paths = (self.recipe, self.path / REPORT, self.path / CURVES)
-        if there := [str(path) for path in paths if os.path.lexists(path)]:
+        drawn = (self.path / CURVES, self.path / EXAMPLES, *self.sheets())
+        texts = [path for path in (self.recipe, self.path / REPORT) if os.path.lexists(path)]
+        if own := [*texts, *(path for path in drawn if os.path.lexists(path) and not is_drawn(path))]:
+            names = enumerate_names([path.relative_to(self.path).as_posix() for path in own])
             raise ConfigError(
-                f"{' and '.join(there)}: of no training, as there is no {self.metrics.name} there, and would be "
-                "replaced by a new one's. Give --out another folder, or move what is there."
+                f"{self.path}: {names} would be replaced by this training, and came from none, as there is no "
+                f"{self.metrics.name}. Give --out another folder, or move what is there."
             )
+
+    def sheets(self) -> list[Path]:
+        """The sample sheets that are there, by names which disks that ignore case do not tell from a training's."""
+        try:
+            names = os.listdir(self.path / SAMPLES)
+        except (OSError, ValueError):  # none yet; what cannot be listed is told of when it is written to
+            return []
+        return [self.path / SAMPLES / name for name in sorted(names) if _SHEET.fullmatch(name)]
 
     @contextlib.contextmanager
     def reserved(self) -> Iterator[None]:

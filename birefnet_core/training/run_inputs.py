@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-
-from PIL import Image
 
 from ..checkpoints.catalogue import WEIGHT_SUFFIXES
 from ..errors import ConfigError
@@ -15,8 +12,6 @@ from ..files import file_identity
 from .data.folders import EXAMPLES, FoundPairs, TrainingData
 from .recipe import Recipe
 from .run_folder import CURVES, REPORT, SAMPLES, RunFolder
-
-_SHEET = re.compile(r"epoch_\d+\.png", re.IGNORECASE)  # as ``RunLog`` names sample sheets, on disks that ignore case
 
 
 def check_data_stay(
@@ -40,7 +35,6 @@ def check_data_stay(
     _check_samples(folder, {*_roots(data), *(file.parent for file in files)})
     if not (resume and os.path.exists(folder.last)):  # else all weights are in last.pt
         files += [*_weight_files(recipe.init), *_weight_files(recipe.encoder)]
-        files += _hidden(folder, data, found)
     check_files_stay(folder, files)
 
 
@@ -65,12 +59,7 @@ def _outputs(folder: RunFolder) -> Iterator[Path]:
     """The files that a training replaces in its folder; those of TensorBoard always have new names."""
     yield from (folder.last, folder.best, folder.adapter, folder.metrics, folder.recipe)
     yield from (folder.path / name for name in (REPORT, CURVES, EXAMPLES))
-    samples = folder.path / SAMPLES
-    try:
-        names = os.listdir(samples)
-    except OSError:  # none yet; one that cannot be listed is told of when it is written to
-        return
-    yield from (samples / name.lower() for name in names if _SHEET.fullmatch(name))
+    yield from (sheet.with_name(sheet.name.lower()) for sheet in folder.sheets())
 
 
 def _check_samples(folder: RunFolder, read: Iterable[Path]) -> None:
@@ -96,44 +85,9 @@ def _weight_files(source: str) -> list[Path]:
         return []
 
 
-def _hidden(folder: RunFolder, data: TrainingData, found: Sequence[FoundPairs]) -> list[Path]:
-    """Images among the data that are called as what a training writes and so were left out, but are no training's.
-
-    They have alpha or another format, or there is a mask of their name.
-    """
-    place = Path(os.path.realpath(folder.path))
-    if not {place, *place.parents} & {Path(os.path.realpath(root)) for root in _roots(data)}:
-        return []
-    there = [folder.path / name for name in (EXAMPLES, CURVES) if os.path.isfile(folder.path / name)]
-    masks = [path for path in _beside_masks(found) if not _may_be_drawn(path)] if there else []
-    return [
-        path for path in there
-        if not _may_be_drawn(path) or any(re.fullmatch(rf"{path.stem}([_-]\w+)?", mask.stem) for mask in masks)
-    ]  # fmt: skip
-
-
-def _beside_masks(found: Sequence[FoundPairs]) -> list[Path]:
-    """The files of the folders in which masks are that are called as what a training writes, with or without _mask."""
-    masks = (mask for part in found for mask in (*(pair.mask for pair in part.pairs), *part.unpaired_masks))
-    stems = tuple(Path(name).stem for name in (EXAMPLES, CURVES))
-    return [
-        path for parent in {mask.parent for mask in masks if mask is not None} for path in parent.iterdir()
-        if path.name.startswith(stems)
-    ]  # fmt: skip
-
-
 def _roots(data: TrainingData) -> list[Path]:
     backgrounds = [data.backgrounds] if data.backgrounds else []
     return [*data.sets, *data.images, *data.masks, *data.validation, *backgrounds]
-
-
-def _may_be_drawn(path: Path) -> bool:
-    """Whether a file is an opaque PNG in colours, as trainings draw them."""
-    try:
-        with Image.open(path) as image:
-            return image.format == "PNG" and image.mode == "RGB"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return True  # no image that could be data
 
 
 def _identity(path: Path) -> object:

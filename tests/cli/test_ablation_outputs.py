@@ -64,6 +64,7 @@ def test_a_file_of_any_run_that_is_an_input_is_refused(run, tmp_path, name, seed
     encoder = tmp_path / "encoder.pth"
     encoder.write_bytes(b"weights")
     os.link(tmp_path / "val" / "im" / "shape21.png" if "png" in name else encoder, target)
+    (tmp_path / "out" / "rm" / f"seed{seed}" / "metrics.jsonl").touch()  # as if a training had begun there
     assert run("--encoder", encoder) == 2
     said = capsys.readouterr().err
     assert "would replace a file that is read" in said or f"would be replaced by {name}" in said
@@ -85,7 +86,7 @@ def test_the_weights_of_a_run_that_is_done_may_be_read(folders, tmp_path, monkey
     done.mkdir(parents=True)
     (done / "best.safetensors").write_bytes(b"weights")
     (done / SCORES_FILE).write_text("{}")
-    (tmp_path / "out" / "ablation.md").write_text("former")
+    (tmp_path / "out" / "ablation.md").write_text("# Ablation\n\nformer")
     data = ["--data", folders[0], "--val-data", folders[1], "--out", tmp_path / "out", "--rows", "rm"]
     flags = ["--seeds", "1", "--encoder", done / "best.safetensors", "--backbone", "pvt_v2_b0"]
     assert main(["ablation", *map(str, [*data, *flags])]) == 0
@@ -137,3 +138,43 @@ def test_a_comparison_that_cannot_be_written_is_told(trainings, tmp_path, make, 
 def test_a_comparison_may_be_written_again_and_beside_what_is_compared(trainings):
     for _ in range(2):
         assert main(["train", "--compare", *trainings, "--out", trainings[0]]) == 0
+
+
+@pytest.mark.parametrize(("name", "kind"), [("md", ""), ("png", ""), ("md", "folder")])
+@pytest.mark.parametrize("link", [False, True])
+def test_files_that_are_of_no_report_stay(run, tmp_path, folders, name, kind, link, capsys):
+    """``ablation`` and ``--compare`` wrote over notes of their user's, called as their reports."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for stem in ("ablation", "comparison"):
+        place = out / f"{stem}.{name}"
+        if kind:
+            place.mkdir()
+        elif link:
+            (tmp_path / "mine").write_text("# Mine\n")
+            place.symlink_to(tmp_path / "mine")
+        else:
+            place.write_text("# Mine\n")
+    said = "is a folder" if kind else f"ablation.{name} would be replaced, and is of no such report"
+    assert run() == 2
+    assert said in capsys.readouterr().err
+    for number in (1, 2):
+        _write_run(tmp_path / f"run{number}")
+    before = contents(tmp_path)
+    assert main(["train", "--compare", str(tmp_path / "run1"), str(tmp_path / "run2"), "--out", str(out)]) == 2
+    assert said.replace("ablation", "comparison") in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_a_comparison_is_written_anew(tmp_path, capsys):
+    for number in (1, 2):
+        _write_run(tmp_path / f"run{number}")
+    command = ["train", "--compare", str(tmp_path / "run1"), str(tmp_path / "run2"), "--out", str(tmp_path / "out")]
+    assert main(command) == main(command) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison.md", "comparison.png"}
+
+
+def _write_run(folder):
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(Recipe(name=folder.name, init="", backbone="pvt_v2_b0").to_toml())
+    (folder / "metrics.jsonl").write_text('{"kind": "epoch", "epoch": 1, "step": 1, "loss": 1.0, "terms": {}}\n')

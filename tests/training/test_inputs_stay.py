@@ -26,6 +26,11 @@ def write_pairs(images, masks, names):
         mask.save(masks / name)
 
 
+def begin(folder):
+    """A training that was killed at its start: what is there is taken for its own, unless it is read."""
+    (folder / "metrics.jsonl").touch()
+
+
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -49,10 +54,14 @@ def refused(tmp_path, capsys):
 def test_images_with_names_of_results_are_not_replaced(tmp_path, refused, more, name):
     images, masks = (tmp_path / "o" / name).parent, tmp_path / "m"
     write_pairs(images, masks, ["0.png", "1.png", "2.png", os.path.basename(name)])
-    # Curves are refused before the data are looked at: no training has drawn them.
-    by = "a new one's" if name == "curves.png" else f"{name} of {tmp_path / 'o'}, "
-    words = [tmp_path / "o" / name, f"would be replaced by {by}", "--out another folder"]
-    refused("--images", images, "--masks", masks, "--out", tmp_path / "o", *more, words=words)
+    flags = ["--images", images, "--masks", masks, "--out", tmp_path / "o", *more]
+    # Refused before the data are looked at: no training has drawn them.
+    words = [tmp_path / "o", f"{name} would be replaced", "came from none", "--out another folder"]
+    refused(*flags, words=words)
+    begin(tmp_path / "o")
+    if "--resume" in more and name != "curves.png":  # which is left out of data beside a training
+        words = [tmp_path / "o" / name, f"would be replaced by {name} of {tmp_path / 'o'}, ", "--out another folder"]
+        refused(*flags, words=words)
 
 
 @pytest.mark.parametrize("kind", ["masks", "validation", "backgrounds", "unpaired"])
@@ -71,7 +80,9 @@ def test_every_kind_of_data_stays(tmp_path, refused, kind):
         flags = ["--data", tmp_path / "other", "--skip-bad"]
         if kind == "unpaired":
             (tmp_path / "other/gt/other1.png").unlink()
-    refused(*flags, "--out", tmp_path / "o", words=[read, "would be replaced by samples/epoch_0000.png"])
+    begin(tmp_path / "o")
+    words = [read, "would be replaced by samples/epoch_0000.png"]
+    refused(*flags, "--out", tmp_path / "o", "--resume", words=words)
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
@@ -79,7 +90,10 @@ def test_data_are_known_through_links(tmp_path, refused, link):
     write_pairs(tmp_path / "im", tmp_path / "gt", ["0.png", "1.png", "2.png"])
     (tmp_path / "o").mkdir()
     link(tmp_path / "im/1.png", tmp_path / "o" / EXAMPLES)
-    refused("--data", tmp_path, "--out", tmp_path / "o", words=[tmp_path / "im/1.png", f"replaced by {EXAMPLES}"])
+    refused("--data", tmp_path, "--out", tmp_path / "o", words=[tmp_path / "o", f"{EXAMPLES} would be replaced"])
+    begin(tmp_path / "o")
+    words = [tmp_path / "im/1.png", f"replaced by {EXAMPLES}"]
+    refused("--data", tmp_path, "--out", tmp_path / "o", "--resume", words=words)
 
 
 @pytest.mark.parametrize("names", [["0.png", "1.png"], ["epoch_0000.png", "epoch_0001.png"]])
@@ -88,6 +102,11 @@ def test_samples_that_lead_to_data_are_refused(tmp_path, refused, names, more):
     write_pairs(tmp_path / "im", tmp_path / "gt", names)
     (tmp_path / "o").mkdir()
     os.symlink(tmp_path / "im", tmp_path / "o/samples")
+    if "epoch_0000.png" in names:
+        words = [tmp_path / "o", "samples/epoch_0000.png, samples/epoch_0001.png would be replaced"]
+        refused("--data", tmp_path, "--out", tmp_path / "o", *more, words=words)
+    begin(tmp_path / "o")
+    more = [*more, "--resume"]
     words = [tmp_path / "o/samples", f"leads to {tmp_path / 'im'}"]
     refused("--data", tmp_path, "--out", tmp_path / "o", *more, words=words)
 
@@ -102,7 +121,7 @@ def test_an_image_called_as_the_examples_is_not_taken_for_them(tmp_path, refused
             image.putalpha(Image.open(tmp_path / "gt" / path.name))
             image.save(path)
         flags = ["--data", tmp_path / "im"]
-    refused(*flags, "--out", tmp_path / "im", "--dry-run", words=[tmp_path / "im" / EXAMPLES, "would be replaced"])
+    refused(*flags, "--out", tmp_path / "im", "--dry-run", words=[tmp_path / "im", f"{EXAMPLES} would be replaced"])
 
 
 @pytest.mark.parametrize("flag", ["init", "encoder"])

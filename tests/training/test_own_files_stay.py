@@ -3,11 +3,15 @@
 import os
 
 import pytest
+import torch
+from PIL import Image
 
 import birefnet_core as bc
+from birefnet_core.images import write_mask
+from birefnet_core.training.report import save_png
 from birefnet_core.training.run_folder import RunFolder
 
-NAMES = ("recipe.toml", "report.md", "curves.png")
+NAMES = ("recipe.toml", "report.md", "curves.png", "data_examples.png", "samples/epoch_0003.png")
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -16,11 +20,11 @@ NAMES = ("recipe.toml", "report.md", "curves.png")
 def test_a_new_training_replaces_no_recipe_or_report_of_others(tmp_path, resume, name, link):
     """``train --out project`` wrote over a recipe.toml of the project's."""
     place = tmp_path / "project" / name
-    place.parent.mkdir()
+    place.parent.mkdir(parents=True)
     (tmp_path / "mine").write_bytes(b"mine")
     place.symlink_to(tmp_path / "mine") if link else os.rename(tmp_path / "mine", place)
-    with pytest.raises(bc.ConfigError, match=f"{name}: of no training.*--out another folder, or move"):
-        RunFolder(place.parent).prepare_output_dir(resume=resume)
+    with pytest.raises(bc.ConfigError, match=f"{name} would be replaced.*came from none.*--out another"):
+        RunFolder(tmp_path / "project").prepare_output_dir(resume=resume)
     assert place.read_bytes() == b"mine"
 
 
@@ -28,6 +32,7 @@ def test_a_new_training_replaces_no_recipe_or_report_of_others(tmp_path, resume,
 def test_a_start_that_was_killed_is_begun_again(tmp_path, name):
     """Before the first state there are a log, which may be empty, the recipe and what was drawn."""
     (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"a training's")
     RunFolder(tmp_path).prepare_output_dir(resume=True)
 
@@ -39,6 +44,36 @@ def test_the_command_says_so_before_it_trains(tmp_path, shapes, capsys):
     arguments = ["train", "--data", str(shapes), "--out", str(tmp_path), "--backbone", "pvt_v2_b0"]
     for more in ([], ["--dry-run"], ["--recipe", "demo", "--resume"]):
         assert main([*arguments, *more]) == 2
-        assert "recipe.toml: of no training" in capsys.readouterr().err
+        assert "recipe.toml would be replaced by this training, and came from none" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
     assert (tmp_path / "recipe.toml").read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".png")])
+def test_what_a_training_drew_is_drawn_anew(tmp_path, name):
+    """A look at the data leaves its examples, and metrics.jsonl may have been deleted to begin again."""
+    save_png(Image.new("RGB", (8, 8)), tmp_path / name)
+    RunFolder(tmp_path).prepare_output_dir(resume=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "curves.png")
+    with pytest.raises(bc.ConfigError, match=r"curves\.png would be replaced"):
+        RunFolder(tmp_path).check(resume=False)
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_masks_with_the_names_of_drawings_stay(tmp_path, dry, shapes, capsys):
+    """Masks are marked too, as outputs of this package, but were not drawn by a training."""
+    from birefnet_core.cli.main import main
+
+    names = [name for name in NAMES if name.endswith(".png")]
+    for name in names:
+        write_mask(tmp_path / name, torch.ones(8, 8))
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    flags = ["train", "--data", str(shapes), "--out", str(tmp_path), "--backbone", "pvt_v2_b0"]
+    assert main([*flags, "--dry-run"] if dry else flags) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in names) and "came from none" in said
+    assert before == {name: (tmp_path / name).read_bytes() for name in names}
