@@ -160,11 +160,12 @@ def mask_batch(masks: Tensor, name: str = "masks") -> Tensor:
 
 
 def check_dense(x: Tensor, name: str) -> None:
-    """Raises an ImageError for a tensor without values, or of whose values some have no place in memory."""
-    kinds = {"meta": x.is_meta, "nested": x.is_nested, "sparse": x.layout is not torch.strided}
+    """Raises an ImageError for a tensor without values, or whose values are no plain ones, each in its place."""
+    sparse = x.layout is not torch.strided
+    kinds = {"meta": x.is_meta, "nested": x.is_nested, "sparse": sparse, "complex": x.is_complex()}
     kind = next((kind for kind, found in kinds.items() if found), None)
     if kind:
-        raise ImageError(f"{name} is a {kind} tensor, expected a dense one with values: check what feeds it.")
+        raise ImageError(f"{name} is a {kind} tensor, expected a dense one of plain numbers: check what feeds it.")
 
 
 def pair_batches(first: Tensor, second: Tensor, names: tuple[str, str] = ("images", "masks")) -> tuple[Tensor, Tensor]:

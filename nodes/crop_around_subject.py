@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .comfy_compat import StitchType, core, io, schema
 from .inputs import checked
-from .tensors import as_result, progress_bar
+from .tensors import as_result, in_color, progress_bar
 
 
 class BiRefNetCropAroundSubject(io.ComfyNode):
@@ -63,8 +63,7 @@ class BiRefNetCropAroundSubject(io.ComfyNode):
     @checked
     def execute(cls, image, mask, **options) -> io.NodeOutput:
         masks = core(".masks")
-        image = image.expand(*image.shape[:3], max(3, image.shape[-1]))
         crop, crop_mask, stitch = masks.crop_for_inpainting(
-            image, mask.to(image.device), masks.CropOptions(**options), progress_bar()
+            in_color(image), mask.to(image.device), masks.CropOptions(**options), progress_bar()
         )
         return io.NodeOutput(as_result(crop), as_result(crop_mask), stitch)

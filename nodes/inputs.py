@@ -107,7 +107,7 @@ def _number(wanted: Any, value: Any, whole: bool) -> int | float:
         number = math.nan
     kind = "a whole number" if whole else "a number"
     low, high = getattr(wanted, "min", None), getattr(wanted, "max", None)
-    limits = f" from {low:g} to {high:g}" if low is not None and high is not None else ""
+    limits = f" from {low:.10g} to {high:.10g}" if low is not None and high is not None else ""
     fits = math.isfinite(number) and (not whole or number == int(number))
     # Sliders send 0.99 as 0.9900000000000001.
     fits = fits and (low is None or number >= low - 1e-6) and (high is None or number <= high + 1e-6)

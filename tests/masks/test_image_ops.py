@@ -160,6 +160,7 @@ def test_images_resize_as_their_channels_do(generator):
         (torch.zeros(1, 9, 9).to_sparse(), "sparse"),
         (torch.zeros(9, 9).to_sparse_csr(), "sparse"),
         (torch.nested.nested_tensor([torch.zeros(9, 9), torch.zeros(5, 9)]), "nested"),
+        (torch.zeros(1, 9, 9, dtype=torch.complex64), "complex"),
     ],
 )
 def test_masks_without_dense_values_are_named(tensor, kind):

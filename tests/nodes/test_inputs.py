@@ -136,6 +136,8 @@ BAD_IMAGES = {
     "sparse": picture().to_sparse(),
     "meta": picture().to("meta"),
     "nested": NESTED,
+    "complex": picture().to(torch.complex64),
+    "two channels, no frames": torch.zeros(0, 24, 32, 2),
 }
 BAD_MASKS = {
     "no frames": torch.zeros(0, 24, 32),
@@ -151,6 +153,7 @@ BAD_MASKS = {
     "sparse": disc().to_sparse(),
     "meta": disc().to("meta"),
     "nested": NESTED,
+    "complex": disc().to(torch.complex64),
 }
 
 
@@ -166,7 +169,7 @@ def is_a_sentence(error):
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_images_that_are_none_are_told(nodes, good, name, socket, kind):
     looks_at_pixels = name not in ("RemoveBackground", "PointAtSubject", "BoxSubject")
-    if not looks_at_pixels and kind in ("NaN", "bytes", "no frames", "no pixels"):
+    if not looks_at_pixels and kind in ("NaN", "bytes", "no frames", "no pixels", "two channels, no frames"):
         return
     extra = {"guided_radius": 2} if (name, socket) == ("RefineMask", "image") else {}
     extra = {"output": "over background"} if socket == "background" else extra
