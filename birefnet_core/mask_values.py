@@ -47,6 +47,7 @@ _SAME_COLOUR = 24  # greatest distance of two colours that compression may cause
 _SAMPLE = 1 << 16  # pixels that are tried before all are
 _VOID = 0xE0E0C0  # colour of the pixels of Pascal VOC that are to be ignored
 _JUMP = 0.25  # fraction of the range between neighbours that soft edges of a few levels do not reach
+_NOISE = 0.05  # fraction of the range that compression makes of one value
 _FULL = 0.9  # fraction of the range from which on a single value beside 0 is white
 
 
@@ -237,31 +238,85 @@ def _has_ignored_labels(pixels: np.ndarray, values: np.ndarray) -> bool:
 
 def _doubt_of_levels(pixels: np.ndarray, full: int) -> str | None:
     """What keeps grey levels, black to white, from being taken for a mask's."""
-    return TRIMAP if _is_trimap(pixels, full) else FLAT if _is_flat(pixels, full) else None
+    if _is_trimap(pixels, full):
+        return TRIMAP
+    return FLAT if _is_flat(pixels, full) or _is_nearly_flat(pixels, full) else None
 
 
 def _is_flat(pixels: np.ndarray, full: int) -> bool:
-    """Whether areas of one grey begin with a jump, as labels do. Of few values alone: others are soft or compressed."""
-    if _few_values(pixels) is None or len(pixels) < 3 or pixels.shape[1] < 3:
+    """Whether areas of one grey begin with a jump, as labels do. Of few values alone."""
+    if _few_values(pixels) is None or min(pixels.shape) < 3:
         return False
     step = max(1, min(pixels.shape) // 96)  # so that enlarged pixels of an edge are no areas
-    pixels = pixels[::step, ::step]
-    grey = (pixels > (1 - _FULL) * full) & (pixels < _FULL * full)
-    down, across = pixels[1:] == pixels[:-1], pixels[:, 1:] == pixels[:, :-1]
-    same = down[:-1] & down[1:]
-    same = same[:, :-2] & same[:, 1:-1] & same[:, 2:] & across[2:, :-1] & across[2:, 1:]
-    solid = np.zeros(pixels.shape, bool)  # in a square of nine equal ones, as the pixels of soft edges are not
-    for top in range(3):
-        for left in range(3):
-            solid[top : top + same.shape[0], left : left + same.shape[1]] |= same
-    if (solid & grey).mean() < 0.005:
+    pixels = pixels[::step, ::step].astype(np.int32)
+    grey, solid = _is_grey(pixels, full), _solid(pixels, 0)
+    return float((solid & grey).mean()) >= 0.005 and _jumps(pixels, solid, grey, full, apart=1)
+
+
+def _is_nearly_flat(pixels: np.ndarray, full: int) -> bool:
+    """The same of many values: of as many labels, or of few that are compressed or have soft edges.
+
+    Most of the grey is in such areas; that of a matte is at edges, or of all levels.
+    """
+    if _few_values(pixels) is not None or min(pixels.shape) < 3:
         return False
-    levels = pixels.astype(np.int32)
-    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+    step = max(1, min(pixels.shape) // 96, _enlarged(pixels))
+    pixels = pixels[::step, ::step].astype(np.int32)
+    if min(pixels.shape) < 3:
+        return False
+    grey, solid = _is_grey(pixels, full), _solid(pixels, 0)
+    if not _is_most(solid, grey):
+        solid = _solid(pixels, _NOISE * full)
+        if not _is_most(solid, grey) or not _is_near_three_levels(pixels[solid & grey], full):
+            return False
+    return float((solid & grey).mean()) >= 0.01 and _jumps(pixels, solid, grey, full, apart=4)
+
+
+def _is_grey(pixels: np.ndarray, full: int) -> np.ndarray:
+    return (pixels > (1 - _FULL) * full) & (pixels < _FULL * full)
+
+
+def _is_most(part: np.ndarray, whole: np.ndarray) -> bool:
+    return bool(2 * np.count_nonzero(part & whole) > np.count_nonzero(whole))
+
+
+def _enlarged(pixels: np.ndarray) -> int:
+    """The side of the squares that pixels were enlarged to, by repeating them."""
+    down, across = (pixels[1:] != pixels[:-1]).any(axis=1), (pixels[:, 1:] != pixels[:, :-1]).any(axis=0)
+    gaps = np.concatenate([np.diff(np.flatnonzero(down)), np.diff(np.flatnonzero(across))])
+    return int(gaps.min()) if gaps.size else 1
+
+
+def _solid(pixels: np.ndarray, tolerance: float) -> np.ndarray:
+    """Where a pixel is in a square of nine that are equal up to a tolerance, as the pixels of soft edges are not."""
+    rows, columns = pixels.shape[0] - 2, pixels.shape[1] - 2
+    places = [np.s_[top : top + rows, left : left + columns] for top in range(3) for left in range(3)]
+    squares = [pixels[place] for place in places]
+    same = np.maximum.reduce(squares) - np.minimum.reduce(squares) <= tolerance
+    solid = np.zeros(pixels.shape, bool)
+    for place in places:
+        solid[place] |= same
+    return solid
+
+
+def _jumps(pixels: np.ndarray, solid: np.ndarray, grey: np.ndarray, full: int, *, apart: int) -> bool:
+    """Whether solid areas of grey and of something else are so many pixels apart, and their values far."""
+    for one, other in ((np.s_[apart:], np.s_[:-apart]), (np.s_[:, apart:], np.s_[:, :-apart])):
         edge = solid[one] & solid[other] & (grey[one] | grey[other])
-        if np.count_nonzero(edge & (np.abs(levels[one] - levels[other]) > _JUMP * full)) >= 4:
+        if np.count_nonzero(edge & (np.abs(pixels[one] - pixels[other]) > _JUMP * full)) >= 4:
             return True
     return False
+
+
+def _is_near_three_levels(values: np.ndarray, full: int) -> bool:
+    """Whether nearly all of the values are near three of them."""
+    counts, found = np.bincount(values * 255 // full, minlength=256), 0
+    for _ in range(3):
+        windows = np.convolve(counts, np.ones(17, np.int64), "same")  # what compression makes of one
+        centre = int(windows.argmax())
+        found += int(windows[centre])
+        counts[max(0, centre - 8) : centre + 9] = 0
+    return bool(found >= 0.9 * values.size)
 
 
 def _thick(region: np.ndarray) -> np.ndarray:
