@@ -81,8 +81,9 @@ def read_integers(pixels: np.ndarray) -> Read:
             return scaled, found, (TRIMAP,)
         return (pixels > 0).astype(np.uint8) * np.uint8(255), found, (VALUES,)
     if high in _DEPTHS:
-        exact = (pixels.astype(np.uint32) * 65535 + high // 2) // high
-        return exact.astype(np.uint16), found, (RESCALED,)
+        exact = ((pixels.astype(np.uint32) * 65535 + high // 2) // high).astype(np.uint16)
+        doubt = _doubt_of_levels(exact, 65535)
+        return exact, found, (RESCALED, doubt) if doubt else (RESCALED,)
     if high <= full // 2 or high > full:
         return scaled, found, (FAINT,)
     if values is not None and _has_ignored_labels(scaled, values):

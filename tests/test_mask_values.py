@@ -160,6 +160,7 @@ def test_several_labels_or_colours_are_one_object_with_a_note(tmp_path, array, n
         ("png", three(0, 127, 254, np.uint8), TRIMAP),
         ("jpg", three(0, 128, 255, np.uint8), TRIMAP),
         ("png", three(0, 32768, 65535, np.uint16), TRIMAP),
+        ("png", three(0, 2048, 4095, np.uint16), TRIMAP),
         ("tif", three(0, 0.5, 1, np.float32), TRIMAP),
         ("png", quarters(1, 2, 3), NO_BACKGROUND),  # trimaps of pets: object, background, border
         ("png", quarters(0, 1, 255), IGNORED),
@@ -180,6 +181,7 @@ def test_several_labels_or_colours_are_one_object_with_a_note(tmp_path, array, n
         ("png", two_objects(128, 255, 255), FLAT),
         ("png", quarters(0, 182, 36, 255, 109, 219, 73, 146), FLAT),
         ("png", two_objects(0, 32768, 65535, np.uint16), FLAT),
+        ("png", two_objects(0, 512, 1023, np.uint16), FLAT),
         ("tif", two_objects(0, 0.5, 1, np.float32), FLAT),
         ("tif", two_objects(0, 0.3, 0.6, np.float32), FLAT),
         ("png", np.where(two_objects(0, 1, 2)[..., None] == 2, (224, 224, 192), painted((128, 0, 0))), IGNORED),
