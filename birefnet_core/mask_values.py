@@ -23,6 +23,7 @@ RESCALED = "of another scale than its type has, brought to 0 ... 1"
 
 TRIMAP = "like a trimap: a band of one value lies between object and background, and what it means is not known"
 FAINT = "of values that do not reach half of their range: their scale is not known"
+BRIGHT = "of values in the upper half of their range alone: which of them is the background is not known"
 NO_BACKGROUND = "without 0 (black) among its labels or colours: which of them is the background is not known"
 IGNORED = "of small labels and a far greater value, often 'ignore': which of them is the object is not known"
 FLAT = "with areas of flat grey, labels or half transparent: which of them is the object is not known"
@@ -31,7 +32,7 @@ PHOTO = "of many colours, as a photo; read as grey"
 
 LABEL_NOTES = frozenset({LABELS, VALUES, PALETTE, COLOURS})
 # A training stops on these; an evaluation scores the pixels as they are and warns.
-DOUBTS = frozenset({TRIMAP, FAINT, NO_BACKGROUND, IGNORED, FLAT, FRAMES, PHOTO, ALPHA})
+DOUBTS = frozenset({TRIMAP, FAINT, BRIGHT, NO_BACKGROUND, IGNORED, FLAT, FRAMES, PHOTO, ALPHA})
 
 Read = tuple[np.ndarray, str, tuple[str, ...]]  # pixels, the values in the file in words, notes
 
@@ -90,6 +91,8 @@ def read_integers(pixels: np.ndarray) -> Read:
         return scaled, found, (IGNORED,)
     if doubt := _doubt_of_levels(scaled, full):
         return scaled, found, (doubt,)
+    if full // 2 < low < (full if values is not None and len(values) == 2 else _FULL * full):
+        return scaled, found, (BRIGHT,)  # 254 and 255 are inverted labels, more values near white a full mask
     return scaled, found, (RESCALED,) if deep and full == 255 else ()
 
 
@@ -113,6 +116,8 @@ def read_floats(pixels: np.ndarray) -> Read | None:
         notes = (*notes, FAINT)
     elif doubt := _doubt_of_levels(np.rint(pixels * 255).astype(np.uint8), 255):
         notes = (*notes, doubt)
+    elif 0.5 < pixels.min() < _FULL:
+        notes = (*notes, BRIGHT)
     return pixels, found, notes
 
 
@@ -148,7 +153,7 @@ def read_colours(pixels: np.ndarray) -> Read:
 def read_transparency(alpha: np.ndarray) -> Read:
     """An alpha channel, in which areas of one value are no labels, but half transparent."""
     scaled, found, notes = read_integers(alpha)
-    return scaled, found, tuple(note for note in notes if note != FLAT)
+    return scaled, found, tuple(note for note in notes if note not in (FLAT, BRIGHT))
 
 
 def read_alpha(colours: Read, alpha: np.ndarray, *, flat: bool) -> Read:

@@ -12,6 +12,7 @@ from birefnet_core.mask_files import read_mask
 from birefnet_core.mask_values import (
     ALPHA,
     ALPHA_MASK,
+    BRIGHT,
     COLOURS,
     DOUBTS,
     FAINT,
@@ -170,6 +171,14 @@ def test_several_labels_or_colours_are_one_object_with_a_note(tmp_path, array, n
         ("png", (SOFT * 20000).astype(np.uint16), FAINT),
         ("tif", (SOFT * 0.4).astype(np.float32), FAINT),
         ("png", np.full((60, 80), 90, np.uint8), FAINT),
+        ("png", two(200, 255, np.uint8), BRIGHT),
+        ("png", two(255, 230, np.uint8), BRIGHT),
+        ("png", two(255, 254, np.uint8), BRIGHT),  # of the labels 0 and 1, inverted
+        ("jpg", two(200, 255, np.uint8), BRIGHT),
+        ("png", (255 - SOFT * 100).astype(np.uint8), BRIGHT),
+        ("png", (65535 - SOFT * 20000).astype(np.uint16), BRIGHT),
+        ("tif", (1 - SOFT * 0.4).astype(np.float32), BRIGHT),
+        ("tif", np.full((60, 80), 0.7, np.float32), BRIGHT),
         ("tif", two(-1, 1, np.int32), NO_BACKGROUND),
         ("png", quarters(0, 1, 254), IGNORED),
         ("png", quarters(0, 1, 65535, dtype=np.uint16), IGNORED),
@@ -245,6 +254,11 @@ def test_soft_mattes_are_no_areas_of_grey(tmp_path, blur, quality, kind):
         clouds = np.random.default_rng(0).random((9, 9), np.float32)
         matte = matte * np.asarray(Image.fromarray(clouds).resize((600, 400), Image.Resampling.BILINEAR))
     assert not read_mask(save(tmp_path / "a.jpg", np.rint(matte * 255).astype(np.uint8), quality=quality)).doubts
+
+
+def test_a_full_mask_that_was_compressed_is_full(tmp_path):
+    noise = np.random.default_rng(0).integers(249, 256, (60, 80)).astype(np.uint8)
+    assert not read_mask(save(tmp_path / "a.png", noise)).doubts
 
 
 @pytest.mark.parametrize("other", [(64, 0, 0), (0, 0, 255), (30, 30, 0)])
