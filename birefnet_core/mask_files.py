@@ -14,7 +14,7 @@ from PIL import Image
 from . import mask_values
 from .errors import DatasetError
 from .image_formats import image_formats
-from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, PALETTE, PHOTO, Read
+from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, LOSSY, PALETTE, PHOTO, Read
 from .pillow_files import has_more_frames, load_pixels, negative_bytes, orientation, to_full_size, upright
 from .placeholders import why_unreadable
 
@@ -137,7 +137,9 @@ def _decode(path: Path, truth: bool) -> tuple[str, np.ndarray, tuple[str, ...]]:
             mode, pixels = _plain_modes(image, truth)
             pixels = upright(pixels, orientation(image))
             faint = sixteen_bits and mode in ("LA", "RGB", "RGBA") and _is_faint(mode, pixels)
-            doubts = ((FAINT,) if faint else ()) + ((FRAMES,) if truth and has_more_frames(image) else ())
+            lossy = image.format in ("JPEG", "MPO") and mode == "L" and mask_values.are_changed_labels(pixels)
+            doubts = ((FAINT,) if faint else ()) + ((LOSSY,) if lossy else ())
+            doubts += (FRAMES,) if truth and has_more_frames(image) else ()
     except MemoryError as error:
         raise DatasetError(f"{path} is too large for the memory that is left; make it smaller.") from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files

@@ -27,12 +27,13 @@ BRIGHT = "of values in the upper half of their range alone: which of them is the
 NO_BACKGROUND = "without 0 (black) among its labels or colours: which of them is the background is not known"
 IGNORED = "of small labels and a far greater value, often 'ignore': which of them is the object is not known"
 FLAT = "with areas of flat grey, labels or half transparent: which of them is the object is not known"
+LOSSY = "of labels in a JPEG, whose compression changes them: which pixels are the object is not known"
 FRAMES = "of several frames or pages, of which only the first was read"
 PHOTO = "of many colours, as a photo; read as grey"
 
 LABEL_NOTES = frozenset({LABELS, VALUES, PALETTE, COLOURS})
 # A training stops on these; an evaluation scores the pixels as they are and warns.
-DOUBTS = frozenset({TRIMAP, FAINT, BRIGHT, NO_BACKGROUND, IGNORED, FLAT, FRAMES, PHOTO, ALPHA})
+DOUBTS = frozenset({TRIMAP, FAINT, BRIGHT, NO_BACKGROUND, IGNORED, FLAT, LOSSY, FRAMES, PHOTO, ALPHA})
 
 Read = tuple[np.ndarray, str, tuple[str, ...]]  # pixels, the values in the file in words, notes
 
@@ -148,6 +149,11 @@ def read_colours(pixels: np.ndarray) -> Read:
         return grey(pixels), f"{len(distinct)} colours without black", (NO_BACKGROUND,)
     notes = (COLOURS, IGNORED) if _VOID in distinct else (COLOURS,)
     return (codes != 0).astype(np.uint8) * np.uint8(255), f"black and {len(distinct) - 1} colours", notes
+
+
+def are_changed_labels(pixels: np.ndarray) -> bool:
+    """Whether grey levels of a JPEG are labels: its noise makes others of them, at edges as far as its blocks reach."""
+    return 0 < pixels.max() <= _GREATEST_LABEL and len(np.unique(pixels)) > 2
 
 
 def read_transparency(alpha: np.ndarray) -> Read:

@@ -20,6 +20,7 @@ from birefnet_core.mask_values import (
     FRAMES,
     IGNORED,
     LABELS,
+    LOSSY,
     NO_BACKGROUND,
     ONE_COLOUR,
     PALETTE,
@@ -233,6 +234,15 @@ def test_one_grey_on_black_is_doubted_however_many_values_its_edges_have(tmp_pat
 def test_compressed_labels_are_doubted(tmp_path, quality):
     array = quarters(0, 85, 170, 255).repeat(4, 0).repeat(4, 1)
     assert FLAT in read_mask(save(tmp_path / "a.jpg", array, quality=quality)).doubts
+
+
+@pytest.mark.parametrize("labels", [(2, 2), (20, 20), (5, 15), (1, 3)])
+@pytest.mark.parametrize("quality", [50, 75, 90, 95])
+def test_labels_that_compression_changed_are_doubted(tmp_path, labels, quality):
+    y, x = np.mgrid[:240, :320]
+    array = sum(np.where(np.hypot(y - 120, x - 90 - 140 * n) < 40, labels[n], 0) for n in range(2))
+    assert LOSSY in read_mask(save(tmp_path / "a.jpg", array.astype(np.uint8), quality=quality)).doubts
+    assert not read_mask(save(tmp_path / "a.png", array.astype(np.uint8))).doubts
 
 
 def test_more_labels_than_a_class_list_has_are_doubted(tmp_path):
