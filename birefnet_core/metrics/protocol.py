@@ -21,7 +21,7 @@ from .measures.s_measure import SMeasure
 from .measures.weighted_f import WeightedF
 from .metric import Measurement, Metric
 from .optional import opencv_if_installed
-from .pair import Pair
+from .pair import FOREGROUND_ABOVE, Pair
 
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric
@@ -138,6 +138,9 @@ def _warnings(predicted: np.ndarray, true: np.ndarray, pair: Pair) -> list[str]:
         notes.append("prediction of another aspect ratio than its ground truth, stretched to it")
     if predicted.dtype == np.uint16 and 0 < predicted.max() < 256:
         notes.append("prediction of 16 bits with values below 256: black in the high byte, which is scored")
+    low, high = predicted.min(), predicted.max()
+    if predicted.dtype == np.uint8 and low == 0 < high <= FOREGROUND_ABOVE and np.isin(predicted, (low, high)).all():
+        notes.append("prediction of 0 and another dark value (labels?): black to HCE, mBA and the scores of mattes")
     if not pair.mask.any():
         faint = ", though not black" if true.any() else ""
         notes.append(f"empty ground truth{faint} (F-measures and BIoU count as 0, mBA leaves the pair out)")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import types
+import warnings
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -186,6 +187,17 @@ def test_a_prediction_of_bytes_in_16_bits_is_warned_about(folders, save):
     save(folders[0] / "2.png", np.full((40, 50), 255, np.uint16))
     with pytest.warns(UserWarning, match="16 bits with values below 256: black in the high byte.*: 2"):
         bc.evaluate(*folders, metrics=["MAE"])
+
+
+@pytest.mark.parametrize(("value", "warned"), [(1, True), (100, True), (128, True), (129, False), (255, False)])
+def test_a_prediction_of_labels_is_warned_about(folders, save, value, warned):
+    prediction = np.zeros((40, 50), np.uint8)
+    prediction[10:30, 10:30] = value
+    save(folders[0] / "2.png", prediction)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bc.evaluate(*folders, metrics=["MAE"])
+    assert any("another dark value (labels?)" in str(warning.message) for warning in caught) == warned
 
 
 def test_without_opencv_hce_is_nan_with_a_warning(folders, monkeypatch):
