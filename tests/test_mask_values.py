@@ -403,6 +403,13 @@ def test_only_the_first_of_several_masks_in_a_file_is_no_mask(tmp_path, ending, 
     assert FRAMES not in read_mask(tmp_path / f"a.{ending}", labels=False).notes
 
 
+@pytest.mark.parametrize("ending", ["tif", "png", "webp"])
+def test_only_the_first_of_several_cutouts_in_a_file_is_no_mask(tmp_path, ending):
+    frames = [Image.fromarray(np.dstack([PHOTOGRAPH, two(*values, np.uint8)])) for values in ((0, 255), (255, 0))]
+    frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
+    assert read_cutout(tmp_path / f"a.{ending}")[1].doubts == (FRAMES,)
+
+
 def test_transparency_of_a_palette_is_an_alpha_channel(tmp_path):
     image = Image.fromarray(DISC.astype(np.uint8), "P")
     image.putpalette([200, 10, 10] * 2 + [0] * 750)

@@ -17,8 +17,8 @@ from ...image_formats import image_formats
 from ...image_ops import resize
 from ...images import read_image
 from ...mask_files import MaskFile, read_mask
-from ...mask_values import read_transparency
-from ...pillow_files import load_pixels, orientation, to_full_size, upright
+from ...mask_values import FRAMES, read_transparency
+from ...pillow_files import has_more_frames, load_pixels, orientation, to_full_size, upright
 from ...placeholders import why_unreadable
 from .folders import Pair
 
@@ -71,6 +71,7 @@ def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
             mode, transparent = image.mode, "A" in image.getbands() or "transparency" in image.info
             turn = orientation(image)
             pixels = upright(np.array(image.convert("RGBA")), turn)  # H W 4
+            several = has_more_frames(image)
     except MemoryError as error:
         raise DatasetError(f"{path}: too little memory to read the image; make it smaller.") from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
@@ -80,6 +81,7 @@ def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
             f"{path}: no alpha channel ({mode}), so there is no mask. Give masks by --images and --masks."
         )
     alpha, found, notes = read_transparency(np.ascontiguousarray(pixels[..., 3]))
+    notes = (*notes, FRAMES) if several else notes
     mask = MaskFile(pixels=alpha, notes=notes, found=f"{found} in the alpha channel")
     return torch.from_numpy(pixels[..., :3].astype(np.float32) / np.float32(255)), mask
 
