@@ -221,3 +221,21 @@ def test_backgrounds_that_are_never_used_are_warned_of(folder, tmp_path, tiny_re
     recipe = tiny_recipe().replace(**{"augment.composite_background": composite})
     text = load_datasets(recipe, TrainingData(sets=tuple(data), backgrounds=backgrounds)).text
     assert ("warning: --backgrounds has no effect without cut-outs" in text) == warned
+
+
+def test_what_was_guessed_or_lost_in_reading_images_is_told_by_kind(folder):
+    paths = sorted((folder / "im").iterdir())
+    for path, top in zip(paths[:3], (900, 1000, 60000), strict=True):
+        grey = np.array(Image.open(path).convert("L"), np.float64)
+        Image.fromarray((grey / grey.max() * top).astype(np.uint16)).save(path)
+    pages = [Image.open(paths[3]), Image.new("RGB", (96, 96))]
+    pages[0].save(paths[3].with_suffix(".tif"), save_all=True, append_images=pages[1:])
+    paths[3].unlink()
+    report = validate_dataset(find_set(folder))
+    assert report.warnings == (
+        "2 images are not read as they are; of set/shape00, its values reach 900 of 65535, so they are read as 10 bits "
+        "(set/shape00, set/shape01)",
+        "1 images are not read as they are; of set/shape03, it has several frames or pages, of which the first was "
+        "read (set/shape03)",
+    )
+    assert len(report.check()) == 4

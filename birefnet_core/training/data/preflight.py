@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from ...text import enumerate_names, first_line
 from ..distributed import SINGLE_PROCESS, Ranks
 from .augment import GREY
 from .folders import FoundPairs, Pair
-from .reading import check_shapes, read_colours, read_cutout
+from .reading import check_shapes, read_cutout, read_photo
 
 MOST_NAMES, MOST_PROBLEMS = 5, 20  # in a message
 SOFT_LOW, SOFT_HIGH = 0.05, 0.95  # values between are neither object nor background
@@ -59,6 +60,7 @@ class PairReport:
         notes: How they were read: constants of ``mask_values``.
         rescaled: Whether it is of another scale than the image.
         turned: Whether image and mask have different EXIF orientations, and both of them the shape for it.
+        image_notes: What was guessed or lost in reading the image.
         content: Identifies the bytes of the image's file, by which a copy of it is found.
     """
 
@@ -72,6 +74,7 @@ class PairReport:
     notes: tuple[str, ...] = ()
     rescaled: bool = False
     turned: bool = False
+    image_notes: tuple[str, ...] = ()
     content: bytes = b""
 
     @property
@@ -224,11 +227,12 @@ def validate_pair(pair: Pair) -> PairReport:
         if pair.mask is None:
             mask = read_cutout(pair.image)[1]
             size, turned = (mask.pixels.shape[1], mask.pixels.shape[0]), False
+            image_notes: tuple[str, ...] = ()
             values = torch.from_numpy(mask.values)  # h w
         else:
             if pair.mask.samefile(pair.image):
                 raise DatasetError(f"{pair.image}: the image is its own mask. Give each image a mask of its own.")
-            size, image = image_thumbnail(pair.image)
+            size, image, image_notes = image_thumbnail(pair.image)
             mask = read_mask(pair.mask)
             values = torch.from_numpy(mask.values)  # h w
             check_shapes(values.shape, size[::-1], pair)
@@ -246,12 +250,12 @@ def validate_pair(pair: Pair) -> PairReport:
         rescaled=tuple(values.shape) != size[::-1], area=values.mean().item(),
         border=torch.cat([values[0], values[-1], values[:, 0], values[:, -1]]).mean().item(),
         soft=((values > SOFT_LOW) & (values < SOFT_HIGH)).float().mean().item(), turned=turned,
-        content=content,
+        image_notes=image_notes, content=content,
     )  # fmt: skip
 
 
-def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor]:
-    """Width and height of an image as people see it, and its grey thumbnail, after decoding it.
+def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor, tuple[str, ...]]:
+    """Width and height of an image as people see it, its grey thumbnail and notes on it, after decoding it.
 
     Raises:
         DatasetError: Not readable.
@@ -264,11 +268,12 @@ def image_thumbnail(path: Path) -> tuple[tuple[int, int], Tensor]:
                 image.load()
                 turned = orientation(image)
                 grey = torch.from_numpy(upright(np.array(image.convert("L")), turned)).float() / 255
-                return ((height, width) if turned >= _SIDES_EXCHANGED else (width, height)), _thumbnail(grey)
+                return ((height, width) if turned >= _SIDES_EXCHANGED else (width, height)), _thumbnail(grey), ()
     except ImageError as error:
         raise DatasetError(str(error)) from error
-    colours = read_colours(path)  # as training reads it
-    return (colours.shape[1], colours.shape[0]), _thumbnail(colours @ torch.tensor(GREY))
+    file = read_photo(path)  # as training reads it
+    height, width = file.colours.shape[:2]
+    return (width, height), _thumbnail(file.colours @ torch.tensor(GREY)), file.notes
 
 
 def _orientation(path: Path) -> int:
@@ -328,6 +333,18 @@ def _repeated(reports: Sequence[PairReport]) -> list[str]:
     return [same[0] for same in names.values() if len(same) > 1]
 
 
+def _image_notes(reports: Sequence[PairReport]) -> list[str]:
+    """A line for each kind of note, in whatever its numbers differ."""
+    kinds: dict[str, tuple[str, list[str]]] = {}
+    for report in reports:
+        for note in report.image_notes:
+            kinds.setdefault(re.sub(r"[\d.]+", "0", note), (note, []))[1].append(report.pair.name)
+    return [
+        f"{len(names)} images are not read as they are; of {names[0]}, {note} ({enumerate_names(names, MOST_NAMES)})"
+        for note, names in kinds.values()
+    ]
+
+
 def _warnings(found: FoundPairs, reports: Sequence[PairReport], matting: bool) -> list[str]:
     good = [report for report in reports if report.problem is None]
     kinds = [
@@ -348,6 +365,7 @@ def _warnings(found: FoundPairs, reports: Sequence[PairReport], matting: bool) -
     for note in dict.fromkeys(note for report in good for note in report.notes):
         kinds.append((f"masks are {note}", [r.pair.name for r in good if note in r.notes]))
     lines = [f"{len(names)} {kind} ({enumerate_names(names, MOST_NAMES)})" for kind, names in kinds if names]
+    lines += _image_notes(good)
     if matting and good and all(report.soft < BINARY_FRACTION for report in good):
         lines.append(
             "all masks are binary, but this is a matting network: it will unlearn soft edges. Train on alpha mattes, "

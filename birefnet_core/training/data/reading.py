@@ -15,7 +15,7 @@ from torch import Tensor
 from ...errors import DatasetError, ImageError
 from ...image_formats import image_formats
 from ...image_ops import resize
-from ...images import read_image
+from ...image_reading import ImageFile, read_image_file
 from ...mask_files import MaskFile, read_mask
 from ...mask_values import FRAMES, read_transparency
 from ...pillow_files import has_more_frames, load_pixels, orientation, to_full_size, upright
@@ -50,8 +50,17 @@ def read_colours(path: Path) -> Tensor:
     Raises:
         DatasetError: Not readable.
     """
+    return read_photo(path).colours
+
+
+def read_photo(path: Path) -> ImageFile:
+    """``read_image_file`` with the errors of data.
+
+    Raises:
+        DatasetError: Not readable.
+    """
     try:
-        return read_image(path)
+        return read_image_file(path)
     except ImageError as error:
         raise DatasetError(str(error)) from error
     except MemoryError as error:
