@@ -43,6 +43,7 @@ _RED, _GREEN, _BLUE = 9797, 19234, 3737
 
 _MOST_LABELS = 32  # distinct values of a file of labels
 _GREATEST_LABEL = 63
+_LEVELS = 8  # fewer labels without a gap may well lie in the order of their numbers
 _DEPTHS = (1023, 4095, 16383)  # greatest values of 10, 12 and 14 bits, stored in 16
 _OVERSHOOT = 0.05  # of floats that were resized with a kernel that overshoots
 _SAME_COLOUR = 24  # greatest distance of two colours that compression may cause
@@ -81,6 +82,8 @@ def read_integers(pixels: np.ndarray) -> Read:
             return scaled, found, (NO_BACKGROUND,)
         if len(values) == 3 and _touch(pixels == values[0], pixels == values[2]) == 0:
             return scaled, found, (TRIMAP,)
+        if len(values) == high + 1 >= _LEVELS and _are_steps(pixels):
+            return scaled, found, (FAINT,)
         return (pixels > 0).astype(np.uint8) * np.uint8(255), found, (VALUES,)
     if high in _DEPTHS:
         exact = ((pixels.astype(np.uint32) * 65535 + high // 2) // high).astype(np.uint16)
@@ -335,6 +338,18 @@ def _thick(region: np.ndarray) -> np.ndarray:
     """Where nine pixels, three across and three down, are in a region."""
     thick = region[:-2] & region[1:-1] & region[2:]
     return thick[:, :-2] & thick[:, 1:-1] & thick[:, 2:]
+
+
+def _are_steps(pixels: np.ndarray) -> bool:
+    """Whether values change by one nearly everywhere, as in a faint soft mask, where those of labels change to any."""
+    values = pixels.astype(np.int32)
+    ones, others, grounds = 0, 0, 0  # the last beside 0
+    for one, other in ((values[1:], values[:-1]), (values[:, 1:], values[:, :-1])):
+        steps, ground = np.abs(one - other), (one == 0) | (other == 0)
+        ones += int(np.count_nonzero((steps == 1) & ~ground))
+        others += int(np.count_nonzero((steps > 1) & ~ground))
+        grounds += int(np.count_nonzero((steps > 0) & ground))
+    return ones > 4 * others and ones + others > grounds
 
 
 def _is_trimap(pixels: np.ndarray, full: int) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from birefnet_core.mask_files import read_mask
-from birefnet_core.mask_values import FLAT, LOSSY
+from birefnet_core.mask_values import FAINT, FLAT, LOSSY, VALUES
 
 
 def save(path, array, **options):
@@ -61,3 +61,16 @@ def test_soft_mattes_are_no_areas_of_grey(tmp_path, blur, quality, kind):
 def test_a_full_mask_that_was_compressed_is_full(tmp_path):
     noise = np.random.default_rng(0).integers(249, 256, (60, 80)).astype(np.uint8)
     assert not read_mask(save(tmp_path / "a.png", noise)).doubts
+
+
+@pytest.mark.parametrize("top", [7, 12, 30])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_soft_mask_of_a_few_dark_levels_is_not_taken_for_labels(tmp_path, top, dtype):
+    radius = np.hypot(*np.mgrid[-80:80, -100:100])
+    soft = np.rint(np.clip((70 - radius) / 40, 0, 1) * top).astype(dtype)
+    assert read_mask(save(tmp_path / "a.png", soft)).doubts == (FAINT,)
+    blocks = np.random.default_rng(0).permutation(np.arange(200) % (top + 1)).reshape(10, 20)
+    assert read_mask(save(tmp_path / "b.png", blocks.repeat(16, 0).repeat(10, 1).astype(dtype))).notes == (VALUES,)
+    y, x = np.mgrid[:160, :200]
+    cells = np.where(np.hypot(y % 40 - 20, x % 40 - 20) < 15, (y // 40 * 5 + x // 40) % top + 1, 0).astype(dtype)
+    assert top > 20 or read_mask(save(tmp_path / "c.png", cells)).notes == (VALUES,)
