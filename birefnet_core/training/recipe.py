@@ -56,8 +56,8 @@ class Recipe:
         backbone: Encoder of a new network; "" for that of ``init``, or Swin-T.
         encoder: Pretrained encoder of a new network: a file, or an installed package that holds it; "" for random ones.
         network: Other options of a new network, as of ``BiRefNetConfig``.
-        matting: The masks are alpha mattes: binary ones are warned of. Always so for matting checkpoints of the
-            catalogue.
+        matting: The masks are alpha mattes: binary ones are warned of, and flat grey is no problem. Always so for
+            matting checkpoints of the catalogue.
         train: "all" parameters, the "decoder" only, or low-rank adapters ("lora").
         decoder_epochs: First epochs in which the encoder is frozen although ``train`` is "all"; at most a quarter.
         freeze_bn: BatchNorm keeps its statistics. Always so at batch size 1 and for "lora"; see ``bn_least_batch``.

@@ -48,14 +48,14 @@ def happen():
     if event.startswith("SIG"):
         os.kill(os.getpid(), getattr(signal, event))
 
-def validate_pair(pair):
+def validate_pair(pair, **options):
     if place == "preflight" and mine:
         happen()
     elif place == "preflight" and event != "slow":
         time.sleep(1)
     with open(out + "/validated" + os.environ.get("RANK", "0"), "a") as file:
         file.write("x")
-    return validate(pair)
+    return validate(pair, **options)
 
 def build_network(*args):
     model = build(*args)

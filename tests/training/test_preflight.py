@@ -140,6 +140,16 @@ def test_all_masks_empty_is_refused(folder):
         validate_dataset(find_set(folder)).check()
 
 
+def test_flat_grey_is_half_transparent_to_a_matting_network(folder):
+    matte = np.zeros((96, 96), np.uint8)
+    matte[20:70, 20:70], matte[30:60, 30:60] = 255, 128
+    Image.fromarray(matte).save(folder / "gt/shape00.png")
+    assert "train with --matting, if it is half transparent" in validate_dataset(find_set(folder)).problems[0]
+    report = validate_dataset(find_set(folder), matting=True)
+    assert report.problems == ()
+    assert any("masks are with areas of flat grey" in warning for warning in report.warnings)
+
+
 def test_binary_masks_with_a_matting_network_are_warned_of(folder):
     assert any("unlearn soft edges" in warning for warning in validate_dataset(find_set(folder), matting=True).warnings)
 

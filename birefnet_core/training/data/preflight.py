@@ -23,6 +23,7 @@ from ...errors import DatasetError, ImageError
 from ...image_ops import resize
 from ...image_reading import opened_image
 from ...mask_files import MaskFile, read_mask
+from ...mask_values import FLAT
 from ...pillow_files import orientation, upright
 from ...text import enumerate_names, first_line
 from ..distributed import SINGLE_PROCESS, Ranks
@@ -165,7 +166,7 @@ def validate_dataset(
 
     Args:
         found: The pairs, the same in every process.
-        matting: Whether the network is for matting, so that masks should be soft.
+        matting: Whether the network is for matting, so that masks should be soft, and flat grey is half transparent.
         threads: Files decoded at a time.
         ranks: The processes.
         progress: Called after each pair of this process.
@@ -173,7 +174,7 @@ def validate_dataset(
     Raises:
         Exception: Whatever ended the validation in another process.
     """
-    reports = _map_shared(lambda pair: validate_pair(pair), found.pairs, threads, ranks, progress)
+    reports = _map_shared(lambda pair: validate_pair(pair, matting=matting), found.pairs, threads, ranks, progress)
     problems = tuple(report.problem for report in reports if report.problem is not None)
     return DatasetReport(pairs=tuple(reports), problems=problems, warnings=tuple(_warnings(found, reports, matting)))
 
@@ -221,7 +222,7 @@ def _map_shared(
     return [parts[i % ranks.world_size][i // ranks.world_size] for i in range(len(items))]
 
 
-def validate_pair(pair: Pair) -> PairReport:
+def validate_pair(pair: Pair, *, matting: bool = False) -> PairReport:
     """Validates one pair; an error becomes the report's problem."""
     try:
         if pair.mask is None:
@@ -239,7 +240,7 @@ def validate_pair(pair: Pair) -> PairReport:
             _check_is_no_copy(values, image, pair)
             turns = {_orientation(pair.image), _orientation(pair.mask)}
             turned = len(turns) > 1 and (size[0] == size[1] or max(turns) < _SIDES_EXCHANGED)
-        _check_is_understood(mask, pair)
+        _check_is_understood(mask, pair, matting)
         content = _content_of(pair.image)
     except OSError as error:  # a file that has gone meanwhile
         return PairReport(pair=pair, problem=f"{pair.image}, {pair.mask}: {first_line(error)}")
@@ -309,12 +310,15 @@ def _check_is_no_copy(values: Tensor, image: Tensor, pair: Pair) -> None:
         )
 
 
-def _check_is_understood(mask: MaskFile, pair: Pair) -> None:
+def _check_is_understood(mask: MaskFile, pair: Pair, matting: bool) -> None:
     """Checks that there is but one way to take a file for a mask."""
     for doubt in mask.doubts:
+        if doubt == FLAT and matting:
+            continue  # half transparent, as mattes of glass are
+        half = ", or train with --matting, if it is half transparent" if doubt == FLAT else ""
         raise DatasetError(
             f"{pair.mask or pair.image}: a mask {doubt} (found {mask.found}). Write the object as 255 (white) and the "
-            "background as 0 (black)."
+            f"background as 0 (black){half}."
         )
 
 
