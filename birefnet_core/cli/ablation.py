@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains the missing rows; after each run, writes the report of all so far."""
+    args.out = RunFolder(args.out).path  # as the trainings take it, where it begins with ~
     try:
         _ablate(args)
     except KeyboardInterrupt:

@@ -166,6 +166,26 @@ def test_files_that_are_of_no_report_stay(run, tmp_path, folders, name, kind, li
     assert contents(tmp_path) == before
 
 
+def test_a_report_in_the_home_folder_stays(run, tmp_path, monkeypatch, capsys):
+    """With ``--out=~/out``, which shells leave alone, the check looked elsewhere than the trainings wrote."""
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ablation.md").write_text("# Mine\n")
+    assert run(out="~/out") == 2
+    assert "ablation.md would be replaced, and is of no such report" in capsys.readouterr().err
+
+
+def test_a_report_in_the_home_folder_is_printed(run, tmp_path, monkeypatch, capsys):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ablation.md").write_text("# Ablation\n")
+    monkeypatch.setattr(ablation, "ablate", lambda *_, **__: ())
+    assert run(out="~/out") == 0
+    assert "# Ablation" in capsys.readouterr().out
+
+
 def test_a_comparison_is_written_anew(tmp_path, capsys):
     for number in (1, 2):
         _write_run(tmp_path / f"run{number}")
