@@ -193,7 +193,8 @@ def ablate(
                 run = {"data": names[0], **recipe.to_flat()}
                 done = {"run": run, "scores": scores, "parameters": parameters, "steps": result.steps}
                 folder.write_text(SCORES_FILE, json.dumps(done, indent=1) + "\n")
-                folder.last.unlink()  # for resuming only, and five times as large as the network
+                # For resuming only, and five times as large as the network. Another run may have ended it at once.
+                folder.last.unlink(missing_ok=True)
             yield Run(
                 row=row.name, seed=seed, scores=done["scores"], parameters=done["parameters"], steps=done["steps"]
             )

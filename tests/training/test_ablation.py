@@ -4,13 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from birefnet_core import BiRefNetConfig, ConfigError, DatasetError
 from birefnet_core.cli.main import main
-from birefnet_core.training import Recipe, TrainingData
+from birefnet_core.training import Recipe, TrainingData, ablation
 from birefnet_core.training.ablation import PARTS, ROWS, Run, ablate, choose_rows
 from birefnet_core.training.ablation_report import difference, paper_difference, report
 
@@ -74,6 +75,14 @@ def test_damaged_scores_of_a_run_are_named(folders, tmp_path, content, capsys):
     assert main(["ablation", *arguments(folders, tmp_path), "--rows", "baseline"]) == 2
     error = capsys.readouterr().err
     assert "scores.json: not the scores of a run" in error and f"Delete {run}" in error
+
+
+def test_a_state_that_another_run_has_removed_meanwhile_ends_no_ablation(folders, tmp_path, monkeypatch):
+    """Two ablations in one folder may score the same training; the second ended with a traceback."""
+    monkeypatch.setattr(ablation, "train", lambda *_, **__: SimpleNamespace(signal=None, steps=3))
+    monkeypatch.setattr(ablation, "_score", lambda folder, *_: (folder.make(), ({"maxF": 0.5}, 7))[1])
+    data = TrainingData(sets=(folders[0],), validation=(folders[1],))
+    assert next(ablate(choose_rows(["rm"]), Recipe(epochs=1), data, tmp_path, seeds=1)).steps == 3
 
 
 def test_masks_without_an_image_are_found_by_no_error_after_the_training(folders, tmp_path):
