@@ -108,7 +108,7 @@ def resolve(
     """
     text = _text(source)
     wanted = _published(text) if isinstance(source, str) else None
-    download_dir = None if download_dir is None else path_of(download_dir, "download_dir").expanduser()
+    download_dir = None if download_dir is None else _expand(path_of(download_dir, "download_dir"))
     cache_dir = None if cache_dir is None else path_of(cache_dir, "cache_dir")
     places = list(dict.fromkeys([*_paths_of(folders), *([download_dir] if download_dir else [])]))
     if wanted is None or not wanted.by_name:
@@ -161,7 +161,7 @@ def _paths_of(folders: PathLike | Iterable[PathLike]) -> list[Path]:
     several: object = [folders] if isinstance(folders, str | os.PathLike) else folders
     if not isinstance(several, Iterable):
         raise ConfigError(f"folders is a {type(several).__name__}, expected paths of folders.")
-    return [path_of(folder, "a folder of models").expanduser() for folder in several]
+    return [_expand(path_of(folder, "a folder of models")) for folder in several]
 
 
 def _text(source: PathLike) -> str:
@@ -174,11 +174,8 @@ def _text(source: PathLike) -> str:
     return text
 
 
-def _expand(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # no such user
-        return Path(text)
+def _expand(path: PathLike) -> Path:
+    return Path(os.path.expanduser(path))  # Path.expanduser raises where there is no such user
 
 
 def _published(text: str) -> _Published | None:
@@ -323,7 +320,7 @@ def _in_own_folder(wanted: _Published, folder: Path) -> Path | None:
 
 def _hub_file(wanted: _Published, repo: str, cache_dir: PathLike | None) -> HubFile:
     mirrors = [mirror for mirror in (wanted.entry.mirrors if wanted.entry else ()) if mirror != repo]
-    cache = Path(cache_dir).expanduser() if cache_dir is not None else None
+    cache = _expand(cache_dir) if cache_dir is not None else None
     mirror = mirrors[0] if mirrors else None
     return HubFile(repo=repo, file=wanted.file, revision=wanted.revision, mirror=mirror, cache_dir=cache)
 

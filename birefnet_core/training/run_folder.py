@@ -49,7 +49,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = Path(os.path.expanduser(path))  # Path.expanduser raises for users who are not there
 
     @property
     def last(self) -> Path:

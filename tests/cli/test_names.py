@@ -53,6 +53,14 @@ def test_a_name_that_is_too_long_ends_no_command_with_a_traceback(tmp_path, monk
     assert assert_no_traceback(arguments) in allowed
 
 
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(arguments).replace(LONG, "USER"))
+def test_nor_does_the_home_folder_of_nobody(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").write_bytes(b"")
+    allowed = (0, 1, 2) if "--print-recipe" in arguments else (1, 2)
+    assert assert_no_traceback([text.replace(LONG, "~nobody of this name/x") for text in arguments]) in allowed
+
+
 @pytest.mark.parametrize("arguments", VIDEO, ids=lambda arguments: " ".join(arguments).replace(LONG, "LONG"))
 def test_nor_the_video_command(tmp_path, monkeypatch, arguments):
     pytest.importorskip("av")

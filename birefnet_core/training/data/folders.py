@@ -66,9 +66,9 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         for name in ("sets", "images", "masks", "validation"):
-            object.__setattr__(self, name, tuple(Path(p).expanduser() for p in getattr(self, name)))
+            object.__setattr__(self, name, tuple(Path(os.path.expanduser(p)) for p in getattr(self, name)))
         if self.backgrounds is not None:
-            object.__setattr__(self, "backgrounds", Path(self.backgrounds).expanduser())
+            object.__setattr__(self, "backgrounds", Path(os.path.expanduser(self.backgrounds)))
         if len(self.images) != len(self.masks):
             raise DatasetError(
                 f"{len(self.images)} folders of images but {len(self.masks)} of masks: give one for each."
