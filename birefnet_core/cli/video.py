@@ -6,6 +6,7 @@ Under torchrun each process segments its part of the clips.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -136,13 +137,19 @@ def _segment_all(
     notice = "stopping after this frame; a second signal stops at once"
     with StopSignal(graceful=True, notice=notice) as stop:
         for job in jobs:
+            if not args.overwrite:
+                if not _is_free(job, args.resume, summary):  # since the plan another run has written it
+                    continue
+                job = _rest_of(job)
+                if args.resume:
+                    _remove_unfinished(job)
             try:
                 with Progress(unit="frame", label=Path(job.source).name, quiet=args.quiet) as bar:
                     report = segment_video(
                         segmenter,
                         job.source,
                         job.outputs,
-                        options=replace(options, overwrite=args.overwrite or (args.resume and _has_begun(job))),
+                        options=options,
                         progress=partial(_advance, bar),
                         cancelled=lambda: stop.requested,
                     )
@@ -254,6 +261,7 @@ def video_options(args: argparse.Namespace) -> VideoOptions:
         duration=args.duration,
         frame_rate=args.fps,
         keep_partial=args.keep_partial,
+        overwrite=args.overwrite,
     )
 
 
@@ -360,9 +368,15 @@ def _rest_of(job: Job) -> Job:
     return replace(job, outputs=tuple(output for output in job.outputs if not is_written(output)))
 
 
-def _has_begun(job: Job) -> bool:
-    """Whether there is anything of a clip that is not done, which --resume replaces."""
-    return any(os.path.lexists(output.path) for output in job.outputs)
+def _remove_unfinished(job: Job) -> None:
+    """Removes what --resume makes anew: empty files, and links that lead to none.
+
+    So it is given no leave to replace anything, and what appears from now on stays.
+    """
+    for output in job.outputs:
+        with contextlib.suppress(OSError):
+            if not os.path.exists(output.path) or (os.path.isfile(output.path) and not os.path.getsize(output.path)):
+                os.unlink(output.path)
 
 
 def _count(job: Job, report: VideoReport, summary: Summary) -> None:

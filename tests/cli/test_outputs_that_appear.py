@@ -123,6 +123,44 @@ def test_two_processes_write_each_mask_once(folder):
     assert names(folder.parent / "out") == [f"{number}.png" for number in range(4)]
 
 
+@pytest.mark.parametrize(
+    ("flags", "empty"), [((), False), (("--resume",), False), (("--resume",), True), (("--overwrite",), True)]
+)
+def test_a_clip_that_is_finished_meanwhile_stays(flags, empty, model_file, tmp_path, monkeypatch, capsys):
+    """Of two runs with --resume, the one that came to a clip later replaced what the other had made of it."""
+    pytest.importorskip("av")
+    from birefnet_core.video.stages import Encoding
+
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        make_clip(tmp_path / "in", name=name, frames=2, size=(64, 48))
+    out = tmp_path / "out"
+    out.mkdir()
+    if empty:  # as a full disk leaves them
+        (out / "a_mask.mkv").touch()
+        (out / "b.mov").symlink_to("nowhere")
+    finish, made = Encoding.finish, []
+
+    def appear_and_finish(self):
+        made.append(self)
+        if len(made) == 1:
+            for name in ("a.mov", "b.mov", "b_mask.mkv"):
+                (out / name).unlink(missing_ok=True)
+                (out / name).write_bytes(b"theirs")
+        finish(self)
+
+    monkeypatch.setattr(Encoding, "finish", appear_and_finish)
+    options = ["--model", str(model_file), "--device", "cpu", "--dtype", "fp32", "--colors", "none", "--mask"]
+    code = main(["video", str(tmp_path / "in"), "-o", str(out), *options, *flags])
+    theirs = {path.name for path in out.iterdir() if path.read_bytes() == b"theirs"}
+    assert not [name for name in names(out) if name.endswith(".part")]
+    if "--overwrite" in flags:
+        assert code == 0 and not theirs
+    else:
+        assert code == 1 and theirs == {"a.mov", "b.mov", "b_mask.mkv"}
+        assert capsys.readouterr().err.count("not done") == (1 if flags else 2)
+
+
 @pytest.mark.parametrize("flags", [(), ("--resume",), ("--overwrite",)])
 @pytest.mark.parametrize("frames", [False, True])
 def test_a_clip_that_appears_stays(flags, frames, model_file, tmp_path, monkeypatch, capsys):
