@@ -85,6 +85,8 @@ def _check_place(output: Output, overwrite: bool) -> None:
     if not os.path.exists(path):
         with contextlib.suppress(FileNotFoundError):  # any other error is of a name that no file can have
             os.lstat(path)
+            if not overwrite and not output.is_folder:  # a folder is written to where a link leads
+                raise ConfigError(f"{path}: is already there, as a link that leads nowhere; give another path.")
         return
     if os.path.isdir(path) != output.is_folder:
         expected = "a file, expected the name of a folder" if output.is_folder else "a folder, expected that of a file"
@@ -93,10 +95,10 @@ def _check_place(output: Output, overwrite: bool) -> None:
         raise ConfigError(f"{conflict}.")
     found = os.scandir(path) if output.is_folder else ()
     held = [entry for entry in found if entry.name.lower() not in _OF_FILE_MANAGERS]
-    if not overwrite and (held or not output.is_folder):
-        raise ConfigError(f"{path}: is already there; give another path, or allow to overwrite it.")
     if other := next((entry.name for entry in held if entry.is_dir() or not _FRAME.fullmatch(entry.name)), None):
         raise ConfigError(f"{path}: holds {other}, which would be lost; give an empty or a new folder.")
+    if not overwrite and (held or not output.is_folder):
+        raise ConfigError(f"{path}: is already there; give another path, or allow to overwrite it.")
     if output.is_folder and (os.path.ismount(path) or os.path.samefile(path, ".")):
         raise ConfigError(f"{path}: is a disk or the working folder, and cannot be replaced; name a folder in it.")
 
@@ -111,12 +113,15 @@ def temporary_path(output: Output, overwrite: bool) -> Iterator[str | Path]:
 
     Raises:
         VideoError: The folder cannot be written to, or without ``overwrite`` there is something by now.
+        ConfigError: By now there is something else than frames in a folder of frames.
     """
     try:
         output.path.parent.mkdir(parents=True, exist_ok=True)
         if output.is_folder:
             with atomic_folder(output.path, replace=overwrite, unimportant=_OF_FILE_MANAGERS) as folder:
                 yield folder
+                if overwrite:
+                    _check_place(output, overwrite)  # once more: other files may have come into it
         else:
             with atomic_path(output.path, replace=overwrite) as part:
                 yield part

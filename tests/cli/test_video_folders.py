@@ -45,7 +45,7 @@ def test_other_files_in_it_are_not_lost(folder, images, flag, mine):
     (folder / "out" / mine).write_bytes(b"mine")
     before = content(folder)
     code, errors = images("in/a.mp4", "-o", "out", flag)
-    assert (code == 1 and "which would be lost" in errors) or flag == "--resume"
+    assert (code == 1 and "which would be lost" in errors) or (flag == "--resume" and mine.startswith("frame_000001"))
     assert content(folder) == before
 
 
@@ -206,3 +206,39 @@ def test_a_pipe_is_not_replaced(folder, capsys):
     assert main(["video", "in/a.mp4", "-o", "p.mov", "--overwrite"]) == 1
     assert "is a pipe or a device" in capsys.readouterr().err
     assert not os.path.isfile("p.mov")
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_what_comes_into_it_meanwhile_is_not_lost(folder, images, flags, monkeypatch):
+    """Frames are replaced as a whole after hours, in which notes on them may have been written beside."""
+    from birefnet_core.video.stages import Encoding
+
+    (folder / "out").mkdir()
+    if flags:
+        (folder / "out" / "frame_000001.png").write_bytes(b"old")
+    finish = Encoding.finish
+
+    def appear_and_finish(self):
+        (folder / "out" / "notes.txt").write_bytes(b"mine")
+        finish(self)
+
+    monkeypatch.setattr(Encoding, "finish", appear_and_finish)
+    before = content(folder)
+    code, errors = images("in/a.mp4", "-o", "out", *flags)
+    assert code == 1 and ("holds notes.txt, which would be lost" if flags else "written it meanwhile") in errors
+    assert content(folder) == {**before, "out/notes.txt": b"mine"}
+
+
+def test_a_link_that_leads_nowhere_is_told_before_the_work(folder, images, model_file, monkeypatch, capsys):
+    from birefnet_core.video.stages import Encoding
+
+    (folder / "out").mkdir()
+    (folder / "out" / "a.mov").symlink_to("nowhere")
+    command = ["video", "in/a.mp4", "-o", "out", "--model", str(model_file), "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoding, "finish", lambda self: pytest.fail("work was done"))
+        assert main(command) == 1
+        assert "is already there, as a link that leads nowhere" in capsys.readouterr().err
+    assert os.readlink(folder / "out" / "a.mov") == "nowhere"
+    assert main([*command, "--overwrite"]) == 0
+    assert (folder / "out" / "a.mov").is_file()
