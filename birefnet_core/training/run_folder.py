@@ -109,6 +109,11 @@ class RunFolder:
         Raises:
             ConfigError: It is a user's own.
         """
+        if self._is_foreign_log():
+            raise ConfigError(
+                f"{self.path}: {self.metrics.name} would be replaced by this training, and is the log of none. Give "
+                "--out another folder, or move what is there."
+            )
         if any(os.path.lexists(path) for path in (self.last, self.best, self.adapter, self.metrics)):
             return
         drawn = (self.path / CURVES, self.path / EXAMPLES, *self.sheets())
@@ -119,6 +124,14 @@ class RunFolder:
                 f"{self.path}: {names} would be replaced by this training, and came from none, as there is no "
                 f"{self.metrics.name}. Give --out another folder, or move what is there."
             )
+
+    def _is_foreign_log(self) -> bool:
+        """Whether there is a log whose whole lines are all others than trainings write, and no state of a training."""
+        if os.path.exists(self.last) or not os.path.isfile(self.metrics):
+            return False
+        with contextlib.suppress(OSError):  # one that cannot be read is told of when it is written to
+            return b"\n" in self.metrics.read_bytes() and not self.rows()
+        return False
 
     def sheets(self) -> list[Path]:
         """The sample sheets that are there, by names which disks that ignore case do not tell from a training's."""

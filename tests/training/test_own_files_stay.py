@@ -37,6 +37,26 @@ def test_a_start_that_was_killed_is_begun_again(tmp_path, name):
     RunFolder(tmp_path).prepare_output_dir(resume=True)
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_log_of_another_program_stays(tmp_path, link):
+    """``train --resume`` emptied a metrics.jsonl of another tool, and so did ``ablation``, which always resumes."""
+    place, mine = tmp_path / "project" / "metrics.jsonl", b'{"iter": 1, "loss": 2.5}\n{"iter": 2, "loss": 2.0}\n'
+    place.parent.mkdir()
+    (tmp_path / "mine").write_bytes(mine)
+    place.symlink_to(tmp_path / "mine") if link else os.rename(tmp_path / "mine", place)
+    for resume in (False, True):
+        with pytest.raises(bc.ConfigError, match=r"metrics\.jsonl.*choose another|is the log of none.*--out another"):
+            RunFolder(tmp_path / "project").prepare_output_dir(resume=resume)
+    with pytest.raises(bc.ConfigError, match="is the log of none"):
+        RunFolder(tmp_path / "project").check_own()
+    assert place.read_bytes() == mine
+
+
+def test_a_log_whose_first_line_was_cut_off_is_begun_again(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"kind": "val')
+    RunFolder(tmp_path).prepare_output_dir(resume=True)
+
+
 def test_the_command_says_so_before_it_trains(tmp_path, shapes, capsys):
     from birefnet_core.cli.main import main
 
