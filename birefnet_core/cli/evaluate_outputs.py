@@ -18,7 +18,7 @@ from ..metrics.plot import plot_curves
 from ..metrics.tables import markdown_table, write_csv, write_image_csv, write_json
 from ..text import first_line, printable
 from .console import say
-from .outputs import Inputs, Outputs, model_files, prepare_file, prepare_folder
+from .outputs import Inputs, Outputs, exists, model_files, prepare_file, prepare_folder
 
 FILES = ("json", "csv", "image_csv", "markdown", "plot")  # flags that name one file each
 
@@ -86,7 +86,9 @@ def _check_images(read: Sequence[Path], args: argparse.Namespace) -> None:
 
 
 def _check_saved(one: Data, read: Sequence[Path], inputs: Inputs, outputs: Outputs) -> None:
-    """Makes sure that the masks to be kept replace nothing that is read."""
+    """Makes sure that the masks to be kept replace nothing that is read, and nothing but masks of former runs."""
+    from ..images import is_own_output  # here, because it imports torch, which scoring does not need
+
     folder = one.predictions
     if str(folder) == "-":
         raise ConfigError("--save -: masks are not written to standard output. Give a folder.")
@@ -99,6 +101,12 @@ def _check_saved(one: Data, read: Sequence[Path], inputs: Inputs, outputs: Outpu
         if mask in inputs or outputs.purpose_of(mask):
             name = printable(mask.name)
             raise ConfigError(f"--save {printable(folder)}: {name} would replace another file of this run.")
+        if exists(mask) and not is_own_output(mask):
+            raise ConfigError(
+                f"--save {printable(folder)}: {printable(mask.name)} is already there, and is no mask of a former run. "
+                "Give another folder, or move what is there."
+            )
+        outputs.add(mask, "--save")
 
 
 def write_results(results: Sequence[SetResult], args: argparse.Namespace) -> bool:

@@ -224,6 +224,37 @@ def test_masks_of_a_model_never_replace_what_is_read_through_links(data, stub_mo
     assert (data / "im" / "a.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("kind", ["photo", "notes", "link", "folder", "pipe"])
+def test_masks_of_a_model_never_replace_what_is_no_mask(data, stub_model, no_measuring, kind, capsys):
+    """``--save photos`` wrote over photos that had the names of the ground truths."""
+    (data / "masks").mkdir()
+    place = data / "masks" / "b.png"
+    if kind == "pipe" and os.name == "nt":
+        pytest.skip("has no such pipes")
+    make = {
+        "photo": lambda: save(place, np.dstack([TRUTH] * 3)),
+        "notes": lambda: place.write_text("mine"),
+        "link": lambda: place.symlink_to("nowhere"),
+        "folder": place.mkdir,
+        "pipe": lambda: os.mkfifo(place),
+    }
+    make[kind]()
+    before = {p: os.lstat(p) for p in data.rglob("*.png")}
+    assert evaluate("--model", "m", "--images", "im", "--save", "masks", pred=None) == 2
+    assert "b.png is already there, and is no mask of a former run. Give another" in capsys.readouterr().err
+    after = {p: os.lstat(p) for p in data.rglob("*.png")}
+    assert {p: (s.st_ino, s.st_mtime_ns, s.st_size) for p, s in after.items()} == {
+        p: (s.st_ino, s.st_mtime_ns, s.st_size) for p, s in before.items()
+    }
+
+
+def test_masks_whose_names_differ_in_case_clash_where_the_disk_folds_them(data, stub_model, monkeypatch, capsys):
+    save(data / "truths" / "A.png")
+    monkeypatch.setattr("birefnet_core.cli.outputs._folds_names", lambda folder: True)
+    assert evaluate("--model", "m", "--images", "im", "--save", "masks", pred=None) == 2
+    assert "would replace another file of this run" in capsys.readouterr().err
+
+
 def test_masks_are_kept_beside_and_replaced_by_the_next_run(data, stub_model):
     for _ in range(2):
         assert evaluate("--model", "m", "--images", "im", "--save", "new/masks", pred=None) == 0
