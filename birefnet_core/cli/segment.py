@@ -190,12 +190,20 @@ def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> No
     job.notes.extend(image.notes)
     mask = segment_image(segmenter, image, args.size)  # 1 H W
     if job.mask not in job.kept:
-        write_mask(job.mask, mask[0], args.bits, overwrite=args.overwrite or job.mask in job.replaced)
+        write_mask(job.mask, mask[0], args.bits, overwrite=_may_replace(job.mask, job, args))
     if job.cutout and job.cutout not in job.kept:
         colours = estimate_foreground(image.colours.unsqueeze(0), mask)
         cutout = torch.cat([colours, mask.unsqueeze(-1)], dim=-1)[0]  # H W 4
-        overwrite = args.overwrite or job.cutout in job.replaced
-        write_image(job.cutout, cutout, image.icc_profile, overwrite=overwrite)
+        write_image(job.cutout, cutout, image.icc_profile, overwrite=_may_replace(job.cutout, job, args))
+
+
+def _may_replace(path: Path, job: Job, args: argparse.Namespace) -> bool:
+    """Whether what is at the place of an output may be lost; with --resume what was not finished, and still is not."""
+    return args.overwrite or (path in job.replaced and not _is_finished(path))
+
+
+def _is_finished(path: Path) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) > 0
 
 
 def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
@@ -203,7 +211,7 @@ def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
     wanted = job.outputs.values()
     existing = [path for path in wanted if exists(path)]
     if args.resume:
-        job.kept.update(path for path in existing if os.path.isfile(path) and os.path.getsize(path))
+        job.kept.update(path for path in existing if _is_finished(path))
         job.replaced.update(set(existing) - job.kept)
         existing = [path for path in existing if path in job.kept]
         if len(existing) == len(wanted):

@@ -30,6 +30,18 @@ def appearing(monkeypatch):
     return prepare
 
 
+@pytest.mark.parametrize("name", ["a.png", "a_cutout.png"])
+def test_an_empty_file_that_another_run_fills_meanwhile_stays(folder, name, appearing, capsys):
+    save(folder / "a.jpg")
+    out = folder.parent / "out"
+    out.mkdir()
+    (out / name).touch()
+    appearing(out / name)
+    assert run(folder, "-o", "out", "--cutout", "--resume") == 1
+    assert f"{name}: not written ({MEANWHILE})" in capsys.readouterr().err
+    assert (out / name).read_bytes() == b"theirs"
+
+
 @pytest.mark.parametrize("flags", [(), ("--resume",)])
 @pytest.mark.parametrize("name", ["a.png", "a_cutout.png"])
 def test_a_file_that_appears_stays_and_the_other_images_are_done(folder, name, flags, appearing, capsys):
