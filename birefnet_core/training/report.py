@@ -171,25 +171,25 @@ def check_report(text: Path, plot: Path, title: str) -> None:
     Args:
         text: Its place.
         plot: That of its plot.
-        title: Its first line.
+        title: Its first line; its last one shows the plot.
 
     Raises:
         ConfigError: There is another file.
     """
     there = [path for path in (text, plot) if os.path.lexists(path)]
-    if there and _first_line(text) != title:
+    lines = _lines(text)
+    if there and not (lines[:1] == [title] and lines[-1].endswith(f"]({plot.name})")):
         raise ConfigError(
-            f"{there[0]} would be replaced, and is of no such report ({text.name} that begins with {title!r}). Give "
-            "--out another folder, or move what is there."
+            f"{there[0]} would be replaced, and is of no such report ({text.name} that begins with {title!r} and ends "
+            f"with the plot {plot.name}). Give --out another folder, or move what is there."
         )
 
 
-def _first_line(path: Path) -> str:
+def _lines(path: Path) -> list[str]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readline(80).rstrip("\n")
+        return path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
-        return ""
+        return []
 
 
 def report(

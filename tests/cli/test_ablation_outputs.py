@@ -86,7 +86,7 @@ def test_the_weights_of_a_run_that_is_done_may_be_read(folders, tmp_path, monkey
     done.mkdir(parents=True)
     (done / "best.safetensors").write_bytes(b"weights")
     (done / SCORES_FILE).write_text("{}")
-    (tmp_path / "out" / "ablation.md").write_text("# Ablation\n\nformer")
+    (tmp_path / "out" / "ablation.md").write_text("# Ablation\n\n![p](ablation.png)\n")
     data = ["--data", folders[0], "--val-data", folders[1], "--out", tmp_path / "out", "--rows", "rm"]
     flags = ["--seeds", "1", "--encoder", done / "best.safetensors", "--backbone", "pvt_v2_b0"]
     assert main(["ablation", *map(str, [*data, *flags])]) == 0
@@ -166,6 +166,17 @@ def test_files_that_are_of_no_report_stay(run, tmp_path, folders, name, kind, li
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "text", ["", "\nNotes.\n", "\n![plot](images/ablation.png)\n", "\n![p](ablation.png)\n\nNotes.\n"]
+)
+def test_notes_with_the_title_of_a_report_stay(run, tmp_path, text, capsys):
+    """Such as docs/ablation.md of this project."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ablation.md").write_text("# Ablation\n" + text)
+    assert run() == 2
+    assert "ablation.md would be replaced, and is of no such report" in capsys.readouterr().err
+
+
 def test_a_report_in_the_home_folder_stays(run, tmp_path, monkeypatch, capsys):
     """With ``--out=~/out``, which shells leave alone, the check looked elsewhere than the trainings wrote."""
     for name in ("HOME", "USERPROFILE"):
@@ -180,7 +191,7 @@ def test_a_report_in_the_home_folder_is_printed(run, tmp_path, monkeypatch, caps
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "ablation.md").write_text("# Ablation\n")
+    (tmp_path / "out" / "ablation.md").write_text("# Ablation\n\n![differences](ablation.png)\n")
     monkeypatch.setattr(ablation, "ablate", lambda *_, **__: ())
     assert run(out="~/out") == 0
     assert "# Ablation" in capsys.readouterr().out
