@@ -41,6 +41,9 @@ class Cache:
             make_parent(self.path)
             self._database = sqlite3.connect(self.path, timeout=60)
             stack.callback(self._database.close)
+            tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if tables - {"measurements"}:
+                raise DatasetError(f"The cache {self.path} is a database of another program; choose another file.")
             self._database.execute("PRAGMA journal_mode=WAL")  # a commit per pair without waiting for the disk
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(

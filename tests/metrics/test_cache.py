@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import sqlite3
@@ -40,6 +41,16 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path):
     (tmp_path / "cache.sqlite").write_text("this is not a database, and long enough to be looked at " * 20)
     with pytest.raises(DatasetError, match=r"cache\.sqlite cannot be used"):
         Cache(tmp_path / "cache.sqlite")
+
+
+def test_a_database_of_another_program_stays_as_it_is(tmp_path):
+    path = tmp_path / "notes.db"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE notes (text TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(DatasetError, match=r"notes\.db is a database of another program; choose another"):
+        Cache(path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["notes.db"]
 
 
 class FullDisk:
