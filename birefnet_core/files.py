@@ -222,8 +222,12 @@ def remove_abandoned_parts(path: Path) -> None:
 
 
 def remove_part(part: Path) -> None:
-    """Deletes a temporary file of any name unless a living process is writing it."""
-    _remove_abandoned(str(part), part)
+    """Deletes a temporary file of any name unless a living process is writing it, or a former folder waits beside it.
+
+    That goes back to its place when the folder is written again, and its name is not known here.
+    """
+    if not os.path.lexists(f"{part}{_OLD}"):
+        _remove_abandoned(str(part), part)
 
 
 def _part_name(path: Path, slot: int) -> str:
@@ -248,10 +252,12 @@ def _create_part(path: Path) -> tuple[int, str]:
             os.close(descriptor)
         except FileExistsError:
             continue
-        except BaseException:  # a signal, even where it came before the number was known here
+        except BaseException as error:  # a signal, even where it came before the number was known here
             if descriptor >= 0:
                 os.close(descriptor)
             _remove_abandoned(part, path)
+            if isinstance(error, OSError):
+                error.filename = str(path)  # the name that users know
             raise
     raise AssertionError("there is always a free number")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from birefnet_core.files import atomic_folder, atomic_path, first_free, remove_abandoned_parts
+from birefnet_core.files import atomic_folder, atomic_path, first_free, remove_abandoned_parts, remove_part
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITER = """
@@ -209,6 +209,25 @@ def test_folders_of_killed_writers_go_with_the_next_of_the_same_path(tmp_path, w
     again(tmp_path / "a")
     assert os.listdir(tmp_path) == ["a"]
     assert os.listdir(tmp_path / "a") == ["file"]
+
+
+def test_a_former_folder_is_not_removed_by_who_does_not_know_its_name(tmp_path, writer):
+    """A training removes temporary files below its folder; frames of a clip that were to be replaced went with them."""
+    write_folder(tmp_path / "a", "old")
+    dead = writer(tmp_path / "a", "between", program=FOLDER_WRITER)
+    dead.kill()
+    dead.wait()
+    for part in tmp_path.glob(".*.part"):
+        remove_part(part)
+    remove_abandoned_parts(tmp_path / "a")
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a" / "file").read_text() == "old"
+
+
+def test_what_cannot_be_written_is_told_by_its_own_name(tmp_path):
+    with pytest.raises(OSError) as raised, atomic_path(tmp_path / "nowhere" / "a"):
+        pass
+    assert raised.value.filename == str(tmp_path / "nowhere" / "a")
 
 
 def test_folders_of_others_stay(tmp_path, writer):
