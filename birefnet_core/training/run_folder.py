@@ -89,7 +89,8 @@ class RunFolder:
         Raises:
             ConfigError: It holds another run, one that cannot be resumed, or such files.
         """
-        there = [p.name for p in (self.last, self.best, self.adapter, self.metrics) if os.path.exists(p)]
+        self._check_kinds()
+        there = [p.name for p in (self.last, self.best, self.adapter, self.metrics) if os.path.lexists(p)]
         if there and not resume:
             raise ConfigError(
                 f"{self.path} holds another run ({', '.join(there)}). Go on with it by --resume, or choose another "
@@ -109,12 +110,13 @@ class RunFolder:
         Raises:
             ConfigError: It is a user's own.
         """
+        self._check_kinds()
         if self._is_foreign_log():
             raise ConfigError(
                 f"{self.path}: {self.metrics.name} would be replaced by this training, and is the log of none. Give "
                 "--out another folder, or move what is there."
             )
-        if any(os.path.lexists(path) for path in (self.last, self.best, self.adapter, self.metrics)):
+        if any(os.path.exists(path) for path in (self.last, self.best, self.adapter, self.metrics)):
             return
         drawn = (self.path / CURVES, self.path / EXAMPLES, *self.sheets())
         texts = [path for path in (self.recipe, self.path / REPORT) if os.path.lexists(path)]
@@ -124,6 +126,20 @@ class RunFolder:
                 f"{self.path}: {names} would be replaced by this training, and came from none, as there is no "
                 f"{self.metrics.name}. Give --out another folder, or move what is there."
             )
+
+    def _check_kinds(self) -> None:
+        """Checks that no folder or pipe is in the place of a file, and none but a folder in that of the sheets.
+
+        Raises:
+            ConfigError: There is, which would be told when hours of work are to be written.
+        """
+        files = (self.last, self.best, self.adapter, self.metrics, self.recipe)
+        for path in (*files, *(self.path / name for name in (REPORT, CURVES, EXAMPLES, SAMPLES))):
+            is_kind, kind = (os.path.isdir, "folder") if path.name == SAMPLES else (os.path.isfile, "file")
+            if os.path.exists(path) and not is_kind(path):
+                raise ConfigError(
+                    f"{path} is no {kind}, which this training would write. Move it, or give --out another folder."
+                )
 
     def _is_foreign_log(self) -> bool:
         """Whether there is a log whose whole lines are all others than trainings write, and no state of a training."""

@@ -11,6 +11,7 @@ from birefnet_core.images import write_mask
 from birefnet_core.training.report import save_png
 from birefnet_core.training.run_folder import RunFolder
 
+needs_pipes = pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
 NAMES = ("recipe.toml", "report.md", "curves.png", "data_examples.png", "samples/epoch_0003.png")
 
 
@@ -76,13 +77,6 @@ def test_what_a_training_drew_is_drawn_anew(tmp_path, name):
     RunFolder(tmp_path).prepare_output_dir(resume=False)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="has no such pipes")
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "curves.png")
-    with pytest.raises(bc.ConfigError, match=r"curves\.png would be replaced"):
-        RunFolder(tmp_path).check(resume=False)
-
-
 @pytest.mark.parametrize("dry", [False, True])
 def test_masks_with_the_names_of_drawings_stay(tmp_path, dry, shapes, capsys):
     """Masks are marked too, as outputs of this package, but were not drawn by a training."""
@@ -97,3 +91,29 @@ def test_masks_with_the_names_of_drawings_stay(tmp_path, dry, shapes, capsys):
     said = capsys.readouterr().err
     assert all(name in said for name in names) and "came from none" in said
     assert before == {name: (tmp_path / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("make", ["mkdir", pytest.param("mkfifo", marks=needs_pipes)])
+@pytest.mark.parametrize("name", ["last.pt", "best.safetensors", "metrics.jsonl", "report.md", "curves.png"])
+def test_what_is_no_file_is_told_before_the_work(tmp_path, resume, make, name):
+    """A pipe in the place of the log was waited for, and a folder in that of the curves told of after an epoch."""
+    getattr(os, make)(tmp_path / name)
+    with pytest.raises(bc.ConfigError, match=rf"{name} is no file, which this training would write\. Move it"):
+        RunFolder(tmp_path).check(resume=resume)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_in_the_place_of_the_sheets_is_told_before_the_work(tmp_path, resume):
+    (tmp_path / "samples").write_text("mine")
+    with pytest.raises(bc.ConfigError, match="samples is no folder"):
+        RunFolder(tmp_path).check(resume=resume)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_link_that_leads_nowhere_is_no_training(tmp_path, resume):
+    """Beside a broken link called last.pt, recipe.toml was taken for a training's."""
+    (tmp_path / "last.pt").symlink_to("nowhere")
+    (tmp_path / "recipe.toml").write_text("mine")
+    with pytest.raises(bc.ConfigError, match=r"recipe\.toml would be replaced" if resume else "holds another run"):
+        RunFolder(tmp_path).check(resume=resume)
