@@ -89,7 +89,7 @@ class RunFolder:
         Raises:
             ConfigError: It holds another run, one that cannot be resumed, or such files.
         """
-        self._check_kinds()
+        self.check_own()
         there = [p.name for p in (self.last, self.best, self.adapter, self.metrics) if os.path.lexists(p)]
         if there and not resume:
             raise ConfigError(
@@ -102,7 +102,6 @@ class RunFolder:
                     f"{self.path}: last.pt is missing, without which this training cannot go on. {self._start_anew()}"
                 )
             logger.warning("%s holds no training to go on with: a new one begins.", self.path)
-        self.check_own()
 
     def check_own(self) -> None:
         """Checks that what a training would replace is of one: each writes its log first, and marks what it draws.
