@@ -94,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     hub_client("utils.tqdm")  # timm imports it, too, and a traceback would say nothing of the environment
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if command != "checkpoints":  # all others import torch, which MKL ends without a working folder, naming a library
+        os.getcwd()
     try:
         args = build_parser(command).parse_args(arguments)
         handler = logging.StreamHandler()

@@ -1,9 +1,13 @@
 """The console script: commands, help and exit codes."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import birefnet_core
 from birefnet_core.cli.main import COMMANDS, build_parser, exit_code, main
 from birefnet_core.errors import ConfigError
 
@@ -66,6 +70,22 @@ def test_a_working_folder_that_was_deleted_is_a_sentence(tmp_path, monkeypatch, 
     folder.rmdir()
     assert main(arguments) == 2
     assert "the working folder was deleted" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder in use cannot be deleted")
+def test_without_a_working_folder_torch_is_not_imported(tmp_path):
+    """Its MKL would end the process, with a message about a library."""
+    (tmp_path / "gone").mkdir()
+    result = subprocess.run(
+        ["sh", "-c", f'rmdir "$PWD" && exec "{sys.executable}" -m birefnet_core segment /a.png -o /out'],
+        cwd=tmp_path / "gone",
+        env={**os.environ, "PYTHONPATH": str(Path(birefnet_core.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: the working folder was deleted; change to one that is there.\n"
 
 
 def test_errors_of_our_own_are_not_hidden():
