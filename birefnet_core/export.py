@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError, ConfigError
+from .checkpoint_info import LARGEST_SIDE
+from .errors import CheckpointError, ConfigError, MemoryLimitError
 from .files import atomic_path, check_writable, free_space, make_parent, path_of, stream_conflict
+from .inference.out_of_memory import is_out_of_memory
 from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
 from .text import first_line
@@ -82,6 +84,20 @@ def _not_written(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: not written ({error.strerror or first_line(error)}).") from error
 
 
+@contextmanager
+def _memory_as_limit_error(width: int, height: int) -> Iterator[None]:
+    """Too little memory as a MemoryLimitError, also where the exporter has made an error of its own of it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
+        if not isinstance(cause, MemoryError) and not is_out_of_memory(cause):
+            raise
+        raise MemoryLimitError(
+            f"too little memory to export at {width} x {height} pixels ({first_line(cause)}). Give a smaller size."
+        ) from error
+
+
 def export_onnx(
     model: BiRefNet,
     path: str | Path,
@@ -106,12 +122,14 @@ def export_onnx(
         ConfigError: Packages for exporting are missing or too old, the name or size does not fit, or the network is
             too large.
         CheckpointError: The file cannot be written, which is found before exporting as far as it can be known.
+        MemoryLimitError: Memory does not suffice for the size.
     """
     path = path_of(path, "path")
     check_place(path)
     width, height = size or (model.checkpoint.training_size if model.checkpoint else (1024, 1024))
-    if min(width, height) < model.min_side or width % 32 or height % 32:
-        raise ConfigError(f"size {width} x {height}: sides must be multiples of 32, at least {model.min_side}.")
+    if not all(model.min_side <= side <= LARGEST_SIDE and side % 32 == 0 for side in (width, height)):
+        sides = f"{model.min_side} to {LARGEST_SIDE}"
+        raise ConfigError(f"size {width} x {height}: sides must be multiples of 32, from {sides}.")
     network = MaskNetwork(model).eval()
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     if weights > LARGEST:
@@ -124,9 +142,9 @@ def export_onnx(
         if free is not None and free < weights:
             sizes = f"{weights / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free"
             raise OSError(errno.ENOSPC, f"the disk is full: {sizes}; free some space, or give another folder")
-    example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
     shapes = {"image": {0: torch.export.Dim("batch")}} if dynamic_batch else None
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _memory_as_limit_error(width, height):
+        example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
         for package in EXPORTER:
             warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")
         program = torch.onnx.export(

@@ -82,10 +82,29 @@ def test_torch_without_the_exporter_is_told(filled, tmp_path, monkeypatch):
 
 
 @exports
-@pytest.mark.parametrize(("name", "size", "words"), [("x.bin", None, "ends in"), ("x.onnx", (100, 64), "multiples")])
+@pytest.mark.parametrize(
+    ("name", "size", "words"),
+    [
+        ("x.bin", None, "ends in"),
+        ("x.onnx", (100, 64), "multiples"),
+        ("x.onnx", (10**9 + 24, 64), " to 16384"),
+        ("x.onnx", (64, 2**63 * 32), " to 16384"),
+    ],
+)
 def test_what_does_not_fit_is_refused(name, size, words, filled, tmp_path):
     with pytest.raises(bc.ConfigError, match=words):
         export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / name, size=size)
+
+
+@exports
+def test_too_little_memory_is_told(filled, tmp_path, monkeypatch):
+    def allocate(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3221225472 bytes.")
+
+    monkeypatch.setattr(torch, "rand", allocate)
+    with pytest.raises(bc.MemoryLimitError, match=r"too little memory to export at 16384 x 64 pixels.* a smaller size"):
+        export_onnx(bc.model_from_state_dict(filled("smallest")), tmp_path / "x.onnx", size=(16384, 64))
+    assert not list(tmp_path.iterdir())
 
 
 def _fifo(path):
