@@ -10,6 +10,7 @@ on backgrounds and fewer grey areas within subjects. Both are chosen on validati
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def main() -> int:
     parts = args.parts or [1.0] * len(args.files)
     if len(parts) != len(args.files) or sum(parts) <= 0 or min(parts) < 0 or args.scale <= 0:
         parser.error("give one part of at least 0 for each file, and a scale above 0")
-    if args.out.exists():
+    if os.path.lexists(args.out):  # Path.exists raises for names that are too long
         parser.error(f"{args.out} exists; choose another name")
     try:
         models = [bc.load_model(file) for file in args.files]

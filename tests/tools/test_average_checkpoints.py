@@ -77,3 +77,10 @@ def test_an_existing_file_is_kept(folder, monkeypatch, capsys):
         run(monkeypatch, file, "--out", file)
     assert "exists; choose another name" in capsys.readouterr().err
     assert file.read_bytes() == before
+
+
+def test_a_name_that_is_too_long_is_said(folder, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, folder / "a.safetensors", "--out", tmp_path / f"{'x' * 300}.safetensors")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not written" in said and "too long" in said
