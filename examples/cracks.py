@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont  # noqa: E402
 
 import birefnet_core as bc  # noqa: E402
 from birefnet_core.cli.main import exit_code  # noqa: E402
+from birefnet_core.cli.outputs import prepare_folder  # noqa: E402
 from birefnet_core.cli.train import ProgressBar  # noqa: E402
 from birefnet_core.images import list_images, read_image, to_bytes, write_mask  # noqa: E402
 from birefnet_core.stop_signal import STOPPED  # noqa: E402
@@ -137,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
         validate_every=max(1, args.epochs // 5), best="maxF",
     )  # fmt: skip
     out, surfaces = args.output, read_surfaces(args.surfaces, args.size)
+    prepare_folder(out, "--output")
     data = TrainingData(
         sets=(make_data(out / "train", surfaces, args.images, args.size, test=False),),
         validation=(make_data(out / "test", surfaces, max(1, args.images // 4), args.size, test=True),),

@@ -64,6 +64,12 @@ def test_folder_with_other_files_is_not_taken_for_data(cracks, photographs, tmp_
     assert "mine.png" in capsys.readouterr().err
 
 
+def test_output_that_cannot_be_is_said(cracks, photographs, capsys):
+    output = photographs / "wall.png" / "out"
+    assert cracks.main(["--output", str(output), "--surfaces", str(photographs), "--size", "64"]) == 2
+    assert "wall.png is a file; --output needs a folder" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_example_trains_compares_and_draws(cracks, photographs, tmp_path, capsys):
     out = tmp_path / "out"
