@@ -53,3 +53,10 @@ def test_nothing_is_visible_twice_across_a_cut(clips):
     assert clip.cuts == [3]
     assert len(clip.images) == 6 and len(clip.motion) == 5
     assert not clip.visible[2].any() and clip.visible[1].any() and clip.visible[3].any()
+
+
+def test_frames_that_cannot_be_written_end_it(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(clips.cv2, "imwrite", lambda *_: False)  # as on a full disk: it raises nothing
+    monkeypatch.setattr("sys.argv", ["clips.py", "--out", str(tmp_path), "--clips", "still", "--frames", "2"])
+    with pytest.raises(OSError, match=r"0000\.png: could not be written"):
+        clips.main()

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tools.synthetic_pairs import textures
 from tools.synthetic_pairs.canvas import Canvas
 from tools.synthetic_pairs.grown_shapes import furry, hair
+from tools.synthetic_pairs.render import write
 from tools.synthetic_pairs.scene import Generator, Layer, background, fringe, make_subject, place_cutout
 from tools.synthetic_pairs.sources import Sources, find_sources, read
 
@@ -301,7 +302,7 @@ def main() -> int:
             folder = args.out / name / kind
             folder.mkdir(parents=True, exist_ok=True)
             for t, frame in enumerate(frames):
-                cv2.imwrite(str(folder / f"{t:04d}.png"), np.round(frame * 255).astype(np.uint8))
+                write(folder / f"{t:04d}.png", np.round(frame * 255).astype(np.uint8))
         np.savez_compressed(args.out / name / "motion.npz", motion=clip.motion, visible=clip.visible, cuts=clip.cuts)
     return 0
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -55,11 +56,11 @@ def render(
     else:
         colours, alpha = scene(rng, sources, split, size, hard, photographic)
     bgr = np.round(colours[..., ::-1] * 255).astype(np.uint8)
-    _write(image, bgr, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*QUALITIES))])
-    _write(mask, np.round(alpha * 255).astype(np.uint8), [])
+    write(image, bgr, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*QUALITIES))])
+    write(mask, np.round(alpha * 255).astype(np.uint8), [])
 
 
-def _write(path: Path, pixels: np.ndarray, options: list[int]) -> None:
+def write(path: Path, pixels: np.ndarray, options: Sequence[int] = ()) -> None:
     """Whole or not at all."""
     part = path.with_suffix(f".part{path.suffix}")
     if not cv2.imwrite(str(part), pixels, options):
