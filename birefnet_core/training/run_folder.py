@@ -251,11 +251,18 @@ class RunFolder:
         return state
 
     def score_to_beat(self, best: float | None) -> float | None:
-        """The best score so far; None, with a warning, where its network was taken away."""
-        if best is None or os.path.exists(self.best):
-            return best
-        logger.warning("%s is missing: the best network from now on takes its place.", self.best)
-        return None
+        """The best score so far; None, with a warning, where its network was taken away or damaged."""
+        if best is None:
+            return None
+        if not os.path.exists(self.best):
+            logger.warning("%s is missing: the best network from now on takes its place.", self.best)
+            return None
+        try:
+            open_file(self.best)
+        except CheckpointError as error:
+            logger.warning("%s The best network from now on takes its place.", error)
+            return None
+        return best
 
     @contextlib.contextmanager
     def damage_as_checkpoint_error(self) -> Iterator[None]:

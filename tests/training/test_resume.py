@@ -1,5 +1,6 @@
 """Trainings that go on."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,19 @@ def test_a_best_network_that_was_moved_away_is_saved_anew(half_done, shapes, tmp
     result = train(recipe, data, tmp_path, device="cpu", resume=True)
     assert (best.read_bytes() != before) == ("best.safetensors is missing: the best" in caplog.text) == missing
     assert result.best == (result.scores["Sm"] if missing else 1.0)
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_best_network_that_was_damaged_is_saved_anew(half_done, shapes, tmp_path, caplog, kept):
+    """Its score is that of a network that is gone; kept, it would leave the training without a best one."""
+    shutil.copytree(half_done, tmp_path, dirs_exist_ok=True)
+    best = tmp_path / "best.safetensors"
+    os.truncate(best, int(kept * best.stat().st_size))
+    result = train(BEST, TrainingData(sets=(shapes,)), tmp_path, device="cpu", resume=True)
+    (told,) = [message for message in caplog.messages if "The best network from now on takes its place." in message]
+    assert told.startswith(f"{best}: ")
+    assert result.best == result.scores["Sm"]
+    assert bc.load_model(best).checkpoint.training_size == (64, 64)
 
 
 @pytest.mark.parametrize("resume", [True, False])
