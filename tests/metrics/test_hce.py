@@ -1,4 +1,5 @@
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -77,3 +78,13 @@ def test_hce_says_that_opencv_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ConfigError, match=r"OpenCV.*pip install opencv-python-headless"):
         HumanCorrectionEfforts()
+
+
+def test_a_tolerance_beyond_the_image_takes_no_longer_than_one_of_its_size():
+    """Ten million steps would take minutes, and more than 32 bits are refused by OpenCV."""
+    random = np.random.RandomState(0)
+    prediction, truth = (np.kron(random.choice([0, 255], (8, 12)), np.ones((5, 5))).astype(np.uint8) for _ in "ab")
+    expected = efforts(prediction, truth, relax=40 * 60)
+    started = time.perf_counter()
+    assert efforts(prediction, truth, relax=10**7) == efforts(prediction, truth, relax=10**30) == expected
+    assert time.perf_counter() - started < 5

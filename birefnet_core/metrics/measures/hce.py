@@ -68,7 +68,7 @@ def _efforts(truth: np.ndarray, found: np.ndarray, relax: int) -> int:
     cv2 = opencv("HCE")
     hit = truth & found
     false, missed = found ^ hit, truth ^ hit
-    core = cv2.erode(truth | found, _CROSS, iterations=relax)
+    core = cv2.erode(truth | found, _CROSS, iterations=min(relax, sum(truth.shape)))  # after which nothing changes
     false_left = _relaxed(false, core, 1 - truth, relax)
     missed_left = _relaxed(missed, core, 1 - found, relax)
     undecided = missed ^ missed_left  # forgiven, unless the object's skeleton runs through
@@ -81,9 +81,11 @@ def _relaxed(error: np.ndarray, core: np.ndarray, allowed: np.ndarray, relax: in
     """The error without its parts thinner than the tolerance: what survives erosion, grown back where allowed."""
     cv2 = opencv("HCE")
     grown = error & core
-    for _ in range(relax):
-        grown = cv2.dilate(grown, _CROSS)
+    for step in range(relax):
+        before, grown = grown, cv2.dilate(grown, _CROSS)
         grown &= allowed
+        if step >= RELAX and (grown == before).all():  # few steps take less time than finding that out
+            break
     return grown & error
 
 
