@@ -68,7 +68,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--plot", type=named_path, metavar="F.png", help="precision-recall and F-measure curves")
     output.add_argument("--sheet", type=named_path, metavar="F.png", help="the worst images on one sheet")
     output.add_argument("--worst", type=int, default=12, metavar="N", help="images on the sheet (%(default)s)")
-    output.add_argument("--worst-by", default="Sm", metavar="KEY", help="the score that makes them worst (%(default)s)")
+    output.add_argument("--worst-by", metavar="KEY", help="the score that makes them worst (Sm, or the first there is)")
     output.add_argument(
         "--paper", default="birefnet", choices=("birefnet", "all", "none"), help="published rows beside (%(default)s)"
     )
@@ -202,6 +202,8 @@ def _protocol(args: argparse.Namespace) -> Protocol:
         raise ConfigError(f"--workers {args.workers}, --worst {args.worst}: expected positive numbers.")
     keys = tuple(args.metrics) if args.metrics else None
     protocol = Protocol(keys=keys, matting=args.matting, relax=args.hce_relax)
+    if args.worst_by is None:  # whoever has left Sm out has not asked for it
+        args.worst_by = "Sm" if "Sm" in protocol.score_keys else protocol.score_keys[0]
     if args.sheet and args.worst_by not in protocol.score_keys:
         raise ConfigError(f"--worst-by {args.worst_by}: choose one of {', '.join(protocol.score_keys)}.")
     if args.plot:
