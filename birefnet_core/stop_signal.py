@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -22,12 +25,46 @@ def interrupt_of(number: int | None) -> type[KeyboardInterrupt]:
     return KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
+_SECONDS_TO_RETURN = 0.05  # in which what the interrupt was lost in ends
 STOPPED = 130  # exit code of a training that was stopped, whichever signal did it
 
 
 def interrupt_code(interrupt: type[BaseException]) -> int:
     """The exit code after an interrupt, as shells have it: 128 and the number of SIGINT or SIGTERM."""
     return 143 if issubclass(interrupt, Terminated) else 130
+
+
+@contextlib.contextmanager
+def lost_interrupts_return() -> Iterator[None]:
+    """Within this, an interrupt that was raised where Python can but ignore it is raised again, a moment later.
+
+    So it is in ``__del__`` and in the callbacks of weak references, of which importing torch calls thousands.
+    """
+    former, ended = sys.unraisablehook, threading.Event()
+
+    def return_interrupt(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            former(lost)
+            return
+        number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
+
+        def send() -> None:  # from a thread, as here it would be lost, too; of threading's own locks one may be held
+            time.sleep(_SECONDS_TO_RETURN)
+            if ended.is_set():
+                return
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(threading.main_thread().ident or 0, number)  # wakes it from waiting
+            else:
+                _thread.interrupt_main(number)
+
+        _thread.start_new_thread(send, ())
+
+    sys.unraisablehook = return_interrupt
+    try:
+        yield
+    finally:
+        ended.set()
+        sys.unraisablehook = former
 
 
 class StopSignal:

@@ -9,12 +9,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 from ..checkpoints.hub_client import hub_client
-from ..stop_signal import Terminated
+from ..stop_signal import StopSignal, interrupt_of, lost_interrupts_return
 from ..text import clock_time, printable
 
 _SECONDS_BETWEEN_LINES = 10.0  # between lines of progress, where output is not a terminal
@@ -87,20 +87,32 @@ def reader_has_gone() -> bool:
 
 
 @contextlib.contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """Within this, SIGTERM and SIGHUP raise ``Terminated`` unless they are handled or ignored already."""
+def signals_interrupt() -> Iterator[Callable[[], None]]:
+    """Within this, SIGINT raises KeyboardInterrupt, and SIGTERM and SIGHUP ``Terminated``, unless they are handled or
+    ignored already.
+
+    Yields:
+        Raises the interrupt again, where code that was called has kept it to itself, as torch does while it imports
+        NumPy.
+    """
+    raised: list[type[KeyboardInterrupt]] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raised.append(interrupt_of(number))
+        raise raised[-1]
+
+    def check() -> None:
+        if raised:
+            raise raised[0]
 
     former: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):  # Windows lacks the second
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        for number in StopSignal.SIGNALS:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 former[number] = signal.signal(number, interrupt)
     try:
-        yield
+        with lost_interrupts_return():
+            yield check
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)

@@ -84,20 +84,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_streams()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        with signals_interrupt():
-            code = exit_code(lambda: _run(arguments))
+        with signals_interrupt() as check_interrupt:
+            code = exit_code(lambda: _run(arguments, check_interrupt))
     finally:
         lost = _flush()
     return max(code, lost)
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], check_interrupt: Callable[[], None]) -> int:
     hub_client("utils.tqdm")  # timm imports it, too, and a traceback would say nothing of the environment
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
     if command != "checkpoints":  # all others import torch, which MKL ends without a working folder, naming a library
         os.getcwd()
     try:
         args = build_parser(command).parse_args(arguments)
+        check_interrupt()
         handler = logging.StreamHandler()
         handler.setFormatter(Formatter("%(message)s"))
         logging.basicConfig(level=_log_level(args), handlers=[handler])

@@ -180,8 +180,8 @@ class Recipe:
         if len(self.size) != 2 or len(self.dynamic) not in (0, 2):
             raise ConfigError("size takes width and height, dynamic the least and the greatest side.")
         for side in (*self.size, *self.dynamic, *self.growth):
-            if side != (nearest := min(max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE), LARGEST_SIDE)):
-                raise ConfigError(f"size {side}: expected a multiple of 32 up to {LARGEST_SIDE}, such as {nearest}.")
+            if side != (nearest := min(max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE, LARGEST_SIDE)):
+                raise ConfigError(f"size {side}: expected a multiple of {SIZE_MULTIPLE}, such as {nearest}.")
         if self.dynamic and self.dynamic[0] > self.dynamic[1]:
             raise ConfigError(f"dynamic={self.dynamic}: the least side comes first.")
         if self.dynamic and self.growth:
