@@ -327,11 +327,16 @@ def _is_near_three_levels(values: np.ndarray, full: int) -> bool:
     """Whether nearly all of the values are near three of them."""
     counts, found = np.bincount(values * 255 // full, minlength=256), 0
     for _ in range(3):
-        windows = np.convolve(counts, np.ones(17, np.int64), "same")  # what compression makes of one
-        centre = int(windows.argmax())
-        found += int(windows[centre])
+        nearby = _counts_nearby(counts)
+        centre = int(nearby.argmax())
+        found += int(nearby[centre])
         counts[max(0, centre - 8) : centre + 9] = 0
     return bool(found >= 0.9 * values.size)
+
+
+def _counts_nearby(counts: np.ndarray) -> np.ndarray:
+    """Of 256 levels, how many pixels are within eight of each, which is what compression makes of one."""
+    return np.convolve(counts, np.ones(17, np.int64), "same")
 
 
 def _thick(region: np.ndarray) -> np.ndarray:
@@ -358,9 +363,8 @@ def _is_trimap(pixels: np.ndarray, full: int) -> bool:
     if middle.mean() < 0.005:
         return False
     counts = np.bincount((pixels[middle] >> (0 if full == 255 else 8)).astype(np.uint8), minlength=256)
-    windows = np.convolve(counts, np.ones(17, np.int64), "same")  # of 256 levels: what JPEG makes of one
     soft = (pixels > 0.05 * full) & (pixels < 0.95 * full)
-    if windows.max() < 0.5 * soft.sum():
+    if _counts_nearby(counts).max() < 0.5 * soft.sum():
         return False
     low, high = pixels <= 0.2 * full, pixels >= 0.8 * full
     border = np.count_nonzero(middle[:, 1:] != middle[:, :-1]) + np.count_nonzero(middle[1:] != middle[:-1])
