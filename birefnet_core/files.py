@@ -83,6 +83,11 @@ def file_identity(path: str | Path) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if status.st_ino else None
 
 
+def is_finished(path: Path) -> bool:
+    """Whether there is a file that is not empty, as a full disk leaves them."""
+    return os.path.isfile(path) and os.path.getsize(path) > 0
+
+
 def is_stream(path: Path) -> bool:
     """Whether a path is a pipe or a device, such as /dev/stdout: written through, and never replaced by a file."""
     place = os.path.abspath(path)

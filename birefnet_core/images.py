@@ -31,6 +31,7 @@ __all__ = [
     "find_images",
     "is_own_output",
     "list_images",
+    "png_software",
     "read_image",
     "to_bytes",
     "write_image",
@@ -122,13 +123,18 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
 
 def is_own_output(path: Path) -> bool:
     """Whether a file is a mask or cut-out that ``write_mask`` or ``write_image`` wrote."""
+    return png_software(path) == _SOFTWARE
+
+
+def png_software(path: Path) -> str | None:
+    """The text "Software" of a PNG; None where there is none, or no such file."""
     if path.suffix.lower() != ".png":
-        return False
+        return None
     try:
         with opened_image(path) as image:
-            return image.info.get("Software") == _SOFTWARE
+            return image.info.get("Software")
     except (ImageError, MemoryError):  # said when it is read
-        return False
+        return None
 
 
 def read_image(path: str | Path) -> Tensor:

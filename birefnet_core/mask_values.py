@@ -143,7 +143,7 @@ def read_colours(pixels: np.ndarray) -> Read:
         return scaled, found, (COLOUR, *notes)
     few = _few_colours(pixels)
     one = _one_colour(pixels, greatest, top, exact=few is not None)
-    if one is not None and not _is_flat(one, 255):
+    if one is not None and (_few_values(one) is None or not _is_flat(one, 255)):
         return one, "one colour on black", (ONE_COLOUR,)
     if few is None:
         return grey(pixels), "many colours", (PHOTO,)
@@ -255,12 +255,13 @@ def _doubt_of_levels(pixels: np.ndarray, full: int) -> str | None:
     """What keeps grey levels, black to white, from being taken for a mask's."""
     if _is_trimap(pixels, full):
         return TRIMAP
-    return FLAT if _is_flat(pixels, full) or _is_nearly_flat(pixels, full) else None
+    is_flat = _is_nearly_flat if _few_values(pixels) is None else _is_flat
+    return FLAT if is_flat(pixels, full) else None
 
 
 def _is_flat(pixels: np.ndarray, full: int) -> bool:
     """Whether areas of one grey begin with a jump, as labels do. Of few values alone."""
-    if _few_values(pixels) is None or min(pixels.shape) < 3:
+    if min(pixels.shape) < 3:
         return False
     step = max(1, min(pixels.shape) // 96)  # so that enlarged pixels of an edge are no areas
     pixels = pixels[::step, ::step].astype(np.int32)
@@ -273,8 +274,6 @@ def _is_nearly_flat(pixels: np.ndarray, full: int) -> bool:
 
     Most of the grey is in such areas; that of a matte is at edges, or of all levels.
     """
-    if _few_values(pixels) is not None or min(pixels.shape) < 3:
-        return False
     step = max(1, min(pixels.shape) // 96, _enlarged(pixels))
     pixels = pixels[::step, ::step].astype(np.int32)
     if min(pixels.shape) < 3:

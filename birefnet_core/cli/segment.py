@@ -15,7 +15,7 @@ import torch
 from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
 from ..errors import ConfigError
-from ..files import remove_abandoned_parts
+from ..files import is_finished, remove_abandoned_parts
 from ..image_reading import read_image_file
 from ..images import write_image, write_mask
 from ..inference import Segmenter
@@ -199,11 +199,7 @@ def segment_file(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> No
 
 def _may_replace(path: Path, job: Job, args: argparse.Namespace) -> bool:
     """Whether what is at the place of an output may be lost; with --resume what was not finished, and still is not."""
-    return args.overwrite or (path in job.replaced and not _is_finished(path))
-
-
-def _is_finished(path: Path) -> bool:
-    return os.path.isfile(path) and os.path.getsize(path) > 0
+    return args.overwrite or (path in job.replaced and not is_finished(path))
 
 
 def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
@@ -211,7 +207,7 @@ def _is_free(job: Job, args: argparse.Namespace, summary: Summary) -> bool:
     wanted = job.outputs.values()
     existing = [path for path in wanted if exists(path)]
     if args.resume:
-        job.kept.update(path for path in existing if _is_finished(path))
+        job.kept.update(path for path in existing if is_finished(path))
         job.replaced.update(set(existing) - job.kept)
         existing = [path for path in existing if path in job.kept]
         if len(existing) == len(wanted):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..checkpoints import load_model
 from ..devices import DTYPES, choose_device, choose_dtype
 from ..errors import ConfigError, VideoError
-from ..files import remove_abandoned_parts, stream_conflict
+from ..files import is_finished, remove_abandoned_parts, stream_conflict
 from ..images import IMAGE_SUFFIXES, find_images
 from ..inference import Segmenter
 from ..inference.out_of_memory import free_memory
@@ -375,7 +375,7 @@ def _remove_unfinished(job: Job) -> None:
     """
     for output in job.outputs:
         with contextlib.suppress(OSError):
-            if not os.path.exists(output.path) or (os.path.isfile(output.path) and not os.path.getsize(output.path)):
+            if not os.path.exists(output.path) or (os.path.isfile(output.path) and not is_finished(output.path)):
                 os.unlink(output.path)
 
 

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..errors import ConfigError
 from ..files import atomic_path
-from ..images import to_bytes
+from ..images import png_software, to_bytes
 from ..masks import compare_masks
 from ..text import drawable
 from .data.folders import EXAMPLES
@@ -156,13 +156,7 @@ def save_png(image: Image.Image, path: Path) -> None:
 
 def is_drawn(path: Path) -> bool:
     """Whether ``save_png`` wrote a file."""
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with Image.open(path, formats=("PNG",)) as image:
-            return image.info.get("Software") == _MARK
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
+    return png_software(path) == _MARK
 
 
 def check_report(text: Path, plot: Path, title: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import BiRefNetError, ConfigError, VideoError
-from ..files import atomic_folder, atomic_path, possible, stream_conflict
+from ..files import atomic_folder, atomic_path, is_finished, possible, stream_conflict
 from .containers import Source
 from .image_files import find_sequence
 from .options import Output
@@ -76,7 +76,7 @@ def is_written(output: Output) -> bool:
         with contextlib.suppress(OSError):
             return any(_FRAME.fullmatch(name) for name in os.listdir(output.path))
         return False
-    return os.path.isfile(output.path) and os.path.getsize(output.path) > 0
+    return is_finished(output.path)
 
 
 def _check_place(output: Output, overwrite: bool) -> None:
