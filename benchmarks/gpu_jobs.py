@@ -73,12 +73,12 @@ class Job:
     def side(self, side: int) -> int:
         return max(64, side // 16) if self.quick else side
 
-    def model(self, dtype: str) -> Any:
+    def model(self, dtype: str, fused: bool = True) -> Any:
         from birefnet_core.devices import DTYPES
         from birefnet_core.network.cast import cast_for_inference
 
         if self.state is not None:
-            return self.bc.model_from_state_dict(self.state, dtype=DTYPES[dtype]).to(self.device)
+            return self.bc.model_from_state_dict(self.state, dtype=DTYPES[dtype], fused=fused).to(self.device)
         with self.device:
             model = self.bc.BiRefNet(self.bc.BiRefNetConfig(backbone=self.variant)).eval()
         return cast_for_inference(model, DTYPES[dtype])
@@ -267,7 +267,7 @@ def train(job: Job) -> None:
     images = job.photos(side, batch).permute(0, 3, 1, 2).contiguous()
     masks = (images.mean(1, keepdim=True) > 0.5).float()
     loss = HybridLoss(loss_preset("dis5k"))
-    model = job.model("fp32").train()
+    model = job.model("fp32", fused=False).train()
 
     def step() -> None:
         with torch.autocast(job.device.type, torch.bfloat16):

@@ -33,7 +33,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for variant in args.variants:
         weights = filled_state_dict(variant)
-        networks = {n: bc.fuse_for_inference(bc.model_from_state_dict(weights, dtype=d)) for n, d in DTYPES.items()}
+        networks = {n: bc.model_from_state_dict(weights, dtype=d, fused=True) for n, d in DTYPES.items()}
         seconds: dict[str, list[float]] = {name: [] for name in networks}
         masks = {}
         with torch.inference_mode():

@@ -194,6 +194,7 @@ def load(
             folders=model_folders(),
             download_dir=Path(folder_paths.get_folder_paths(MODEL_FOLDER)[0]),
             progress=progress_bar(),
+            fused=True,
         )
         if stamp == name:  # a download has just put the file there; else it may have been replaced meanwhile
             stamp = file_stamp(name)

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ..checkpoint_info import CheckpointInfo
 from ..config import BiRefNetConfig, PatchOrder
 from ..errors import CheckpointError, ConfigError
-from ..network import BiRefNet
+from ..network import BiRefNet, fuse_for_inference
 from ..network.cast import cast_for_inference, state_dtypes
 from ..network.encoders.swin import relative_position_index
 from ..text import enumerate_names, printable
@@ -31,6 +31,7 @@ from .fit_float16 import (
     fit_float16,
     float16_scales,
     names_of_scaled,
+    norm_pairs,
     refuse_too_large,
     scale_convolutions,
     undo_float16,
@@ -59,6 +60,7 @@ def model_from_state_dict(
     info: CheckpointInfo | None = None,
     scales: Mapping[str, Tensor] | None = None,
     files: Sequence[FileData] = (),
+    fused: bool = False,
 ) -> BiRefNet:
     """Builds the network a state dict belongs to.
 
@@ -74,6 +76,8 @@ def model_from_state_dict(
         scales: By what weights (published names) were multiplied to fit into float16, see ``BiRefNet.scales``; it is
             taken back.
         files: That the tensors are to be read from, see ``io.open_file``; checksums are compared as far as possible.
+        fused: Whether to fuse the network, for inference only. ``fuse_for_inference`` would fold norms into weights
+            that are rounded to ``dtype`` already, and round the result again; here norms are folded first.
 
     Returns:
         The network on the CPU, in eval mode.
@@ -106,7 +110,7 @@ def model_from_state_dict(
     check_types({names.get(name, name): value for name, value in weights.items()})
     if dtype is None:
         dtype = next(w.dtype for n, w in weights.items() if w.is_floating_point() and n.endswith(".weight"))
-    copies = _copy(model, weights, names, dtype, fine_dtype, scales or {}, files)
+    copies = _copy(model, weights, names, dtype, fine_dtype, scales or {}, files, fused)
     _check_positions(copies)
     patches = {name: value for name, value in copies.items() if name.endswith(_PATCH_CONVOLUTION)}
     info = _decide_order(patches.values(), patch_order, expected_order, info or CheckpointInfo(name="state dict"))
@@ -115,6 +119,8 @@ def model_from_state_dict(
     model.config = config.replace(patch_order=info.patch_order)
     model.checkpoint = info
     _fill(model, copies)
+    if fused:
+        model = fuse_for_inference(model)
     return cast_for_inference(model, dtype, fine_dtype=fine_dtype).eval()
 
 
@@ -217,6 +223,7 @@ def _copy(
     fine_dtype: torch.dtype,
     scales: Mapping[str, Tensor],
     files: Sequence[FileData],
+    fused: bool,
 ) -> dict[str, Tensor]:
     """Copies of weights in the precision of a network, on the CPU.
 
@@ -228,6 +235,7 @@ def _copy(
         fine_dtype: See there.
         scales: See there.
         files: See there.
+        fused: See there; norms and the convolutions that they are to be folded into stay in float32.
 
     Raises:
         CheckpointError: Values that no network computes a mask with, or that do not fit into its precision.
@@ -246,6 +254,11 @@ def _copy(
         weights |= _read(weights, names_of_scaled(model, more), files)
         weights = scale_convolutions(model, weights, more)
     types = state_dtypes(model, dtype, fine_dtype=fine_dtype)
+    if fused:
+        to_fold = tuple(f"{name}." for pair in norm_pairs(model) for name in pair)
+        for name, kind in types.items():
+            if name.startswith(to_fold) and kind.is_floating_point:
+                types[name] = torch.promote_types(kind, torch.float32)
     copies, magnitudes = copy_weights(weights, types, files)
     originals = {names.get(name, name): value for name, value in copies.items()}
     largest = {names.get(name, name): magnitudes[name] for name in weights}

@@ -16,7 +16,7 @@ from ..checkpoint_info import CheckpointInfo, training_size_from_text
 from ..config import BiRefNetConfig, PatchOrder
 from ..devices import choose_device, choose_dtype
 from ..errors import CheckpointError, ConfigError
-from ..network import BiRefNet
+from ..network import BiRefNet, fuse_for_inference
 from ..text import first_line
 from .adapter import merge_adapter
 from .build import convert, model_from_state_dict
@@ -41,6 +41,7 @@ def load_model(
     download_dir: str | os.PathLike[str] | None = None,
     token: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    fused: bool = False,
 ) -> BiRefNet:
     """Finds a checkpoint, downloads it if this disk does not have it, and builds its network.
 
@@ -58,6 +59,8 @@ def load_model(
         download_dir: Where downloads go instead of the Hub's cache.
         token: Access token of the Hub; None for HF_TOKEN.
         progress: Called while downloading with the bytes there are and will be.
+        fused: Whether to fuse the network, see ``model_from_state_dict``: for a Segmenter in half precision, whose
+            masks are then nearer to those of float32.
 
     Returns:
         The network in eval mode; its ``checkpoint`` says where it came from.
@@ -87,13 +90,14 @@ def load_model(
     if dtype != torch.bfloat16 or fine_dtype is None:
         fine_dtype = torch.float16 if dtype == torch.bfloat16 and device.type == "cuda" else torch.float32
 
-    # Small changes would be lost in weights that are rounded already.
-    first = torch.float32 if adapter is not None else dtype
+    # Small changes would be lost in weights that are rounded already, and belong to those that no norm is folded into.
+    first, fused_first = (dtype, fused) if adapter is None else (torch.float32, False)
 
     def load(path: Path) -> BiRefNet:
         return load_file(
-            path, patch_order=patch_order, expected_order=expected, dtype=first, fine_dtype=fine_dtype, info=info
-        )
+            path, patch_order=patch_order, expected_order=expected, dtype=first, fine_dtype=fine_dtype, info=info,
+            fused=fused_first,
+        )  # fmt: skip
 
     try:
         model = load(found.path)
@@ -103,7 +107,7 @@ def load_model(
         model = load(find().path)  # downloaded anew
     if adapter is not None:
         merge_adapter(model, adapter, adapter_strength)
-        convert(model, dtype, fine_dtype)
+        model = convert(fuse_for_inference(model) if fused else model, dtype, fine_dtype)
     return model if device.type == "cpu" else model.to(device)
 
 
@@ -115,6 +119,7 @@ def load_file(
     dtype: torch.dtype | None = torch.float32,
     fine_dtype: torch.dtype = torch.float32,
     info: CheckpointInfo | None = None,
+    fused: bool = False,
 ) -> BiRefNet:
     """Builds the network of a checkpoint file.
 
@@ -126,6 +131,7 @@ def load_file(
         dtype: Floating-point type of the network; None keeps that of the file.
         fine_dtype: See ``model_from_state_dict``.
         info: What the catalogue says of the file.
+        fused: See ``model_from_state_dict``.
 
     Raises:
         CheckpointError: See ``model_from_state_dict`` and ``io.open_file``.
@@ -133,7 +139,7 @@ def load_file(
     """
 
     def load() -> BiRefNet:
-        return _build(open_file(path), patch_order, expected_order, dtype, fine_dtype, info)
+        return _build(open_file(path), patch_order, expected_order, dtype, fine_dtype, info, fused)
 
     try:
         return load()
@@ -148,6 +154,7 @@ def _build(
     dtype: torch.dtype | None,
     fine_dtype: torch.dtype,
     info: CheckpointInfo | None,
+    fused: bool,
 ) -> BiRefNet:
     """``load_file`` of an open file."""
     path = file.path
@@ -180,6 +187,7 @@ def _build(
                 info=info,
                 scales=metadata.scales if metadata else None,
                 files=file.files,
+                fused=fused,
             )
             if metadata and metadata.scales is None:
                 model.scales = combine_scales(model.scales, unknown_scales(model))

@@ -158,7 +158,9 @@ def _segment_all(jobs: list[Job], args: argparse.Namespace, processes: ProcessSt
     device = choose_device(args.device)
     if processes.world_size > 1 and device.type == "cuda" and device.index is None:
         device = choose_device(f"cuda:{processes.local_rank}")
-    model = load_model(args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order)
+    model = load_model(
+        args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order, fused=True
+    )
     segmenter = Segmenter(model, compile=args.compile)
     segmenter.network_size(args.size, 1, 1)  # a wrong size is a wrong call, not a property of the images
     with Progress(len(jobs), unit="image", quiet=args.quiet or processes.rank > 0) as progress:

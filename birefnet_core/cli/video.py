@@ -128,7 +128,9 @@ def _segment_all(
     if processes > 1 and device.type == "cuda" and device.index is None:
         device = choose_device(f"cuda:{local_rank}")
     options = video_options(args)
-    model = load_model(args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order)
+    model = load_model(
+        args.model, device=device, dtype=choose_dtype(args.dtype, device), patch_order=args.patch_order, fused=True
+    )
     segmenter = Segmenter(model, compile=args.compile, batch_size=1 if args.batch_size is None else args.batch_size)
     if args.batch_size is None:
         segmenter.batch_size = fitting_batch_size(segmenter, args.size, device)

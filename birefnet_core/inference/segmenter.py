@@ -39,7 +39,8 @@ LARGEST_SIDE = 2**16  # pixels; no device has the memory for more
 class Segmenter:
     """A network with the preprocessing of its checkpoint.
 
-    The network is fused once, here, and shares some of its weights with the one that was given: where that is trained
+    The network is fused once, here, where it is not yet (in half precision ``load_model(..., fused=True)`` gives masks
+    nearer to those of float32), and shares some of its weights with the one that was given: where that is trained
     further, or an adapter is merged into it, this Segmenter is of no more use. Make a new one. ``model`` may be moved
     or cast at any time; the Segmenter runs where and in the precision it is in, and under ``torch.autocast`` in that,
     as a training validates.

@@ -9,6 +9,8 @@ all weights, are cast. ``BackboneSpec`` says which.
 On a GPU float32 would take twice the time of half precision. There all but the coarsest stage is best in float16, which
 is as fast as bfloat16 and more exact. Largest change of Swin-L's masks at 1024 x 1024, with random weights: 0.0064 with
 bfloat16 in the coarse stages and float16 elsewhere, 0.0033 with bfloat16 in the coarsest alone, and with float16 only.
+
+Weights that norms are to be folded into should be rounded after that, once: see ``fused`` of ``load_model``.
 """
 
 from __future__ import annotations

@@ -45,6 +45,13 @@ def test_loading_the_same_file_twice_costs_nothing(comfy, model, small_file):
     assert again[0] is model and again[1] is model
 
 
+def test_norms_are_folded_before_weights_are_rounded(comfy, small_file):
+    handle = node(comfy, "BiRefNetLoadModel").execute(small_file, **{**LOAD, "dtype": "fp16"}).result[0]
+    path = comfy.folders.get_full_path("birefnet", small_file)
+    expected = comfy.core.load_model(path, dtype="fp16", fused=True).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in handle.model.state_dict().items())
+
+
 def test_a_file_that_is_replaced_while_it_is_read_is_read_anew(comfy, small_file, monkeypatch):
     loader = node(comfy, "BiRefNetLoadModel")
     path = Path(comfy.folders.get_full_path("birefnet", small_file))
