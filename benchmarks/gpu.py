@@ -63,7 +63,8 @@ class Child:
     def run(self, seconds: float) -> list[dict]:
         """Its results; after so many seconds those there are."""
         assert self._process is not None
-        timer = threading.Timer(min(seconds, self.limit) + 15, self._process.kill)  # the last measurement may end
+        limit = min(seconds, self.limit) + 15  # the last measurement may end
+        start, timer = time.monotonic(), threading.Timer(limit, self._process.kill)
         timer.start()
         output, errors = self._process.communicate("go\n")
         timer.cancel()
@@ -71,7 +72,9 @@ class Child:
         rows = [{**json.loads(line[len(MARK) :]), **self.note} for line in lines if line.startswith(MARK)]
         print("\n".join(line for line in lines if not line.startswith(MARK)), end="")
         if self._process.returncode != 0:
-            last = (errors.strip().splitlines() or ["killed when its time was over"])[-1]
+            last = (errors.strip().splitlines() or [f"it ended with {self._process.returncode}"])[-1]
+            if time.monotonic() - start >= limit:  # what it printed last was no error
+                last = "killed when its time was over"
             rows.append({"section": self.names[0], "model": self.options["variant"], **self.note, "error": last})
             print(errors[-2000:], file=sys.stderr)
         return rows

@@ -92,7 +92,8 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     """Prints the table."""
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, device)
-    segmenter = bc.Segmenter(bc.load_model(args.model, device=device, dtype=dtype), batch_size=args.batch_size)
+    model = bc.load_model(args.model, device=device, dtype=dtype, fused=True)
+    segmenter = bc.Segmenter(model, batch_size=args.batch_size)
     clip = args.clip or folder / "clip.mp4"
     if args.clip is None:
         make_clip(clip, args.frames, args.width, args.height)
