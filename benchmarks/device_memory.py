@@ -3,10 +3,10 @@
     python benchmarks/device_memory.py [--variants swin_v1_t swin_v1_l] [--dtypes fp32 fp16 bf16] [--sizes 512 1024]
                                        [--without-triton] [--lean]
 
-The fused network runs on torch's "meta" device, whose tensors have shapes and no numbers, in the chunks of a device
-with enough memory. Counted are the bytes of tensors alive at the peak, without the weights: with the Triton kernels,
-which allocate their results only, or with ``gather`` and fused attention. A device's libraries may need workspaces of
-their own, and its allocator some room for fragmentation.
+The fused network runs as on CUDA on torch's "meta" device, whose tensors have shapes and no numbers, in the chunks of
+a device with enough memory. Counted are the bytes of tensors alive at the peak, without the weights: with the Triton
+kernels, which allocate their results only, or with ``gather`` and fused attention. A device's libraries may need
+workspaces of their own, and its allocator some room for fragmentation.
 """
 
 import argparse
@@ -122,6 +122,7 @@ def count(
     with contextlib.ExitStack() as stack:
         stack.enter_context(use_backend("gather"))
         stack.enter_context(use_memory_level(int(lean)))
+        stack.enter_context(mock.patch.object(Tensor, "is_cuda", True))  # works as on CUDA where that differs
         if triton:
             stack.enter_context(mock.patch.object(swin, "window_attention", fused_attention))
             stack.enter_context(mock.patch.object(gather, "run", fused_convolution))

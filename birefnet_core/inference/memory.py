@@ -5,8 +5,8 @@ memory is returned at once (benchmarks/sizes.py, benchmarks/fit_memory.py); a pr
 its allocator keeps.
 
 On other devices: elements alive at the peak for each pixel, times their size. They were counted on tensors without
-numbers (benchmarks/device_memory.py). On an H100, Swin-L and PVTv2-b2 took that to within 1 % from 512 x 512 to
-2048 x 2048, in batches of 1 and 4, in float32, float16 and bfloat16, in chunks and without (benchmarks/gpu.py).
+numbers (benchmarks/device_memory.py). On an H100, Swin-L and PVTv2-b2 took what was counted to within 1 % from
+512 x 512 to 2048 x 2048, in batches of 1 and 4, in float32, float16 and bfloat16 (benchmarks/gpu.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CPU_HALF = (28, 112)
 
 # Backbone -> elements alive at the peak for each pixel, on other devices.
 _DEVICE_ELEMENTS = {
-    "swin_v1_t": 75, "swin_v1_s": 75, "swin_v1_b": 99, "swin_v1_l": 147,
+    "swin_v1_t": 69, "swin_v1_s": 69, "swin_v1_b": 91, "swin_v1_l": 135,
     "pvt_v2_b0": 47, "pvt_v2_b1": 91, "pvt_v2_b2": 91, "pvt_v2_b5": 59,
     "dino_v3_s": 86, "dino_v3_s_plus": 86, "dino_v3_b": 88, "dino_v3_l": 86, "dino_v3_h_plus": 119,
     "dino_v3_7b": 275, "vgg16": 131, "vgg16bn": 131, "resnet10": 35, "resnet50": 95,
@@ -56,10 +56,12 @@ _DEVICE_ELEMENTS = {
 }  # fmt: skip
 # In bfloat16 the wide streams of these are copied for the layers that are in it.
 _DEVICE_ELEMENTS_BFLOAT16 = {"dino_v3_l": 114, "dino_v3_h_plus": 142, "dino_v3_7b": 447}
+# In half precision on CUDA convolutions of the image, which have channels of zeros there, decide for these.
+_DEVICE_ELEMENTS_HALF = {"resnet10": 49}
 # The same in chunks, for encoders that work in chunks: millions (2 ** 20) whatever the size, and for each pixel.
 _DEVICE_ELEMENTS_LEAN = {
-    "swin_v1_t": (31, 20), "swin_v1_s": (31, 20), "swin_v1_b": (43, 24), "swin_v1_l": (37, 34),
-    "pvt_v2_b0": (34, 13), "pvt_v2_b1": (34, 23), "pvt_v2_b2": (34, 23), "pvt_v2_b5": (36, 23),
+    "swin_v1_t": (30, 20), "swin_v1_s": (30, 20), "swin_v1_b": (39, 24), "swin_v1_l": (33, 34),
+    "pvt_v2_b0": (34, 15), "pvt_v2_b1": (34, 23), "pvt_v2_b2": (34, 23), "pvt_v2_b5": (36, 23),
 }  # fmt: skip
 # MiB and bytes per pixel that deformable convolutions need at least without their Triton kernel, for columns.
 _COLUMNS = (135, 80)
@@ -97,6 +99,8 @@ def memory_required(
     elements = _DEVICE_ELEMENTS[backbone]
     if dtype == torch.bfloat16:
         elements = _DEVICE_ELEMENTS_BFLOAT16.get(backbone, elements)
+    if device.type == "cuda" and _bytes_of_maps(dtype, device) == 2:
+        elements = _DEVICE_ELEMENTS_HALF.get(backbone, elements)
     elements *= pixels
     if lean and backbone in _DEVICE_ELEMENTS_LEAN:
         fixed, per_pixel = _DEVICE_ELEMENTS_LEAN[backbone]

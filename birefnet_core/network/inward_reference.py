@@ -77,27 +77,40 @@ class InwardReference(nn.Module):
         pick = torch.eye(9, dtype=dtype, device=image.device).view(1, 9, 3, 3)  # the pixel of its tap from each sum
         last_bias = (head @ last.bias.to(wide)).to(dtype)[None]
         image, parts = match_dtype(image, weight), []
-        for rows in row_chunks(image.shape[2], 9 * image[:, 0, 0].numel(), "map", image.device, minimum=LEAST_ROWS):
+        per_row = _channels(9, image) * image[:, 0, 0].numel()
+        for rows in row_chunks(image.shape[2], per_row, "map", image.device, minimum=LEAST_ROWS):
             above, below = max(0, rows.start - 2), min(rows.stop + 2, image.shape[2])  # for two 3 x 3 convolutions
-            sums = _conv3x3(image[:, :, above:below], kernel, bias)  # B 9 h W
-            parts.append(_conv3x3(sums, pick, last_bias)[:, :, rows.start - above : rows.stop - above])
+            sums = _conv3x3(image[:, :, above:below], kernel, bias)  # B 9 h W, or with channels of zeros
+            some = _conv3x3(sums, pick, last_bias)[:, :1]
+            parts.append(some[:, :, rows.start - above : rows.stop - above])
         return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+
+
+def _channels(count: int, x: Tensor) -> int:
+    """Channels of a map beside ``x``, those of zeros included.
+
+    On GPUs half precision has tensor core kernels for multiples of eight channels only, ten times as fast as others.
+    """
+    return count + -count % 8 if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16) else count
 
 
 def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 3 x 3 convolution with zero padding of a map of few channels.
 
-    On GPUs half precision has tensor core kernels for multiples of eight channels only, ten times as fast as others.
-
     Args:
-        x: B, C, H, W.
+        x: B, C, H, W; or with channels of zeros, as another call returns it.
         weight: O, C, 3, 3.
         bias: O.
+
+    Returns:
+        B, ``_channels(O)``, H, W.
     """
     outputs, inputs = weight.shape[:2]
-    if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
-        more_in, more_out = -inputs % 8, -outputs % 8
-        x = F.pad(x, (0, 0, 0, 0, 0, more_in)).contiguous(memory_format=torch.channels_last)
+    more_out, more_in = _channels(outputs, x) - outputs, _channels(inputs, x) - inputs
+    if more_out or more_in:
+        if x.shape[1] == inputs:
+            x = F.pad(x, (0, 0, 0, 0, 0, more_in))
+        x = x.contiguous(memory_format=torch.channels_last)
         weight = F.pad(weight, (0, 0, 0, 0, 0, more_in, 0, more_out)).contiguous(memory_format=torch.channels_last)
         bias = F.pad(bias, (0, more_out))
-    return F.conv2d(x, weight, bias, padding=1)[:, :outputs]
+    return F.conv2d(x, weight, bias, padding=1)

@@ -21,6 +21,28 @@ def test_the_projected_reference_is_that_of_the_three_convolutions_up_to_the_bor
     torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("sizes", [{}, {"map": 1}])
+@torch.no_grad()
+def test_channels_of_zeros_beside_those_of_half_precision_change_nothing(sizes, monkeypatch):
+    """As on a GPU, where each of the two convolutions reads and writes multiples of eight."""
+    monkeypatch.setattr(inward_reference, "LEAST_ROWS", 3)
+    inward, head = InwardReference(1, 6).half(), nn.Conv2d(6, 1, 1, bias=False).half()
+    image = torch.randn(2, 3, 10, 7).half()
+    expected = inward.projected(image, head.weight)
+    shapes, convolve = [], torch.nn.functional.conv2d
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "conv2d",
+        lambda x, weight, *rest, **options: shapes.append(tuple(weight.shape)) or convolve(x, weight, *rest, **options),
+    )
+    with execution.use_chunk_sizes(**sizes):
+        found = inward.projected(image, head.weight)
+    assert set(shapes) == {(16, 8, 3, 3), (8, 16, 3, 3)}
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, atol=5e-3, rtol=5e-3)
+
+
 @torch.no_grad()
 def test_chunks_of_rows_give_the_same(monkeypatch):
     monkeypatch.setattr(inward_reference, "LEAST_ROWS", 3)
