@@ -1,8 +1,9 @@
 """A real ComfyUI, driven over HTTP as people's browsers do.
 
 Set COMFYUI_DIR to a ComfyUI checkout whose requirements are installed, and COMFYUI_PYTHON to its
-interpreter if it has one of its own, and COMFYUI_FLAGS to more flags for it (such as --fp16-intermediates);
-without COMFYUI_DIR these tests are skipped.
+interpreter if it has one of its own, COMFYUI_FLAGS to more flags for it (such as --fp16-intermediates), and
+COMFYUI_EMULATED_CUDA to 1 for a GPU that tests/emulated_cuda makes of the CPU; without COMFYUI_DIR these tests are
+skipped.
 """
 
 import copy
@@ -84,6 +85,17 @@ from comfy.cli_args import args
 args.cpu = True
 runpy.run_path("main.py", run_name="__main__")
 """
+# With COMFYUI_EMULATED_CUDA=1: on an emulated GPU, see tests/emulated_cuda.
+START_ON_EMULATED_CUDA = f"""
+import runpy
+import sys
+sys.argv[0] = "main.py"
+sys.path[:1] = [{str(PACK)!r}]
+from tests import emulated_cuda
+emulated_cuda.start()
+sys.path[:1] = [""]
+runpy.run_path("main.py", run_name="__main__")
+"""
 DECOYS = ("utils", "models", "nodes", "config", "masks", "network", "losses")
 
 
@@ -118,6 +130,8 @@ class ComfyUI:
         self.log_path = base / "server.log"
         flags = *self.flags, *os.environ.get("COMFYUI_FLAGS", "").split()
         program = ["-c", START_ON_CPU] if MEMORY_MODES & set(flags) else ["main.py", "--cpu"]
+        if os.environ.get("COMFYUI_EMULATED_CUDA"):
+            program = ["-c", START_ON_EMULATED_CUDA]
         command = [
             os.environ.get("COMFYUI_PYTHON") or sys.executable, *program,
             "--listen", "127.0.0.1", "--port", str(port),

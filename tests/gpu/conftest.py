@@ -1,9 +1,21 @@
-"""Tests on a CUDA device: python -m pytest -m gpu tests/gpu"""
+"""Tests on a CUDA device: python -m pytest -m gpu tests/gpu; without one, see tests/emulated_cuda."""
 
 import pytest
 import torch
 
 import birefnet_core as bc
+from birefnet_core.inference import warm_up
+from tests import emulated_cuda
+
+if emulated_cuda.active():
+    warm_up.SIDES = (16, 8)  # nothing is compiled
+
+
+@pytest.fixture
+def real_cuda():
+    """For tests of what the emulated device has not."""
+    if emulated_cuda.active():
+        pytest.skip("needs a real CUDA device")
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,11 @@ import birefnet_core as bc
 from birefnet_core.inference import cuda_graph
 from birefnet_core.inference.cuda_graph import CudaGraph, GraphedNetwork
 from birefnet_core.inference.out_of_memory import OutOfMemoryError
+from tests.emulated_cuda import side
 
 pytestmark = pytest.mark.gpu
 
-SIZE = 256
+SIZE, SMALLER, LARGER, LARGE = map(side, (256, 192, 320, 1024))
 
 
 @pytest.fixture
@@ -48,11 +49,11 @@ def test_replayed_masks_equal_eager_masks(variant, dtype, filled, frames, captur
 def test_two_shapes_and_a_smaller_last_batch_in_turn(small, frames, captured):
     model = small()
     segment = bc.Segmenter(model, batch_size=2)
-    expected = {size: eager(model, frames, size) for size in (SIZE, 192)}
+    expected = {size: eager(model, frames, size) for size in (SIZE, SMALLER)}
     for _ in range(3):
-        for size in (SIZE, 192):
+        for size in (SIZE, SMALLER):
             torch.testing.assert_close(segment(frames, size), expected[size], atol=1e-4, rtol=0)
-    assert sorted(captured) == sorted((batch, 3, size, size) for batch in (1, 2) for size in (SIZE, 192))
+    assert sorted(captured) == sorted((batch, 3, size, size) for batch in (1, 2) for size in (SIZE, SMALLER))
 
 
 def test_graphs_are_captured_again_after_a_move_to_the_cpu_and_back(small, frames, captured):
@@ -92,9 +93,9 @@ def test_release_returns_the_memory_and_later_passes_are_right(small, frames, ca
     expected = eager(segment.model, frames)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
-    segment(frames, 1024)
+    segment(frames, LARGE)
     torch.cuda.empty_cache()
-    assert torch.cuda.memory_reserved() > before + 20e6  # the pool
+    assert torch.cuda.memory_reserved() > before + 20e6 * (LARGE / 1024) ** 2  # the pool
     segment.release()
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() <= before + 8e6
@@ -103,10 +104,10 @@ def test_release_returns_the_memory_and_later_passes_are_right(small, frames, ca
     assert len(captured) == 2
 
 
-def test_graphs_of_two_sizes_take_the_memory_of_the_larger(small, frames):
+def test_graphs_of_two_sizes_take_the_memory_of_the_larger(small, frames, real_cuda):
     segment = bc.Segmenter(small(), cuda_graphs=True, lean=False)
     kept = []
-    for size in (1024, 992):
+    for size in (LARGE, LARGE - 32):
         segment(frames, size)
         torch.cuda.empty_cache()
         kept.append(torch.cuda.memory_reserved())
@@ -210,7 +211,7 @@ def test_a_run_is_cancelled_between_images_and_within_an_eager_one(small, frames
         torch.testing.assert_close(segment(frames, SIZE), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("sizes", [(SIZE,), (SIZE, 320)])
+@pytest.mark.parametrize("sizes", [(SIZE,), (SIZE, LARGER)])
 def test_streams_may_take_turns(sizes, small):
     network = bc.Segmenter(small()).model
     sides = [sizes[i % len(sizes)] for i in range(8)]
@@ -229,7 +230,7 @@ def test_streams_may_take_turns(sizes, small):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
 
 
-def test_the_allocator_of_cuda_itself_can_be_used(tmp_path):
+def test_the_allocator_of_cuda_itself_can_be_used(tmp_path, real_cuda):
     """ComfyUI starts with backend:cudaMallocAsync on most cards: no graphs there, and nothing else changes."""
     script = """
 import torch, birefnet_core as bc

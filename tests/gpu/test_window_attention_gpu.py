@@ -58,7 +58,7 @@ def test_gradients_equal_float64_on_the_cpu(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("window", [7, 12])
 @pytest.mark.parametrize("with_gradients", [False, True])
-def test_sdpa_runs_the_memory_efficient_kernel_only(window, dtype, with_gradients):
+def test_sdpa_runs_the_memory_efficient_kernel_only(window, dtype, with_gradients, real_cuda):
     """Neither the plain one, which computes in float32, nor cuDNN's, which makes plans for each new shape."""
     tensors = [t.requires_grad_(with_gradients) for t in inputs(window, 20, 33, 2, dtype)]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -101,7 +101,7 @@ def test_the_encoder_in_a_graph():
 
 
 @pytest.mark.slow
-def test_the_compiled_encoder_equals_the_plain_one():
+def test_the_compiled_encoder_equals_the_plain_one(real_cuda):
     model, x = small_swin(12).cuda().half(), torch.randn(1, 3, 128, 192, device="cuda", dtype=torch.half)
     with torch.inference_mode():
         expected = model(x)
