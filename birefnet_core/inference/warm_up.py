@@ -18,6 +18,7 @@ from ..network import BiRefNet
 from ..network.deformable_conv import DeformableConv2d
 from ..network.encoders.swin import WindowAttention
 from ..text import first_line
+from .out_of_memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,15 @@ class WarmUp:
         if device.type != "cuda" or not torch.cuda.is_available():
             return
         layers = {_kind(module): module for module in network.modules() if isinstance(module, _KINDS)}
-        for layer in layers.values():
-            for side in SIDES:
-                arguments = copy.deepcopy(layer), side, device
-                self._threads.append(threading.Thread(target=_run, args=arguments, name="warm-up", daemon=True))
+        try:
+            copies = [(copy.deepcopy(layer), side, device) for layer in layers.values() for side in SIDES]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.debug("no warm-up: %s", first_line(error))  # the first pass frees memory, or says what to do
+            return
+        for arguments in copies:
+            self._threads.append(threading.Thread(target=_run, args=arguments, name="warm-up", daemon=True))
         for thread in self._threads:
             thread.start()
 

@@ -31,3 +31,12 @@ def test_layers_run_on_zeros_of_their_own_shapes(model):
 
 def test_without_a_gpu_nothing_is_done(model):
     assert warm_up.WarmUp(model, torch.device("cpu"))._threads == []
+
+
+def test_a_device_without_memory_for_the_copies_is_not_warmed_up(model, monkeypatch):
+    def no_memory(layer):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(warm_up.copy, "deepcopy", no_memory)
+    warm_up.WarmUp(model, torch.device("cuda")).wait()
