@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checkpoint_info import CheckpointInfo, training_size_from_text
 from ..config import BiRefNetConfig, PatchOrder
 from ..devices import choose_device, choose_dtype
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, MemoryLimitError
 from ..network import BiRefNet, fuse_for_inference
 from ..text import first_line
 from .adapter import merge_adapter
@@ -108,7 +108,7 @@ def load_model(
     if adapter is not None:
         merge_adapter(model, adapter, adapter_strength)
         model = convert(fuse_for_inference(model) if fused else model, dtype, fine_dtype)
-    return model if device.type == "cpu" else model.to(device)
+    return model if device.type == "cpu" else _moved(model, device)
 
 
 def load_file(
@@ -221,3 +221,13 @@ def _parse_metadata(metadata: Mapping[str, str]) -> _Metadata | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"its metadata cannot be read ({first_line(error)}).") from error
     return _Metadata(config, size, metadata.get("licence", ""), metadata.get("provenance", ""), scales)
+
+
+def _moved(model: BiRefNet, device: torch.device) -> BiRefNet:
+    try:
+        return model.to(device)
+    except torch.cuda.OutOfMemoryError as error:
+        raise MemoryLimitError(
+            f"too little memory on {device} for the network's weights ({first_line(error)}). Close other programs that "
+            "use it, or take a smaller checkpoint such as BiRefNet_lite, half precision, or the CPU."
+        ) from error
