@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from .checkpoint_info import LARGEST_SIDE
 from .errors import CheckpointError, ConfigError, MemoryLimitError
 from .files import atomic_path, check_writable, free_space, make_parent, path_of, stream_conflict
-from .inference.out_of_memory import is_out_of_memory
 from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
+from .out_of_memory import is_out_of_memory
 from .text import first_line
 
 _TORCH = "2.7"  # those before it have no such exporter, or write files that onnxruntime refuses

@@ -154,7 +154,7 @@ def computed(node: type[io.ComfyNode], operation: Callable[..., Results], *tenso
         try:
             return _kept(operation(*_moved(tensors, device)))
         except RuntimeError as error:
-            if not core(".inference.out_of_memory").is_out_of_memory(error):
+            if not core(".out_of_memory").is_out_of_memory(error):
                 raise
             reason = first_line(error)
         # Outside the except block: the error's traceback holds what the operation has made.

@@ -15,9 +15,10 @@ pytestmark = pytest.mark.skipif(TORCH < (2, 14), reason="replaces parts of torch
 # Of the network of fewest operations, in float32, which a CPU computes fastest.
 QUICK = (
     "test_device or (logits_of_the_cpu and pvt_v2_b0 and (triton or torchvision)) or options0 or a_move_to_the_cpu or "
-    "waits_for_the_device or too_little_memory_while or (gradients_of_the_cpu and pvt_v2_b0)"
+    "waits_for_the_device or too_little_memory_while or does_not_fit_is_an_error or "
+    "(gradients_of_the_cpu and pvt_v2_b0)"
 )
-FILES = ["test_device.py", "test_exactness.py", "test_cuda_graph.py"]
+FILES = ["test_device.py", "test_exactness.py", "test_cuda_graph.py", "test_memory.py"]
 
 
 @pytest.mark.parametrize(

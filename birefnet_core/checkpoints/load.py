@@ -17,6 +17,7 @@ from ..config import BiRefNetConfig, PatchOrder
 from ..devices import choose_device, choose_dtype
 from ..errors import CheckpointError, ConfigError, MemoryLimitError
 from ..network import BiRefNet, fuse_for_inference
+from ..out_of_memory import is_out_of_memory
 from ..text import first_line
 from .adapter import merge_adapter
 from .build import convert, model_from_state_dict
@@ -226,7 +227,9 @@ def _parse_metadata(metadata: Mapping[str, str]) -> _Metadata | None:
 def _moved(model: BiRefNet, device: torch.device) -> BiRefNet:
     try:
         return model.to(device)
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise MemoryLimitError(
             f"too little memory on {device} for the network's weights ({first_line(error)}). Close other programs that "
             "use it, or take a smaller checkpoint such as BiRefNet_lite, half precision, or the CPU."

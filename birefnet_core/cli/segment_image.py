@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ImageError
 from ..image_reading import ImageFile
 from ..inference import Segmenter
-from ..inference.out_of_memory import is_out_of_memory
+from ..out_of_memory import is_out_of_memory
 from ..text import printable
 
 NOT_SEGMENTED = (ImageError, CheckpointError, MemoryError, RuntimeError)  # the last where memory ran out

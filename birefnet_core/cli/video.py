@@ -22,8 +22,8 @@ from ..errors import ConfigError, VideoError
 from ..files import is_finished, remove_abandoned_parts, stream_conflict
 from ..images import IMAGE_SUFFIXES, find_images
 from ..inference import Segmenter
-from ..inference.out_of_memory import free_memory
 from ..masks import FITS, METHODS, RefineOptions, parse_color
+from ..out_of_memory import free_memory
 from ..stop_signal import StopSignal, interrupt_of
 from ..text import printable
 from ..torchrun import current_process

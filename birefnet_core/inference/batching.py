@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, MemoryLimitError
 from ..network.layers import conv_memory_format
 from ..ops.execution import MAX_LEVEL, use_memory_level
+from ..out_of_memory import empty_cache, is_out_of_memory
 from ..text import first_line
-from .out_of_memory import empty_cache, is_out_of_memory
 from .transforms import to_masks, to_network_input
 
 Progress = Callable[[int, int], None]

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from ..network import BiRefNetOutput
 from ..ops.deform_conv import backend_in_use
 from ..ops.execution import memory_level
+from ..out_of_memory import empty_cache, is_out_of_memory
 from ..text import first_line
-from .out_of_memory import empty_cache, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -18,13 +18,13 @@ from ..masks.crop import fade_window
 from ..network import BiRefNet, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE
 from ..network.cast import cast_for_inference, dtype_of
+from ..out_of_memory import free_memory
 from . import memory
 from .batching import Passes, Progress
 from .compiled import CompiledNetwork
 from .crops import Box, Region, crop_boxes
 from .cuda_graph import MOST_PIXELS, GraphedNetwork, graphs_wanted
 from .image_inputs import ImageInput, as_batch
-from .out_of_memory import free_memory
 from .tiles import refine, tile_boxes
 from .warm_up import WarmUp
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ..network import BiRefNet
 from ..network.deformable_conv import DeformableConv2d
 from ..network.encoders.swin import WindowAttention
+from ..out_of_memory import is_out_of_memory
 from ..text import first_line
-from .out_of_memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

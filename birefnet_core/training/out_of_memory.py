@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from ..errors import MemoryLimitError
-from ..inference.out_of_memory import is_out_of_memory
+from ..out_of_memory import is_out_of_memory
 from .recipe import Recipe
 
 

@@ -24,6 +24,7 @@ from .memory import MEMORY
 _import_module = importlib.import_module
 _run_thread = threading.Thread.run
 _done: set[str] = set()
+_lock = threading.RLock()
 
 
 def install() -> None:
@@ -33,10 +34,11 @@ def install() -> None:
 
 def _import_and_replace(name: str, package: str | None = None) -> ModuleType:
     module = _import_module(name, package)
-    for ending, replace in _REPLACED.items():
-        if module.__name__.endswith(ending) and module.__name__ not in _done:
-            _done.add(module.__name__)
-            replace(module)
+    with _lock:  # a module that another thread has just imported is not to be used before it is replaced
+        for ending, replace in _REPLACED.items():
+            if module.__name__.endswith(ending) and module.__name__ not in _done:
+                _done.add(module.__name__)
+                replace(module)
     return module
 
 

@@ -11,7 +11,7 @@ import torch
 import birefnet_core as bc
 from birefnet_core.inference import cuda_graph
 from birefnet_core.inference.cuda_graph import CudaGraph, GraphedNetwork
-from birefnet_core.inference.out_of_memory import OutOfMemoryError
+from birefnet_core.out_of_memory import OutOfMemoryError
 from tests.emulated_cuda import side
 
 pytestmark = pytest.mark.gpu

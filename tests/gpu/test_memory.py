@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import birefnet_core as bc
-from birefnet_core.inference.out_of_memory import free_memory
+from birefnet_core.out_of_memory import free_memory
+from tests.emulated_cuda import side
 
 pytestmark = pytest.mark.gpu
 
@@ -42,6 +43,7 @@ def peak(run):
 @pytest.mark.parametrize("lean", [False, True])
 def test_the_estimate_is_within_15_percent(lean, variant, dtype, size, batch_size, filled, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as by default; without, cuDNN takes more room
+    size = side(size, size // 4)
     model = bc.model_from_state_dict(filled(variant), dtype=dtype).to("cuda")
     segment = bc.Segmenter(model, batch_size=batch_size, cuda_graphs=False, lean=lean)
     segment(torch.rand(1, 64, 64, 3), 64)
@@ -50,7 +52,7 @@ def test_the_estimate_is_within_15_percent(lean, variant, dtype, size, batch_siz
     assert estimate == pytest.approx(peak(lambda: segment(images, size)), rel=0.15)
 
 
-def test_chunks_take_less_memory(filled):
+def test_chunks_take_less_memory(filled, real_cuda):
     model = bc.model_from_state_dict(filled("swin_v1_t"), dtype=torch.float16).to("cuda")
     network, images = bc.Segmenter(model).model, torch.rand(1, 1024, 1024, 3)
     peaks = []
@@ -64,13 +66,13 @@ def test_chunks_take_less_memory(filled):
 @pytest.mark.parametrize("graphs", [False, "auto"])
 def test_a_card_with_little_memory_gives_the_same_masks(graphs, filled, limit):
     model = bc.model_from_state_dict(filled("swin_v1_t"), dtype=torch.float16).to("cuda")
-    images = torch.rand(4, 512, 512, 3)
+    images, size = torch.rand(4, 512, 512, 3), side(1024, 256)
     segment = bc.Segmenter(model, cuda_graphs=graphs, lean=False)
-    expected = segment(images, 1024)
+    expected = segment(images, size)
     segment.release()
-    needed = peak(lambda: bc.Segmenter(segment.model, cuda_graphs=False, lean=False)(images[:1], 1024))
+    needed = peak(lambda: bc.Segmenter(segment.model, cuda_graphs=False, lean=False)(images[:1], size))
     limit(int(0.8 * needed))
-    found = bc.Segmenter(segment.model, batch_size=4, cuda_graphs=graphs, lean=False)(images, 1024)
+    found = bc.Segmenter(segment.model, batch_size=4, cuda_graphs=graphs, lean=False)(images, size)
     torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import birefnet_core as bc
 from birefnet_core.inference import transforms
-from birefnet_core.inference.out_of_memory import OutOfMemoryError
+from birefnet_core.out_of_memory import OutOfMemoryError
 
 
 class Oracle(nn.Module):

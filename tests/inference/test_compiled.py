@@ -12,7 +12,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 import birefnet_core as bc
 from birefnet_core.checkpoints import build
 from birefnet_core.inference.compiled import CompiledNetwork, repeated_blocks
-from birefnet_core.inference.out_of_memory import OutOfMemoryError
+from birefnet_core.out_of_memory import OutOfMemoryError
 
 BACKEND_FAILURE = (lambda: None, RuntimeError("no backend"), None)  # torch 2.4 takes no frame
 

@@ -12,9 +12,9 @@ from torch import nn
 import birefnet_core as bc
 from birefnet_core.inference import cuda_graph
 from birefnet_core.inference.cuda_graph import MOST_GRAPHS, GraphedNetwork
-from birefnet_core.inference.out_of_memory import OutOfMemoryError
 from birefnet_core.ops.deform_conv import use_backend
 from birefnet_core.ops.execution import use_memory_level
+from birefnet_core.out_of_memory import OutOfMemoryError
 
 
 class Network(nn.Module):

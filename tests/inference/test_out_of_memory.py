@@ -7,8 +7,8 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.inference import batching, segmenter
-from birefnet_core.inference.out_of_memory import OutOfMemoryError, free_memory
 from birefnet_core.ops.execution import MAX_LEVEL, memory_level
+from birefnet_core.out_of_memory import OutOfMemoryError, free_memory
 
 
 class Full:

@@ -5,8 +5,8 @@ import torch
 
 import birefnet_core as bc
 from birefnet_core.cli.main import main
-from birefnet_core.inference.out_of_memory import OutOfMemoryError
 from birefnet_core.losses import HybridLoss
+from birefnet_core.out_of_memory import OutOfMemoryError
 from birefnet_core.training.out_of_memory import memory_as_limit_error
 
 from .conftest import TINY_FLAGS
