@@ -82,7 +82,7 @@ def has_amx_tiles() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in AMX tiles.
 
     AVX-512 instructions for bfloat16 are not enough: with those alone the network is slower than in float32
-    (benchmarks/precision.md).
+    (docs/benchmarks.md).
     """
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return supported is not None and bool(supported())

@@ -67,7 +67,7 @@ class EmulatedCuda(TorchDispatchMode):
         crossing = to_device is not None and func is aten._to_copy.default and MEMORY.holds(args[0]) != to_device
         if func is aten.copy_.default:
             crossing = MEMORY.holds(args[0]) != MEMORY.holds(args[1])
-        elif not crossing and not backward:
+        elif here and not crossing and not backward:
             self._check(func, tensors)
         if crossing or func in WAITING:
             forbid_while_capturing(str(func))
@@ -103,8 +103,6 @@ class EmulatedCuda(TorchDispatchMode):
 
     @staticmethod
     def _check(func: Any, tensors: Sequence[Tensor]) -> None:
-        if not any(map(MEMORY.holds, tensors)):
-            return
         for tensor in tensors:
             number = tensor.dim() == 0 or tensor.untyped_storage().nbytes() == 0
             index = func in INDEXING and tensor.dtype in (torch.int64, torch.bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -16,18 +17,7 @@ from .dispatch import MODE, move
 from .graphs import CUDA
 from .memory import MEMORY, TOTAL
 
-
-class Card:
-    """What a test may change.
-
-    Attributes:
-        capability: Compute capability.
-        allocator: "native" or "cudaMallocAsync".
-    """
-
-    capability = 9, 0
-    allocator = "native"
-
+CAPABILITY = 9, 0  # compute capability
 
 _device, _to, _numpy = Tensor.device, Tensor.to, Tensor.numpy
 
@@ -60,12 +50,12 @@ def to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     options = {**dict(zip(("non_blocking", "copy"), rest, strict=False)), **kwargs}
     options = {name: value for name, value in options.items() if value is not None}
     device = tensor.device if device is None else torch.device(device)
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda") == MEMORY.holds(tensor):
-        if device.type not in ("cpu", "cuda"):
-            options["device"] = device
-        return _to(tensor, dtype=dtype or tensor.dtype, **options)
-    options.pop("copy", None)
     options["dtype"] = dtype or tensor.dtype
+    if device.type not in ("cpu", "cuda"):
+        return _to(tensor, device, **options)
+    if (device.type == "cuda") == MEMORY.holds(tensor):
+        return _to(tensor, **options)
+    options.pop("copy", None)
     if torch.is_grad_enabled() and tensor.requires_grad:
         return _Move.apply(tensor, device, options)
     return move(tensor, device, **options)
@@ -118,8 +108,14 @@ def _install_tensors() -> None:
     torch.Generator = lambda device="cpu": generator()  # type: ignore[assignment,misc]
 
 
+def _allocator() -> str:
+    """What the environment asks for, as ComfyUI's does on most cards."""
+    options = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "")
+    return "cudaMallocAsync" if "cudaMallocAsync" in options else "native"
+
+
 def _properties(device: Any = None) -> SimpleNamespace:
-    major, minor = Card.capability
+    major, minor = CAPABILITY
     return SimpleNamespace(name="Emulated", major=major, minor=minor, total_memory=TOTAL, multi_processor_count=132)
 
 
@@ -154,8 +150,8 @@ def _install_torch_cuda() -> None:
         "_lazy_init": lambda: None, "is_available": lambda: True, "is_initialized": lambda: True,
         "device_count": lambda: 1, "current_device": lambda: 0, "set_device": lambda device: None,
         "device": _nothing, "device_of": _nothing, "get_device_name": lambda device=None: "Emulated",
-        "get_device_capability": lambda device=None: Card.capability, "get_device_properties": _properties,
-        "get_allocator_backend": lambda: Card.allocator, "is_bf16_supported": lambda *_, **__: True,
+        "get_device_capability": lambda device=None: CAPABILITY, "get_device_properties": _properties,
+        "get_allocator_backend": _allocator, "is_bf16_supported": lambda *_, **__: True,
         "mem_get_info": lambda device=None: (MEMORY.limit - MEMORY.count(), TOTAL),
         "memory_allocated": lambda device=None: MEMORY.count(), "memory_reserved": lambda device=None: MEMORY.count(),
         "max_memory_allocated": lambda device=None: MEMORY.peak, "reset_peak_memory_stats": _reset_peak,

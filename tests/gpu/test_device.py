@@ -69,9 +69,10 @@ def test_graphs_compute_with_what_their_memory_holds_now():
     assert y.cpu().tolist() == [1, 3, 5]
 
 
+@pytest.mark.skipif(not active(), reason="leaves torch before 2.12 recording on a real device")
 def test_a_capture_must_not_wait_for_the_device():
     x, graph = torch.zeros(3, device="cuda"), torch.cuda.CUDAGraph()
     with pytest.raises(RuntimeError, match="captur"), torch.cuda.graph(graph):
         x.sum().item()
     assert not torch.cuda.is_current_stream_capturing()
-    assert active() or torch.rand(3, device="cuda").isfinite().all()
+    assert torch.rand(3, device="cuda").isfinite().all()
