@@ -57,8 +57,9 @@ class BiRefNetLoadModel(io.ComfyNode):
                     "compile",
                     default=False,
                     optional=True,
-                    tooltip="Runs the network through torch.compile: minutes for the first image of each size, faster "
-                    "after that. Without a compiler it runs as it is. Cancelling takes effect after an image.",
+                    tooltip="Runs the network through torch.compile: about a minute for the first image of each size. "
+                    "Later ones are not faster on a CPU; on your GPU, try. Without a compiler it runs as it is. "
+                    "Cancelling takes effect after an image.",
                     **ADVANCED,
                 ),
             ],

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, default=8, choices=(8, 16), help="bits of a mask's pixel (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
     parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help=DTYPE_HELP)
-    parser.add_argument("--compile", action="store_true", help="torch.compile: for many images of one size")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: a minute a size, may pay on a GPU")
     parser.add_argument("--recursive", action="store_true", help="also the images in subfolders; not those in OUT")
     parser.add_argument("--resume", action="store_true", help="skip images whose masks are already there")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are already there")

@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, metavar="N", help="frames for each pass; default: what fits a GPU, 1 elsewhere")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
     add("--dtype", default="auto", choices=("auto", *DTYPES), help=DTYPE_HELP)
-    add("--compile", action="store_true", help="torch.compile")
+    add("--compile", action="store_true", help="torch.compile: a minute at first, may pay on a GPU")
     add("--recursive", action="store_true", help="also the clips in subfolders")
     add("--resume", action="store_true", help="skip clips whose outputs are already there")
     add("--overwrite", action="store_true", help="replace files that are already there")

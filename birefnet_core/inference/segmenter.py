@@ -48,8 +48,9 @@ class Segmenter:
     Args:
         model: The network, fused or not.
         batch_size: Images per pass. More is faster on GPUs and needs more memory.
-        compile: Whether to compile the network's blocks with torch.compile: slow for the first image of each size,
-            faster afterwards. Where compiling fails there is one warning, and the network runs uncompiled.
+        compile: Whether to compile the network's blocks with torch.compile, about a minute for each size of image; no
+            faster afterwards on the CPUs it was measured on. Where compiling fails there is one warning, and the
+            network runs uncompiled.
         cuda_graphs: Whether to replay passes as CUDA graphs from the second pass of an input shape on. "auto" does so
             on CUDA devices unless the environment variable BIREFNET_CUDA_GRAPHS is 0. The graphs' memory is kept
             until ``release``.
