@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint_info import LARGEST_SIDE
-from .errors import CheckpointError, ConfigError, MemoryLimitError
+from .errors import CheckpointError, ConfigError
 from .files import atomic_path, check_writable, free_space, make_parent, path_of, stream_conflict
 from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
-from .out_of_memory import is_out_of_memory
+from .out_of_memory import out_of_memory_as
 from .text import first_line
 
 _TORCH = "2.7"  # those before it have no such exporter, or write files that onnxruntime refuses
@@ -84,20 +84,6 @@ def _not_written(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: not written ({error.strerror or first_line(error)}).") from error
 
 
-@contextmanager
-def _memory_as_limit_error(width: int, height: int) -> Iterator[None]:
-    """Too little memory as a MemoryLimitError, also where the exporter has made an error of its own of it."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        cause = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
-        if not isinstance(cause, MemoryError) and not is_out_of_memory(cause):
-            raise
-        raise MemoryLimitError(
-            f"too little memory to export at {width} x {height} pixels ({first_line(cause)}). Give a smaller size."
-        ) from error
-
-
 def export_onnx(
     model: BiRefNet,
     path: str | Path,
@@ -143,7 +129,12 @@ def export_onnx(
             sizes = f"{weights / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free"
             raise OSError(errno.ENOSPC, f"the disk is full: {sizes}; free some space, or give another folder")
     shapes = {"image": {0: torch.export.Dim("batch")}} if dynamic_batch else None
-    with warnings.catch_warnings(), _memory_as_limit_error(width, height):
+    with (
+        warnings.catch_warnings(),
+        out_of_memory_as(
+            lambda reason: f"too little memory to export at {width} x {height} pixels ({reason}). Give a smaller size."
+        ),
+    ):
         example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
         for package in EXPORTER:
             warnings.filterwarnings("ignore", module=rf"{package}(\.|$)")

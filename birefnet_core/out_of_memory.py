@@ -1,8 +1,14 @@
-"""Recognises the out-of-memory errors of CUDA, MPS, XPU and CPU allocators."""
+"""Recognises the out-of-memory errors of CUDA, MPS, XPU and CPU allocators, and says them in a sentence."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 import torch
+
+from .errors import MemoryLimitError
+from .text import first_line
 
 # torch 2.4 has it under torch.cuda only.
 OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
@@ -10,11 +16,36 @@ OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryErro
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: object) -> bool:
     """Whether an error says that a device, or the CPU, ran out of memory."""
     return isinstance(error, OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in _MESSAGES)
     )
+
+
+@contextlib.contextmanager
+def out_of_memory_as(message: Callable[[str], str]) -> Iterator[None]:
+    """Makes it a MemoryLimitError that a device, or this process, runs out of memory.
+
+    Args:
+        message: The error's message for a reason, such as the allocator's own words.
+    """
+    try:
+        yield
+    except MemoryLimitError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        # torch's exporter makes an error of its own of it.
+        causes = [one for one in (error.__cause__, error) if isinstance(one, MemoryError) or is_out_of_memory(one)]
+        if not causes:
+            raise
+        raise MemoryLimitError(message(_reason(causes[0]))) from error
+
+
+def _reason(error: object) -> str:
+    lines = str(error).splitlines() or ["out of memory"]
+    # What a worker of a DataLoader raised comes with its traceback before it.
+    return first_line(lines[-1 if lines[0].startswith("Caught") else 0]).rstrip(". ")
 
 
 def empty_cache(device: torch.device) -> None:

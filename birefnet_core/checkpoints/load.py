@@ -15,9 +15,9 @@ from torch import Tensor
 from ..checkpoint_info import CheckpointInfo, training_size_from_text
 from ..config import BiRefNetConfig, PatchOrder
 from ..devices import choose_device, choose_dtype
-from ..errors import CheckpointError, ConfigError, MemoryLimitError
+from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet, fuse_for_inference
-from ..out_of_memory import is_out_of_memory
+from ..out_of_memory import out_of_memory_as
 from ..text import first_line
 from .adapter import merge_adapter
 from .build import convert, model_from_state_dict
@@ -225,12 +225,11 @@ def _parse_metadata(metadata: Mapping[str, str]) -> _Metadata | None:
 
 
 def _moved(model: BiRefNet, device: torch.device) -> BiRefNet:
-    try:
+    def message(reason: str) -> str:
+        return (
+            f"too little memory on {device} for the network's weights ({reason}). Close other programs that use it, or "
+            "take a smaller checkpoint such as BiRefNet_lite, half precision, or the CPU."
+        )
+
+    with out_of_memory_as(message):
         return model.to(device)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise MemoryLimitError(
-            f"too little memory on {device} for the network's weights ({first_line(error)}). Close other programs that "
-            "use it, or take a smaller checkpoint such as BiRefNet_lite, half precision, or the CPU."
-        ) from error

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
-from ..errors import MemoryLimitError
-from ..out_of_memory import is_out_of_memory
+from ..out_of_memory import out_of_memory_as
 from .recipe import Recipe
 
 
-@contextlib.contextmanager
-def memory_as_limit_error(recipe: Recipe) -> Iterator[None]:
+def memory_as_limit_error(recipe: Recipe) -> AbstractContextManager[None]:
     """Makes it a MemoryLimitError that a device, or a process that reads data, has too little memory."""
-    try:
-        yield
-    except MemoryLimitError:
-        raise
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
-            raise
-        raise MemoryLimitError(_message(recipe, error)) from error
+    return out_of_memory_as(lambda reason: _message(recipe, reason))
 
 
-def _message(recipe: Recipe, error: Exception) -> str:
+def _message(recipe: Recipe, reason: str) -> str:
     width, height = (max(side, *recipe.dynamic, *recipe.growth, 0) for side in recipe.size)
-    lines = str(error).splitlines() or ["out of memory"]
-    reason = lines[-1 if lines[0].startswith("Caught") else 0].rstrip(". ")  # raised in a worker, with its traceback
     less = [
         "--checkpoint-activations" if not recipe.checkpoint_activations else "",
         f"--batch-size 1 --accumulate {recipe.batch_size * recipe.accumulate}" if recipe.batch_size > 1 else "",

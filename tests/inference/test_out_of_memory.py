@@ -8,7 +8,7 @@ import torch
 import birefnet_core as bc
 from birefnet_core.inference import batching, segmenter
 from birefnet_core.ops.execution import MAX_LEVEL, memory_level
-from birefnet_core.out_of_memory import OutOfMemoryError, free_memory
+from birefnet_core.out_of_memory import OutOfMemoryError, free_memory, out_of_memory_as
 
 
 class Full:
@@ -133,3 +133,30 @@ def test_the_free_memory_of_a_gpu_counts_the_allocators_cache(monkeypatch):
 
 def test_the_free_memory_of_a_cpu_is_not_known():
     assert free_memory(torch.device("cpu")) is None
+
+
+def _raised(error, cause=None):
+    with out_of_memory_as(lambda reason: f"too little ({reason})"):
+        raise error from cause
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OutOfMemoryError("CUDA out of memory. Tried"), None),
+        (MemoryError("CUDA out of memory. Tried"), RuntimeError("something else")),
+        (RuntimeError("Failed to export."), RuntimeError("CUDA out of memory. Tried")),
+        (RuntimeError("Failed to export."), MemoryError("CUDA out of memory. Tried.\nMore")),
+    ],
+)
+def test_it_is_said_in_a_sentence_whoever_raised_it(error, cause):
+    with pytest.raises(bc.errors.MemoryLimitError, match=r"^too little \(CUDA out of memory\. Tried\)$") as caught:
+        _raised(error, cause)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), bc.errors.MemoryLimitError("its own"), ValueError("memory")])
+def test_other_errors_are_not_that_of_memory(error):
+    with pytest.raises(type(error)) as caught:
+        _raised(error, KeyError("out of memory"))
+    assert caught.value is error
