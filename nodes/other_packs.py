@@ -254,7 +254,7 @@ class BiRefNetOtherPackHugo(_Named):
         )
 
     @classmethod
-    def validate_inputs(cls, model, background_color_name, device, dtype) -> bool | str:
+    def validate_inputs(cls, model, background_color_name, device="auto", dtype="auto") -> bool | str:
         return super().validate_inputs(model)  # the others have had more values than are listed
 
     @classmethod

@@ -60,6 +60,16 @@ def test_errors_of_every_node_are_shown_without_a_module(comfy):
         assert node.execute.errors_are_readable, node.__name__
 
 
+def test_checks_before_a_run_ask_for_no_optional_input(comfy):
+    """A workflow in API format may leave them out, such as one saved before they were there."""
+    for node in (*comfy.nodes.NODES, *comfy.nodes.other_packs.NODES):
+        optional = {i.id for i in node.define_schema().inputs if i.optional}
+        for check in (node.execute, *(getattr(node, c, None) for c in ("validate_inputs", "fingerprint_inputs"))):
+            parameters = inspect.signature(check).parameters.values() if check else ()
+            asked = {p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
+            assert not asked & optional, f"{node.__name__}.{check.__name__}"
+
+
 def test_an_older_comfyui_gets_a_schema_without_what_it_refuses(comfy, monkeypatch):
     monkeypatch.setattr(comfy.compat, "_SCHEMA_FIELDS", comfy.compat._SCHEMA_FIELDS - {"search_aliases"})
     monkeypatch.setattr(comfy.compat, "ADVANCED", {})
