@@ -100,6 +100,8 @@ def read_pil_image(image: Image.Image) -> ImageFile:
         return _image_file(pixels, source, path)
     except MemoryError:
         raise MemoryLimitError(f"{printable(path)}: too little memory for this image; make it smaller.") from None
+    except ImageError:
+        raise
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ImageError(f"{printable(path)}: the image cannot be read ({printable(first_line(error))}).") from error
 

@@ -17,10 +17,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from .checks import check_switch
 from .colour_profiles import differs_from_srgb, to_srgb
-from .errors import DatasetError, ImageError
-from .files import atomic_path, make_parent, possible
+from .errors import ConfigError, DatasetError, ImageError
+from .files import atomic_path, make_parent, path_of, possible
 from .image_formats import IMAGE_SUFFIXES, image_suffixes
+from .image_ops import check_images, check_masks
 from .image_reading import ImageFile, opened_image, read_image_file
 from .text import first_line, printable
 
@@ -174,9 +176,12 @@ def write_mask(path: str | Path, mask: Tensor, bits: int = 8, *, overwrite: bool
         overwrite: Whether to replace a file that is there.
 
     Raises:
-        ImageError: It cannot be written, there is such a file, or the mask has NaN or infinite values.
+        ImageError: It cannot be written, there is such a file, or what is given is no mask.
+        ConfigError: Other bits, or no switch.
     """
-    _check_finite(mask, path)
+    if bits not in (8, 16):
+        raise ConfigError(f"bits is {bits!r}, expected 8 or 16.")
+    _check(path, mask, overwrite, dims=2)
     if bits == 16:
         image = Image.fromarray((mask.detach().cpu().double().clamp(0, 1) * 65535).round().numpy().astype(np.uint16))
     else:
@@ -194,15 +199,26 @@ def write_image(path: str | Path, image: Tensor, icc_profile: bytes | None = Non
         overwrite: As for ``write_mask``.
 
     Raises:
-        ImageError: It cannot be written, there is such a file, or the image has NaN or infinite values.
+        ImageError: It cannot be written, there is such a file, or what is given is no image.
+        ConfigError: No switch.
     """
-    _check_finite(image, path)
+    _check(path, image, overwrite, dims=3)
     _write(Path(path), Image.fromarray(to_bytes(image)), icc_profile, overwrite=overwrite)
 
 
-def _check_finite(values: Tensor, path: str | Path) -> None:
-    if not values.isfinite().all():
-        raise ImageError(f"{printable(path)}: not written, because it would hold NaN or infinite values.")
+def _check(path: str | Path, values: Tensor, overwrite: bool, *, dims: int) -> None:
+    """Checks what is to be written: numbers that are cut off, or PNG data under another ending, are not seen later."""
+    check_switch("overwrite", overwrite)
+    name, expected = {2: ("mask", "H, W"), 3: ("image", "H, W, 3 or H, W, 4")}[dims]
+    try:
+        if path_of(path, "path").suffix.lower() != ".png":
+            raise ImageError("expected a name ending in .png, as PNG is what is written.")
+        if isinstance(values, Tensor) and values.ndim != dims:
+            raise ImageError(f"{name} has shape {' x '.join(map(str, values.shape))}, expected {expected}.")
+        batch = values[None] if isinstance(values, Tensor) else values
+        check_masks(batch, name) if dims == 2 else check_images(batch, name, channels=(3, 4))
+    except ImageError as error:
+        raise ImageError(f"{printable(path)}: not written: {error}") from None
 
 
 def _write(path: Path, image: Image.Image, icc_profile: bytes | None = None, *, overwrite: bool) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from birefnet_core import image_formats
-from birefnet_core.errors import DatasetError, ImageError
+from birefnet_core.errors import ConfigError, DatasetError, ImageError
 from birefnet_core.images import find_images, is_own_output, list_images, read_image, write_image, write_mask
 
 
@@ -78,6 +78,46 @@ def test_what_is_no_number_is_not_written(tmp_path, value):
                 tmp_path / "a.png", torch.full((4, 4), value) if write is write_mask else torch.full((4, 4, 4), value)
             )
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("write", "values", "reason"),
+    [
+        (write_mask, torch.ones(1, 4, 4), "mask has shape 1 x 4 x 4, expected H, W"),
+        (write_mask, torch.ones(4, 4, 3), "mask has shape 4 x 4 x 3, expected H, W"),
+        (write_mask, torch.full((4, 4), 255.0), "divide bytes by 255"),
+        (write_mask, torch.full((4, 4), 200, dtype=torch.uint8), "divide bytes by 255"),
+        (write_mask, np.ones((4, 4)), "torch.as_tensor"),
+        (write_mask, torch.ones(0, 4), "no pixels"),
+        (write_image, torch.ones(4, 4), "image has shape 4 x 4, expected H, W, 3 or H, W, 4"),
+        (write_image, torch.ones(1, 4, 4, 3), "image has shape 1 x 4 x 4 x 3"),
+        (write_image, torch.ones(3, 5, 6), "channels come last"),
+        (write_image, torch.full((4, 4, 3), 255.0), "divide bytes by 255"),
+        (write_image, None, "torch.as_tensor"),
+    ],
+)
+def test_what_is_no_mask_or_image_is_not_written(tmp_path, write, values, reason):
+    with pytest.raises(ImageError, match=rf"a\.png: not written: .*{reason}"):
+        write(tmp_path / "a.png", values)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("bits", [12, 1, "16", None])
+def test_other_bits_of_a_mask_are_refused(tmp_path, bits):
+    with pytest.raises(ConfigError, match="expected 8 or 16"):
+        write_mask(tmp_path / "a.png", torch.ones(4, 4), bits)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("write", "values"), [(write_mask, torch.ones(4, 4)), (write_image, torch.ones(4, 4, 3))])
+def test_other_endings_and_switches_that_are_text_are_refused(tmp_path, write, values):
+    with pytest.raises(ImageError, match=r"a\.jpg: not written: expected a name ending in \.png"):
+        write(tmp_path / "a.jpg", values)
+    write(tmp_path / "a.png", values)
+    with pytest.raises(ConfigError, match="overwrite is 'false', expected True or False"):
+        write(tmp_path / "a.png", values * 0, overwrite="false")
+    assert read_image(tmp_path / "a.png").min() == 1
+    assert os.listdir(tmp_path) == ["a.png"]
 
 
 def test_own_outputs_are_known(tmp_path):

@@ -12,6 +12,7 @@ import birefnet_core as bc
 from birefnet_core import losses
 from birefnet_core.checkpoints.catalogue import find_published
 from birefnet_core.checkpoints.resolve import present_locally, resolve
+from birefnet_core.metrics.protocol import Protocol
 from birefnet_core.network.birefnet import BiRefNetOutput
 
 IMAGES, MASKS = torch.rand(1, 20, 24, 3), torch.ones(1, 20, 24)
@@ -84,6 +85,36 @@ def test_switches_of_a_segmenter_of_another_form_are_told(value, model):
             segment(IMAGES, 32, **{name: value})
     with pytest.raises(bc.ConfigError, match=r"^compile is .*, expected True or False"):
         bc.Segmenter(model, compile=value)
+
+
+@pytest.mark.parametrize("value", ["false", None, 2, IMAGES])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda value: bc.load_model("demo", fused=value), "fused"),
+        (lambda value: bc.load_file("never read.safetensors", fused=value), "fused"),
+        (lambda value: bc.model_from_state_dict({}, fused=value), "fused"),
+        (lambda value: bc.evaluate("predictions", "masks", allow_missing=value), "allow_missing"),
+        (lambda value: Protocol(matting=value), "matting"),
+    ],
+)
+def test_switches_of_another_form_are_told(call, name, value):
+    with pytest.raises(bc.ConfigError, match=f"^{name} is .*, expected True or False"):
+        call(value)
+
+
+@pytest.mark.parametrize("value", ["2", None, 1.5, True])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda value: bc.evaluate("predictions", "masks", workers=value), "workers"),
+        (lambda value: bc.evaluate("predictions", "masks", hce_relax=value), "relax"),
+        (lambda value: bc.evaluate("predictions", "masks", hce_relax=value, metrics=["HCE"]), "relax"),
+    ],
+)
+def test_numbers_of_an_evaluation_of_another_form_are_told(call, name, value):
+    with pytest.raises(bc.ConfigError, match=f"^{name} is .*, expected a whole number"):
+        call(value)
 
 
 @pytest.mark.parametrize("value", ["1", None, [1], True, 1j, IMAGES])

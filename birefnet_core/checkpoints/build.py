@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..checkpoint_info import CheckpointInfo
+from ..checks import check_switch
 from ..config import BiRefNetConfig, PatchOrder
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet, fuse_for_inference
@@ -84,8 +85,9 @@ def model_from_state_dict(
 
     Raises:
         CheckpointError: Not a BiRefNet, or an incomplete one; the message says what differs.
-        ConfigError: An unknown patch order.
+        ConfigError: An unknown patch order, or no switch.
     """
+    check_switch("fused", fused)
     _check_state_dict(state_dict)
     names = detect.strip_wrappers(state_dict)  # name -> name in the state dict
     if detect.has_own_names(names):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint_info import CheckpointInfo, training_size_from_text
+from ..checks import check_switch
 from ..config import BiRefNetConfig, PatchOrder
 from ..devices import choose_device, choose_dtype
 from ..errors import CheckpointError, ConfigError
@@ -68,8 +69,9 @@ def load_model(
 
     Raises:
         CheckpointError: Not found, not fetched, not read, or not a BiRefNet; the message says what to do.
-        ConfigError: A device, dtype or patch order that does not exist here, or folders that are no paths.
+        ConfigError: A device, dtype or patch order that does not exist here, folders that are no paths, or no switch.
     """
+    check_switch("fused", fused)
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
 
@@ -138,6 +140,8 @@ def load_file(
         CheckpointError: See ``model_from_state_dict`` and ``io.open_file``.
         MemoryLimitError: Too little memory.
     """
+
+    check_switch("fused", fused)
 
     def load() -> BiRefNet:
         return _build(open_file(path), patch_order, expected_order, dtype, fine_dtype, info, fused)

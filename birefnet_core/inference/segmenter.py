@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_switch
 from ..devices import choose_device
 from ..errors import ConfigError
-from ..masks.checks import check_switch
 from ..masks.crop import fade_window
 from ..network import BiRefNet, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE

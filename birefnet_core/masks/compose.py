@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..checks import check_choice, check_number
 from ..errors import ConfigError
 from ..image_ops import check_images, check_same_device, pair, pair_batches, resize_images
-from .checks import check_number
 
 Color = str | Sequence[int] | Sequence[float]
 
@@ -71,9 +71,9 @@ def over_color(images: Tensor, masks: Tensor, color: Color) -> Tensor:
         ConfigError: No colour.
         ImageError: As for ``straight_rgba``.
     """
-    shade = torch.tensor(parse_color(color), dtype=torch.float32, device=images.device)
+    shade = parse_color(color)
     images, masks = pair(images, masks)
-    return torch.lerp(shade, images, masks[..., None])
+    return torch.lerp(images.new_tensor(shade), images, masks[..., None])
 
 
 @torch.no_grad()
@@ -114,6 +114,7 @@ def over_checkerboard(images: Tensor, masks: Tensor, cell: int = CHECKER_CELL) -
         raise ConfigError(f"cell is {cell}, expected 1 pixel or more.")
     images, masks = pair(images, masks)
     height, width = images.shape[1:3]
+    cell = min(cell, max(height, width))
     rows, columns = (torch.arange(n, device=images.device) // cell for n in (height, width))
     is_light = ((rows[:, None] + columns) % 2 == 0)[..., None]  # H W 1
     light, dark = images.new_tensor([CHECKER_LIGHT, CHECKER_DARK])
@@ -136,8 +137,7 @@ def fit_images(images: Tensor, size: Sequence[int], fit: str, bars: Color = "#00
     Raises:
         ConfigError: Unknown fit, or no colour.
     """
-    if fit not in FITS:
-        raise ConfigError(f"fit is {fit!r}, expected one of {', '.join(FITS)}.")
+    check_choice("fit", fit, FITS)
     shade = parse_color(bars)
     height, width = size
     if fit == "stretch":

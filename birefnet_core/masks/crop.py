@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..checks import check_number, check_switch
 from ..errors import ConfigError
 from ..image_ops import check_masks, pair
-from .checks import check_number
 
 THRESHOLD = 0.05  # faint haze does not widen the box, hair does
 
@@ -65,9 +65,10 @@ def crop_to_subject(
         subject do not count; if none has one, the whole image stays.
 
     Raises:
-        ConfigError: Negative padding.
+        ConfigError: Negative padding, or no switch.
         ImageError: Images or masks of the wrong shape, type or content, or that do not fit each other.
     """
+    check_switch("per_image", per_image)
     images, masks = pair(images, masks)
     boxes, found = found_boxes(masks, padding, threshold)
     if found.any():
@@ -120,6 +121,7 @@ def found_boxes(masks: Tensor, padding: int, threshold: float) -> tuple[Tensor, 
     """``subject_boxes`` of checked masks, and whether there is a subject, B."""
     check_number("padding", padding, whole=True)
     check_number("threshold", threshold)
+    padding = min(padding, max(masks.shape[1:3]))  # the whole image, whatever the number
     if padding < 0:
         raise ConfigError(f"padding is {padding}, expected 0 pixels or more.")
     inside = masks > threshold

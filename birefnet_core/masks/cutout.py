@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import check_choice, check_kind, check_number
 from ..errors import ConfigError, ImageError
 from ..image_ops import check_images, check_same_device, flatten_alpha, pair, pair_batches
-from .checks import check_kind, check_number
 from .compose import (
     FITS,
     Color,
@@ -54,9 +54,7 @@ class CutoutOptions:
 
     def __post_init__(self) -> None:
         for name, known in (("output", OUTPUTS), ("colors", (*METHODS, None)), ("fit", FITS)):
-            if getattr(self, name) not in known:
-                listed = ", ".join(map(str, known))
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {listed}.")
+            check_choice(name, getattr(self, name), known)
         if self.output in ("color", "image"):
             parse_color(self.color)
         if self.crop_padding is not None:

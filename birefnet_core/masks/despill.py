@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from ..autocast import without_autocast
+from ..checks import check_choice, check_number
 from ..errors import ConfigError, ImageError
 from ..image_ops import check_images, check_masks, pair, pair_batches, resize_masks
-from .checks import check_number
 from .compose import Color, parse_color
 from .foreground import estimate_foreground
 from .morphology import feather, grow
@@ -81,8 +81,7 @@ def remove_spill(
         check_number(name, value)
         if not 0 <= value <= 1:
             raise ConfigError(f"{name} is {value}, expected 0 to 1.")
-    if limit not in LIMITS:
-        raise ConfigError(f"limit is {limit!r}, expected one of {', '.join(LIMITS)}.")
+    check_choice("limit", limit, LIMITS)
     if edge_width < 0:
         raise ConfigError(f"edge_width is {edge_width}, expected 0 (everywhere) or more pixels.")
     if edge_width and masks is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..checks import check_choice
 from ..image_ops import pair
 from .blur_fusion import blur_fusion
 from .multilevel import multilevel
@@ -36,8 +36,7 @@ def estimate_foreground(images: Tensor, masks: Tensor, method: str = "multilevel
         ImageError: Images or masks that are not as above, or that do not fit each other.
         ConfigError: An unknown method.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
+    check_choice("method", method, METHODS)
     images, masks = pair(images, masks)
     foreground = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     estimate = multilevel if method == "multilevel" else blur_fusion

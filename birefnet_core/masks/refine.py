@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from ..autocast import without_autocast
+from ..checks import check_choice, check_kind, check_number, check_switch
 from ..errors import ConfigError, ImageError
 from ..image_ops import check_images, check_masks, check_same_device, flatten_alpha, pair_batches, resize_images
-from .checks import check_kind, check_number, check_switch
 from .components import LEVEL, fill_holes, keep_largest, remove_islands
 from .guided_filter import guided_filter
 from .levels import binarize, stretch_levels
@@ -101,8 +101,7 @@ class RefineOptions:
             raise ConfigError(f"threshold is {self.threshold}, expected 0 to 1, or None for no threshold.")
         if not 0 <= self.part_level < 1:
             raise ConfigError(f"part_level is {self.part_level}, expected 0 or more and below 1.")
-        if self.grow_element not in ELEMENTS:
-            raise ConfigError(f"grow_element is {self.grow_element!r}, expected one of {', '.join(ELEMENTS)}.")
+        check_choice("grow_element", self.grow_element, ELEMENTS)
         if not 0 < self.guided_epsilon < math.inf:
             raise ConfigError(f"guided_epsilon is {self.guided_epsilon}, expected more than 0, such as 1e-4.")
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ImageError
+from ..checks import check_number
+from ..errors import ConfigError, ImageError
 from ..image_ops import check_masks, check_same_device, pair_batches
 from ..text import enumerate_names
 from .components import keep_touched
@@ -95,7 +96,12 @@ def point_marks(points: str | Sequence | Mapping, height: int, width: int) -> Te
 
     Raises:
         ImageError: Points of another form, or outside the image.
+        ConfigError: No size of an image.
     """
+    for name, side in (("height", height), ("width", width)):
+        check_number(name, side, whole=True)
+        if side < 1:
+            raise ConfigError(f"{name} is {side}, expected 1 pixel or more.")
     frames = _frames_of(_parsed(points))
     marks = torch.zeros(len(frames), height, width, dtype=torch.float32, device="cpu")
     radius = max(1, max(height, width) // DOT)

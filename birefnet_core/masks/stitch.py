@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..autocast import without_autocast
+from ..checks import check_kind, check_number, check_switch
 from ..errors import ConfigError, ImageError
 from ..image_ops import (
     check_masks,
@@ -24,7 +25,6 @@ from ..image_ops import (
     resize_masks,
     validate_images,
 )
-from .checks import check_kind, check_number, check_switch
 from .crop import THRESHOLD, box_around, fade_window, found_boxes
 from .morphology import GAUSSIAN_REACH, feather, grow
 from .windows import Progress, frames_in_turn

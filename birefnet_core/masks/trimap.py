@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks import check_number
 from ..errors import ConfigError
 from ..image_ops import check_masks
-from .checks import check_number
 from .morphology import grow
 from .windows import Progress, groups_in_turn
 

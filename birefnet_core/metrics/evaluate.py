@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checks import check_number, check_switch
 from ..errors import ConfigError, DatasetError
 from ..files import path_of
 from ..text import enumerate_names
@@ -88,7 +89,7 @@ def evaluate_folders(
     pred_dir: str | Path,
     gt_dir: str | Path,
     *,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str] | str | None = None,
     hce_relax: int = RELAX,
     workers: int = 1,
     cache: str | Path | None = None,
@@ -103,7 +104,7 @@ def evaluate_folders(
     Args:
         pred_dir: Folder of predictions.
         gt_dir: Folder of ground truths.
-        metrics: Scores to take, from ``KEYS`` and ``MATTING_KEYS``; by default all of ``KEYS``.
+        metrics: Score or scores to take, from ``KEYS`` and ``MATTING_KEYS``; by default all of ``KEYS``.
         hce_relax: Tolerance of HCE in pixels.
         workers: Processes; each holds one pair at a time. With more than one, a script must keep its calls under
             ``if __name__ == "__main__":``.
@@ -119,7 +120,8 @@ def evaluate_folders(
         IncompleteEvaluation: files could not be used; its ``result`` holds the scores of the others.
         ConfigError: unknown metrics, or metrics that need a package which is missing.
     """
-    protocol = Protocol(keys=None if metrics is None else tuple(metrics), relax=hce_relax)
+    keys = (metrics,) if isinstance(metrics, str) else metrics
+    protocol = Protocol(keys=None if keys is None else tuple(keys), relax=hce_relax)
     result = evaluate_set(
         pred_dir,
         gt_dir,
@@ -165,8 +167,10 @@ def evaluate_set(
         DatasetError: As for ``evaluate_folders``, and so are the other errors.
     """
     pred_dir, gt_dir, protocol = path_of(pred_dir, "pred_dir"), path_of(gt_dir, "gt_dir"), protocol or Protocol()
+    check_number("workers", workers, whole=True)
     if workers < 1:
         raise ConfigError(f"workers={workers}: expected at least 1.")
+    check_switch("allow_missing", allow_missing)
     pairing = pair_folders(pred_dir, gt_dir, allow_missing=allow_missing)
     metrics = protocol.metrics()
     images: dict[str, dict[str, float]] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import check_number, check_switch
 from ..errors import ConfigError, DatasetError, ImageError
 from ..mask_files import read_mask
 from .measures.boundary_accuracy import BoundaryIoU, MeanBoundaryAccuracy
@@ -65,6 +66,8 @@ class Protocol:
         if unknown or self.keys == ():
             found = f"Unknown metrics {', '.join(unknown)}" if unknown else "No metric"
             raise ConfigError(f"{found}; choose from {', '.join((*KEYS, *MATTING_KEYS))}.")
+        check_switch("matting", self.matting)
+        check_number("relax", self.relax, whole=True)
         if self.keys and "HCE" in self.keys:
             HumanCorrectionEfforts(self.relax)  # refuses what cannot be measured before the work begins
         elif self.relax < 0:

@@ -7,7 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_choice, check_kind, check_number, check_switch
 from ..errors import ConfigError
+from ..files import path_of
 from ..masks import FITS, METHODS, RefineOptions
 from ..masks.compose import Color, parse_color
 from ..text import did_you_mean
@@ -24,11 +26,20 @@ class Limits:
         side: Most pixels of a frame's width or height.
         pixels: Most pixels of a frame.
         frames: Most frames that are decoded.
+
+    Raises:
+        ConfigError: No whole number above 0.
     """
 
     side: int = 16384
     pixels: int = 2**26  # 8192 x 8192
     frames: int = 1_000_000  # nine hours at 30 frames per second
+
+    def __post_init__(self) -> None:
+        for name in ("side", "pixels", "frames"):
+            check_number(name, value := getattr(self, name), whole=True)
+            if value < 1:
+                raise ConfigError(f"{name} is {value}, expected 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +71,11 @@ class Output:
     audio: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "path", path_of(self.path, "path"))
+        for name in ("premultiplied", "audio"):
+            check_switch(name, getattr(self, name))
         for name, value, known in (("kind", self.kind, KINDS), ("fit", self.fit, FITS)):
-            if value not in known:
-                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}.")
+            check_choice(name, value, known)
         suffix = self.path.suffix.lower()
         if self.codec is None:
             defaults = DEFAULTS[self.kind]
@@ -81,9 +93,11 @@ class Output:
             parse_color(self.background)
 
     def _check_codec(self, suffix: str) -> None:
-        if self.codec not in CODECS:
+        if not isinstance(self.codec, str) or self.codec not in CODECS:
             known = ", ".join(CODECS)
-            raise ConfigError(f"codec is {self.codec!r}, expected one of {known}.{did_you_mean(self.codec, CODECS)}")
+            raise ConfigError(
+                f"codec is {self.codec!r}, expected one of {known}.{did_you_mean(str(self.codec), CODECS)}"
+            )
         row = CODECS[self.codec]
         if self.kind not in row.kinds:
             fitting = ", ".join(name for name, other in CODECS.items() if self.kind in other.kinds)
@@ -102,6 +116,7 @@ class Output:
             raise ConfigError(
                 f"crf={crf}: {self.codec} has none; leave it out, or use a codec that has: {', '.join(having)}."
             )
+        check_number("crf", crf, whole=True)
         if not least <= crf <= most:
             raise ConfigError(f"crf={crf}: expected {least} (best) to {most} for {self.codec}.")
 
@@ -156,11 +171,20 @@ class VideoOptions:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if self.colors not in (*METHODS, None):
-            raise ConfigError(f"colors is {self.colors!r}, expected one of {', '.join(METHODS)}, or None.")
+        for name in ("tiled", "flip", "keep_partial", "overwrite"):
+            check_switch(name, getattr(self, name))
+        check_kind("refine", self.refine, RefineOptions)
+        check_kind("limits", self.limits, Limits)
+        check_number("every", self.every, whole=True)
+        for name in ("temporal_strength", "start_time", "duration", "frame_rate"):
+            if name != "duration" or self.duration is not None:
+                check_number(name, getattr(self, name))
+        check_choice("colors", self.colors, (*METHODS, None))
         if self.every < 1:
             raise ConfigError(f"every is {self.every}, expected 1 (all frames) or more.")
-        if not abs(self.start_time) <= MOST_SECONDS:  # nor NaN
+        if not 0 <= self.temporal_strength <= 1:
+            raise ConfigError(f"temporal_strength is {self.temporal_strength}, expected 0 to 1.")
+        if not abs(self.start_time) <= MOST_SECONDS:
             raise ConfigError(f"start_time is {self.start_time}, expected seconds, at most {MOST_SECONDS}.")
         if self.duration is not None and not 0 <= self.duration <= MOST_SECONDS:
             raise ConfigError(

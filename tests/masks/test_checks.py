@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from birefnet_core.errors import ConfigError
+from birefnet_core.errors import ConfigError, ImageError
 from birefnet_core.masks import (
     CropOptions,
     CutoutOptions,
@@ -14,11 +14,15 @@ from birefnet_core.masks import (
     crop_for_inpainting,
     crop_to_subject,
     cut_out,
+    estimate_foreground,
     make_trimap,
     over_checkerboard,
+    over_color,
+    point_marks,
     refine_mask,
     remove_spill,
     stitch_back,
+    subject_boxes,
 )
 
 IMAGES, MASKS = torch.rand(1, 12, 14, 3), torch.zeros(1, 12, 14)
@@ -39,6 +43,8 @@ WHOLE = {
     **{name: crop(name) for name in ("size", "multiple")},
     "crop_padding": lambda value: CutoutOptions(crop_padding=value),
     "edge_width": lambda value: remove_spill(IMAGES, "#0f0", masks=MASKS, edge_width=value),
+    "height": lambda value: point_marks([(0, 0)], value, 5),
+    "width": lambda value: point_marks([(0, 0)], 5, value),
     "cell": lambda value: over_checkerboard(IMAGES, MASKS, value),
     "inside": lambda value: make_trimap(MASKS, value),
     "blend": lambda value: stitch_back(crop_for_inpainting(IMAGES, MASKS)[2], IMAGES, blend=value),
@@ -59,6 +65,13 @@ REAL = {
 }  # fmt: skip
 SWITCHES = {name: make(name) for make, names in ((refine, ("keep_largest", "invert")), (crop, ("square", "follow")))
             for name in names}  # fmt: skip
+SWITCHES["per_image"] = lambda value: crop_to_subject(IMAGES, MASKS, per_image=value)
+CHOICES = {
+    "grow_element": refine("grow_element"),
+    **{name: lambda value, name=name: CutoutOptions(**{name: value}) for name in ("output", "colors", "fit")},
+    "limit": lambda value: remove_spill(IMAGES, "#0f0", limit=value),
+    "method": lambda value: estimate_foreground(IMAGES, MASKS, value),
+}
 
 
 @pytest.mark.parametrize("value", ["3", "", [1], TENSOR, {}, True, 1j])
@@ -99,6 +112,32 @@ def test_what_is_no_switch_is_told(name, value):
 @pytest.mark.parametrize("name", SWITCHES)
 def test_switches_of_every_kind_are_taken(name, value):
     SWITCHES[name](value)
+
+
+@pytest.mark.parametrize("value", ["nonsense", 3, ["circle"], {}, np.ones(2), TENSOR])
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_is_none_of_the_choices_is_told(name, value):
+    with pytest.raises(ConfigError, match=f"^{name} is .*, expected one of "):
+        CHOICES[name](value)
+
+
+@pytest.mark.parametrize("side", [0, -1])
+def test_marks_for_no_image_are_told(side):
+    for size in ((side, 5), (5, side)):
+        with pytest.raises(ConfigError, match=f" is {side}, expected 1 pixel or more"):
+            point_marks([(0, 0)], *size)
+
+
+def test_numbers_of_pixels_beyond_any_image_are_taken():
+    whole = torch.tensor([[0, 0, 14, 12]])
+    assert torch.equal(subject_boxes(MASKS, 2**70), whole)
+    assert torch.equal(over_checkerboard(IMAGES, MASKS, 2**70), over_checkerboard(IMAGES, MASKS, 14))
+
+
+@pytest.mark.parametrize("images", [None, [[0.5]], "photo.jpg", IMAGES.numpy()])
+def test_what_is_no_image_over_a_color_is_told(images):
+    with pytest.raises(ImageError, match=r"images is .*, expected a tensor"):
+        over_color(images, MASKS, "#fff")
 
 
 @pytest.mark.parametrize(("value", "same"), [(np.int64(2), 2), (np.float32(0.5), 0.5), (np.float64(1), 1)])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...checks import check_number
 from ...errors import ConfigError
 from ..metric import Measurement, Metric
 from ..numpy_morphology import bounding_box
@@ -45,6 +46,7 @@ class HumanCorrectionEfforts(Metric):
             ConfigError: the tolerance is negative, or OpenCV is missing.
         """
         super().__init__()
+        check_number("relax", relax, whole=True)
         if relax < 0:
             raise ConfigError(f"The relaxation of HCE is {relax}; it must be a number of pixels, at least 0.")
         self.relax = relax

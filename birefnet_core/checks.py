@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 import numpy as np
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 
 def check_number(name: str, value: object, *, whole: bool = False) -> None:
@@ -22,6 +23,13 @@ def check_switch(name: str, value: object) -> None:
     """Raises a ConfigError for what is neither True nor False: any text, "false" included, would count as True."""
     if not isinstance(value, int | np.bool_) or value not in (0, 1):
         raise ConfigError(f"{name} is {_found(value)}, expected True or False.")
+
+
+def check_choice(name: str, value: object, known: Iterable[str | None]) -> None:
+    """Raises a ConfigError for what is none of the known values."""
+    known = tuple(known)
+    if not isinstance(value, str | None) or value not in known:
+        raise ConfigError(f"{name} is {_found(value)}, expected one of {', '.join(map(str, known))}.")
 
 
 def check_kind(name: str, value: object, kind: type) -> None:
