@@ -24,18 +24,21 @@ from .image_colours import Coding
 from .image_formats import image_formats
 from .image_ops import HIGHEST
 from .pillow_files import (
+    SELECTION,
     Header,
     has_more_frames,
     header_of,
     load_pixels,
     lower_bytes,
     negative_bytes,
+    notes_on_psd,
     orientation,
     to_full_size,
     upright,
 )
-from .placeholders import what_is_in, what_it_holds
+from .placeholders import what_is_in
 from .text import first_line, printable
+from .unknown_images import what_it_is
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and the photometric interpretation
 _SAMPLE_FORMAT, _SIGNED, _HIGHEST_SIGNED = 339, 2, 32767  # another tag, what it says of signed numbers, and their top
@@ -44,7 +47,6 @@ _GREY_TOPS = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
 _UPPERS = (3, 15)  # of the upper 8 of 16 bits, which are what Pillow keeps of colours: those of 10 and 12 bits
 _LOWEST = -0.1  # sharpening undershoots 0 a little; floats below that are something else
 _WITH_FRAMES = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # those of other formats are previews, layers or sizes
-_CLIPS = (b"iso", b"mp4", b"qt ", b"M4V", b"avc", b"3gp", b"das")  # beginnings of MP4's and MOV's names of their kinds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,7 +157,7 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file.") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image that can be read ({_what_it_is(path)}).") from None
+        raise ImageError(f"{name}: not an image that can be read ({what_it_is(path)}).") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too large to be read ({_megapixels(error)}); make the image smaller.") from None
     except MemoryError:
@@ -194,7 +196,16 @@ def _decode(image: Image.Image, header: Header) -> tuple[np.ndarray, _Source]:
     load_pixels(image)
     if image.mode == "La":  # grey times alpha
         image = image.convert("LA")
-    source = _Source(mode=image.mode, orientation=orientation(image), sixteen_bits=sixteen_bits, coding=header.coding)
+    psd_notes = notes_on_psd(image)
+    if SELECTION in psd_notes:
+        image = image.convert("RGB")
+    source = _Source(
+        mode=image.mode,
+        orientation=orientation(image),
+        sixteen_bits=sixteen_bits,
+        coding=header.coding,
+        notes=psd_notes,
+    )
     if (negative := negative_bytes(image, tags)) is not None:
         return negative, source
     if image.mode == "F" or image.mode.startswith("I"):
@@ -331,27 +342,6 @@ def _to_floats(pixels: np.ndarray, top: int) -> Tensor:
     values = pixels.astype(np.float32, order="C")
     values /= top
     return torch.from_numpy(values)
-
-
-def _what_it_is(path: str | Path) -> str:
-    """What a file is that no reader knows, from its first bytes."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        head = file.read(256)
-        if not head:
-            return "the file is empty"
-        if found := what_it_holds(head):
-            return found
-        if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"hevc"):
-            return "HEIC; pip install pillow-heif to read it, or convert it"
-        if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis") and "AVIF" not in image_formats():
-            return "AVIF; pip install pillow-avif-plugin to read it, or convert it"
-        if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
-            return "JPEG XL; pip install pillow-jxl-plugin to read it, or convert it"
-        if head.startswith(b"\x1aE\xdf\xa3") or (head[4:8] == b"ftyp" and head[8:11] in _CLIPS):
-            return "a clip, which birefnet video reads"
-        if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-            return "a TIFF or a camera's raw file, damaged or of a kind that Pillow does not know; convert it to PNG"
-    return "damaged, or a format Pillow does not know"
 
 
 def _megapixels(error: Exception) -> str:

@@ -16,7 +16,7 @@ from .errors import DatasetError
 from .image_formats import image_formats
 from .mask_values import ALPHA, COLOUR, DOUBTS, FAINT, FRAMES, LABEL_NOTES, LOSSY, PALETTE, PHOTO, Read
 from .pillow_files import has_more_frames, load_pixels, negative_bytes, orientation, to_full_size, upright
-from .placeholders import why_unreadable
+from .unknown_images import why_unreadable
 
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF's tag, and the value of files in which 0 is white
 

@@ -28,6 +28,9 @@ _TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 _SUBFILE, _REDUCED, _MORE_FILES = 254, 1, 330  # TIFF tags; the first has a bit for small copies
 _BITS_PER_SAMPLE, _PLANAR, _SEPARATE = 258, 284, 2  # the second with the value of a plane for each colour
 _MOST_THUMBNAILS = 64  # more are something else
+_PSD_VERSION, _PSD_ALPHAS = 1057, 1053  # image resources; the second numbers channels beside the colours, 0 is alpha
+SELECTION = "its fourth channel is a selection that was saved in Photoshop, not transparency, and was left out"
+_NO_TRANSPARENCY = "its transparency is not read; save it as PNG if there is some"
 _SAMPLE_FORMAT, _SIGNED = 339, 2  # what numbers are, and that they have a sign
 
 
@@ -95,6 +98,9 @@ def load_pixels(image: Image.Image) -> None:
     Pillow's memory map scrambles those TIFFs whose sides their orientation exchanges; uncompressed planes of 16 bits,
     one for each colour, are taken for planes of 8; and older versions (9.5 is one) turn a TIFF by its EXIF orientation
     but go on saying that it is not upright. In Photoshop's bitmaps 1 is black, and Pillow reads it as white.
+
+    Raises:
+        ImageError: A PSD of layers alone.
     """
     name = getattr(image, "filename", None)
     tags: Any = getattr(image, "tag_v2", {})
@@ -104,6 +110,7 @@ def load_pixels(image: Image.Image) -> None:
             _stored_as(tile, (tile[3][0] + end, *tile[3][1:])) if tile[0] == "raw" and len(tile[3][0]) == 1 else tile
             for tile in image.tile  # type: ignore[attr-defined]
         ]
+    _refuse_layers_alone(image)
     if image.format == "PSD" and image.mode == "1":
         image.tile = [_stored_as(tile, "1;I") for tile in image.tile]  # type: ignore[attr-defined]
     if name:
@@ -115,6 +122,29 @@ def load_pixels(image: Image.Image) -> None:
             image.filename = name  # type: ignore[attr-defined]
     if getattr(image, "_tile_orientation", None):  # which only those versions have
         image.getexif().pop(_ORIENTATION, None)
+
+
+def notes_on_psd(image: Image.Image) -> list[str]:
+    """What Pillow loses or mistakes in a PSD: ``SELECTION`` where it takes a saved selection for alpha."""
+    first = _psd_resource(image, _PSD_ALPHAS)[:4]
+    if image.mode == "RGBA":
+        return [SELECTION] if any(first) else []
+    return [_NO_TRANSPARENCY] if first and not any(first) else []
+
+
+def _refuse_layers_alone(image: Image.Image) -> None:
+    """Refuses a PSD whose picture of all layers together was not saved: there is white in its place."""
+    version = _psd_resource(image, _PSD_VERSION)
+    if len(version) > 4 and not version[4]:
+        raise ImageError(
+            f"{printable(getattr(image, 'filename', '') or 'image')}: a Photoshop file of layers alone, without the "
+            "picture they make together; save it with Maximize Compatibility, or as PNG."
+        )
+
+
+def _psd_resource(image: Image.Image, number: int) -> bytes:
+    resources = getattr(image, "resources", ()) if image.format == "PSD" else ()
+    return next((data for found, _, data in resources if found == number), b"")
 
 
 def orientation(image: Image.Image) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from .text import first_line
-
 LFS, PAGE, ZEROS = "a Git LFS pointer", "a web page or other XML", "zeros, as incomplete copies and downloads have"
 XCODE = "Apple's own kind of PNG (CgBI), from an app for the iPhone"
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<svg")
@@ -50,13 +48,3 @@ def what_is_in(path: str | Path) -> str | None:
     with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
         return what_it_holds(file.read(_HEAD))
     return None
-
-
-def why_unreadable(path: str | Path, error: BaseException) -> str:
-    """Why a reader failed: by what is in a file's place, or else by the reader's own words.
-
-    Args:
-        path: The file.
-        error: What the reader raised.
-    """
-    return what_is_in(path) or first_line(error)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from birefnet_core.errors import ImageError
+from birefnet_core.errors import DatasetError, ImageError
 from birefnet_core.image_reading import read_image_file, read_pil_image
+from birefnet_core.images import to_bytes
 from birefnet_core.mask_files import read_mask
 from birefnet_core.pillow_files import upright
 
@@ -161,6 +162,79 @@ def test_signed_bytes_of_which_none_is_negative_are_read_as_others(tmp_path):
     assert not signed.notes
 
 
+def save_psd(path, pixels, header, resources=()):
+    """Writes a Photoshop file without layers.
+
+    Args:
+        path: The file.
+        pixels: How they are packed, and the channels.
+        header: Channels, height, width, bits, kind of colours.
+        resources: Numbers and contents of even length.
+    """
+    packed = b"".join(b"8BIM" + struct.pack(">HHI", number, 0, len(data)) + data for number, data in resources)
+    parts = struct.pack(">I", 0), struct.pack(">I", len(packed)) + packed, struct.pack(">I", 0)
+    path.write_bytes(b"8BPS" + struct.pack(">H6xHIIHH", 1, *header) + b"".join(parts) + pixels)
+    return path
+
+
+PSD_COLOURS = np.random.default_rng(0).integers(0, 256, (3, 8, 10), dtype=np.uint8)
+PSD_FOURTH = np.repeat(np.uint8([0, 255]), 40).reshape(8, 10)
+
+
+def rgb_psd(path, resources=(), channels=4, kind=3):
+    planes = np.concatenate([PSD_COLOURS, *[PSD_FOURTH[None]] * (channels - 3)])
+    return save_psd(path, b"\0\0" + planes.tobytes(), (channels, 8, 10, 8, kind), resources)
+
+
+@pytest.mark.parametrize(("alphas", "is_alpha"), [(None, True), ((0,), True), ((1,), False), ((7,), False)])
+def test_selections_saved_in_photoshop_are_no_transparency(tmp_path, alphas, is_alpha):
+    resources = () if alphas is None else [(1053, struct.pack(f">{len(alphas)}I", *alphas))]
+    file = read_image_file(rgb_psd(tmp_path / "a.psd", resources))
+    assert np.array_equal(to_bytes(file.colours), PSD_COLOURS.transpose(1, 2, 0))
+    if is_alpha:
+        assert np.array_equal(to_bytes(file.alpha), PSD_FOURTH) and not file.notes
+    else:
+        assert file.alpha is None and "selection" in file.notes[0]
+
+
+@pytest.mark.parametrize(("channels", "kind"), [(5, 3), (5, 4)])
+def test_transparency_that_is_not_read_is_noted(tmp_path, channels, kind):
+    """With a selection beside it, or colours for print."""
+    path = rgb_psd(tmp_path / "a.psd", [(1053, struct.pack(">II", 0, 1))], channels, kind)
+    assert "its transparency is not read" in read_image_file(path).notes[0]
+
+
+def test_a_photoshop_file_of_layers_alone_is_refused(tmp_path):
+    for whole in (0, 1):
+        path = rgb_psd(tmp_path / "a.psd", [(1057, struct.pack(">IBIII", 1, whole, 0, 0, 1) + b"\0")], 3)
+        if whole:
+            assert np.array_equal(to_bytes(read_image_file(path).colours), PSD_COLOURS.transpose(1, 2, 0))
+            continue
+        with pytest.raises(ImageError, match=r"a\.psd: a Photoshop file of layers alone.*Maximize Compatibility"):
+            read_image_file(path)
+        with pytest.raises(DatasetError, match="Maximize Compatibility"):
+            read_mask(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("deep.psd", (22, 16), "a Photoshop file of 16 bits, of which Pillow reads those of 8"),
+        ("large.psb", (4, 2), "large kind"),
+        ("odd.psd", (24, 99), "a Photoshop file, damaged or of a kind"),
+    ],
+)
+def test_photoshop_files_that_are_not_read_are_told(tmp_path, name, change, reason):
+    path = rgb_psd(tmp_path / name)
+    data = bytearray(path.read_bytes())
+    data[change[0] : change[0] + 2] = struct.pack(">H", change[1])
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=reason):
+        read_image_file(path)
+    with pytest.raises(DatasetError, match=reason):
+        read_mask(path)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_bitmaps_of_photoshop_have_black_ones(tmp_path, packed):
     """As FFmpeg reads them, too."""
@@ -170,9 +244,7 @@ def test_bitmaps_of_photoshop_have_black_ones(tmp_path, packed):
     if packed:  # runs of literal bytes
         rows = [bytes([len(row) - 1]) + row for row in rows]
         rows.insert(0, b"".join(struct.pack(">H", len(row)) for row in rows))
-    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 1, *black.shape, 1, 0)
-    path = tmp_path / "a.psd"
-    path.write_bytes(header + struct.pack(">IIIH", 0, 0, 0, packed) + b"".join(rows))
+    path = save_psd(tmp_path / "a.psd", struct.pack(">H", packed) + b"".join(rows), (1, *black.shape, 1, 0))
     assert np.array_equal(read(path)[..., 0], ~black)
     assert np.array_equal(read_mask(path).pixels, ~black * np.uint8(255))
     with Image.open(path) as image:

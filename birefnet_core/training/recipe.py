@@ -193,7 +193,7 @@ class Recipe:
         if self.rlft and not self.loss.iou:
             raise ConfigError(f"rlft={self.rlft} epochs of the IoU loss only, but its weight is 0: set rlft to 0.")
         if self.ema >= 1 or self.val_fraction >= 1:
-            raise ConfigError("ema and val_fraction must be below 1.")
+            raise ConfigError(f"ema={self.ema}, val_fraction={self.val_fraction}: expected numbers below 1.")
         if not self.lr and (not self.backbone_lr or self.train == "decoder"):
             raise ConfigError("lr=0: nothing would be learned. Give a rate, such as 1e-4.")
         if self.decoder_epochs and self.train != "all":
@@ -396,5 +396,5 @@ def _convert_number(name: str, value: Any, kind: type) -> int | float:
 
 
 def _unknown(what: str, value: Any, known: tuple[Any, ...]) -> str:
-    choices = ", ".join(map(str, known))
+    choices = ", ".join(str(choice) for choice in known if choice != "")
     return f"{what} {value!r} is not known; choose one of {choices}.{did_you_mean(value, known)}"

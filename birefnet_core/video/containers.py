@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import VideoError
-from ..placeholders import why_unreadable
+from ..placeholders import what_is_in
 from ..text import enumerate_names
 from .options import Limits
 from .pyav import FAILURES, av, reason
@@ -117,7 +117,7 @@ def open_container(source: Source, limits: Limits, demuxer: str | None = None) -
     except FAILURES as error:
         why = reason(error)
         if not isinstance(source, io.BytesIO):
-            why = why_unreadable(os.path.abspath(source), ValueError(why))
+            why = what_is_in(os.path.abspath(source)) or why
         raise VideoError(
             f"{name}: cannot be read as a clip ({why}). Expected a video file such as MP4, MOV, MKV, WebM or "
             "GIF, whole: an MP4 or MOV that was cut off has lost its index. Copy it again, or convert it with FFmpeg."

@@ -58,8 +58,8 @@ def test_deep_and_grey_arrays_are_scaled(pixels):
 
 
 def test_a_pil_image_of_an_unknown_scale_is_told_once():
-    with pytest.raises(bc.ImageError, match=r"^image: has floats from 120 to 120, expected \[0, 1\]"):
-        as_batch(Image.new("F", (4, 4), 120))
+    with pytest.raises(bc.ImageError, match=r"^image: has floats from 121.5 to 121.5, expected \[0, 1\]"):
+        as_batch(Image.new("F", (4, 4), 121.5))
 
 
 def test_a_pil_image_gives_a_grey_pil_image(pixels, mask, segment):

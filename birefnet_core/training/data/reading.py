@@ -19,7 +19,7 @@ from ...image_reading import ImageFile, read_image_file
 from ...mask_files import MaskFile, read_mask
 from ...mask_values import FRAMES, read_transparency
 from ...pillow_files import has_more_frames, load_pixels, orientation, to_full_size, upright
-from ...placeholders import why_unreadable
+from ...unknown_images import why_unreadable
 from .folders import Pair
 
 # Relative difference of aspect ratios above which a mask does not belong to its image.
