@@ -38,11 +38,20 @@ app.registerExtension({
     setLabels(node);
     const size = node.widgets?.find((widget) => widget.name === "size");
     if (size && node.widgets.some(({ name }) => name === "width")) {
+      const showSizesWhole = () => {
+        showSizes(node);
+        node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+      };
       const change = size.callback;
       size.callback = function (...args) {
         const result = change?.apply(this, args);
-        showSizes(node);
-        node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+        showSizesWhole();
+        return result;
+      };
+      const connect = node.onConnectionsChange; // a link to size may say custom, such as that of a subgraph's input
+      node.onConnectionsChange = function (...args) {
+        const result = connect?.apply(this, args);
+        showSizesWhole();
         return result;
       };
       const configure = node.onConfigure; // a workflow was opened, or the node copied

@@ -48,6 +48,17 @@ return Object.fromEntries(node.widgets.map(w => [w.name, [w.value, !!w.hidden]])
 CHOOSE = """
 const widget = app.graph.nodes.find(n => n.type == arguments[0]).widgets.find(w => w.name == arguments[1]);
 widget.value = arguments[2]; widget.callback?.(widget.value);"""
+LINK = """
+const node = app.graph.nodes.find(n => n.type == arguments[0]);
+const source = LiteGraph.createNode('PrimitiveNode'), slot = node.inputs.findIndex(i => i.name == arguments[1]);
+app.graph.add(source);
+source.connect(0, node, slot);"""
+UNLINK = """
+const node = app.graph.nodes.find(n => n.type == arguments[0]);
+node.disconnectInput(node.inputs.findIndex(i => i.name == arguments[1]));"""
+FITS = """
+const node = app.graph.nodes.find(n => n.type == arguments[0]);
+return node.size[1] >= node.computeSize()[1]"""
 LABEL = """
 const widget = app.graph.nodes.find(n => n.type == arguments[0]).widgets.find(w => w.name == arguments[1]);
 return widget.options.getOptionLabel(arguments[2]);"""
@@ -118,6 +129,15 @@ def test_width_and_height_show_for_size_custom_only(page):
     assert sizes(page) == [[1024, False], [1024, False]]
     time.sleep(1)
     assert page.renderer == "canvas" or {"width", "height"} <= set(page.execute_script(SEEN).split("\n"))
+
+
+def test_width_and_height_show_while_size_is_linked(page):
+    place(page, "BiRefNetSegment")
+    page.execute_script(LINK, "BiRefNetSegment", "size")
+    assert sizes(page) == [[1024, False], [1024, False]]
+    assert page.execute_script(FITS, "BiRefNetSegment")
+    page.execute_script(UNLINK, "BiRefNetSegment", "size")
+    assert sizes(page) == [[1024, True], [1024, True]]
 
 
 def test_hidden_sizes_are_sent_all_the_same(page):
