@@ -53,10 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", default=DEFAULT_MODEL, help="name, hub repo id, file or folder (%(default)s)")
     add("--patch-order", default="auto", choices=("auto", "channels_first", "columns_first"))
     add("--background", metavar="B", help="put the subject over a colour, an image or a clip instead")
-    add("--fit", default=FITS[0], choices=FITS, help="how an image or clip lies behind the subject (%(default)s)")
+    add("--fit", choices=FITS, help=f"how an image or clip lies behind the subject ({FITS[0]})")
     add("--only-mask", action="store_true", help="write the mask instead of the cut-out")
     add("--mask", action="store_true", help="also write the mask, as NAME_mask.mkv beside")
-    add("--mask-codec", default="ffv1", choices=[name for name, codec in CODECS.items() if "mask" in codec.kinds])
+    masks = [name for name, codec in CODECS.items() if "mask" in codec.kinds]
+    add("--mask-codec", choices=masks, help="codec of the mask (ffv1; with --only-mask by the ending of OUT)")
     add("--codec", choices=CODECS, help="default: by the ending of OUT; png and exr write a folder of images")
     add("--crf", type=int, metavar="N", help="quality of lossy codecs, lower is better")
     add("--premultiplied", action="store_true", help="multiply a cut-out's colours with alpha; straight otherwise")
@@ -183,31 +184,35 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
         raise ConfigError("--only-mask writes nothing over a --background: leave out one of them, or give --mask.")
     if args.premultiplied and (args.background or args.only_mask):
         raise ConfigError("--premultiplied is of cut-outs; here there is no alpha to multiply with: leave it out.")
+    if args.fit and not args.background:
+        raise ConfigError("--fit says how a --background lies behind the subject: give one, or leave it out.")
+    if args.mask_codec and not (args.mask or args.only_mask):
+        raise ConfigError("--mask-codec is of masks: give --mask or --only-mask, or leave it out.")
+    if args.mask_codec and args.only_mask and args.codec not in (None, args.mask_codec):
+        raise ConfigError(f"--codec {args.codec} and --mask-codec {args.mask_codec} are of one mask: leave out one.")
     out = Path(args.output)
     found = list(_find(args.inputs, args.recursive, out, summary))
     if not found and not summary.failures:
-        known = ", ".join(sorted(CLIP_SUFFIXES))
-        raise ConfigError(f"no clips in {', '.join(args.inputs)}; known endings are {known}.")
-    images = args.codec is not None and not CODECS[args.codec].suffixes
-    single = _names_file(args.output)
-    if single and len(found) > 1:
+        endings = ", ".join(sorted(CLIP_SUFFIXES))
+        raise ConfigError(f"no clips in {', '.join(args.inputs)}; known endings are {endings}.")
+    codec = args.codec or (args.mask_codec if args.only_mask else None)
+    images = codec is not None and not CODECS[codec].suffixes
+    if (single := _names_file(args.output)) and len(found) > 1:
         raise ConfigError(f"{out} is one file, but there are {len(found)} clips: give a folder.")
     single = single or (images and len(found) == 1)
     kind = "composite" if args.background else "mask" if args.only_mask else "cutout"
-    suffix = "" if images else _suffix(args.codec, kind)
+    suffix = "" if images else _suffix(codec, kind)
     files = [file for source, _ in found for file in source_files(Path(source))]
     background = _background(args.background) if args.background else None
-    files += source_files(background) if isinstance(background, Path) else []
-    files += model_files(args.model)
+    files += [*(source_files(background) if isinstance(background, Path) else ()), *model_files(args.model)]
     inputs, outputs = Inputs({*files, *folders_of(files)}), Outputs()  # folders are replaced as a whole
     planned = set()
     for source, relative in found:
-        job = Job(source, tuple(_outputs(args, kind, out if single else out / relative.with_suffix(suffix))))
-        if (key := (inputs.resolve(Path(source)), job.outputs[0].path)) in planned:  # named twice
-            continue
+        job = Job(source, tuple(_outputs(args, kind, codec, out if single else out / relative.with_suffix(suffix))))
+        if (key := (inputs.resolve(Path(source)), job.outputs[0].path)) in planned:
+            continue  # named twice
         planned.add(key)
-        # Whether nothing is going to be written.
-        done = args.resume and all(is_written(output) for output in job.outputs)
+        done = args.resume and all(is_written(output) for output in job.outputs)  # nothing is going to be written
         if not done and (reason := _conflict(job, inputs, outputs)):
             summary.failures.append(f"{source}: {reason}")
             continue
@@ -279,25 +284,24 @@ def fitting_batch_size(segmenter: Segmenter, size: object, device: torch.device)
     return batch
 
 
-def _outputs(args: argparse.Namespace, kind: str, path: Path) -> Iterator[Output]:
+def _outputs(args: argparse.Namespace, kind: str, codec: str | None, path: Path) -> Iterator[Output]:
     background = _background(args.background) if args.background else None
     main = Output(
         path=path,
         kind=kind,
-        codec=args.codec,
+        codec=codec,
         crf=args.crf,
         premultiplied=args.premultiplied,
         background=background,
-        fit=args.fit,
+        fit=args.fit or FITS[0],
         audio=not args.no_audio,
     )
     yield main
     if args.mask and kind != "mask":
-        suffix = _suffix(args.mask_codec, "mask")
+        mask_codec = args.mask_codec or "ffv1"
+        suffix = _suffix(mask_codec, "mask")
         beside = path.with_name(f"{path.stem if path.suffix.lower() in MUXERS else path.name}_mask{suffix}")
-        yield replace(
-            main, path=beside, kind="mask", codec=args.mask_codec, crf=None, background=None, premultiplied=False
-        )
+        yield replace(main, path=beside, kind="mask", codec=mask_codec, crf=None, background=None, premultiplied=False)
 
 
 def _suffix(codec: str | None, kind: str) -> str:

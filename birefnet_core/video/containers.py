@@ -318,7 +318,10 @@ class ContainerSource:
     def _open_decoder(self, limits: Limits) -> Any:
         context: Any = self.stream.codec_context
         if context is None:
-            raise VideoError(f"{self.name}: this FFmpeg cannot decode its video; convert it, to H.264 for example.")
+            raise VideoError(
+                f"{self.name}: this FFmpeg cannot decode its video, or the file was cut off; convert it, to H.264 for "
+                "example, or copy it again."
+            )
         check_size(self.name, context.width, context.height, limits)
         with_alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.codec.name)
         alpha = {key.lower(): value for key, value in self.stream.metadata.items()}.get("alpha_mode") == "1"

@@ -32,10 +32,10 @@ def video(model_file, tmp_path):
         (["--start", "1e300"], "start_time is 1e+300, expected seconds"),
         (["--start=-1e300"], "start_time is -1e+300, expected seconds"),
         (["--start", "1000000001"], "expected seconds, at most 1000000000"),
-        (["--start", "nan"], "start_time is nan, expected seconds"),
+        (["--start", "nan"], "start_time is NaN, expected a number"),
         (["--start", "inf"], "start_time is inf, expected seconds"),
         (["--duration", "1e300"], "duration is 1e+300, expected seconds"),
-        (["--duration", "nan"], "duration is nan, expected seconds"),
+        (["--duration", "nan"], "duration is NaN, expected a number"),
         (["--duration", "inf"], "duration is inf, expected seconds"),
         (["--duration=-1"], "duration is -1.0, expected seconds"),
         (["--fps", "1/0"], "--fps: '1/0': expected a number such as 25 or 24000/1001"),
@@ -46,6 +46,10 @@ def video(model_file, tmp_path):
         (["--only-mask", "--background", "#fff"], "--only-mask writes nothing over a --background"),
         (["--premultiplied", "--background", "#fff"], "--premultiplied is of cut-outs"),
         (["--premultiplied", "--only-mask"], "--premultiplied is of cut-outs"),
+        (["--fit", "stretch"], "--fit says how a --background lies behind the subject"),
+        (["--mask-codec", "png"], "--mask-codec is of masks: give --mask or --only-mask"),
+        (["--only-mask", "--mask-codec", "png", "--codec", "ffv1"], "--codec ffv1 and --mask-codec png are of one"),
+        (["--only-mask", "--mask-codec", "png"], "png writes an image for each frame; give a folder"),
         (["--codec", "vp9", "--crf", "64"], "vp9 is written to .webm"),
         (["--crf", "64"], "crf=64: prores has none"),
         (["--batch-size", "0"], "batch_size=0: expected a whole number, at least 1"),
@@ -123,3 +127,15 @@ def test_options_of_python_have_the_same_bounds(values):
 
     with pytest.raises(ConfigError, match="at most 1000000000"):
         VideoOptions(**values)
+
+
+def test_the_codec_of_a_mask_is_that_of_only_masks_too(model_file, tmp_path):
+    clip = make_clip(tmp_path, name="a.mp4", frames=3, size=(64, 48))
+    options = ["--model", str(model_file), "--device", "cpu", "--dtype", "fp32", "--quiet", "--only-mask"]
+    for path in ("m.mkv", "folder/"):
+        assert main(["video", str(clip), "-o", f"{tmp_path}/{path}", *options, "--mask-codec", "h264"]) == 0
+        written = tmp_path / path
+        stream = probe(written if written.is_file() else next(written.iterdir()))
+        assert stream.codec == "h264"
+    assert main(["video", str(clip), "-o", f"{tmp_path}/images", *options, "--mask-codec", "png"]) == 0
+    assert len(list((tmp_path / "images").glob("frame_*.png"))) == 3
