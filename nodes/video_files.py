@@ -141,12 +141,10 @@ def result_files(prefix: str, suffix: str, mask_suffix: str, size: tuple[int, in
         size: Width, height, which a prefix may name.
 
     Raises:
-        VideoError: The folder cannot be written to.
+        VideoError: The folder cannot be written to, or is none in ComfyUI's output folder.
     """
     if prefix.strip():
-        folder, name, count, subfolder, _ = folder_paths.get_save_image_path(
-            _dated(prefix.strip()), folder_paths.get_output_directory(), *size
-        )
+        folder, name, count, subfolder = _numbered(prefix.strip(), size)
         stems, place = (f"{name}_{number:05}_" for number in itertools.count(count)), io.FolderType.output
     else:
         folder, subfolder, place = folder_paths.get_temp_directory(), "", io.FolderType.temp
@@ -158,6 +156,23 @@ def result_files(prefix: str, suffix: str, mask_suffix: str, size: tuple[int, in
             raise VideoError(f"{folder}: cannot be written to ({error.strerror or first_line(error)}).") from error
         shown = ui.PreviewVideo([ui.SavedResult(video.name, subfolder, place)])
         yield Files(video, video.with_name(f"{video.name.removesuffix(suffix)}mask{mask_suffix}"), shown)
+
+
+def _numbered(prefix: str, size: tuple[int, int]) -> tuple[str, str, int, str]:
+    """Folder, name, next number and subfolder of files with a prefix.
+
+    Raises:
+        VideoError: The prefix leads out of ComfyUI's output folder, or to a folder that cannot be there.
+    """
+    output = folder_paths.get_output_directory()
+    try:
+        return folder_paths.get_save_image_path(_dated(prefix), output, *size)[:4]
+    except Exception as error:  # ComfyUI has no type of its own for a path out of the folder
+        reason = f" ({error.strerror or first_line(error)})" if isinstance(error, OSError) else ""
+        raise VideoError(
+            f"filename_prefix is {prefix!r}, expected a name, or a folder and a name, in ComfyUI's output folder "
+            f"{output}{reason}."
+        ) from error
 
 
 def _dated(prefix: str) -> str:

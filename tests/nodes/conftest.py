@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib.util
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -151,7 +152,9 @@ class Folders:
     get_output_directory = get_temp_directory = get_input_directory
 
     def get_save_image_path(self, prefix, folder, width=0, height=0):
-        path = Path(folder, prefix)
+        path = Path(os.path.abspath(os.path.join(folder, prefix)))
+        if not path.is_relative_to(folder):
+            raise Exception("**** ERROR: Saving image outside the output folder is not allowed.")
         path.parent.mkdir(parents=True, exist_ok=True)
         numbers = [int(file.name[len(path.name) + 1 :].split("_")[0]) for file in path.parent.glob(f"{path.name}_*")]
         return str(path.parent), path.name, max(numbers, default=0) + 1, Path(prefix).parent.as_posix(), prefix

@@ -112,6 +112,15 @@ def test_a_prefix_names_the_date_as_in_nodes_of_comfyui(comfy, monkeypatch):
     shutil.rmtree(files.video.parent)
 
 
+@pytest.mark.parametrize("prefix", ["../mine", "/elsewhere/mine", "a_file/mine", "a_file/folder/mine", "a\0b/mine"])
+def test_a_prefix_that_is_no_place_in_the_output_folder_is_told(prefix, run, clip, videos, comfy):
+    folder = Path(comfy.folders.get_output_directory())
+    folder.mkdir(exist_ok=True)
+    (folder / "a_file").touch()
+    with pytest.raises(comfy.core.VideoError, match=r"^filename_prefix is '.*', expected a name, or .* folder .*\.$"):
+        run(videos(clip), filename_prefix=prefix)
+
+
 def test_bytes_are_read_and_the_background_may_be_a_clip(run, clip, videos):
     source = io.BytesIO(Path(clip).read_bytes())
     black = run(videos(clip), output="over color", color="#000000").result[0]
