@@ -79,8 +79,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--save", type=named_path, metavar="DIR", help="keep the masks here; default: a temporary folder"
     )
-    model.add_argument("--size", type=int, metavar="N", help="input size; default: the checkpoint's")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (%(default)s)")
+    model.add_argument("--size", type=_size, metavar="S", help="N, WxH or native; default: the training size")
+    model.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps, xpu (auto)")
+
+
+def _size(text: str) -> int | tuple[int, int] | str:
+    from .segment import parse_size  # here, because it imports torch, which scoring does not need
+
+    return parse_size(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -141,10 +147,11 @@ class _Method:
 
 @dataclass
 class _Report:
-    """Results and errors so far."""
+    """Results, errors and notes so far."""
 
     results: list[SetResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # on images that a model segmented
 
     def evaluate(self, method: _Method, set_name: str | None, args: argparse.Namespace, protocol: Protocol) -> None:
         """Scores one method on one set and keeps the result, or the reason why there is none."""
@@ -166,7 +173,8 @@ class _Report:
         if method.segmenter is not None:
             images = list_images(args.images if set_name is None else image_folder(args.images, set_name))
             wanted = {stem: images[stem] for stem in stems if stem in images}
-            left_out = _segment(method.segmenter, wanted, predictions, args, name)
+            left_out, notes = _segment(method.segmenter, wanted, predictions, args, name)
+            self.notes += notes
             self.errors += left_out
         with Progress(unit="pair", label=f"{method.name}: {name}", quiet=args.quiet) as progress:
             return evaluate_set(
@@ -188,6 +196,8 @@ class _Report:
         for result in self.results:
             for line in result.warnings():
                 say(printable(f"warning: {result.method}: {line}"), error=True)
+        for note in self.notes:
+            say(printable(f"note: {note}"), error=True)
         for error in self.errors:
             say(printable(f"error: {error}"), error=True)
 
@@ -198,13 +208,18 @@ def _protocol(args: argparse.Namespace) -> Protocol:
         raise ConfigError("Nothing to score: give --pred DIR, or --model NAME with --images DIR.")
     if args.model and not args.images:
         raise ConfigError("--model needs --images DIR, the folder of images to segment.")
+    for flag, value in (("--save", args.save), ("--size", args.size), ("--device", args.device)):
+        if value is not None and not args.model:
+            raise ConfigError(f"{flag} is of masks that --model makes: give a model, or leave it out.")
+    if args.images and not (args.model or args.sheet):
+        raise ConfigError("--images are for --model or --sheet: give one of them, or leave them out.")
     if args.workers < 0 or args.worst < 1:
         raise ConfigError(f"--workers {args.workers}, --worst {args.worst}: expected positive numbers.")
     keys = tuple(args.metrics) if args.metrics else None
     protocol = Protocol(keys=keys, matting=args.matting, relax=args.hce_relax)
     if args.worst_by is None:  # whoever has left Sm out has not asked for it
         args.worst_by = "Sm" if "Sm" in protocol.score_keys else protocol.score_keys[0]
-    if args.sheet and args.worst_by not in protocol.score_keys:
+    if args.worst_by not in protocol.score_keys:
         raise ConfigError(f"--worst-by {args.worst_by}: choose one of {', '.join(protocol.score_keys)}.")
     if args.plot:
         if not {"maxF", "meanF", "adpF"} & set(protocol.score_keys):
@@ -240,7 +255,9 @@ def _segmenter(args: argparse.Namespace) -> Segmenter:
     from ..devices import choose_device
     from ..inference import Segmenter
 
-    return Segmenter(load_model(args.model, device=choose_device(args.device)))
+    segmenter = Segmenter(load_model(args.model, device=choose_device(args.device or "auto")))
+    segmenter.network_size(args.size, 1, 1)  # a wrong size is a wrong call, not a property of the images
+    return segmenter
 
 
 def _named_folder(text: str) -> _Method:
@@ -254,23 +271,25 @@ def _named_folder(text: str) -> _Method:
 
 def _segment(
     segmenter: Segmenter, images: dict[str, Path], folder: Path, args: argparse.Namespace, set_name: str
-) -> list[str]:
-    """Writes a mask for each image into a folder; returns why some were left out."""
+) -> tuple[list[str], list[str]]:
+    """Writes a mask for each image into a folder; returns why some were left out, and what was guessed of others."""
     from ..image_reading import read_image_file
     from ..images import write_mask
     from .segment_image import NOT_SEGMENTED, failure_of, segment_image
 
-    left_out = []
+    left_out, notes = [], []
     label = f"{args.model}: segmenting {set_name}"
     with Progress(len(images), unit="image", label=label, quiet=args.quiet) as progress:
         for stem, path in images.items():
             try:
-                mask = segment_image(segmenter, read_image_file(path), args.size)  # 1 H W
+                image = read_image_file(path)
+                notes += [f"{path}: {note}" for note in image.notes]
+                mask = segment_image(segmenter, image, args.size)  # 1 H W
                 write_mask(folder / f"{stem}.png", mask[0])
-            except NOT_SEGMENTED as error:
+            except (*NOT_SEGMENTED, ConfigError) as error:  # the last where an image's native size is too large
                 left_out.append(f"{failure_of(path, error)} It was left out.")
             progress.step()
-    return left_out
+    return left_out, notes
 
 
 def _workers_for(pairs: int) -> int:

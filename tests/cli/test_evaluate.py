@@ -110,6 +110,11 @@ def test_nothing_scored_is_an_error(collection):
         (("--model", "BiRefNet"), "--images DIR"),
         (("--pred", "a/m", "b/m"), "have the same name"),
         (("--pred", "a", "--sheet", "s.png", "--worst-by", "Conn"), "--worst-by Conn"),
+        (("--pred", "a", "--worst-by", "nonsense"), "--worst-by nonsense"),
+        (("--pred", "a", "--save", "masks"), "--save is of masks that --model makes"),
+        (("--pred", "a", "--size", "64"), "--size is of masks that --model makes"),
+        (("--pred", "a", "--device", "cpu"), "--device is of masks that --model makes"),
+        (("--pred", "a", "--images", "im"), "--images are for --model or --sheet"),
         (("--pred", "a", "--plot", "p.png", "--metrics", "MAE"), "add maxF"),
         (("--pred", "a", "--worst", "0"), "positive"),
         (("--pred", "a", "--hce-relax", "-3"), "-3"),
@@ -140,6 +145,9 @@ class Brightness:
 
     def __init__(self, model):
         self.model = model
+
+    def network_size(self, size, height, width):
+        return size
 
     def __call__(self, images, size=None):
         assert images.dtype == torch.float32
@@ -181,6 +189,25 @@ def test_sheet_shows_masks_of_a_model_that_are_not_kept(collection, stub_model):
     removed, kept = (np.array(Image.open(collection / name)) for name in ("removed.png", "kept.png"))
     assert removed.std() > 0
     assert np.array_equal(removed, kept)
+
+
+def test_sizes_of_a_model_are_those_of_segment(collection, stub_model):
+    data = collection / "data" / "DIS-VD"
+    command = ("--model", "m", "--gt", data / "gt", "--images", data / "im", "--metrics", "MAE")
+    for text, size in (("64", 64), ("64x96", (64, 96)), ("native", "native")):
+        stub_model["size"] = size
+        assert evaluate(*command, "--size", text) == 0
+    with pytest.raises(SystemExit):
+        evaluate(*command, "--size", "large")
+
+
+def test_what_was_guessed_of_an_image_is_noted(collection, stub_model, capsys):
+    data = collection / "data" / "DIS-VD"
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("white", "black")]
+    frames[0].save(data / "im" / "x.gif", save_all=True, append_images=frames[1:])
+    (data / "im" / "x.jpg").unlink()
+    assert evaluate("--model", "m", "--gt", data / "gt", "--images", data / "im", "--metrics", "MAE") == 0
+    assert "x.gif: it has several frames or pages, of which the first was read" in capsys.readouterr().err
 
 
 def test_images_that_cannot_be_read_are_left_out(collection, stub_model, capsys):
