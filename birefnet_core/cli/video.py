@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -212,8 +212,8 @@ def plan(args: argparse.Namespace, summary: Summary) -> Iterator[Job]:
         if (key := (inputs.resolve(Path(source)), job.outputs[0].path)) in planned:
             continue  # named twice
         planned.add(key)
-        done = args.resume and all(is_written(output) for output in job.outputs)  # nothing is going to be written
-        if not done and (reason := _conflict(job, inputs, outputs)):
+        done = args.resume and not args.overwrite and all(is_written(output) for output in job.outputs)
+        if reason := _conflict(job, () if done else inputs, outputs):  # where it is done, no input is replaced
             summary.failures.append(f"{source}: {reason}")
             continue
         for output in job.outputs:
@@ -241,7 +241,7 @@ def _names_file(output: str) -> bool:
     return suffix in MUXERS
 
 
-def _conflict(job: Job, inputs: Inputs, outputs: Outputs) -> str | None:
+def _conflict(job: Job, inputs: Container[Path], outputs: Outputs) -> str | None:
     """Why a job's outputs cannot be written; None where they can."""
     for output in job.outputs:
         if output.path in inputs:

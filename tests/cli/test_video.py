@@ -57,6 +57,20 @@ def test_a_folder_of_clips_keeps_its_layout(video, clips, capsys):
     assert "3 of 3 clips segmented" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags", [(), ("--resume",), ("--overwrite",), ("--resume", "--overwrite")])
+def test_two_clips_of_one_output_are_not_both_done(video, clips, capsys, flags):
+    assert video(clips / "a.mp4")[0] == 0
+    made = (clips.parent / "out" / "a.mov").read_bytes()
+    (clips / "b.mkv").rename(clips / "a.mkv")
+    code, out = video(clips / "a.mp4", clips / "a.mkv", *flags)
+    assert code == 1
+    shown = capsys.readouterr()
+    assert f"not done: {clips / 'a.mkv'}: {clips / 'a.mp4'} has the same output" in shown.err
+    assert f"{1 if flags else 0} of 2 clips segmented" in shown.out
+    assert files(out) == ["a.mov"]
+    assert (out / "a.mov").read_bytes() == made or "--overwrite" in flags
+
+
 @pytest.mark.parametrize("codec", [None, "vp9", "gif", "apng"])
 def test_what_earlier_runs_wrote_beside_the_clips_is_no_clip(video, clips, capsys, codec):
     flags = ["--mask", *(["--codec", codec] if codec else [])]
