@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import os
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -241,7 +241,7 @@ def _names_file(output: str) -> bool:
     return suffix in MUXERS
 
 
-def _conflict(job: Job, inputs: Container[Path], outputs: Outputs) -> str | None:
+def _conflict(job: Job, inputs: Inputs | tuple[()], outputs: Outputs) -> str | None:
     """Why a job's outputs cannot be written; None where they can."""
     for output in job.outputs:
         if output.path in inputs:

@@ -64,3 +64,15 @@ def test_the_pairs_that_are_held_out_are_named(tmp_path, tiny_recipe, images, fr
     assert all(pair.name in line for pair in found.validation.pairs[:5])
     assert ("and 1 more" in line) == (told == 6)
     assert line.endswith(")") == bool(told)
+
+
+def test_images_of_formats_that_are_not_taken_are_told(tmp_path, tiny_recipe):
+    folder = write_shapes(tmp_path, 3)
+    first = min((folder / "im").iterdir())
+    first.rename(first.with_suffix(".psd"))
+    (folder / "im" / "notes.txt").write_text("no image")
+    text = load_datasets(tiny_recipe(), TrainingData(sets=(folder,))).text
+    assert "1 images are of formats that are not taken" in text and f"({first.stem}.psd)" in text
+    assert f"1 masks have no image and are left out ({first.stem}.png)" in text
+    (folder / "im" / f"{first.stem}.psd").rename(first)
+    assert "not taken" not in load_datasets(tiny_recipe(), TrainingData(sets=(folder,))).text

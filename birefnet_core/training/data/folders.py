@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import DatasetError
-from ...images import IMAGE_SUFFIXES, is_hidden_folder, list_images
+from ...image_formats import IMAGE_SUFFIXES, OPTIONAL_READERS, all_suffixes, image_suffixes
+from ...images import find_images, is_hidden_folder, list_images
 
 # Names of the two folders of a data set; DIS5K's first.
 LAYOUTS = (("im", "gt"), ("images", "masks"), ("image", "mask"), ("imgs", "gts"), ("img", "gt"), ("imgs", "masks"))
@@ -86,12 +87,14 @@ class FoundPairs:
         unpaired_images: Images without a mask.
         unpaired_masks: Masks without an image.
         links: Links to folders, which are not followed.
+        others: Images of formats that are not taken.
     """
 
     pairs: tuple[Pair, ...] = ()
     unpaired_images: tuple[Path, ...] = ()
     unpaired_masks: tuple[Path, ...] = ()
     links: tuple[Path, ...] = ()
+    others: tuple[Path, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -105,6 +108,7 @@ class FoundPairs:
             unpaired_images=self.unpaired_images + other.unpaired_images,
             unpaired_masks=self.unpaired_masks + other.unpaired_masks,
             links=self.links + other.links,
+            others=self.others + other.others,
         )
 
 
@@ -149,7 +153,7 @@ def find_set(folder: Path) -> FoundPairs:
         return beside
     if images and all(path.suffix.lower() in (".png", ".webp", ".tif", ".tiff") for path in images):
         pairs = (Pair(name=f"{_set_name(folder)}/{_stem(p, folder)}", image=p, mask=None) for p in images)
-        return FoundPairs(pairs=tuple(pairs), links=_links(folder))
+        return FoundPairs(pairs=tuple(pairs), links=_links(folder), others=_others(folder))
     layouts = ", ".join(f"{a}/ + {b}/" for a, b in LAYOUTS)
     there = ", ".join(sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())[:8]) or "nothing"
     raise DatasetError(
@@ -199,6 +203,7 @@ def pair_folders(images: Path, masks: Path, name: str) -> FoundPairs:
         unpaired_images=tuple(path for path in by_stem.values() if path not in paired),
         unpaired_masks=tuple(path for stem, path in mask_of.items() if stem not in used),
         links=_links(images) + _links(masks),
+        others=_others(images) + _others(masks),
     )
     if not pairs:
         first, example = next(iter(by_stem)), next(iter(mask_of))
@@ -231,6 +236,7 @@ def _pair_beside(files: Sequence[Path], folder: Path, name: str) -> FoundPairs:
         pairs=tuple(Pair(name=f"{name}/{_stem(image, folder)}", image=image, mask=mask) for image, mask in pairs),
         unpaired_images=tuple(path for path in files if path not in used),
         links=_links(folder),
+        others=_others(folder),
     )
 
 
@@ -356,6 +362,12 @@ def _list(folder: Path) -> list[Path]:
 def _links(folder: Path) -> tuple[Path, ...]:
     inner = (Path(root, name) for root, names, _ in os.walk(folder) for name in names if not is_hidden_folder(name))
     return tuple(path for path in inner if path.is_symlink())
+
+
+def _others(folder: Path) -> tuple[Path, ...]:
+    """Images below a folder that are not taken for data: HEIC without its package, Photoshop files ..."""
+    endings = (all_suffixes() | set(OPTIONAL_READERS)) - image_suffixes()
+    return tuple(find_images(folder, recursive=True, suffixes=endings).images)
 
 
 def _is_run(folder: Path) -> bool:

@@ -364,6 +364,8 @@ def _warnings(found: FoundPairs, reports: Sequence[PairReport], matting: bool) -
         ("masks have not the EXIF orientation of their images, which is applied: do they fit?",
          [r.pair.name for r in good if r.turned]),
         ("images are given several times", _repeated(good)),
+        ("images are of formats that are not taken, and left out; convert them, to PNG for example",
+         [path.name for path in found.others]),
         ("links to folders are not followed", [str(path) for path in found.links]),
     ]  # fmt: skip
     for note in dict.fromkeys(note for report in good for note in report.notes):
