@@ -7,7 +7,7 @@ import errno
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint_info import LARGEST_SIDE
+from .checks import check_switch, is_whole
 from .errors import CheckpointError, ConfigError
 from .files import atomic_path, check_writable, free_space, make_parent, path_of, stream_conflict
 from .inference.transforms import IMAGENET_MEAN, IMAGENET_STD
 from .network import BiRefNet, fuse_for_inference
+from .network.birefnet import check_network
 from .out_of_memory import out_of_memory_as
 from .text import first_line
 
@@ -105,12 +107,17 @@ def export_onnx(
         The path.
 
     Raises:
-        ConfigError: Packages for exporting are missing or too old, the name or size does not fit, or the network is
-            too large.
+        ConfigError: Packages for exporting are missing or too old, the name or size does not fit, the network is too
+            large, or what is given is of another kind.
         CheckpointError: The file cannot be written, which is found before exporting as far as it can be known.
         MemoryLimitError: Memory does not suffice for the size.
     """
+    check_network(model)
     path = path_of(path, "path")
+    for name, switch in (("dynamic_batch", dynamic_batch), ("overwrite", overwrite)):
+        check_switch(name, switch)
+    if size is not None and not (isinstance(size, Sequence) and len(size) == 2 and all(map(is_whole, size))):
+        raise ConfigError(f"size={size!r}: expected (width, height) in whole pixels, or None.")
     check_place(path)
     width, height = size or (model.checkpoint.training_size if model.checkpoint else (1024, 1024))
     if not all(model.min_side <= side <= LARGEST_SIDE and side % 32 == 0 for side in (width, height)):

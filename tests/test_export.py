@@ -97,6 +97,25 @@ def test_what_does_not_fit_is_refused(name, size, words, filled, tmp_path):
 
 
 @exports
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": 64}, r"size=64: expected \(width, height\)"),
+        ({"size": (64.0, 64)}, r"size=\(64\.0, 64\): expected \(width, height\)"),
+        ({"size": "64x64"}, "size='64x64': expected"),
+        ({"dynamic_batch": "false"}, "dynamic_batch is 'false', expected True or False"),
+        ({"overwrite": "false"}, "overwrite is 'false', expected True or False"),
+    ],
+)
+def test_options_of_another_kind_are_told(options, words, filled, tmp_path):
+    model = bc.model_from_state_dict(filled("smallest"))
+    with pytest.raises(bc.ConfigError, match=words):
+        export_onnx(model, tmp_path / "a.onnx", **options)
+    with pytest.raises(bc.ConfigError, match="expected a BiRefNet"):
+        export_onnx("demo", tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_little_memory_is_told(filled, tmp_path, monkeypatch):
     def allocate(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3221225472 bytes.")

@@ -1,6 +1,6 @@
 """The console script: parses the command line, runs one command and turns errors into exit codes.
 
-Exit codes: 0 everything was done; 1 a part was not done, and the summary names it; 2 nothing could be done (wrong
+Exit codes: 0 everything was done; 1 something was not done, and the summary names it; 2 the work could not begin (wrong
 options, no model); 130 interrupted; 143 ended by SIGTERM or SIGHUP, but for trainings, which end with 130 whichever
 signal stops them and whenever.
 """

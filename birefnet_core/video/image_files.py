@@ -67,7 +67,10 @@ def find_sequence(source: str | Path) -> list[Path] | None:
             for file in (folder.iterdir() if os.path.isdir(folder) else ())
             if file.suffix.lower() in IMAGE_DEMUXERS and accepted.fullmatch(file.name) and not file.name.startswith(".")
         ),
-        key=lambda file: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)],
+        key=lambda file: (
+            [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)],
+            file.name,  # of 1.png and 01.png, which a folder lists in any order
+        ),
     )
     if not images:
         known = ", ".join(IMAGE_DEMUXERS)

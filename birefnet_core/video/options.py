@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Rational
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,11 @@ class VideoOptions:
         check_kind("limits", self.limits, Limits)
         check_number("every", self.every, whole=True)
         for name in ("temporal_strength", "start_time", "duration", "frame_rate"):
-            if name != "duration" or self.duration is not None:
-                check_number(name, getattr(self, name))
+            if name == "duration" and self.duration is None:
+                continue
+            check_number(name, value := getattr(self, name))
+            if not isinstance(value, Rational):  # floats of numpy, of which Python makes no fraction
+                object.__setattr__(self, name, float(value))
         check_choice("colors", self.colors, (*METHODS, None))
         if self.every < 1:
             raise ConfigError(f"every is {self.every}, expected 1 (all frames) or more.")

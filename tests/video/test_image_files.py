@@ -3,6 +3,7 @@
 import gc
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("av")
 from birefnet_core.errors import VideoError
 from birefnet_core.image_reading import read_image_file
 from birefnet_core.video import Clip, Output, segment_video
+from birefnet_core.video.image_files import find_sequence
 
 from .conftest import KnownMasks, av, make_clip
 
@@ -174,3 +176,10 @@ def test_a_background_is_known_by_its_content(tmp_path):
     segment_video(KnownMasks(), make_clip(tmp_path, frames=1, audio=None), out)
     with Clip(out.path) as clip:
         assert np.abs(next(iter(clip)).pixels[0, 0].astype(int) - (0x20, 0xA0, 0x60)).max() < 6
+
+
+def test_images_of_one_number_come_in_the_order_of_their_names(tmp_path, monkeypatch):
+    names = ["001.png", "01.png", "1.png", "2.png"]
+    for listed in (names, names[::-1]):
+        monkeypatch.setattr(Path, "iterdir", lambda folder, listed=listed: iter([folder / name for name in listed]))
+        assert [path.name for path in find_sequence(tmp_path)] == names

@@ -8,6 +8,9 @@ import torch
 
 from birefnet_core.errors import ConfigError
 from birefnet_core.video import Limits, Output, VideoOptions
+from birefnet_core.video.clip import Clip
+
+from .conftest import make_clip
 
 TENSOR = torch.ones(2)
 
@@ -92,3 +95,11 @@ def test_numbers_of_every_kind_are_taken():
     options = VideoOptions(every=np.int64(2), frame_rate=Fraction(30000, 1001), start_time=np.float32(0.5), duration=2)
     assert options.every == 2
     assert Output(path="out.webm", crf=np.int64(9)).crf == 9
+
+
+def test_floats_of_numpy_are_those_of_python(tmp_path):
+    clip = make_clip(tmp_path, name="a.mp4", frames=10, size=(64, 48))
+    options = VideoOptions(start_time=np.float32(0.08), duration=np.float32(0.2), frame_rate=np.float32(12.5))
+    times = {"start_time": options.start_time, "duration": options.duration, "frame_rate": options.frame_rate}
+    with Clip(clip, **times) as opened, Clip(clip, start_time=0.08, duration=0.2) as wanted:
+        assert [frame.pts for frame in opened] == [frame.pts for frame in wanted]
