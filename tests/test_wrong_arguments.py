@@ -87,6 +87,13 @@ def test_switches_of_a_segmenter_of_another_form_are_told(value, model):
         bc.Segmenter(model, compile=value)
 
 
+@pytest.mark.parametrize("value", ["a: b", [1], [("a", "b")], {"a": 3}, 5])
+def test_metadata_that_are_no_texts_by_name_are_told(value, model, tmp_path):
+    with pytest.raises(bc.ConfigError, match="texts by name"):
+        bc.save_checkpoint(model, tmp_path / "a.safetensors", metadata=value)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("value", ["false", None, 2, IMAGES])
 @pytest.mark.parametrize(
     ("call", "name"),

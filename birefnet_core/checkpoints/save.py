@@ -74,6 +74,8 @@ def save_checkpoint(
     whole = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(side, Integral) for side in size)
     if not (whole and all(0 < side <= LARGEST_SIDE for side in size)):
         raise ConfigError(f"training_size={size!r}: expected (width, height), each from 1 to {LARGEST_SIDE}.")
+    if not isinstance(metadata, Mapping | None):
+        raise ConfigError(f"metadata is a {type(metadata).__name__}, expected texts by name.")
     tensors = published_state_dict(model, dtype=dtype)
     try:
         check_types(tensors)

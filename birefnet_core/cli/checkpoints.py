@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from ..checkpoints import CatalogueEntry, list_checkpoints, present_locally
@@ -24,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the catalogue."""
+    for folder in args.folder:
+        if not os.path.isdir(os.path.expanduser(folder)):
+            say(printable(f"note: --folder {folder}: no such folder, so nothing was looked for in it"), error=True)
     rows = [(entry, present_locally(entry, folders=args.folder)) for entry in list_checkpoints()]
     say(as_json(rows) if args.json else as_table(rows))
     return 0

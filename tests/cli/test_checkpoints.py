@@ -14,6 +14,14 @@ def test_the_table_names_every_checkpoint_and_what_is_here(tmp_path, monkeypatch
         assert words in printed
 
 
+def test_a_folder_that_is_not_there_is_noted(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main(["checkpoints", "--folder", str(tmp_path), "--json", "--folder", str(tmp_path / "file")]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"note: --folder {tmp_path / 'file'}: no such folder, so nothing was looked for in it\n"
+    assert json.loads(printed.out)
+
+
 def test_json_is_for_programs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert main(["checkpoints", "--json"]) == 0
