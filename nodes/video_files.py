@@ -23,7 +23,7 @@ from ..birefnet_core.files import first_free
 from ..birefnet_core.image_ops import flatten_alpha, validate_images
 from ..birefnet_core.images import to_bytes, write_image
 from ..birefnet_core.text import first_line
-from .comfy_compat import VideoFromComponents, VideoFromFile, io, ui
+from .comfy_compat import VideoFromComponents, VideoFromFile, core, io, ui
 from .inputs import CHANNELS
 from .tensors import in_color
 
@@ -57,7 +57,7 @@ def opened(video: Any) -> Iterator[Part]:
     ComfyUI takes for that and encodes the frames once more.
 
     Raises:
-        VideoError: ComfyUI cannot write the clip.
+        VideoError: The clip cannot be read, or ComfyUI cannot write it.
         ImageError: Frames in memory that are no images in [0, 1].
     """
     if _has_frames_in_memory(video):
@@ -70,11 +70,14 @@ def opened(video: Any) -> Iterator[Part]:
                 raise VideoError(f"The video's frames cannot be written to a file: {first_line(error)}.") from error
             yield part
         return
+    source = None
     try:
-        source, size = video.get_stream_source(), video.get_dimensions()
+        source = video.get_stream_source()
+        size = video.get_dimensions()
         start_time, duration = _trim(video, source)
         edited = _is_edited(video, source, trimmed=bool(start_time or duration))
     except Exception as error:
+        _check_readable(source)
         raise VideoError(f"The video cannot be read: {first_line(error)}.") from error
     if not edited:
         yield Part(source, start_time, duration, size)
@@ -195,6 +198,12 @@ def temporary_folder() -> Iterator[Path]:
     temp.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="birefnet_", dir=temp, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+def _check_readable(source: Any) -> None:
+    """Raises a VideoError if the core cannot read a clip either: it says what to do, ComfyUI's reader has a number."""
+    if isinstance(source, str | python_io.BytesIO):
+        core(".video").Clip(source).close()
 
 
 def _trim(video: Any, source: str | python_io.BytesIO) -> tuple[float, float]:

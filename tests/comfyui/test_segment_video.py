@@ -199,7 +199,7 @@ def test_a_cancelled_run_leaves_nothing(comfyui, clips):
 def test_a_clip_that_is_none_is_told(comfyui, clips):
     (clips / "broken.mp4").write_bytes(b"no clip at all")
     error = error_of(comfyui, workflow("broken.mp4"))
-    assert error["node_type"] == "BiRefNetSegmentVideo" and "cannot be read" in error["exception_message"]
+    assert error["node_type"] == "BiRefNetSegmentVideo" and "Expected a video file" in error["exception_message"]
 
 
 @pytest.mark.slow

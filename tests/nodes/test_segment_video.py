@@ -335,6 +335,25 @@ def test_what_comfyui_cannot_read_is_told(run, tmp_path, videos):
         run(broken)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "cannot be opened"),
+        (b"", "the file is empty"),
+        (b"none", "cannot be read as a clip .* Expected a video file"),
+    ],
+)
+@pytest.mark.parametrize("given", ["video", "background_video"])
+def test_a_broken_clip_is_told_where_comfyui_has_a_number(given, content, says, run, clip, tmp_path, videos):
+    path = tmp_path / "broken.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    broken = videos(str(path))
+    broken.get_dimensions = lambda: av.open(str(path)).streams.video[0].width  # as ComfyUI's
+    with pytest.raises(ValueError, match=rf"^broken\.mp4: {says}"):
+        run(**{"video": videos(clip), "output": "over background", given: broken})
+
+
 def test_a_model_is_loaded_by_comfyui_with_room_for_a_step(run, clip, videos, comfy):
     comfy.loaded.clear()
     run(videos(clip), frames_per_step=2)
