@@ -91,6 +91,8 @@ def _despilled(image: Tensor, mask: Tensor | None, measured: bool, key: Any, opt
     if image.shape[-1] == 4:
         alpha = core(".image_ops").check_masks(image[..., 3], "the alpha of image")
     mask = alpha if mask is None else mask
+    if mask is None and options["edge_width"]:
+        raise ImageError("edge_width is measured from the edges of the mask: connect the mask, or set edge_width to 0.")
     if measured:
         _check_background(colors, alpha, mask)
         key = masks.background_color(colors, mask)

@@ -49,6 +49,8 @@ def test_despill_knows_its_screens(run, masks):
     assert torch.equal(run("Despill", image=teal, screen="background", mask=disc())[0], measured)
     with pytest.raises(Exception, match="mask is not connected"):
         run("Despill", image=image(), screen="background")
+    with pytest.raises(Exception, match="connect the mask, or set edge_width to 0"):
+        run("Despill", image=image(), edge_width=4)
 
 
 def test_despill_keeps_alpha_and_takes_it_as_the_mask(run):
