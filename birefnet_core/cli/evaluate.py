@@ -255,7 +255,8 @@ def _segmenter(args: argparse.Namespace) -> Segmenter:
     from ..devices import choose_device
     from ..inference import Segmenter
 
-    segmenter = Segmenter(load_model(args.model, device=choose_device(args.device or "auto")))
+    # Fused before it is moved: a GPU would have to hold the convolutions twice.
+    segmenter = Segmenter(load_model(args.model, device=choose_device(args.device or "auto"), fused=True))
     segmenter.network_size(args.size, 1, 1)  # a wrong size is a wrong call, not a property of the images
     return segmenter
 

@@ -115,15 +115,17 @@ def exit_code(run: Callable[[], int]) -> int:
     """Calls ``run`` and prints the error that ended it, if any, on standard error.
 
     Returns:
-        What ``run`` returns; 2 after one of this package's errors and without memory; 130 after Ctrl+C and 143 after
-        SIGTERM; 0 where standard output was closed by the program that read it.
+        What ``run`` returns; 2 after one of this package's errors and without memory, a GPU's included; 130 after
+        Ctrl+C and 143 after SIGTERM; 0 where standard output was closed by the program that read it.
     """
     try:
         return run()
     except BiRefNetError as error:
         say(f"error: {error}", error=True)
         return 2
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _is_out_of_memory(error):
+            raise
         say("error: out of memory; use a smaller checkpoint or size, or more memory.", error=True)
         return 2
     except OutputLostError as error:
@@ -141,6 +143,12 @@ def exit_code(run: Callable[[], int]) -> int:
         if not reader_has_gone():
             raise
         return 0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    from ..out_of_memory import is_out_of_memory  # here, because it imports torch, which not every command needs
+
+    return is_out_of_memory(error)
 
 
 def _has_working_folder() -> bool:

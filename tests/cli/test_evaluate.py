@@ -159,7 +159,7 @@ class Brightness:
 def stub_model(monkeypatch):
     seen = {"size": None}
     monkeypatch.setattr(
-        import_module("birefnet_core.checkpoints"), "load_model", lambda name, device: seen | {"name": name}
+        import_module("birefnet_core.checkpoints"), "load_model", lambda name, device, fused: seen | {"name": name}
     )
     monkeypatch.setattr(inference, "Segmenter", Brightness)
     return seen

@@ -80,7 +80,7 @@ def stub_model(monkeypatch):
         def fail(images):
             pass
 
-    monkeypatch.setattr(import_module("birefnet_core.checkpoints"), "load_model", lambda name, device: None)
+    monkeypatch.setattr(import_module("birefnet_core.checkpoints"), "load_model", lambda name, device, fused: None)
     monkeypatch.setattr(inference, "Segmenter", Brightness)
     return Brightness
 

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import birefnet_core
 from birefnet_core.cli.main import COMMANDS, build_parser, exit_code, main
 from birefnet_core.errors import ConfigError
+from birefnet_core.out_of_memory import OutOfMemoryError
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -88,11 +90,30 @@ def test_without_a_working_folder_torch_is_not_imported(tmp_path):
     assert result.stderr == "error: the working folder was deleted; change to one that is there.\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemoryError("CUDA out of memory. Tried"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["python", "cuda", "cpu"],
+)
+def test_memory_that_ran_out_is_a_sentence(error, capsys):
+    def run() -> int:
+        raise error
+
+    assert exit_code(run) == 2
+    assert capsys.readouterr().err == "error: out of memory; use a smaller checkpoint or size, or more memory.\n"
+
+
 def test_errors_of_our_own_are_not_hidden():
     with pytest.raises(FileNotFoundError):
         exit_code(lambda: os.stat("nowhere"))
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: 1 // 0)
+    with pytest.raises(RuntimeError, match="size"):
+        exit_code(lambda: torch.zeros(2).add_(torch.zeros(3)).numel())
 
 
 @pytest.mark.parametrize(

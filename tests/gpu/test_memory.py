@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import birefnet_core as bc
+from birefnet_core.cli.evaluate import _segmenter
+from birefnet_core.cli.main import build_parser
 from birefnet_core.out_of_memory import free_memory
 from tests.emulated_cuda import side
 
@@ -84,6 +86,13 @@ def test_an_image_that_does_not_fit_is_an_error_and_the_next_one_works(small, li
         segment(torch.rand(1, 64, 64, 3), 4096)
     torch.cuda.set_per_process_memory_fraction(1.0)
     assert segment(torch.rand(1, 64, 64, 3), 64).isfinite().all()
+
+
+def test_evaluate_holds_the_weights_once_while_loading(filled, tmp_path):
+    file = bc.save_checkpoint(bc.model_from_state_dict(filled("pvt_v2_b0")), tmp_path / "m.safetensors")
+    args = build_parser("evaluate").parse_args(["evaluate", "--gt", ".", "--model", str(file), "--device", "cuda"])
+    copies = 0.3  # of layers, to warm up with
+    assert peak(lambda: _segmenter(args)) < (1 + copies) * file.stat().st_size
 
 
 def test_free_memory_counts_the_allocators_cache(cuda):
