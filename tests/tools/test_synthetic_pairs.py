@@ -185,6 +185,24 @@ def test_command_needs_no_sources_and_refuses_a_folder_that_is_not_there(tmp_pat
     assert b"no such folder" in caught.value.stderr
 
 
+def test_command_refuses_other_settings_in_the_folder_of_a_set(tmp_path):
+    run(tmp_path, 1, "--seed", "3")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for flags in (("--seed", "4"), ("--seed", "3", "--simple"), ("--seed", "3", "--size", "96")):
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            run(tmp_path, 2, *flags)
+        assert b"holds pairs of another kind" in caught.value.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("flags", [("--val=-1",), ("--size", "0"), ("--workers", "0"), ("--count=-1",)])
+def test_command_refuses_numbers_that_mean_nothing(tmp_path, flags):
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(tmp_path / "out", 1, *flags)
+    assert b" or more" in caught.value.stderr and b"Traceback" not in caught.value.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_command_refuses_a_share_above_one(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as caught:
         run(tmp_path, 1, "--hard", "50")

@@ -4,15 +4,16 @@
                                            [--photographic X] [--workers N] [--sources DIR | --simple]
 
 Writes DIR/train/{im,gt} and DIR/val/{im,gt}. A pair depends on the seed and its number alone: an interrupted
-rendering is resumed, and a longer set begins with a shorter one. Needs OpenCV. ``--sources`` names a folder with
-``cutouts/`` (images with an alpha channel), ``photographs/`` and, made from these by cut_photographs.py,
-``subjects/``; docs/demo_checkpoint.md lists those the demo checkpoint was trained with. Nothing is downloaded.
-``--simple`` renders light shapes on dim grounds, for docs/ablation.md.
+rendering is resumed, and a longer set begins with a shorter one. Another seed, size or share needs another folder.
+Needs OpenCV. ``--sources`` names a folder with ``cutouts/`` (images with an alpha channel), ``photographs/`` and, made
+from these by cut_photographs.py, ``subjects/``; docs/demo_checkpoint.md lists those the demo checkpoint was trained
+with. Nothing is downloaded. ``--simple`` renders light shapes on dim grounds, for docs/ablation.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +29,8 @@ from tools.synthetic_pairs.scene import scene, simple_scene
 from tools.synthetic_pairs.sources import SPLITS, Sources, find_sources
 
 QUALITIES = (55, 98)  # of the JPEGs
+LEAST_SIZE = 8  # pixels; in fewer there is no subject
+SETTINGS = "render.json"  # beside the two sets
 
 
 def render(
@@ -68,6 +71,15 @@ def write(path: Path, pixels: np.ndarray, options: Sequence[int] = ()) -> None:
     part.replace(path)
 
 
+def settings_of(folder: Path) -> dict[str, object] | None:
+    """How the pairs in a folder were rendered; None where there are none, or by a version that did not say it."""
+    try:
+        settings = json.loads((folder / SETTINGS).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -88,11 +100,19 @@ def main() -> int:
     for name in ("hard", "photographic"):
         if not 0 <= getattr(args, name) <= 1:
             parser.error(f"--{name} {getattr(args, name):g}: expected a share in 0 ... 1")
+    for name, least in (("count", 0), ("val", 0), ("size", LEAST_SIZE), ("workers", 1)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} {getattr(args, name)}: expected {least} or more")
+    how = {name: getattr(args, name) for name in ("seed", "size", "hard", "photographic", "simple")}
+    if (before := settings_of(args.out)) not in (None, how):
+        words = ", ".join(f"{name} {value}" for name, value in before.items() if value != how.get(name))
+        parser.error(f"--out {args.out}: holds pairs of another kind ({words}), which would stay; give another folder")
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / SETTINGS).write_text(json.dumps(how), "utf-8")
     for split, count in zip(SPLITS, (args.count, args.val), strict=True):
         sources = find_sources(args.sources, split)
         for folder in ("im", "gt"):
             (args.out / split / folder).mkdir(parents=True, exist_ok=True)
-        how = {name: getattr(args, name) for name in ("seed", "size", "hard", "photographic", "simple")}
         job = partial(render, **how, split=split, sources=sources, out=args.out)
         print(f"{split}: {count} pairs from {len(sources.cutouts)} cut-outs, {len(sources.photographs)} photographs "
               f"and {len(sources.subjects)} photographs' own subjects")  # fmt: skip
