@@ -1,14 +1,20 @@
 """Folders -> pairs."""
 
 import shutil
+import struct
 import unicodedata
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from birefnet_core import DatasetError
+from birefnet_core.image_reading import read_image_file
 from birefnet_core.training.data import Pair, TrainingData, find_set, find_training
 from birefnet_core.training.data.folders import class_labels, class_name, hold_out
+from birefnet_core.training.data.reading import read_cutout
 
 from .conftest import write_shapes
 
@@ -126,3 +132,17 @@ def test_hold_out_keeps_the_same_names_when_pairs_join(tmp_path):
     assert len(held) == 2
     assert len(fewer) == 8
     assert hold_out(pairs[:1], 0.5) == (tuple(pairs[:1]), ())
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_cutouts_have_the_colours_that_segmenting_sees(tmp_path, linear):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 4), dtype=np.uint8)
+    pixels[..., 3] = np.where(np.arange(8) < 4, 0, 255)[:, None]
+    info = PngInfo()
+    if linear:
+        info.add(b"gAMA", struct.pack(">I", 100000))
+    Image.fromarray(pixels).save(tmp_path / "a.png", pnginfo=info)
+    colours, mask = read_cutout(tmp_path / "a.png")
+    assert torch.equal(colours, read_image_file(tmp_path / "a.png").colours)
+    assert np.array_equal(mask.pixels, pixels[..., 3])
+    assert linear != np.array_equal(colours.mul(255).round().byte().numpy(), pixels[..., :3])

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...colour_profiles import profile_of
 from ...errors import DatasetError, ImageError
 from ...image_formats import image_formats
 from ...image_ops import resize
 from ...image_reading import ImageFile, read_image_file
 from ...mask_files import MaskFile, read_mask
 from ...mask_values import FRAMES, read_transparency
-from ...pillow_files import has_more_frames, load_pixels, orientation, to_full_size, upright
+from ...pillow_files import has_more_frames, header_of, load_pixels, orientation, to_full_size, upright
 from ...unknown_images import why_unreadable
 from .folders import Pair
 
@@ -76,6 +77,8 @@ def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
     try:
         with Image.open(path, formats=image_formats()) as image:
             to_full_size(image)
+            header = header_of(image)
+            plain = header.coding is None and not profile_of(image) and ";16" not in header.packing
             load_pixels(image)
             mode, transparent = image.mode, "A" in image.getbands() or "transparency" in image.info
             turn = orientation(image)
@@ -92,6 +95,8 @@ def read_cutout(path: Path) -> tuple[Tensor, MaskFile]:
     alpha, found, notes = read_transparency(np.ascontiguousarray(pixels[..., 3]))
     notes = (*notes, FRAMES) if several else notes
     mask = MaskFile(pixels=alpha, notes=notes, found=f"{found} in the alpha channel")
+    if not plain:  # colours of another kind, as segmenting reads them
+        return read_photo(path).colours, mask
     return torch.from_numpy(pixels[..., :3].astype(np.float32) / np.float32(255)), mask
 
 
