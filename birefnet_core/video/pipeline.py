@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..errors import VideoError
+from ..checks import check_kind
+from ..errors import ConfigError, VideoError
 from ..image_ops import flatten_alpha
 from ..masks import RefineOptions, estimate_foreground, refine_mask
 from ..transfer import to_sdr
@@ -75,10 +76,16 @@ def segment_video(
         VideoError: A clip that cannot be read, is damaged (see ``VideoOptions.keep_partial``) or beyond the limits;
             an output that cannot be written.
         VideoCancelled: ``cancelled`` said so, and nothing was to be kept.
-        ConfigError: Outputs that clash with inputs or with what is there; a codec this PyAV does not have.
+        ConfigError: Outputs that clash with inputs or with what is there; a codec this PyAV does not have; what is no
+            segmenter, options or output.
     """
-    options = options or VideoOptions()
-    outputs = [outputs] if isinstance(outputs, Output) else list(outputs)
+    if not hasattr(segmenter, "network_size"):
+        raise ConfigError(f"segmenter is a {type(segmenter).__name__}, expected a Segmenter, which takes a network.")
+    options = VideoOptions() if options is None else options
+    check_kind("options", options, VideoOptions)
+    outputs = list(outputs) if isinstance(outputs, Sequence) and not isinstance(outputs, str) else [outputs]
+    for output in outputs:
+        check_kind("an output", output, Output)
     check_paths(source, outputs, options.overwrite)
     segmenter.network_size(options.size, 1, 1)  # a wrong size is found before a file is opened
     report = VideoReport(outputs=[output.path for output in outputs])

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from birefnet_core.errors import ConfigError
-from birefnet_core.video import Limits, Output, VideoOptions
+from birefnet_core.video import Limits, Output, VideoOptions, segment_video
 from birefnet_core.video.clip import Clip
 
-from .conftest import make_clip
+from .conftest import KnownMasks, make_clip
 
 TENSOR = torch.ones(2)
 
@@ -103,3 +103,21 @@ def test_floats_of_numpy_are_those_of_python(tmp_path):
     times = {"start_time": options.start_time, "duration": options.duration, "frame_rate": options.frame_rate}
     with Clip(clip, **times) as opened, Clip(clip, start_time=0.08, duration=0.2) as wanted:
         assert [frame.pts for frame in opened] == [frame.pts for frame in wanted]
+
+
+@pytest.mark.parametrize("value", ["out.mov", None, 3, ["out.mov"], (Output(path="a.mov"), "b.mov"), {}])
+def test_what_is_no_output_is_told(value):
+    with pytest.raises(ConfigError, match=r"^(an output is .*, expected a Output|there is nothing to write)"):
+        segment_video(KnownMasks(), "never read.mp4", value)
+
+
+@pytest.mark.parametrize("value", [{}, (), "fast", 0])
+def test_what_are_no_options_are_told(value):
+    with pytest.raises(ConfigError, match=r"^options is .*, expected a VideoOptions"):
+        segment_video(KnownMasks(), "never read.mp4", Output(path="a.mov"), options=value)
+
+
+@pytest.mark.parametrize("value", [None, "demo", torch.nn.Linear(2, 2)])
+def test_what_is_no_segmenter_is_told(value):
+    with pytest.raises(ConfigError, match=r"^segmenter is a .*, expected a Segmenter"):
+        segment_video(value, "never read.mp4", Output(path="a.mov"))
