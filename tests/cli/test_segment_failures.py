@@ -55,7 +55,7 @@ def test_a_mask_that_is_no_number_is_not_written(folder, monkeypatch, capsys):
     save(folder / "a.png")
     assert run(folder, "-o", "out") == 1
     assert names(Path("out")) == []
-    assert "a.png: not written, because it would hold NaN" in capsys.readouterr().err
+    assert "a.png: not written: mask has NaN or infinite values" in capsys.readouterr().err
 
 
 def test_a_fault_of_our_own_keeps_its_traceback(folder, monkeypatch):
