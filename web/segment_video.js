@@ -1,10 +1,11 @@
 // While BiRefNet Segment Video runs, it shows the newest frame. ComfyUI's page would keep that in front of the finished
-// clip, and Nodes 2.0 would try to play it: here it goes, and the clip shows, if browsers play it.
+// clip, and Nodes 2.0 would try to play it: here it goes and the clip shows if browsers play it; else it stays.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const TYPE = "BiRefNetSegmentVideo";
 const FRAME = "$$comfy_animation_preview"; // the page's own name for the widget
+const PLAYED = /\.(webm|mp4)$/; // by browsers
 const LOADED_MS = 500; // the newest frame may still be on its way into the page
 
 // The page's own record of results and frames, which Nodes 2.0 draws from; older pages draw from app.nodePreviewImages.
@@ -24,7 +25,8 @@ function nodesOf(id) {
   return found;
 }
 
-// Nodes 2.0 would try to play the frames of a run as long as it knows the clip of the run before.
+// Nodes 2.0 would try to play the frames of a run as long as it knows a clip: that of the run before, or one that
+// browsers do not play.
 function forgetClip({ key }) {
   delete app.nodeOutputs?.[key];
   delete record()?.nodeOutputs?.[key];
@@ -54,7 +56,11 @@ app.registerExtension({
     api.addEventListener("executed", ({ detail }) => {
       const file = detail.output?.images?.[0]?.filename ?? "";
       const nodes = nodesOf(detail.display_node ?? detail.node);
-      if (nodes.at(-1)?.node.type !== TYPE || !/\.(webm|mp4)$/.test(file)) return;
+      if (nodes.at(-1)?.node.type !== TYPE || !file) return;
+      if (!PLAYED.test(file)) {
+        if (window.LiteGraph?.vueNodesMode) nodes.forEach(forgetClip);
+        return;
+      }
       nodes.forEach(forgetFrame);
       setTimeout(() => {
         nodes.forEach(showClip);

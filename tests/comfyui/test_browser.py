@@ -139,6 +139,20 @@ def test_a_finished_clip_takes_the_place_of_the_newest_frame(page, renderer, kee
     assert not shown["frames"] and "failed to load" not in shown["text"], shown
 
 
+def test_a_clip_that_browsers_do_not_play_leaves_the_newest_frame(page, renderer, keep, comfyui):
+    comfyui.request("/free", b'{"free_memory": true}')
+    workflow = read(ROOT / "example_workflows" / "Video to ProRes 4444 (BiRefNet).json")
+    assert page.execute_async_script(OPEN, workflow) is None
+    page.execute_script(WATCH)
+    run_open_workflow(comfyui, page)
+    picture_of(page)
+    time.sleep(2)
+    keep(picture_of(page), "prores", renderer)
+    shown = page.execute_script(CLIP)
+    assert page.execute_script("return [...window.told]") == [False] and "failed to load" not in shown["text"], shown
+    assert not shown["playing"] and len(shown["frames"]) == (renderer == "nodes 2"), shown
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("tests/fixtures/workflows_0_1/*.json")), ids=lambda path: path.stem)
 def test_a_workflow_saved_by_0_1_opens_without_missing_nodes(page, path, to_api):
     workflow = read(path)
