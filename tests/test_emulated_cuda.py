@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,17 @@ def test_tests_of_a_gpu_pass_on_an_emulated_one(chosen, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+def test_what_prints_a_summary_of_the_memory_that_ran_out_runs():
+    """As ComfyUI does: without one its worker ended, and its page waited."""
+    script = """
+        from tests import emulated_cuda
+        emulated_cuda.start()
+        import torch
+        x = torch.ones(2**10, device="cuda")
+        print(torch.cuda.memory.memory_summary())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("4096 bytes in use"), done.stderr[-2000:]

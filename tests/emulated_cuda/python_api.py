@@ -128,6 +128,10 @@ def _flat_statistics(device: Any = None) -> dict:
     return {f"{name}.all.current": value["all"]["current"] for name, value in _statistics().items()}
 
 
+def _summary(device: Any = None, abbreviated: bool = False) -> str:
+    return f"{MEMORY.count()} bytes in use, {MEMORY.peak} at the peak, of {MEMORY.limit}"
+
+
 def _reset_peak(device: Any = None) -> None:
     MEMORY.peak = MEMORY.count()
 
@@ -167,6 +171,8 @@ def _install_torch_cuda() -> None:
     }  # fmt: skip
     for name, value in replaced.items():
         setattr(torch.cuda, name, value)
+    # ComfyUI prints it where memory ran out, and takes it from the module.
+    torch.cuda.memory_summary = torch.cuda.memory.memory_summary = _summary
     for name in ("_cuda_endAllocateToPool", "_cuda_releasePool", "_cuda_clearCublasWorkspaces"):
         setattr(torch._C, name, lambda *_: None)
     accelerator = {
