@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from .errors import ConfigError
+from .errors import ConfigError, MemoryLimitError
+from .out_of_memory import is_out_of_memory
 from .text import first_line
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -19,6 +20,7 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
 
     Raises:
         ConfigError: An unknown device, or one this machine does not have.
+        MemoryLimitError: Other programs have all of its memory.
     """
     if isinstance(name, str) and name == "auto":
         if torch.cuda.is_available():
@@ -30,6 +32,11 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # which a device without values, meta, does not have
     except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise MemoryLimitError(
+                f"device {str(name)!r} has no memory left ({first_line(error)}). Close other programs that use it, or "
+                "use 'cpu'."
+            ) from error
         raise ConfigError(
             f"device {str(name)!r} cannot be used here ({first_line(error)}). Use 'auto' or 'cpu'."
         ) from error

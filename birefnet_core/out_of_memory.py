@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -23,7 +23,7 @@ def is_out_of_memory(error: object) -> bool:
     )
 
 
-@contextlib.contextmanager
+@contextmanager
 def out_of_memory_as(message: Callable[[str], str]) -> Iterator[None]:
     """Makes it a MemoryLimitError that a device, or this process, runs out of memory.
 
@@ -40,6 +40,16 @@ def out_of_memory_as(message: Callable[[str], str]) -> Iterator[None]:
         if not causes:
             raise
         raise MemoryLimitError(message(_reason(causes[0]))) from error
+
+
+def for_weights(device: torch.device) -> AbstractContextManager[None]:
+    """``out_of_memory_as`` where weights are brought to a device, or made ready on it."""
+    return out_of_memory_as(
+        lambda reason: (
+            f"too little memory on {device} for the network's weights ({reason}). Close other programs that use it, or "
+            "take a smaller checkpoint such as BiRefNet_lite, half precision, or the CPU."
+        )
+    )
 
 
 def _reason(error: object) -> str:

@@ -1,9 +1,11 @@
-"""The precision a device gets with dtype="auto"."""
+"""The device of a name, and the precision it gets with dtype="auto"."""
 
 import pytest
 import torch
 
 from birefnet_core import devices
+from birefnet_core.errors import MemoryLimitError
+from birefnet_core.out_of_memory import OutOfMemoryError
 from birefnet_core.training.model_setup import amp_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -63,3 +65,12 @@ def test_devices_that_are_none_or_not_here_are_refused(name):
 
     with pytest.raises(ConfigError, match="cannot be used here"):
         devices.choose_device(name)
+
+
+def test_a_device_without_memory_is_told_as_that(monkeypatch):
+    def full(*args, **kwargs):
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(MemoryLimitError, match=r"device 'cuda:0' has no memory left \(CUDA out of.*use 'cpu'"):
+        devices.choose_device("cuda:0")

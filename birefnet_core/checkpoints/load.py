@@ -18,7 +18,7 @@ from ..config import BiRefNetConfig, PatchOrder
 from ..devices import choose_device, choose_dtype
 from ..errors import CheckpointError, ConfigError
 from ..network import BiRefNet, fuse_for_inference
-from ..out_of_memory import out_of_memory_as
+from ..out_of_memory import for_weights
 from ..text import first_line
 from .adapter import merge_adapter
 from .build import convert, model_from_state_dict
@@ -111,7 +111,10 @@ def load_model(
     if adapter is not None:
         merge_adapter(model, adapter, adapter_strength)
         model = convert(fuse_for_inference(model) if fused else model, dtype, fine_dtype)
-    return model if device.type == "cpu" else _moved(model, device)
+    if device.type == "cpu":
+        return model
+    with for_weights(device):
+        return model.to(device)
 
 
 def load_file(
@@ -226,14 +229,3 @@ def _parse_metadata(metadata: Mapping[str, str]) -> _Metadata | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"its metadata cannot be read ({first_line(error)}).") from error
     return _Metadata(config, size, metadata.get("licence", ""), metadata.get("provenance", ""), scales)
-
-
-def _moved(model: BiRefNet, device: torch.device) -> BiRefNet:
-    def message(reason: str) -> str:
-        return (
-            f"too little memory on {device} for the network's weights ({reason}). Close other programs that use it, or "
-            "take a smaller checkpoint such as BiRefNet_lite, half precision, or the CPU."
-        )
-
-    with out_of_memory_as(message):
-        return model.to(device)

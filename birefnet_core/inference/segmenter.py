@@ -18,7 +18,7 @@ from ..masks.crop import fade_window
 from ..network import BiRefNet, fuse_for_inference
 from ..network.birefnet import SIZE_MULTIPLE
 from ..network.cast import cast_for_inference, dtype_of
-from ..out_of_memory import free_memory
+from ..out_of_memory import for_weights, free_memory
 from . import memory
 from .batching import Passes, Progress
 from .compiled import CompiledNetwork
@@ -65,6 +65,7 @@ class Segmenter:
 
     Raises:
         ConfigError: Not a network, an option of another form, or a device that does not exist here.
+        MemoryLimitError: Too little memory on the network's device to fuse it.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class Segmenter:
         for name, value in (("cuda_graphs", cuda_graphs), ("lean", lean)):
             if value not in (True, False, "auto"):
                 raise ConfigError(f"{name}={value!r}: expected True, False or 'auto'.")
-        self.model = fuse_for_inference(model)
+        with for_weights(next(model.parameters()).device):
+            self.model = fuse_for_inference(model)
         if device is None:
             device = next(model.parameters()).device
         elif not isinstance(device, torch.device):

@@ -160,3 +160,12 @@ def test_other_errors_are_not_that_of_memory(error):
     with pytest.raises(type(error)) as caught:
         _raised(error, KeyError("out of memory"))
     assert caught.value is error
+
+
+def test_a_network_that_cannot_be_fused_for_want_of_memory_is_told(oracle, monkeypatch):
+    def full(model):
+        raise OutOfMemoryError("CUDA out of memory. Tried")
+
+    monkeypatch.setattr(segmenter, "fuse_for_inference", full)
+    with pytest.raises(bc.errors.MemoryLimitError, match=r"memory on cpu for the network's weights .*BiRefNet_lite"):
+        bc.Segmenter(oracle())
