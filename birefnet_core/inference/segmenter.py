@@ -16,7 +16,7 @@ from ..devices import choose_device
 from ..errors import ConfigError
 from ..masks.crop import fade_window
 from ..network import BiRefNet, fuse_for_inference
-from ..network.birefnet import SIZE_MULTIPLE
+from ..network.birefnet import SIZE_MULTIPLE, check_network
 from ..network.cast import cast_for_inference, dtype_of
 from ..out_of_memory import for_weights, free_memory
 from . import memory
@@ -85,6 +85,7 @@ class Segmenter:
         for name, value in (("cuda_graphs", cuda_graphs), ("lean", lean)):
             if value not in (True, False, "auto"):
                 raise ConfigError(f"{name}={value!r}: expected True, False or 'auto'.")
+        check_network(model)
         with for_weights(next(model.parameters()).device):
             self.model = fuse_for_inference(model)
         if device is None:
