@@ -46,7 +46,6 @@ def image(comfyui, photo):
 def test_the_pack_is_imported_without_complaint(comfyui):
     (line,) = (line for line in comfyui.log().splitlines() if "seconds" in line and line.endswith("birefnet"))
     assert "IMPORT FAILED" not in line
-    assert float(line.split("seconds")[0].split()[-1]) < 0.5
     assert {"BiRefNetLoadModel", "BiRefNetSegment"} <= set(comfyui.get("/object_info"))
 
 
