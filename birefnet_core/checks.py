@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import TypeGuard
 
 import numpy as np
 
 from .errors import ConfigError
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number, numpy's included, and no switch."""
     return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
 
 
 def check_number(name: str, value: object, *, whole: bool = False) -> None:
     """Raises a ConfigError for what is no number, or NaN, or no whole number where one is wanted."""
-    if not (is_whole(value) or (not whole and isinstance(value, Real) and not isinstance(value, bool | np.bool_))):
+    if not is_whole(value) and (whole or not isinstance(value, Real) or isinstance(value, bool | np.bool_)):
         raise ConfigError(f"{name} is {_found(value)}, expected a {'whole ' * whole}number.")
     if math.isnan(value):  # type: ignore[arg-type]  # of Real, too
         raise ConfigError(f"{name} is NaN, expected a number.")

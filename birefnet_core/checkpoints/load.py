@@ -143,7 +143,6 @@ def load_file(
         CheckpointError: See ``model_from_state_dict`` and ``io.open_file``.
         MemoryLimitError: Too little memory.
     """
-
     check_switch("fused", fused)
 
     def load() -> BiRefNet:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_switch
+from ..checks import check_switch, is_whole
 from ..devices import choose_device
 from ..errors import ConfigError
 from ..masks.crop import fade_window
@@ -78,8 +78,7 @@ class Segmenter:
         lean: bool | Literal["auto"] = "auto",
         device: str | torch.device | None = None,
     ) -> None:
-        given: object = batch_size  # as anything, numpy's whole numbers included
-        if not isinstance(given, Integral) or isinstance(given, bool) or batch_size < 1:
+        if not is_whole(batch_size) or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r}: expected a whole number, at least 1.")
         check_switch("compile", compile)
         for name, value in (("cuda_graphs", cuda_graphs), ("lean", lean)):
@@ -135,7 +134,7 @@ class Segmenter:
             wanted = self.training_size
         elif size == "native":
             wanted = (width, height)
-        elif isinstance(size, Integral) and not isinstance(size, bool):
+        elif is_whole(size):
             wanted = (int(size), int(size))
         elif isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
             wanted = size
